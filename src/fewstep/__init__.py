@@ -1,0 +1,68 @@
+"""fewstep: consistency models and what grew from them.
+
+The public names are imported when they are first used, so that ``import fewstep`` is cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "FewstepError": "errors",
+    "EDM": "parameterization",
+    "SimpleEDM": "parameterization",
+    "TrigFlow": "parameterization",
+    "RectifiedFlow": "parameterization",
+    "FlowMap": "flow_map",
+    "MLP": "networks",
+    "UNet": "networks",
+    "ScoreMatching": "objectives",
+    "CD": "objectives",
+    "CT": "objectives",
+    "ICT": "objectives",
+    "ECT": "objectives",
+    "Dataset": "data",
+    "load": "data",
+    "save_images": "data",
+    "to_uint8": "data",
+    "Training": "training.config",
+    "Trainer": "training.trainer",
+    "Multistep": "sampling",
+    "ODE": "sampling",
+    "sample": "sampling",
+    "Evaluator": "evaluation",
+    "train_classifier": "evaluation",
+    "RECIPES": "recipes",
+    "open_model": "recipes.directory",
+    "train": "recipes.execute",
+}
+
+__all__ = ["__version__", *_HOME]
+
+if TYPE_CHECKING:
+    from fewstep.data import Dataset, load, save_images, to_uint8
+    from fewstep.errors import FewstepError
+    from fewstep.evaluation import Evaluator, train_classifier
+    from fewstep.flow_map import FlowMap
+    from fewstep.networks import MLP, UNet
+    from fewstep.objectives import CD, CT, ECT, ICT, ScoreMatching
+    from fewstep.parameterization import EDM, RectifiedFlow, SimpleEDM, TrigFlow
+    from fewstep.recipes import RECIPES
+    from fewstep.recipes.directory import open_model
+    from fewstep.recipes.execute import train
+    from fewstep.sampling import ODE, Multistep, sample
+    from fewstep.training.config import Training
+    from fewstep.training.trainer import Trainer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fewstep' has no attribute {name!r}")
+    return getattr(import_module(f"fewstep.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

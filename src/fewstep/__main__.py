@@ -1,0 +1,5 @@
+"""``python -m fewstep``, for torchrun."""
+
+from fewstep.cli import main
+
+main()

@@ -1,0 +1,68 @@
+"""The command line: ``fewstep train | sample | evaluate | reproduce | list``.
+
+Commands are imported when they are called, so that ``fewstep --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from cyclopts import App, CycloptsError
+
+import fewstep
+from fewstep.errors import FewstepError
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+
+app = App(
+    name="fewstep",
+    version=fewstep.__version__,
+    help_format="plaintext",
+    help="""\
+Consistency models: train, distil, sample in one step or a few, score, report.
+
+Examples:
+  fewstep reproduce digits                       the whole story in a few minutes, with a report
+  fewstep train digits/edm                       a diffusion model of the digits
+  fewstep train digits/cd --teacher runs/digits-edm
+  fewstep sample runs/digits-cd -n 64 --steps 2 --label 7 -o sevens.png
+  fewstep evaluate runs/digits-cd --steps 1 2
+  fewstep list                                   recipes, objectives, networks, solvers""",
+)
+app.command(
+    "fewstep.cli.train:app", name="train", help="Train a model by a recipe, or resume a run."
+)
+app.command("fewstep.cli.sample:sample", name="sample", help="Make images with a trained model.")
+app.command(
+    "fewstep.cli.evaluate:evaluate", name="evaluate", help="Score models or images in one table."
+)
+app.command(
+    "fewstep.cli.reproduce:reproduce",
+    name="reproduce",
+    help="Train and compare every method, and write a report.",
+)
+app.command(
+    "fewstep.cli.listing:list_", name="list", help="Show recipes, objectives, networks, solvers."
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 the user's mistake, 130 interrupted."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    try:
+        result: Any = app(
+            arguments, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except (CycloptsError, FewstepError) as error:
+        print(f"fewstep: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    except KeyboardInterrupt:
+        print("fewstep: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    return result if isinstance(result, int) else 0

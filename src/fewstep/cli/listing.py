@@ -1,0 +1,73 @@
+"""``fewstep list``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from fewstep.distances import DISTANCES
+from fewstep.networks import NETWORKS
+from fewstep.objectives import OBJECTIVES
+from fewstep.parameterization import PARAMETERIZATIONS
+from fewstep.recipes import RECIPES
+from fewstep.registry import Registry
+from fewstep.solvers import SOLVERS
+from fewstep.weightings import WEIGHTINGS
+
+What = Literal[
+    "recipes",
+    "objectives",
+    "networks",
+    "parameterizations",
+    "solvers",
+    "distances",
+    "weightings",
+]
+REGISTRIES: dict[str, Registry] = {
+    "objectives": OBJECTIVES,
+    "networks": NETWORKS,
+    "parameterizations": PARAMETERIZATIONS,
+    "solvers": SOLVERS,
+    "distances": DISTANCES,
+    "weightings": WEIGHTINGS,
+}
+
+
+def list_(*what: What) -> None:
+    """Show recipes, objectives, networks, solvers and the rest, one line each.
+
+    Examples:
+      fewstep list
+      fewstep list recipes objectives
+
+    Parameters
+    ----------
+    what
+        Which lists; default all.
+    """
+    console = Console()
+    for name in what or ("recipes", *REGISTRIES):
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        for row in rows(name):
+            table.add_row(*row)
+        console.print(f"[bold underline]{name}[/]")
+        console.print(table)
+        console.print()
+
+
+def rows(what: str) -> list[tuple[str, str]]:
+    """Name, and one line with the paper."""
+    if what == "recipes":
+        return [(name, recipe.summary) for name, recipe in RECIPES.items()]
+    registry = REGISTRIES[what]
+    return [(name, _line(registry, name)) for name in registry]
+
+
+def _line(registry: Registry, name: str) -> str:
+    summary = registry.summary(name).replace("``", "").replace("`", "")
+    paper = getattr(registry[name], "paper", None)
+    return f"{summary} [dim]{paper}[/]" if paper else summary

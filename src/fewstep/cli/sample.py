@@ -1,0 +1,110 @@
+"""``fewstep sample RUN``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from cyclopts import Parameter
+
+from fewstep.cli.progress import images_bar
+from fewstep.data import save_images, to_uint8
+from fewstep.errors import FewstepError, unknown
+from fewstep.flow_map import FlowMap
+from fewstep.recipes.directory import open_model
+from fewstep.sampling import check_labels, sampler_for
+from fewstep.sampling import sample as sample_model
+from fewstep.training.distributed import processes
+
+
+def sample(
+    model: Path,
+    /,
+    *,
+    n: Annotated[int, Parameter(alias="-n")] = 64,
+    steps: int | None = None,
+    seed: int = 0,
+    label: str | None = None,
+    taus: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
+    solver: str = "heun",
+    out: Annotated[Path, Parameter(alias="-o")] = Path("samples.png"),
+    checkpoint: str = "last",
+    ema: str | None = None,
+    batch: int = 256,
+    device: str | None = None,
+) -> None:
+    """Make images with a trained model.
+
+    The images depend on the seed alone, not on the batch size or the number of processes.
+
+    Examples:
+      fewstep sample runs/digits-cd
+      fewstep sample runs/digits-cd -n 64 --steps 2 --seed 0 --label 7 -o grid.png
+      fewstep sample runs/digits-edm --steps 18 --solver heun -o folder/
+      torchrun --nproc-per-node 8 -m fewstep sample runs/cifar10-ect -n 50000 -o samples.npz
+
+    Parameters
+    ----------
+    model
+        Run folder, checkpoint folder or model file.
+    n
+        Number of images.
+    steps
+        Network evaluations of a consistency model (default 1), or solver steps of a diffusion
+        model (default 18).
+    seed
+        Decides the noise.
+    label
+        Class to make, by number or name; default all classes in turn.
+    taus
+        Time points after the first step, decreasing; default those that came with the model.
+    solver
+        Solver of a diffusion model: euler, heun, ...
+    out
+        A .png (one grid), a folder (one PNG per image), or an .npz (arr_0: uint8 NHWC).
+    checkpoint
+        Checkpoint of a run folder: last, best or a step.
+    ema
+        Which running average, such as ema-0.9999, or f for the raw weights; default the first.
+    batch
+        Images at once: a matter of memory and speed.
+    device
+        cpu, cuda, cuda:1 or mps; default a GPU where there is one.
+    """
+    group = processes(device)
+    f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
+    if steps is None:
+        steps = 18 if f.info.get("kind") == "diffusion" else len(taus or ()) + 1
+    sampler = sampler_for(f, steps, taus=taus, solver=solver)
+    labels = check_labels(f, None if label is None else label_of(f, label, n), n)
+    share = group.share(n)
+    start = time.perf_counter()
+    with images_bar("sampling", len(share), show=group.first) as progress:
+        x = sample_model(
+            f, n, sampler, seed=seed, labels=labels, batch=batch, indices=share, progress=progress
+        )
+    seconds = time.perf_counter() - start
+    images = group.gather_shares(to_uint8(x), n)
+    if group.first:
+        save_images(images, out, labels=labels)
+        print(f"{out}: {n} images, {sampler.nfe} network evaluations each, {seconds:.2f} s")
+
+
+def label_of(f: FlowMap, label: str, n: int) -> torch.Tensor:
+    """A class by number or name, ``n`` times [n].
+
+    Raises:
+        FewstepError: an unconditional model, or a class that it does not have.
+    """
+    if not f.num_classes:
+        raise FewstepError("this model is unconditional: it takes no --label.")
+    names = f.info.get("classes") or [str(i) for i in range(f.num_classes)]
+    if label in names:
+        number = names.index(label)
+    elif label.isdecimal() and int(label) < f.num_classes:
+        number = int(label)
+    else:
+        raise unknown("class", label, names)
+    return torch.full((n,), number)

@@ -1,0 +1,12 @@
+"""Data: from files of every kind to training batches, and from samples back to files.
+
+`load` reads a data set, `Dataset.batch` gives float batches in [-1, 1], `batch_indices` says in
+which order a run sees them, `save_images` writes pictures.
+"""
+
+from fewstep.data.dataset import Dataset
+from fewstep.data.images import grid, save_images, to_float, to_uint8
+from fewstep.data.order import batch_indices
+from fewstep.data.sources import load
+
+__all__ = ["Dataset", "batch_indices", "grid", "load", "save_images", "to_float", "to_uint8"]

@@ -1,0 +1,165 @@
+"""Arrays as data: what a numpy array or tensor must look like, `.npz` and `.npy` files."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.errors import FewstepError, unknown
+
+CHANNELS = (1, 3)
+IMAGE_KEYS = ("arr_0", "images")
+ROUNDING = 1e-4  # by which float images may leave [-1, 1]
+LABEL_KEYS = ("arr_1", "labels")
+
+
+def checked_images(array: Any, points: bool = False) -> Tensor:
+    """The array as stored data: uint8 [N, C, H, W], or float32 [N, *shape].
+
+    uint8 images may come as [N, H, W, C], [N, C, H, W] or [N, H, W] (grey), float images as
+    either of the first two with values in [-1, 1].
+
+    Args:
+        points: take floats of any shape [N, *shape] and any range as they are.
+
+    Raises:
+        FewstepError: another type or shape, no rows, values out of range, NaN or infinity.
+    """
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        array = array.copy()
+    try:
+        values = torch.as_tensor(array).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise FewstepError(f"the data are not an array of numbers: {error}") from error
+    if values.ndim == 0 or len(values) == 0:
+        raise FewstepError(f"the data are empty: shape {list(values.shape)}")
+    if values.dtype == torch.uint8 and not points:
+        return _channels_first(values.unsqueeze(1) if values.ndim == 3 else values)
+    if not values.is_floating_point():
+        raise FewstepError(
+            f"the data are {_type(values)}: images must be uint8 (0 ... 255) or float in [-1, 1]"
+            + (", points float" if points else "")
+        )
+    values = values.to(torch.float32)
+    _check_finite(values)
+    if points:
+        return values.unsqueeze(1) if values.ndim == 1 else values
+    return _checked_range(values)
+
+
+def _type(values: Tensor) -> str:
+    return str(values.dtype).removeprefix("torch.")
+
+
+def _check_finite(values: Tensor) -> None:
+    good = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
+    if not bool(good.all()):
+        first, count = int((~good).nonzero()[0]), int((~good).sum())
+        raise FewstepError(
+            f"the data hold NaN or infinity in {count} of {len(values)} examples, first at index "
+            f"{first}"
+        )
+
+
+def _checked_range(values: Tensor) -> Tensor:
+    if values.ndim != 4:
+        raise FewstepError(
+            f"float data of shape {list(values.shape)} are not images [N, C, H, W]; "
+            "pass points=True for points or other arrays"
+        )
+    low, high = float(values.min()), float(values.max())
+    if low < -1 - ROUNDING or high > 1 + ROUNDING:
+        raise FewstepError(
+            f"float images must lie in [-1, 1], these reach from {low:g} to {high:g}; scale them, "
+            "or pass points=True to use the numbers as they are"
+        )
+    if low >= 0 and high > 0:
+        raise FewstepError(
+            f"these float images lie in [0, 1] (from {low:g} to {high:g}), expected [-1, 1]: "
+            "pass 2 * images - 1, or points=True to use the numbers as they are"
+        )
+    return _channels_first(values)
+
+
+def _channels_first(images: Tensor) -> Tensor:
+    """[N, H, W, C] to [N, C, H, W]; where both readings are possible the square image wins."""
+    if images.ndim == 4:
+        first, last = images.shape[1] in CHANNELS, images.shape[3] in CHANNELS
+        if first and last:
+            first = images.shape[2] == images.shape[3] or images.shape[1] != images.shape[2]
+        if first or (images.is_floating_point() and not last):
+            return images
+        if last:
+            return images.permute(0, 3, 1, 2)
+    raise FewstepError(
+        f"images of shape {list(images.shape)} are neither [N, H, W, C] nor [N, C, H, W] "
+        "with C = 1 or 3"
+    )
+
+
+def checked_labels(
+    labels: Any, n: int, classes: Sequence[str] = ()
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Labels as int64 [n] and a name for each class; without names the numbers are the names.
+
+    Raises:
+        FewstepError: not one integer per example, negative, or a label without a class.
+    """
+    if labels is None:
+        return None, ()
+    values = torch.as_tensor(labels).detach().cpu()
+    if values.is_floating_point() or values.dtype == torch.bool or values.shape != (n,):
+        raise FewstepError(
+            f"labels must be {n} integers, one per example, got {_type(values)} of shape "
+            f"{list(values.shape)}"
+        )
+    values = values.to(torch.int64)
+    if int(values.min()) < 0:
+        first = int((values < 0).nonzero()[0])
+        raise FewstepError(
+            f"labels are counted from 0, but example {first} has {int(values[first])}; "
+            "pass labels=False where this split carries none"
+        )
+    names = tuple(classes) or tuple(map(str, range(int(values.max()) + 1)))
+    if int(values.max()) >= len(names):
+        first = int((values >= len(names)).nonzero()[0])
+        raise FewstepError(
+            f"example {first} has label {int(values[first])}, but there are {len(names)} classes"
+        )
+    return values, names
+
+
+def read_arrays(path: Path) -> tuple[Any, Any]:
+    """Images and labels (or None) of an `.npz` or `.npy`; the latter is mapped, not read.
+
+    Raises:
+        FewstepError: unreadable, damaged, pickled objects, or no array under a known key.
+    """
+    try:
+        # Copy-on-write, because torch warns about tensors over memory that it may not write.
+        content = np.load(path, mmap_mode="c" if path.suffix == ".npy" else None)
+        if isinstance(content, np.ndarray):
+            return content, None
+        with content:
+            return _pick(path, content)
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise FewstepError(f"cannot read {path}: {error}") from error
+    except FewstepError:
+        raise
+    except ValueError as error:
+        raise FewstepError(f"{path} holds no plain array of numbers: {error}") from error
+
+
+def _pick(path: Path, content: Any) -> tuple[Any, Any]:
+    images = [key for key in IMAGE_KEYS if key in content.files]
+    labels = [key for key in LABEL_KEYS if key in content.files]
+    if not images:
+        wrong = content.files[0] if content.files else ""
+        raise FewstepError(f"{path}: {unknown('array', wrong, (*IMAGE_KEYS, *LABEL_KEYS))}")
+    return content[images[0]], content[labels[0]] if labels else None

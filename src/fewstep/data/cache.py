@@ -1,0 +1,167 @@
+"""Decoded data sets in one file each, mapped into memory instead of read.
+
+A cache file is a plain safetensors file: `images` uint8 [N, C, H, W], `labels` int64 [N] where
+there are any, and a few strings of metadata. Its name is made from what the data set *is* (paths
+and options), the `state` inside from how the files *were* (names, sizes, times of modification):
+when a file changes, the cache file is replaced and no old copy stays behind.
+
+The pixels start at a place that is fixed before decoding, so that they are written as they come,
+without holding them; the labels end where the pixels start and the header fills what is
+left in front (safetensors allows trailing spaces there).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fewstep.data.arrays import checked_labels
+from fewstep.data.build import Outcome, Request, Source, build
+from fewstep.data.dataset import Dataset
+from fewstep.errors import FewstepError
+
+VERSION = "1"  # of the decoding and the file; raise it when either changes what a file holds
+PAGE = 4096
+SAMPLES, SAMPLE = 256, 65_536  # blocks and bytes per block that are checked on every load
+
+
+def folder() -> Path:
+    """`FEWSTEP_CACHE`, else `fewstep` in `XDG_CACHE_HOME`, else `~/.cache/fewstep`."""
+    if own := os.environ.get("FEWSTEP_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "fewstep"
+
+
+def read(path: Path, state: str) -> Dataset | None:
+    """The data set in a cache file, mapped; None if it is absent, outdated or damaged.
+
+    Damage means a wrong length, an unreadable header, or a wrong checksum of the labels and
+    of up to 16 MiB of evenly spaced pixels: the rest of a large file is not read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            note = file.metadata() or {}
+            if (note.get("version"), note.get("state")) != (VERSION, state):
+                return None
+            images = file.get_tensor("images")
+            labels = file.get_tensor("labels") if "labels" in file.keys() else None  # noqa: SIM118
+        if note["check"] != _check(images, labels):
+            return None
+        labels, classes = checked_labels(labels, len(images), json.loads(note["classes"]))
+        return Dataset(
+            images,
+            labels,
+            classes,
+            note["name"],
+            note["source"],
+            int(note["skipped"]),
+            pixel_hash=note["pixel_hash"],
+        )
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+
+
+def write(path: Path, state: str, source: Source, request: Request) -> None:
+    """Decode `source` into a cache file; it appears whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written or is full.
+        FewstepError: from `build`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            start = _start(source)
+            file.seek(start)
+            outcome = build(source, request, lambda rows: file.write(rows.numpy().data))
+            file.flush()
+            _finish(file, start, state, source, outcome)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def in_memory(source: Source, request: Request) -> Dataset:
+    """Decode `source` without a cache."""
+    blocks: list[Tensor] = []
+    outcome = build(source, request, blocks.append)
+    labels, classes = _labels(source, outcome)
+    return Dataset(
+        torch.cat(blocks),
+        labels,
+        classes,
+        source.name,
+        source.origin,
+        len(outcome.bad),
+        pixel_hash=outcome.pixel_hash,
+    )
+
+
+def _labels(source: Source, outcome: Outcome) -> tuple[Tensor | None, tuple[str, ...]]:
+    if source.classes is None:
+        return None, ()
+    try:
+        return checked_labels(np.array(outcome.labels), len(outcome), source.classes)
+    except FewstepError as error:
+        raise FewstepError(f"{source.origin}: {error}") from error
+
+
+def _start(source: Source) -> int:
+    """Where the pixels begin: room for the header and for one label per image."""
+    # These strings end up as JSON inside JSON, where quoting at most doubles them.
+    header = PAGE + 2 * len(json.dumps([source.classes, source.name, source.origin]))
+    labels = 8 * len(source) if source.classes is not None else 0
+    return -(-(header + labels) // PAGE) * PAGE
+
+
+def _finish(file: BinaryIO, start: int, state: str, source: Source, outcome: Outcome) -> None:
+    labels, _ = _labels(source, outcome)
+    shape = (len(outcome), *outcome.shape)
+    mapped = np.memmap(file, np.uint8, "r+", start, shape)
+    note = {
+        "version": VERSION,
+        "state": state,
+        "name": source.name,
+        "source": source.origin,
+        "classes": json.dumps(source.classes or ()),
+        "skipped": str(len(outcome.bad)),
+        "pixel_hash": outcome.pixel_hash,
+        "check": _check(torch.from_numpy(mapped), labels),
+    }
+    room = 0 if labels is None else 8 * len(labels)
+    header: dict[str, object] = {"__metadata__": note}
+    if labels is not None:
+        header["labels"] = _entry("I64", labels.shape, 0, room)
+    header["images"] = _entry("U8", shape, room, room + mapped.size)
+    length = start - room - 8
+    file.seek(0)
+    file.write(length.to_bytes(8, "little"))
+    file.write(json.dumps(header).encode().ljust(length))
+    if labels is not None:
+        file.write(labels.numpy().tobytes())
+
+
+def _entry(dtype: str, shape: tuple[int, ...], begin: int, end: int) -> dict[str, object]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+def _check(images: Tensor, labels: Tensor | None) -> str:
+    pixels = images.numpy().reshape(-1)
+    value = 0 if labels is None else zlib.crc32(labels.numpy().data)
+    starts = np.linspace(0, max(pixels.size - SAMPLE, 0), SAMPLES).astype(np.int64)
+    for first in np.unique(starts):
+        value = zlib.crc32(pixels[first : first + SAMPLE].data, value)
+    return f"{value:08x}"

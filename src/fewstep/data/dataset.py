@@ -1,0 +1,199 @@
+"""`Dataset`: examples in memory or in a mapped file, and the way from there to a training batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.data.arrays import checked_images, checked_labels
+from fewstep.data.images import to_float
+from fewstep.data.order import permutation
+from fewstep.errors import FewstepError
+
+CHUNK = 4096  # rows hashed at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Examples with optional labels. `load` and `Dataset.from_arrays` make one.
+
+    Attributes:
+        stored: uint8 [M, C, H, W] images, possibly mapped from a file, or float32 [M, *shape].
+        labels: int64 [N] in `0 ... num_classes - 1`, or None.
+        classes: one name per class, empty where there are no labels.
+        name: short, for tables and file names.
+        source: where it came from, for the record.
+        skipped: how many undecodable files were left out.
+        rows: which rows of `stored` the examples are, int64 [N]; None for all in order.
+        pixel_hash: hash of all rows of `stored` where it is known already.
+    """
+
+    stored: Tensor
+    labels: Tensor | None = None
+    classes: tuple[str, ...] = ()
+    name: str = "data"
+    source: str = ""
+    skipped: int = 0
+    rows: Tensor | None = None
+    pixel_hash: str | None = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Any,
+        labels: Any = None,
+        classes: Sequence[str] = (),
+        name: str = "arrays",
+        points: bool = False,
+    ) -> Dataset:
+        """A data set from numpy arrays or tensors.
+
+        Args:
+            images: uint8 [N, H, W, C], [N, C, H, W] or [N, H, W]; or float images in [-1, 1].
+            labels: N integers from 0, or None.
+            classes: a name per class; by default the numbers.
+            points: take floats [N, *shape] of any range as they are, such as points [N, 2].
+
+        Raises:
+            FewstepError: any other type, shape or range; NaN or infinity.
+        """
+        stored = checked_images(images, points)
+        checked, names = checked_labels(labels, len(stored), classes)
+        return cls(stored, checked, names, name, source=name)
+
+    def __len__(self) -> int:
+        return len(self.stored if self.rows is None else self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example, such as (3, 32, 32)."""
+        return tuple(self.stored.shape[1:])
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, 0 without labels."""
+        return len(self.classes)
+
+    @property
+    def is_images(self) -> bool:
+        """Whether an example is an image [C, H, W], not a point."""
+        return self.stored.ndim == 4
+
+    @property
+    def images(self) -> Tensor:
+        """All examples as stored, [N, *shape]. For a subset this copies them into memory."""
+        return self.stored if self.rows is None else self.stored[self.rows]
+
+    def batch(
+        self, indices: Tensor, device: torch.device | str = "cpu", flip: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """The examples at `indices`, ready for a network.
+
+        Bytes are gathered on the CPU and travel as bytes; flip and conversion happen on `device`.
+
+        Args:
+            indices: int64 [B].
+            flip: mirror each image left-right with probability 1/2, drawn from torch's global
+                CPU generator, so that the choice is the same on every device.
+
+        Returns:
+            float32 [B, *shape] (images in [-1, 1]) and int64 [B] labels or None.
+
+        Raises:
+            FewstepError: `flip` for data that are not images.
+        """
+        device = torch.device(device)
+        if flip and not self.is_images:
+            raise FewstepError(f"{self.name}: only images can be flipped, not shape {self.shape}")
+        indices = indices.cpu()
+        labels = None if self.labels is None else _take(self.labels, indices, device)
+        x = _take(self.stored, indices if self.rows is None else self.rows[indices], device)
+        if flip:
+            mirrored = torch.rand(len(indices)) < 0.5
+            x = torch.where(mirrored.to(device).view(-1, 1, 1, 1), x.flip(-1), x)
+        return (to_float(x) if x.dtype == torch.uint8 else x), labels
+
+    def subset(self, indices: Tensor | Sequence[int]) -> Dataset:
+        """The examples at `indices`, in that order, over the same storage; classes are kept."""
+        indices = torch.as_tensor(indices, dtype=torch.int64)
+        return replace(
+            self,
+            labels=None if self.labels is None else self.labels[indices],
+            rows=indices if self.rows is None else self.rows[indices],
+        )
+
+    def stratified_split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """Two disjoint parts, the second with `round(fraction N)` examples.
+
+        Each class gives the same fraction, up to one example (largest remainders). The choice is
+        a pure function of labels, fraction and seed; both parts keep the order of the whole.
+
+        Raises:
+            FewstepError: a fraction that leaves either part empty.
+        """
+        n = len(self)
+        total = round(fraction * n)
+        if not 0 < total < n:
+            raise FewstepError(f"a fraction {fraction:g} of {n} examples leaves a part empty")
+        labels = torch.zeros(n, dtype=torch.int64) if self.labels is None else self.labels
+        counts = torch.bincount(labels)
+        quota = counts * (total / n)
+        take = quota.floor().long()
+        remainder_first = (quota - take).argsort(descending=True, stable=True)
+        take[remainder_first[: total - int(take.sum())]] += 1
+
+        order = permutation(n, seed)
+        by_class = order[labels[order].argsort(stable=True)]
+        rank = torch.arange(n) - (counts.cumsum(0) - counts)[labels[by_class]]
+        held_out = torch.zeros(n, dtype=torch.bool)
+        held_out[by_class] = rank < take[labels[by_class]]
+        return self.subset((~held_out).nonzero()[:, 0]), self.subset(held_out.nonzero()[:, 0])
+
+    def without_labels(self) -> Dataset:
+        """The same examples, unlabelled."""
+        return replace(self, labels=None, classes=())
+
+    def fingerprint(self) -> str:
+        """Hash of the examples and labels (not of names): equal content, equal fingerprint."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        known = self.pixel_hash if self.rows is None else None
+        pixels = PixelHash(self.shape)
+        if known is None:
+            order = torch.arange(len(self)) if self.rows is None else self.rows
+            for rows in order.split(CHUNK):
+                pixels.update(self.stored[rows])
+        labels = b"" if self.labels is None else self.labels.contiguous().numpy().tobytes()
+        content = (known or pixels.hexdigest()).encode() + labels
+        return hashlib.sha256(content).hexdigest()[:32]
+
+
+class PixelHash:
+    """Hash of rows given piece by piece; how they are cut into pieces does not matter."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self._hash = hashlib.sha256(repr(tuple(shape)).encode())
+
+    def update(self, rows: Tensor) -> None:
+        self._hash.update(rows.contiguous().numpy().data)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _take(values: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+    """`values[indices]` on the device; for CUDA through pinned memory, without waiting."""
+    if device.type != "cuda":
+        return values.index_select(0, indices).to(device)
+    shape = (len(indices), *values.shape[1:])
+    pinned = torch.empty(shape, dtype=values.dtype, pin_memory=True)
+    torch.index_select(values, 0, indices, out=pinned)
+    return pinned.to(device, non_blocking=True)

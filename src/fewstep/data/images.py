@@ -1,0 +1,185 @@
+"""From tensors to picture files: conversion to and from bytes, grids, folders and archives.
+
+    x = u / 127.5 - 1            u = round(clip((x + 1) 127.5, 0, 255))
+
+`u` is a byte in a stored data set or a file, `x` in [-1, 1] is what networks and samplers see.
+The second undoes the first exactly, for each of the 256 values.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from fewstep.data.progress import progress
+from fewstep.errors import FewstepError
+
+TILE = 64  # a tiny image in a grid is enlarged to about this many pixels
+WIDEST = 2048  # but not so far that the whole grid is wider than this
+WHITE = 255
+
+
+def to_float(u: Tensor) -> Tensor:
+    """`u / 127.5 - 1`: uint8 of any shape to float32 in [-1, 1]."""
+    return u.to(torch.float32).div(127.5).sub_(1.0)
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """`round(clip((x + 1) 127.5, 0, 255))`: floats of any shape to uint8."""
+    return x.to(torch.float32).add(1.0).mul_(127.5).clamp_(0, 255).round_().to(torch.uint8)
+
+
+def grid(
+    images: Tensor, columns: int | None = None, scale: int | None = None, pad: int = 1
+) -> Tensor:
+    """Images side by side, row by row, on white.
+
+    Args:
+        images: uint8 [N, C, H, W], C = 1 or 3.
+        columns: images per row; by default the smallest square that holds all.
+        scale: each pixel becomes `scale x scale` sharp pixels; by default enough to make tiny
+            images about 64 pixels wide while the grid stays below about 2,048.
+        pad: pixels between the images and around them.
+
+    Returns:
+        uint8 [C, rows (scale H + pad) + pad, columns (scale W + pad) + pad].
+
+    Raises:
+        FewstepError: not such images, or a number out of range.
+    """
+    _check_images(images)
+    n, c, h, w = images.shape
+    columns = math.ceil(math.sqrt(n)) if columns is None else columns
+    if columns < 1 or pad < 0 or (scale is not None and scale < 1):
+        raise FewstepError(
+            f"a grid needs columns >= 1, scale >= 1 and pad >= 0, got {columns=}, {scale=}, {pad=}"
+        )
+    if scale is None:
+        scale = max(1, min(TILE // max(h, w), WIDEST // (columns * w)))
+    rows = math.ceil(n / columns)
+    tiles = images.cpu().repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    cells = tiles.new_full((rows * columns, c, h * scale + pad, w * scale + pad), WHITE)
+    cells[:n, :, pad:, pad:] = tiles
+    height, width = cells.shape[2:]
+    sheet = cells.reshape(rows, columns, c, height, width).permute(2, 0, 3, 1, 4)
+    # Every cell brings its own upper and left border; the last row and column close the frame.
+    return functional.pad(
+        sheet.reshape(c, rows * height, columns * width), (0, pad, 0, pad), value=WHITE
+    )
+
+
+def save_images(
+    images: Tensor,
+    path: str | Path,
+    labels: Tensor | None = None,
+    classes: Sequence[str] = (),
+    columns: int | None = None,
+) -> Path:
+    """Write images where `path`'s ending says: a `.png` grid, an `.npz`, otherwise a folder.
+
+    - `x.png`: one `grid` of all images with `columns` images per row.
+    - `x.npz`: `arr_0` uint8 [N, H, W, C] and, with labels, `arr_1` int64 [N].
+    - a folder: `00000.png`, `00001.png`, ...; with labels in one subfolder per class, so that
+      `load` finds images and labels again. The folder must be new or empty.
+
+    What is written appears whole or not at all.
+
+    Args:
+        images: uint8 [N, C, H, W], C = 1 or 3 (`to_uint8` makes them).
+        labels: int64 [N], for an `.npz` or a folder.
+        classes: names of the subfolders; by default the labels' numbers.
+
+    Returns:
+        The path.
+
+    Raises:
+        FewstepError: not such images, an unknown ending, a place that cannot be written.
+    """
+    _check_images(images)
+    path = Path(path).expanduser()
+    if labels is not None and len(labels) != len(images):
+        raise FewstepError(f"{len(images)} images but {len(labels)} labels for {path}")
+    with _placed(path) as temporary:
+        if path.suffix == ".png":
+            _write_png(grid(images, columns), temporary)
+        elif path.suffix == ".npz":
+            _write_npz(images, labels, temporary)
+        elif path.suffix == "":
+            _write_folder(images, labels, classes, temporary)
+        else:
+            raise FewstepError(
+                f"{path}: images are written as one .png grid, as an .npz, or as a folder "
+                f"(a path without an ending), not as {path.suffix!r}"
+            )
+    return path
+
+
+def _check_images(images: Tensor) -> None:
+    good = images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] in (1, 3)
+    if not good or len(images) == 0:
+        raise FewstepError(
+            "expected images as uint8 [N, 1 or 3, H, W] with N >= 1, got "
+            f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}; "
+            "to_uint8 converts floats in [-1, 1]"
+        )
+
+
+@contextmanager
+def _placed(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name at the end; removed after a failure."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() and (path.suffix or any(path.iterdir())):
+            raise FewstepError(
+                f"{path} is a folder that is in the way"
+                if path.suffix
+                else f"{path} is not empty; name a new folder or delete this one"
+            )
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            yield scratch / path.name
+            os.replace(scratch / path.name, path)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise FewstepError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _write_png(image: Tensor, path: Path) -> None:
+    pixels = image.permute(1, 2, 0).cpu().numpy()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path, format="PNG")
+
+
+def _write_npz(images: Tensor, labels: Tensor | None, path: Path) -> None:
+    arrays = [images.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
+    if labels is not None:
+        arrays.append(labels.cpu().numpy().astype(np.int64))
+    np.savez(path, *arrays)
+
+
+def _write_folder(
+    images: Tensor, labels: Tensor | None, classes: Sequence[str], path: Path
+) -> None:
+    folders = [path] * len(images)
+    if labels is not None:
+        names = tuple(classes) or tuple(map(str, range(int(labels.max()) + 1)))
+        folders = [path / names[i] for i in labels.tolist()]
+    for folder in set(folders):
+        folder.mkdir(parents=True)
+    paths = [folder / f"{i:05d}.png" for i, folder in enumerate(folders)]
+    images = images.cpu()
+    with ThreadPoolExecutor() as pool, progress("Writing images", len(paths)) as advance:
+        for _ in pool.map(_write_png, images, paths):
+            advance(1)

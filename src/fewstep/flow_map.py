@@ -1,0 +1,176 @@
+"""A network and a parameterization: a callable ``f(x, t, s)`` along the PF-ODE.
+
+`FlowMap` is every model of the package. What was trained (``info["kind"]``) says which of its
+end points mean something: a diffusion model is its denoiser ``f.D``; a consistency model is
+``f(x, t)``, the map to ``s = eps``.
+
+A flow map is stored as one safetensors file that describes itself: the weights, and in the
+header the network, the parameterization and `info`, as JSON. Nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fewstep import networks, parameterization
+from fewstep.errors import FewstepError
+from fewstep.networks import Network
+from fewstep.parameterization import Parameterization, expand
+
+FORMAT = 1  # version of the file's header
+HEADER = "fewstep"  # its key in the safetensors metadata
+
+
+class FlowMap(nn.Module):
+    """``X(x, t, s) = c_skip(t, s) x + c_out(t, s) F(c_in(t) x, c_noise(t)[, c_noise(s)])``.
+
+    Args:
+        F: raw network (see `fewstep.networks`).
+        p: parameterization: the process and the coefficients.
+        info: free JSON values that travel with the weights: ``kind`` ("diffusion" or
+            "consistency"), ``classes`` (names), ``taus`` (good time points), the recipe, ...
+    """
+
+    def __init__(
+        self, F: Network, p: Parameterization, *, info: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.F = F
+        self.p = p
+        self.info = dict(info or {})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return self.F.shape
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 for an unconditional model."""
+        return self.F.num_classes
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def time(self, t: Tensor | float, x: Tensor) -> Tensor:
+        """``t`` as one time per example [B], in at least float32, on the device of ``x``."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return torch.as_tensor(t, dtype=dtype, device=x.device).expand(len(x))
+
+    def forward(
+        self, x: Tensor, t: Tensor | float, s: Tensor | float | None = None, **condition: Any
+    ) -> Tensor:
+        """``X(x, t, s)``; without ``s`` the consistency function ``f(x, t) = X(x, t, eps)``.
+
+        Args:
+            x: points at time ``t`` [B, *shape].
+            t: times of ``x``, [B] or a number.
+            s: times to map to, [B] or a number; default ``eps``.
+            condition: what the network is conditioned on, such as ``label`` [B].
+        """
+        p = self.p
+        t, s = self.time(t, x), self.time(p.eps if s is None else s, x)
+        if self.F.two_time:
+            condition["c_noise_s"] = p.c_noise(s)
+        F_x = self.F(expand(p.c_in(t), x) * x, p.c_noise(t), **condition)
+        return expand(p.c_skip(t, s), x) * x + expand(p.c_out(t, s), x) * F_x
+
+    def D(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:
+        """The denoiser ``E[x_0 | x_t = x] = X(x, t, 0)`` of a diffusion model."""
+        return self(x, t, 0.0, **condition)
+
+    def score(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:
+        """``grad log p_t(x)`` of a diffusion model."""
+        t = self.time(t, x)
+        return self.p.score(x, self.D(x, t, **condition), t)
+
+    def velocity(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:
+        """``dx/dt`` of the PF-ODE of a diffusion model."""
+        t = self.time(t, x)
+        return self.p.velocity(x, self.D(x, t, **condition), t)
+
+    def frozen_copy(self) -> FlowMap:
+        """A copy without gradients, such as a running average."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    @torch.no_grad()
+    def average_(self, f: FlowMap, mu: float) -> None:
+        """``theta <- mu theta + (1 - mu) theta_f`` in place; buffers are copied."""
+        mine, theirs = list(self.parameters()), [p.detach() for p in f.parameters()]
+        torch._foreach_lerp_(mine, theirs, 1 - mu)
+        for buffer, source in zip(self.buffers(), f.buffers(), strict=True):
+            buffer.copy_(source)
+
+    def header(self) -> dict[str, str]:
+        """The safetensors metadata that describes this map."""
+        return {
+            HEADER: json.dumps(
+                {
+                    "format": FORMAT,
+                    "network": self.F.config,
+                    "parameterization": self.p.config,
+                    "info": self.info,
+                }
+            )
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and description as one safetensors file."""
+        tensors = {k: v.detach().contiguous() for k, v in self.F.state_dict().items()}
+        save_file(tensors, str(path), metadata=self.header())
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> FlowMap:
+        """Read what `save` wrote.
+
+        Raises:
+            FewstepError: the file is missing, damaged, of another version, or not a flow map.
+        """
+        path = Path(path)
+        header, tensors = _read(path, str(device))
+        if header["format"] != FORMAT:
+            raise FewstepError(
+                f"{path} has format {header['format']}; this fewstep reads format {FORMAT}."
+            )
+        F = networks.from_config(header["network"])
+        f = cls(F, parameterization.from_config(header["parameterization"]), info=header["info"])
+        f.load_weights(tensors, path)
+        return f.to(device).eval()
+
+    def load_weights(self, tensors: dict[str, Tensor], source: object) -> None:
+        """Put weights into ``F``; they must fit exactly.
+
+        Raises:
+            FewstepError: names or shapes differ; the message names the first.
+        """
+        mine = {k: tuple(v.shape) for k, v in self.F.state_dict().items()}
+        for name in sorted(mine.keys() | tensors.keys()):
+            there = tuple(tensors[name].shape) if name in tensors else "absent"
+            if there != mine.get(name, "absent"):
+                raise FewstepError(
+                    f"the weights of {source} do not fit this network: {name!r} is {there} there "
+                    f"and {mine.get(name, 'absent')} here. Give the network the same settings."
+                )
+        self.F.load_state_dict(tensors)
+
+
+def _read(path: Path, device: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise FewstepError(f"there is no model file {path}.")
+    try:
+        with safe_open(str(path), framework="pt", device=device) as file:
+            header = (file.metadata() or {}).get(HEADER)
+            if header is None:
+                raise FewstepError(f"{path} is a safetensors file but not a fewstep model.")
+            return json.loads(header), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise FewstepError(f"cannot read the model {path}: {error}.") from error

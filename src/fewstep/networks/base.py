@@ -1,0 +1,46 @@
+"""What every raw network is."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewstep.registry import Registry
+
+NETWORKS: Registry[Network] = Registry("network")
+
+
+class Network(nn.Module):
+    """``F(x, c_noise, label=None, c_noise_s=None)``: [B, *shape] -> [B, *shape].
+
+    ``c_noise`` [B] is the transformed time of ``x``; ``c_noise_s`` [B] that of the map's end,
+    for networks with ``two_time``; ``label`` [B] int64, for networks with ``num_classes > 0``.
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int
+    two_time: bool
+    _arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Network:
+        """Remember the arguments, so that a stored network can be rebuilt."""
+        self = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs).arguments
+        self.__dict__["_arguments"] = {k: v for k, v in bound.items() if k != "self"}
+        return self
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Name and arguments, for storage; `fewstep.networks.from_config` is its inverse."""
+        return {"name": NETWORKS.name_of(type(self)), **self._arguments}
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None = None,
+        c_noise_s: Tensor | None = None,
+    ) -> Tensor:
+        raise NotImplementedError

@@ -1,0 +1,31 @@
+"""What is minimised: one paper, one file.
+
+Every module of this folder is imported here, so that a new objective is one new file: the
+command line, the contract tests and `fewstep list` find it.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from fewstep.objectives.base import OBJECTIVES, ConsistencyObjective, Objective, TeacherUse
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+from fewstep.objectives.cd import CD  # noqa: E402
+from fewstep.objectives.ct import CT  # noqa: E402
+from fewstep.objectives.ect import ECT  # noqa: E402
+from fewstep.objectives.ict import ICT  # noqa: E402
+from fewstep.objectives.score_matching import ScoreMatching  # noqa: E402
+
+__all__ = [
+    "CD",
+    "CT",
+    "ECT",
+    "ICT",
+    "OBJECTIVES",
+    "ConsistencyObjective",
+    "Objective",
+    "ScoreMatching",
+    "TeacherUse",
+]

@@ -1,0 +1,134 @@
+"""What every objective is, and what the consistency losses share.
+
+An objective is a module that holds the map in training and whatever else its paper needs. Its
+``forward(x, k, **condition)`` returns one loss per example; the trainer calls ``after_step(k)``
+when the weights have moved. The distributed wrapper goes around the objective.
+
+Symbols: ``f`` the map in training, ``f_minus`` its stop-gradient running average, ``teacher`` a
+frozen diffusion model, ``d`` the distance, ``lambda_`` the weighting, ``k`` the training step.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from enum import Enum
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.distances import DISTANCES, Distance
+from fewstep.flow_map import FlowMap
+from fewstep.registry import Registry
+from fewstep.weightings import WEIGHTINGS, Weighting
+
+OBJECTIVES: Registry[Objective] = Registry("objective")
+
+
+class TeacherUse(Enum):
+    """What an objective wants of a trained diffusion model."""
+
+    NONE = "trains from scratch"
+    START = "starts from a diffusion model's weights"
+    DISTIL = "starts from a diffusion model's weights and follows its PF-ODE"
+
+
+class Objective(nn.Module, ABC):
+    """A loss and what it needs.
+
+    Args:
+        f: the map in training.
+        K: total number of training steps, which the schedules are stretched over.
+    """
+
+    kind: ClassVar[str]
+    """What the trained map is: "diffusion" (its ``f.D``) or "consistency" (``f(x, t)``)."""
+    paper: ClassVar[str]
+    """Authors, year, and where in the paper."""
+    teacher_use: ClassVar[TeacherUse] = TeacherUse.NONE
+
+    def __init__(self, f: FlowMap, K: int) -> None:
+        super().__init__()
+        self.f = f
+        self.K = K
+
+    @abstractmethod
+    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+        """Loss of each example of ``x`` [B, *shape] at training step ``k``: [B]."""
+
+    def after_step(self, k: int) -> None:  # noqa: B027 (most objectives have nothing to do)
+        """Called once the optimiser has made step ``k``."""
+
+    def schedule(self, k: int) -> dict[str, float]:
+        """The values that the step ``k`` used, such as ``N(k)`` and ``mu(k)``, for the log."""
+        return {}
+
+    def changing(self) -> dict[str, FlowMap]:
+        """The maps that training changes and a checkpoint must hold, by name."""
+        return {"f": self.f}
+
+
+def same_dropout(x: Tensor) -> AbstractContextManager[None]:
+    """Leave the random streams of the CPU and of ``x``'s device as they were before the block.
+
+    What runs after the block therefore draws what the block drew: student and target see the
+    same dropout mask, on every device.
+    """
+    devices = [] if x.device.type == "cpu" else [x.device]
+    device_type = "cuda" if x.device.type == "cpu" else x.device.type
+    return torch.random.fork_rng(devices=devices, device_type=device_type)
+
+
+class ConsistencyObjective(Objective):
+    """``lambda_(t, s) d(f(x_t, t), f_minus(x_s, s))`` over neighbouring times ``s < t``.
+
+    Args:
+        f: the map in training.
+        K: total number of training steps.
+        mu: decay ``mu(k)`` of ``f_minus``; without it ``f_minus`` is ``f`` under stop-gradient.
+        distance: ``d``, a distance or its spec.
+        weighting: ``lambda_``, a weighting or its spec.
+    """
+
+    kind = "consistency"
+
+    def __init__(
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        mu: Callable[[int], float] | None,
+        distance: Distance | str,
+        weighting: Weighting | str,
+    ) -> None:
+        super().__init__(f, K)
+        self.mu = mu
+        self._f_minus = f.frozen_copy() if mu else None
+        self.d = DISTANCES.build(distance)
+        self.lambda_ = WEIGHTINGS.build(weighting)
+
+    @property
+    def f_minus(self) -> FlowMap:
+        """The target map; call it without gradients."""
+        return self.f if self._f_minus is None else self._f_minus
+
+    def loss(self, x_t: Tensor, t: Tensor, x_s: Tensor, s: Tensor, **condition: Any) -> Tensor:
+        """``lambda_(t, s) d(f(x_t, t), f_minus(x_s, s))``: [B]."""
+        with same_dropout(x_t), torch.no_grad():
+            target = self.f_minus(x_s, s, **condition)
+        return self.compare(x_t, t, target, s, **condition)
+
+    def compare(
+        self, x_t: Tensor, t: Tensor, target: Tensor, s: Tensor, **condition: Any
+    ) -> Tensor:
+        """``lambda_(t, s) d(f(x_t, t), target)``: [B]."""
+        return self.lambda_(t, s, self.f.p) * self.d(self.f(x_t, t, **condition), target)
+
+    def after_step(self, k: int) -> None:
+        if self._f_minus is not None and self.mu is not None:
+            self._f_minus.average_(self.f, self.mu(k))
+
+    def changing(self) -> dict[str, FlowMap]:
+        return {"f": self.f} | ({"f_minus": self._f_minus} if self._f_minus is not None else {})

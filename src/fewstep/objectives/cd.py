@@ -1,0 +1,79 @@
+"""Consistency distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.distances import Distance
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.objectives.base import OBJECTIVES, ConsistencyObjective, TeacherUse
+from fewstep.schedules import INDEX_DISTRIBUTIONS, ConstantN, IndexDistribution, karras_grid
+from fewstep.solvers import SOLVERS, Solver
+from fewstep.weightings import Weighting
+
+
+@OBJECTIVES.register("cd")
+class CD(ConsistencyObjective):
+    """Distil a diffusion model: agree along its PF-ODE.
+
+    ``lambda_(t_n) d(f(x_{n+1}, t_{n+1}), f_minus(x_hat_n, t_n))`` with ``x_{n+1} = x + t_{n+1} z``
+    and ``x_hat_n`` one step ``Phi`` of the teacher's PF-ODE from there.
+
+    Args:
+        f: the map in training, usually started from the teacher's weights.
+        K: total number of training steps.
+        teacher: the diffusion model; frozen here.
+        N: number of grid points.
+        solver: ``Phi``, a one-step solver or its spec.
+        mu: decay of ``f_minus``; 0 makes it ``f`` under stop-gradient.
+        distance: ``d``.
+        weighting: ``lambda_``.
+        times: distribution of ``n``.
+    """
+
+    paper = "Song, Dhariwal, Chen, Sutskever 2023, Algorithm 2 (consistency distillation)"
+    teacher_use = TeacherUse.DISTIL
+    teacher: FlowMap
+
+    def __init__(
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        teacher: FlowMap,
+        N: int = 18,
+        solver: Solver | str = "heun",
+        mu: float = 0.0,
+        distance: Distance | str = "l2",
+        weighting: Weighting | str = "uniform",
+        times: IndexDistribution | str = "uniform",
+    ) -> None:
+        if not 0 <= mu < 1:
+            raise FewstepError(f"CD needs 0 <= mu < 1, got mu={mu}.")
+        decay: Callable[[int], float] | None = (lambda k: mu) if mu else None
+        super().__init__(f, K, mu=decay, distance=distance, weighting=weighting)
+        self.teacher = teacher.requires_grad_(False).eval()
+        self.N = ConstantN(N)
+        self.Phi = SOLVERS.build(solver)
+        self.times = INDEX_DISTRIBUTIONS.build(times)
+
+    def train(self, mode: bool = True) -> CD:
+        """The teacher stays in evaluation mode: its dropout is off."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+        t = karras_grid(self.N(k), self.f.p, device=x.device)  # eps = t_1 < ... < t_N = T    [N]
+        n = self.times.sample(t, len(x))  # n - 1 of the paper's n in 1..N-1                   [B]
+        x_next = self.f.p.diffuse(x, t[n + 1], torch.randn_like(x))
+        with torch.no_grad():
+            x_hat = self.Phi.step(
+                lambda x, t: self.teacher.velocity(x, t, **condition), x_next, t[n + 1], t[n]
+            )
+        return self.loss(x_next, t[n + 1], x_hat, t[n], **condition)

@@ -1,0 +1,75 @@
+"""Easy consistency tuning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.distances import Distance
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.objectives.base import (
+    OBJECTIVES,
+    ConsistencyObjective,
+    TeacherUse,
+    same_dropout,
+)
+from fewstep.parameterization import expand
+from fewstep.schedules import LogNormal, SigmoidGap
+from fewstep.weightings import Weighting
+
+
+@OBJECTIVES.register("ect")
+class ECT(ConsistencyObjective):
+    """Turn a diffusion model into a consistency model by shrinking the gap between two times.
+
+    ``lambda_(t, r) d(f(x + t z, t), sg f(x + r z, r))`` with ``r(t, k)`` moving from 0, where the
+    target is ``x`` and the loss that of a diffusion model, towards ``t``. The map ends at the data
+    itself: the parameterization has ``eps = 0``.
+
+    Args:
+        f: the map in training, started from a diffusion model's weights.
+        K: total number of training steps.
+        stages: how many times the gap shrinks.
+        q: factor by which it shrinks.
+        P_mean: mean of ``ln t``.
+        P_std: standard deviation of ``ln t``.
+        distance: ``d``.
+        weighting: ``lambda_``.
+    """
+
+    paper = "Geng, Pokle, Luo, Lin, Kolter 2024 (ECT)"
+    teacher_use = TeacherUse.START
+
+    def __init__(
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        stages: int = 8,
+        q: float = 2.0,
+        P_mean: float = -1.1,
+        P_std: float = 2.0,
+        distance: Distance | str = "pseudo_huber",
+        weighting: Weighting | str = "inverse_gap",
+    ) -> None:
+        if f.p.eps != 0:
+            raise FewstepError(f"ECT maps to the data itself: it needs eps=0, got {f.p.eps}.")
+        super().__init__(f, K, mu=None, distance=distance, weighting=weighting)
+        self.r = SigmoidGap(K, stages, q)
+        self.times = LogNormal(P_mean, P_std)
+
+    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+        p = self.f.p
+        t = self.times.sample(x).clamp(p.t_min, p.T)
+        r = self.r(t, k)
+        start = r < p.t_min  # below it a network has never been evaluated: the target is x
+        r_or_t_min = r.clamp(min=p.t_min)
+        z = torch.randn_like(x)
+        with same_dropout(x), torch.no_grad():
+            x_r = p.diffuse(x, r_or_t_min, z)
+            target = torch.where(expand(start, x), x, self.f(x_r, r_or_t_min, **condition))
+        r = torch.where(start, 0.0, r)
+        return self.compare(p.diffuse(x, t, z), t, target, r, **condition)

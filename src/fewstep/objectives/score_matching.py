@@ -1,0 +1,52 @@
+"""Denoising score matching in EDM's form: the diffusion model that everything starts from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.flow_map import FlowMap
+from fewstep.objectives.base import OBJECTIVES, Objective
+from fewstep.schedules import LogNormal
+from fewstep.weightings import WEIGHTINGS, Weighting
+
+
+@OBJECTIVES.register("score_matching")
+class ScoreMatching(Objective):
+    """Train a diffusion model: ``lambda_(t) mean (D(x + t z, t) - x)^2`` with ``ln t`` normal.
+
+    The minimiser is ``D(x, t) = E[x_0 | x_t = x]``, which gives the score (Lemma 1 of Song et
+    al. 2023).
+
+    Args:
+        f: the map in training, through its ``f.D``.
+        K: total number of training steps.
+        P_mean: mean of ``ln t``.
+        P_std: standard deviation of ``ln t``.
+        weighting: ``lambda_``; EDM's makes the loss of every noise level about 1 at the start.
+    """
+
+    kind = "diffusion"
+    paper = "Karras, Aittala, Aila, Laine 2022 (EDM), Table 1"
+
+    def __init__(
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        P_mean: float = -1.2,
+        P_std: float = 1.2,
+        weighting: Weighting | str = "edm",
+    ) -> None:
+        super().__init__(f, K)
+        self.times = LogNormal(P_mean, P_std)
+        self.lambda_ = WEIGHTINGS.build(weighting)
+
+    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+        p = self.f.p
+        t = self.times.sample(x).clamp(max=p.T)
+        x_t = p.diffuse(x, t, torch.randn_like(x))
+        error = self.f.D(x_t, t, **condition) - x
+        return self.lambda_(t, torch.zeros_like(t), p) * error.flatten(1).square().mean(1)

@@ -1,0 +1,105 @@
+"""scikit-learn's 8x8 handwritten digits: every method in a minute or two of one CPU core.
+
+Hyper-parameters are our own, found on these digits with the residual MLP; each recipe says where
+it leaves its paper's. `sigma_data` is the digits' standard deviation on [-1, 1], and `T = 20` is
+enough noise to drown 64 pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fewstep.recipes.run import RECIPES, Data, Run, component
+from fewstep.training.config import Training
+
+NETWORK = component("mlp", width=256, blocks=3)
+P = component("edm", T=20.0, sigma_data=0.752)
+DATA = Data(data="digits")
+TRAINING = Training(
+    steps=3000,
+    batch=128,
+    optimizer="adam",
+    lr=2e-3,
+    betas=(0.9, 0.99),
+    warmup=60,
+    decay="cosine",
+    clip=1.0,
+    ema=(300 * 128.0,),
+    log_every=50,
+    sample_every=250,
+    samples=256,
+    checkpoint_every=500,
+)
+TAUS = {"2": (0.8,), "4": (5.0, 1.5, 0.5)}
+
+
+@RECIPES.add("digits/edm")
+def edm() -> Run:
+    """The diffusion model: denoising score matching in EDM's form (Karras et al. 2022).
+
+    Differs from the paper's CIFAR-10 setting in the distribution of noise levels, which follows
+    the digits' larger standard deviation.
+    """
+    return Run(
+        objective=component("score_matching", P_mean=-0.6, P_std=1.4),
+        network=NETWORK,
+        p=P,
+        data=DATA,
+        training=replace(TRAINING, lr=3e-3),
+    )
+
+
+@RECIPES.add("digits/cd")
+def cd() -> Run:
+    """Consistency distillation of a diffusion model (Song et al. 2023, Algorithm 2).
+
+    The paper's N = 18, Heun and mu = 0. The weight is EDM's: with the paper's weight of 1 a small
+    network starves the small times.
+    """
+    return Run(
+        objective=component("cd", N=18, distance="l2", weighting="edm"),
+        network=NETWORK,
+        p=P,
+        data=DATA,
+        training=replace(TRAINING, steps=1500),
+        taus=TAUS,
+    )
+
+
+@RECIPES.add("digits/ect")
+def ect() -> Run:
+    """Easy consistency tuning of a diffusion model (Geng et al. 2024)."""
+    return Run(
+        objective=component("ect", stages=4, q=2.0, distance="l2", weighting="edm"),
+        network=NETWORK,
+        p=component("edm", **P.arguments, eps=0.0),
+        data=DATA,
+        training=replace(TRAINING, steps=2000),
+        taus=TAUS,
+    )
+
+
+@RECIPES.add("digits/ct")
+def ct() -> Run:
+    """Plain consistency training from scratch (Song et al. 2023, Algorithm 3)."""
+    return Run(
+        objective=component("ct", s0=2, s1=20, mu0=0.9, distance="l2", weighting="edm"),
+        network=NETWORK,
+        p=P,
+        data=DATA,
+        training=replace(TRAINING, steps=2000),
+        taus=TAUS,
+    )
+
+
+@RECIPES.add("digits/ict")
+def ict() -> Run:
+    """Improved consistency training from scratch (Song & Dhariwal 2023)."""
+    return Run(
+        objective=component("ict", s0=4, s1=32, P_mean=-0.6, P_std=1.4),
+        network=NETWORK,
+        p=P,
+        data=DATA,
+        training=replace(TRAINING, steps=3000),
+        taus=TAUS,
+    )

@@ -1,0 +1,186 @@
+"""From a run as data to a trained model."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewstep import data as data_sources
+from fewstep import parameterization
+from fewstep.data import Dataset
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.networks import NETWORKS
+from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
+from fewstep.recipes.directory import MODEL, RunDirectory, open_model
+from fewstep.recipes.run import Run, require
+from fewstep.registry import Registry
+from fewstep.training.config import Training
+from fewstep.training.distributed import processes
+from fewstep.training.trainer import Trainer, mix
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    "objective": OBJECTIVES,
+    "network": NETWORKS,
+    "p": parameterization.PARAMETERIZATIONS,
+}
+HELD_OUT = 1024  # real images that validation compares samples with
+
+
+def train(
+    run: Run,
+    directory: str | Path,
+    *,
+    recipe: str = "custom",
+    data: Dataset | None = None,
+    device: str | None = None,
+    quiet: bool = False,
+) -> FlowMap:
+    """Train a run in a folder, or take it up where it was left.
+
+    Args:
+        run: what to train.
+        directory: the run's folder; a run of the same settings there is resumed.
+        recipe: name to file it under.
+        data: images in memory, instead of those that ``run.data`` names.
+        device: default a GPU where there is one.
+        quiet: no progress bar.
+
+    Returns:
+        The first running average of the trained map.
+
+    Raises:
+        FewstepError: any mistake in the settings, the data or the folder.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    home = RunDirectory(directory)
+    group = processes(device)
+    if group.first:
+        home.start(recipe, run)
+    group.barrier()
+    dataset = load_data(run) if data is None else data
+    torch.manual_seed(mix(run.training.seed))
+    f = make_map(run, dataset, recipe)
+    objective = make_objective(run, f)
+    trainer = Trainer(
+        objective,
+        dataset,
+        run.training,
+        home.path,
+        held_out=held_out(dataset, run.training),
+        group=group,
+        quiet=quiet,
+    )
+    trained = trainer.run()
+    if group.first and not home.finished:
+        partial = home.path / f"{MODEL}.partial"
+        trained.save(partial)
+        os.replace(partial, home.path / MODEL)
+    group.barrier()
+    return trained
+
+
+def load_data(run: Run) -> Dataset:
+    """The images that ``run.data`` names."""
+    settings = run.data
+    source = require(
+        settings.data,
+        "no data given: pass --data with a folder of images, a .parquet, .npz or .npy file, "
+        "hub:NAME, or digits.",
+    )
+    return data_sources.load(
+        source,
+        size=settings.size,
+        channels=settings.channels,
+        labels=settings.labels,
+        skip_bad=settings.skip_bad,
+    )
+
+
+def held_out(data: Dataset, config: Training) -> torch.Tensor:
+    """A fixed draw of the images, in [-1, 1], that validation compares samples with."""
+    generator = torch.Generator().manual_seed(0)
+    some = torch.randperm(len(data), generator=generator)[:HELD_OUT]
+    return data.batch(some, torch.device("cpu"))[0]
+
+
+def make_map(run: Run, data: Dataset, recipe: str) -> FlowMap:
+    """The map in training, freshly initialised."""
+    classes = data.num_classes if run.data.labels and data.labels is not None else 0
+    arguments = {"shape": tuple(data.shape), "num_classes": classes, **run.network.arguments}
+    F = NETWORKS.call(run.network.name, arguments)
+    p = parameterization.from_config({"name": run.p.name, **run.p.arguments})
+    info: dict[str, Any] = {
+        "kind": getattr(OBJECTIVES[run.objective.name], "kind", None),
+        "recipe": recipe,
+        "objective": str(run.objective),
+        "data": data.name,
+        "classes": list(data.classes) if classes else [],
+        "taus": {k: list(v) for k, v in run.taus.items()},
+    }
+    return FlowMap(F, p, info=info)
+
+
+def make_objective(run: Run, f: FlowMap) -> Objective:
+    """The objective, with its teacher where it has one.
+
+    Raises:
+        FewstepError: a teacher is missing, not wanted, or of another kind.
+    """
+    name = run.objective.name
+    use: TeacherUse = getattr(OBJECTIVES[name], "teacher_use", TeacherUse.NONE)
+    arguments = {"f": f, "K": run.training.steps, **run.objective.arguments}
+    if use is TeacherUse.NONE:
+        if run.teacher is not None:
+            raise FewstepError(f"{name} {use.value}: it takes no --teacher.")
+        return OBJECTIVES.call(name, arguments)
+    path = require(run.teacher, f"{name} {use.value}: say which with --teacher RUN.")
+    teacher = open_model(path)
+    check_teacher(teacher, f, path)
+    f.load_weights(teacher.F.state_dict(), path)
+    f.info["teacher"] = {"path": str(path), "sha256": fingerprint(teacher)}
+    if use is TeacherUse.DISTIL:
+        arguments["teacher"] = teacher
+    return OBJECTIVES.call(name, arguments)
+
+
+def check_teacher(teacher: FlowMap, f: FlowMap, path: object) -> None:
+    """Raise `FewstepError` unless the student can start from the teacher's weights."""
+    if teacher.info.get("kind") != "diffusion":
+        raise FewstepError(
+            f"the teacher {path} is a {teacher.info.get('kind')} model; a diffusion model is needed "
+            "(such as a run of digits/edm)."
+        )
+    pairs = {
+        "shape": (teacher.shape, f.shape),
+        "num_classes": (teacher.num_classes, f.num_classes),
+        "parameterization": (type(teacher.p).__name__, type(f.p).__name__),
+        "sigma_data": (teacher.p.sigma_data, f.p.sigma_data),
+    }
+    for what, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise FewstepError(
+                f"the teacher {path} has {what} {theirs}, this run has {ours}: they must agree."
+            )
+
+
+def fingerprint(f: FlowMap) -> str:
+    """SHA-256 of a map's weights and settings."""
+    digest = hashlib.sha256(json.dumps([f.F.config, f.p.config], sort_keys=True).encode())
+    for name, value in sorted(f.F.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def arguments_of(kind: str, name: str) -> dict[str, inspect.Parameter]:
+    """The settings of an objective, network or parameterization that a user may override."""
+    given = {"self", "f", "K", "teacher", "shape", "num_classes"}
+    found = inspect.signature(REGISTRIES[kind][name]).parameters
+    return {k: v for k, v in found.items() if k not in given}

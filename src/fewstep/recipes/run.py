@@ -1,0 +1,184 @@
+"""A training as data: what is trained on what, how, in a form that is stored and overridden.
+
+Nothing here imports torch, so that the command line can show every recipe at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from fewstep.errors import FewstepError, unknown
+from fewstep.training.config import Training
+
+
+@dataclass(frozen=True)
+class Component:
+    """A class by its registered name, and the arguments that differ from its defaults."""
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{k}={v!r}" for k, v in self.arguments.items())
+        return f"{self.name}({inside})" if inside else self.name
+
+
+def component(name: str, **arguments: Any) -> Component:
+    """``component("mlp", width=256)``."""
+    return Component(name, arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which images to train on."""
+
+    data: str | None = None
+    """"digits", a folder of images, a .parquet, .npz or .npy file, or hub:NAME."""
+    size: int | None = None
+    """Side that images are cropped and resized to; default their own, which must be one."""
+    channels: int | None = None
+    """1 for grey, 3 for colour; default what the images are."""
+    labels: bool = True
+    """Condition on the class, where the images have classes."""
+    skip_bad: bool = False
+    """Leave out files that cannot be read, and count them, instead of stopping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training.
+
+    Args:
+        objective: what is minimised.
+        network: the raw network; its shape and classes come from the data.
+        p: the parameterization.
+        data: the images.
+        training: how.
+        teacher: run folder or model file of the diffusion model to start from.
+        taus: time points for several sampling steps, by the number of steps; stored with the model.
+    """
+
+    objective: Component
+    network: Component
+    p: Component
+    data: Data
+    training: Training
+    teacher: str | None = None
+    taus: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting that differs from a component's default, under its flat key."""
+        settings: dict[str, Any] = {"teacher": self.teacher}
+        settings |= asdict(self.data) | asdict(self.training)
+        for prefix in ("objective", "network", "p"):
+            part: Component = getattr(self, prefix)
+            settings |= {f"{prefix}.{k}": v for k, v in part.arguments.items()}
+        return settings
+
+    def override(self, settings: Mapping[str, Any]) -> Run:
+        """A copy with other settings, by flat key: ``{"steps": 10, "objective.s1": 20}``.
+
+        Raises:
+            FewstepError: unknown key; the message has the nearest valid one.
+        """
+        run = self
+        for key, value in settings.items():
+            run = run._set(key, value)
+        return run
+
+    def _set(self, key: str, value: Any) -> Run:
+        prefix, dot, name = key.partition(".")
+        if dot and prefix in ("objective", "network", "p"):
+            part: Component = getattr(self, prefix)
+            return replace(
+                self, **{prefix: replace(part, arguments=part.arguments | {name: value})}
+            )
+        if key == "teacher":
+            return replace(self, teacher=value)
+        for part_name in ("training", "data"):
+            part_now = getattr(self, part_name)
+            if key in {f.name for f in dataclasses.fields(part_now)}:
+                return replace(self, **{part_name: replace(part_now, **{key: value})})
+        raise unknown("setting", key, self.flat())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Run:
+        """What `to_json` gave."""
+        training = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in stored["training"].items()
+        }
+        return cls(
+            objective=Component(**stored["objective"]),
+            network=Component(**stored["network"]),
+            p=Component(**stored["p"]),
+            data=Data(**stored["data"]),
+            training=Training(**training),
+            teacher=stored["teacher"],
+            taus={k: tuple(v) for k, v in stored["taus"].items()},
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named run: its function's docstring says what it reproduces, and whence its numbers."""
+
+    name: str
+    function: Callable[[], Run]
+
+    @property
+    def help(self) -> str:
+        return self.function.__doc__ or ""
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return self.help.strip().split("\n", 1)[0]
+
+    def __call__(self, **settings: Any) -> Run:
+        """The run, with settings overridden; ``objective.s1`` is written ``objective__s1``."""
+        return self.function().override({k.replace("__", "."): v for k, v in settings.items()})
+
+
+class Recipes(Mapping[str, Recipe]):
+    """The recipes by name, such as ``digits/ct``."""
+
+    def __init__(self) -> None:
+        self._recipes: dict[str, Recipe] = {}
+
+    def add(self, name: str) -> Callable[[Callable[[], Run]], Callable[[], Run]]:
+        """Decorator that files a function under a name."""
+
+        def file(function: Callable[[], Run]) -> Callable[[], Run]:
+            self._recipes[name] = Recipe(name, function)
+            return function
+
+        return file
+
+    def __getitem__(self, name: str) -> Recipe:
+        if name not in self._recipes:
+            raise unknown("recipe", name, self._recipes)
+        return self._recipes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._recipes)
+
+    def __len__(self) -> int:
+        return len(self._recipes)
+
+
+RECIPES = Recipes()
+
+
+def require(value: Any, what: str) -> Any:
+    """``value``, or a `FewstepError` that says what is missing."""
+    if value is None:
+        raise FewstepError(what)
+    return value

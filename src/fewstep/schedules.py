@@ -1,0 +1,196 @@
+"""Time grids, and everything that varies with the training step: values, never callbacks.
+
+Notation of Song et al. 2023: ``N(k)`` grid points at training step ``k`` of ``K``, ``mu(k)`` the
+decay of the target's running average, ``t_1 = eps < ... < t_N = T`` the grid. iCT's forms are of
+Song & Dhariwal 2023, ECT's of Geng et al. 2024.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import FewstepError
+from fewstep.parameterization import Parameterization
+from fewstep.registry import Registry
+
+
+@lru_cache(maxsize=64)
+def karras_grid(
+    N: int,
+    p: Parameterization,
+    rho: float = 7.0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """``t_i = (a + (i-1)/(N-1) (b - a))^rho`` with ``a = eps^(1/rho)``, ``b = T^(1/rho)``: [N].
+
+    Increasing; the ends are exact. Karras et al. 2022, Eq. 5; Song et al. 2023, Section 2.
+    """
+    if N < 2:
+        raise FewstepError(f"a time grid needs at least 2 points, got N={N}.")
+    a, b = p.t_min ** (1 / rho), p.T ** (1 / rho)
+    t = torch.linspace(a, b, N, dtype=torch.float64) ** rho
+    t[0], t[-1] = p.t_min, p.T
+    return t.float().to(device)
+
+
+# Number of grid points N(k)
+
+
+class GridSize(ABC):
+    """``N(k)``: how many points the time grid has at training step ``k``."""
+
+    @abstractmethod
+    def __call__(self, k: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class ConstantN(GridSize):
+    """``N(k) = N``."""
+
+    N: int
+
+    def __call__(self, k: int) -> int:
+        return self.N
+
+
+@dataclass(frozen=True)
+class SquareRootN(GridSize):
+    """``N(k) = ceil(sqrt(k/K ((s1+1)^2 - s0^2) + s0^2) - 1) + 1``; Song et al. 2023, App. C."""
+
+    s0: int
+    s1: int
+    K: int
+
+    def __post_init__(self) -> None:
+        _check_range(self.s0, self.s1, self.K)
+
+    def __call__(self, k: int) -> int:
+        root = math.sqrt(k / self.K * ((self.s1 + 1) ** 2 - self.s0**2) + self.s0**2)
+        return math.ceil(root - 1) + 1
+
+
+@dataclass(frozen=True)
+class DoublingN(GridSize):
+    """``N(k) = min(s0 2^floor(k/K'), s1) + 1``, ``K' = floor(K/(log2 floor(s1/s0) + 1))``; iCT."""
+
+    s0: int
+    s1: int
+    K: int
+
+    def __post_init__(self) -> None:
+        _check_range(self.s0, self.s1, self.K)
+
+    def __call__(self, k: int) -> int:
+        every = max(1, math.floor(self.K / (math.log2(self.s1 // self.s0) + 1)))
+        return min(self.s0 * 2 ** (k // every), self.s1) + 1
+
+
+def _check_range(s0: int, s1: int, K: int) -> None:
+    if not (1 <= s0 <= s1 and K >= 1):
+        raise FewstepError(f"need 1 <= s0 <= s1 and K >= 1, got s0={s0}, s1={s1}, K={K}.")
+
+
+# Decay of the target's running average mu(k)
+
+
+@dataclass(frozen=True)
+class TargetDecay:
+    """``mu(k) = exp(s0 ln(mu0) / N(k))``; Song et al. 2023, Appendix C."""
+
+    s0: int
+    mu0: float
+    N: GridSize
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mu0 < 1:
+            raise FewstepError(f"need 0 < mu0 < 1, got mu0={self.mu0}.")
+
+    def __call__(self, k: int) -> float:
+        return math.exp(self.s0 * math.log(self.mu0) / self.N(k))
+
+
+# Distributions of training times
+
+
+class IndexDistribution(ABC):
+    """Which pair ``(t_n, t_{n+1})`` of a grid a training example uses."""
+
+    @abstractmethod
+    def probabilities(self, t: Tensor) -> Tensor:
+        """Weights over ``n = 1..N-1``, as [N-1], for the grid ``t`` [N]; need not sum to 1."""
+
+    def sample(self, t: Tensor, B: int) -> Tensor:
+        """``B`` indices ``n - 1`` in 0..N-2 [B] from the global random stream."""
+        return torch.multinomial(self.probabilities(t), B, replacement=True)
+
+
+INDEX_DISTRIBUTIONS: Registry[IndexDistribution] = Registry("distribution of time indices")
+
+
+@INDEX_DISTRIBUTIONS.register("uniform")
+@dataclass(frozen=True)
+class UniformIndex(IndexDistribution):
+    """``n ~ U{1, ..., N-1}``; Song et al. 2023, Algorithms 2 and 3."""
+
+    def probabilities(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t[1:])
+
+
+@INDEX_DISTRIBUTIONS.register("lognormal")
+@dataclass(frozen=True)
+class LogNormalIndex(IndexDistribution):
+    """``p(n)`` = mass of ``ln t ~ N(P_mean, P_std^2)`` in ``[t_n, t_{n+1}]``; iCT, Section 3.5."""
+
+    P_mean: float = -1.1
+    P_std: float = 2.0
+
+    def probabilities(self, t: Tensor) -> Tensor:
+        z = (t.double().log() - self.P_mean) / (math.sqrt(2) * self.P_std)
+        return (z[1:].erf() - z[:-1].erf()).float()
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """``ln t ~ N(P_mean, P_std^2)``; Karras et al. 2022, Table 1."""
+
+    P_mean: float = -1.2
+    P_std: float = 1.2
+
+    def sample(self, x: Tensor) -> Tensor:
+        """One time per example of ``x``: [B]."""
+        z = torch.randn(len(x), device=x.device)
+        return (self.P_mean + self.P_std * z).exp()
+
+
+# Gap between the two times of ECT
+
+
+@dataclass(frozen=True)
+class SigmoidGap:
+    """``r(t, k) = max(0, t (1 - q^-(stage+1) (1 + a sigmoid(-b t))))``; ECT's mapping.
+
+    ``stage = floor(stages k / K)``: the gap ``t - r`` shrinks by ``q`` from stage to stage.
+    Where ``r = 0`` the target is the data itself, so that stage 0 with ``q = 2`` is close to
+    training a diffusion model.
+    """
+
+    K: int
+    stages: int = 8
+    q: float = 2.0
+    a: float = 8.0
+    b: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.stages < 1 or self.q <= 1:
+            raise FewstepError(f"need stages >= 1 and q > 1, got {self.stages} and {self.q}.")
+
+    def __call__(self, t: Tensor, k: int) -> Tensor:
+        stage = min(self.stages * k // self.K, self.stages - 1)
+        gap = (1 + self.a * torch.sigmoid(-self.b * t)) / self.q ** (stage + 1)
+        return (t * (1 - gap)).clamp(min=0)

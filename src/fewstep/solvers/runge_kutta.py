@@ -1,0 +1,88 @@
+"""Explicit Runge-Kutta methods: each is a Butcher tableau.
+
+One step from ``t`` to ``s`` of ``dx/dt = v(x, t)``, with ``h = s - t``:
+
+    v_i = v(x + h sum_j a_ij v_j, t + c_i h)        x <- x + h sum_i b_i v_i
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from torch import Tensor
+
+from fewstep.parameterization import expand
+from fewstep.registry import Registry
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""``v(x, t)``: points [B, ...] and their times [B] -> velocities [B, ...]."""
+
+
+class Solver:
+    """``Phi``: one step of an ODE. ``order`` is that of the global error."""
+
+    order: ClassVar[int]
+    evaluations: ClassVar[int]
+    """Velocities evaluated per step."""
+
+    def step(self, v: Velocity, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """``x`` at times ``t`` [B] moved to times ``s`` [B]."""
+        raise NotImplementedError
+
+
+SOLVERS: Registry[Solver] = Registry("solver")
+
+
+class RungeKutta(Solver):
+    """An explicit Runge-Kutta method; `a`, `b`, `c` are its Butcher tableau."""
+
+    a: ClassVar[tuple[tuple[float, ...], ...]]
+    b: ClassVar[tuple[float, ...]]
+    c: ClassVar[tuple[float, ...]]
+
+    def __init_subclass__(cls) -> None:
+        cls.evaluations = len(cls.b)
+
+    def step(self, v: Velocity, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        h = s - t
+        slopes: list[Tensor] = []
+        for row, c in zip(self.a, self.c, strict=True):
+            slopes.append(v(_move(x, h, row, slopes), t + c * h))
+        return _move(x, h, self.b, slopes)
+
+
+def _move(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+    terms = [w * slope for w, slope in zip(weights, slopes, strict=True) if w]
+    return x + expand(h, x) * sum(terms[1:], start=terms[0]) if terms else x
+
+
+@SOLVERS.register("euler")
+class Euler(RungeKutta):
+    """Euler's method; in EDM's time it is DDIM (Song et al. 2020). Order 1."""
+
+    order, a, b, c = 1, ((),), (1.0,), (0.0,)
+
+
+@SOLVERS.register("heun")
+class Heun(RungeKutta):
+    """The explicit trapezoidal rule, EDM's sampler (Karras et al. 2022, Algorithm 1). Order 2."""
+
+    order, a, b, c = 2, ((), (1.0,)), (0.5, 0.5), (0.0, 1.0)
+
+
+@SOLVERS.register("midpoint")
+class Midpoint(RungeKutta):
+    """The explicit midpoint rule. Order 2."""
+
+    order, a, b, c = 2, ((), (0.5,)), (0.0, 1.0), (0.0, 0.5)
+
+
+@SOLVERS.register("rk4")
+class RK4(RungeKutta):
+    """The classical Runge-Kutta method. Order 4."""
+
+    order = 4
+    a = ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0))
+    b = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+    c = (0.0, 0.5, 0.5, 1.0)

@@ -1,0 +1,105 @@
+"""How to train: one flat record, stored with the run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from fewstep.errors import FewstepError
+
+OptimizerName = Literal["radam", "adam", "adamw"]
+Decay = Literal["constant", "cosine"]
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Everything about a training that is not the model, the objective or the data."""
+
+    steps: int = 100_000
+    """Optimiser steps."""
+    batch: int = 128
+    """Images per step, over all processes."""
+    microbatches: int | None = None
+    """Parts that a batch is computed in, over all processes: gradient accumulation. Each part has
+    its own random numbers, so runs with the same number agree whatever the number of processes.
+    Default: one per process."""
+    seed: int = 0
+    """Decides initialisation, data order, noise and dropout."""
+    optimizer: OptimizerName = "radam"
+    """Optimiser."""
+    lr: float = 1e-4
+    """Learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decays of the optimiser's moments."""
+    weight_decay: float = 0.0
+    """Weight decay (decoupled for adamw)."""
+    warmup: int = 0
+    """Steps over which the learning rate rises linearly from 0."""
+    decay: Decay = "constant"
+    """What the learning rate does after the warm-up: stay, or fall to 0 as a half cosine."""
+    clip: float | None = None
+    """Largest norm of the gradient; longer ones are scaled down."""
+    ema: tuple[float, ...] = (0.9999,)
+    """Running averages of the weights, each a decay per step (below 1) or a half-life in images
+    (1 and above). The first is the one that is sampled and evaluated."""
+    ema_rampup: float = 0.05
+    """A half-life is at most this part of the images seen so far (EDM)."""
+    precision: Precision = "fp32"
+    """Arithmetic: fp32, tf32 (matrix products on recent GPUs), or bf16 autocast."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    flip: bool = False
+    """Mirror half of the images left to right."""
+    log_every: int = 50
+    """Steps between two lines of the log."""
+    sample_every: int = 1000
+    """Steps between two sample grids and validations; 0 for none."""
+    samples: int = 64
+    """Samples per validation; the grid shows at most 64."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints."""
+    keep: int = 2
+    """Checkpoints that are kept besides the best."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "log_every", "checkpoint_every", "keep", "samples"):
+            if getattr(self, name) < 1:
+                raise FewstepError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("seed", "warmup", "sample_every", "weight_decay", "ema_rampup"):
+            if getattr(self, name) < 0:
+                raise FewstepError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if not 0 < self.lr < math.inf:
+            raise FewstepError(f"lr must be positive, got {self.lr}.")
+        if self.clip is not None and not self.clip > 0:
+            raise FewstepError(f"clip must be positive, got {self.clip}.")
+        if not self.ema or any(not value > 0 or value == 1 for value in self.ema):
+            raise FewstepError(
+                f"ema takes decays between 0 and 1 or half-lives in images above 1, got {self.ema}."
+            )
+        parts = self.microbatches
+        if parts is not None and (parts < 1 or self.batch % parts):
+            raise FewstepError(f"microbatches={parts} must divide batch={self.batch}.")
+
+    def lr_at(self, k: int) -> float:
+        """Learning rate of step ``k`` (the first is 0): linear warm-up, then `decay`."""
+        if k < self.warmup:
+            return self.lr * (k + 1) / self.warmup
+        if self.decay == "constant":
+            return self.lr
+        progress = (k - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def ema_decay(self, value: float, k: int) -> float:
+        """Decay per step of the average ``value`` after step ``k``.
+
+        A half-life of ``h`` images is ``0.5^(batch / h)``, with ``h`` at most ``ema_rampup`` times
+        the images seen (Karras et al. 2022, training code's ramp-up).
+        """
+        if value < 1:
+            return value
+        half_life = value
+        if self.ema_rampup:
+            half_life = min(half_life, (k + 1) * self.batch * self.ema_rampup)
+        return 0.5 ** (self.batch / half_life)

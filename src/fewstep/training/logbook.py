@@ -1,0 +1,119 @@
+"""What a training says of itself: a progress bar, a log that outlives it, TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+METRICS = "metrics.jsonl"
+
+
+class Logbook:
+    """Writes ``metrics.jsonl`` and TensorBoard events, and shows the progress bar.
+
+    Args:
+        directory: the run's folder.
+        start: step that the run starts or resumes from; later lines are dropped.
+        steps: total number of steps.
+        title: what the bar is called.
+        active: false in all but the first process: then nothing is written or shown.
+        quiet: no progress bar.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        start: int,
+        steps: int,
+        title: str,
+        active: bool = True,
+        quiet: bool = False,
+    ) -> None:
+        self.active = active
+        self.console = Console(stderr=True)
+        if not active:
+            return
+        from tensorboardX import SummaryWriter
+
+        path = directory / METRICS
+        kept = [line for line in read_metrics(directory) if line["step"] <= start]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a", buffering=1)
+        self._events = SummaryWriter(str(directory), purge_step=start if start else None)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet or not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task(title, total=steps, completed=start, status="")
+
+    def __enter__(self) -> Logbook:
+        if self.active:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.active:
+            self._bar.stop()
+            self._file.close()
+            self._events.close()
+
+    def advance(self, step: int) -> None:
+        """Move the bar."""
+        if self.active:
+            self._bar.update(self._task, completed=step)
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Log numbers of a step."""
+        if not self.active:
+            return
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        for name, value in metrics.items():
+            self._events.add_scalar(name, value, step)
+        if "loss" in metrics:
+            status = f"loss {metrics['loss']:.4g}  {metrics['images_per_second']:.0f} images/s"
+            self._bar.update(self._task, status=status)
+
+    def picture(self, step: int, image: Any) -> None:
+        """Log a grid [C, H, W] uint8."""
+        if self.active:
+            self._events.add_image("samples", image, step)
+
+    def say(self, line: str) -> None:
+        """Tell the user something, without breaking the bar."""
+        if self.active:
+            self.console.print(line, highlight=False, markup=False)
+
+
+def read_metrics(directory: Path) -> list[dict[str, float]]:
+    """The lines of a run's log; a last line that was cut off by a kill is left out."""
+    path = directory / METRICS
+    if not path.is_file():
+        return []
+    whole = path.read_text().rpartition("\n")[0]
+    return [json.loads(text) for text in whole.splitlines()]

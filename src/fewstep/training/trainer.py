@@ -1,0 +1,362 @@
+"""The training loop, for every objective.
+
+Step ``k`` is a pure function of the weights, the optimiser's state and ``(seed, k)``: the data
+order is a function of ``(seed, k)``, and before each micro-batch the random streams are set from
+``(seed, k, micro-batch)``. So a run that was killed resumes to the very bits of one that was not,
+and runs with the same number of micro-batches agree whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from fewstep.data import Dataset, batch_indices, save_images, to_uint8
+from fewstep.data.images import grid
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.objectives import Objective
+from fewstep.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    optimizer_tensors,
+    restore_map,
+    restore_optimizer,
+)
+from fewstep.training.config import Training
+from fewstep.training.distributed import Processes
+from fewstep.training.ema import Averages
+from fewstep.training.logbook import Logbook
+from fewstep.training.validation import Validation
+
+
+class Interrupted(Exception):
+    """Training was asked to stop, and has saved its state."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"interrupted at step {step}")
+        self.step = step
+
+
+class Trainer:
+    """Trains an objective's map on a data set.
+
+    Args:
+        objective: what is minimised; moved to the device of `group`.
+        data: training images; with labels where the map is conditional.
+        config: how.
+        directory: where the checkpoints, logs and samples go.
+        held_out: real images [m, *shape] in [-1, 1] to validate against; without them there is
+            no best checkpoint.
+        group: the processes that train together.
+        quiet: no progress bar.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        data: Dataset,
+        config: Training,
+        directory: Path,
+        *,
+        held_out: Tensor | None = None,
+        group: Processes | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.group = group or Processes()
+        self.config, self.data, self.directory, self.quiet = config, data, directory, quiet
+        self.objective = objective.to(self.group.device, memory_format=torch.channels_last)
+        self.parts = _share_of(config, self.group)
+        if objective.f.num_classes and data.labels is None:
+            raise FewstepError(
+                f"the model is conditional on {objective.f.num_classes} classes, but {data.name} "
+                "has no labels. Give the images class folders, or train without labels."
+            )
+        self.averages = Averages(objective.f, config)
+        self.optimizer = make_optimizer(objective, config)
+        self.module = self._wrap()
+        self.checkpoints = Checkpoints(directory / "checkpoints", config.keep)
+        self.validate = None if held_out is None else Validation(held_out, max(2, config.samples))
+
+    def _wrap(self) -> nn.Module:
+        """The objective as it is called: compiled, and in DDP where there are several processes."""
+        if self.config.precision == "tf32":
+            torch.set_float32_matmul_precision("high")
+        if self.config.compile:
+            for module in self.objective.modules():
+                if isinstance(module, FlowMap):
+                    # The eager random streams keep the dropout masks of student and target equal.
+                    module.F.compile(options={"fallback_random": True})
+        if self.group.world == 1:
+            return self.objective
+        on_gpu = self.group.device.type == "cuda"
+        devices = [self.group.device] if on_gpu else None
+        return DistributedDataParallel(self.objective, device_ids=devices)
+
+    def run(self) -> FlowMap:
+        """Train to the end, from the newest intact checkpoint if there is one.
+
+        Returns:
+            The first running average.
+
+        Raises:
+            FewstepError: the loss or the gradient is not finite; the checkpoint cannot be written.
+            Interrupted: SIGINT or SIGTERM came; everything is saved.
+        """
+        start = self._restore()
+        config, first = self.config, self.group.first
+        log = Logbook(
+            self.directory,
+            start=start,
+            steps=config.steps,
+            title=self.directory.name,
+            active=first,
+            quiet=self.quiet,
+        )
+        self.checkpoints.tell = log.say
+        if first and start:
+            log.say(f"{self.directory}: resuming at step {start} of {config.steps}")
+        if config.batch > len(self.data):
+            log.say(
+                f"note: a batch of {config.batch} is more than the {len(self.data)} images of "
+                f"{self.data.name}; some appear in it more than once."
+            )
+        with log, _stop_signals() as stop:
+            self._loop(start, log, stop)
+        return self.averages.first
+
+    def _loop(self, start: int, log: Logbook, stop: threading.Event) -> None:
+        config = self.config
+        meter, score = Meter(self.group, saved=start), None
+        for k in range(start, config.steps):
+            meter.add(k, *self.step(k))
+            done = k + 1
+            log.advance(done)
+            last = done == config.steps
+            if done % config.log_every == 0 or last:
+                log.write(done, self._numbers(meter, done))
+            if self.validate and config.sample_every and (done % config.sample_every == 0 or last):
+                meter.check()
+                score = self._preview(done, log)
+            stopping = self._asked_to_stop(stop, done)
+            if done % config.checkpoint_every == 0 or last or stopping:
+                meter.check()
+                self._save(done, score)
+                meter.saved, score = done, None
+            if stopping and not last:
+                raise Interrupted(done)
+
+    def step(self, k: int) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser: the loss and the gradient's norm, both scalars."""
+        config, objective = self.config, self.objective
+        objective.train()
+        indices = batch_indices(len(self.data), config.batch, k, config.seed)
+        losses = []
+        for part, micro in enumerate(indices.chunk(self.parts.total)):
+            if part not in self.parts.mine:
+                continue
+            torch.manual_seed(mix(config.seed, k, part))
+            x, label = self.data.batch(micro, self.group.device, config.flip)
+            condition = {"label": label} if objective.f.num_classes else {}
+            with self._sync_only_at(part), self._autocast():
+                loss = self.module(x, k, **condition).mean() / len(self.parts.mine)
+                loss.backward()
+            losses.append(loss.detach())
+        norm = self._clip()
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr_at(k)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        objective.after_step(k)
+        self.averages.update(objective.f, k)
+        return torch.stack(losses).sum(), norm
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.config.precision != "bf16":
+            return nullcontext()
+        return torch.autocast(self.group.device.type, torch.bfloat16)
+
+    def _sync_only_at(self, part: int) -> AbstractContextManager[object]:
+        """Gradients travel between processes once a step, with the last micro-batch."""
+        if isinstance(self.module, DistributedDataParallel) and part != self.parts.mine[-1]:
+            return self.module.no_sync()
+        return nullcontext()
+
+    def _clip(self) -> Tensor:
+        parameters = self.objective.f.parameters()
+        if self.config.clip is None:
+            grads = [p.grad for p in parameters if p.grad is not None]
+            return nn.utils.get_total_norm(grads)
+        return nn.utils.clip_grad_norm_(parameters, self.config.clip)
+
+    def _numbers(self, meter: Meter, done: int) -> dict[str, float]:
+        """What the log says of the steps since the last time."""
+        steps, seconds, loss, norm = meter.read()
+        return {
+            "loss": loss,
+            "gradient_norm": norm,
+            "lr": self.config.lr_at(done - 1),
+            "images_per_second": steps * self.config.batch / seconds,
+            **self.objective.schedule(done - 1),
+        }
+
+    def _preview(self, done: int, log: Logbook) -> float | None:
+        """Write a sample grid; return the score of the samples."""
+        if not self.group.first or self.validate is None:
+            return None
+        x, score = self.validate(self.averages.first)
+        log.write(done, {"energy_distance": score})
+        if x.ndim == 4:
+            images = to_uint8(x[:64])
+            folder = self.directory / "samples"
+            folder.mkdir(exist_ok=True)
+            save_images(images, folder / f"step-{done:08d}.png")
+            log.picture(done, grid(images))
+        return score
+
+    def _asked_to_stop(self, stop: threading.Event, done: int) -> bool:
+        """Whether to stop after this step; several processes agree at every line of the log."""
+        if self.group.world > 1 and done % self.config.log_every:
+            return False
+        return self.group.any(stop.is_set())
+
+    def _save(self, done: int, score: float | None) -> None:
+        if self.group.first:
+            maps = {**self.objective.changing(), **self.averages.named()}
+            for f in maps.values():
+                f.info["step"] = done
+            self.checkpoints.save(
+                done,
+                maps,
+                {"optimizer": optimizer_tensors(self.optimizer)},
+                default=next(iter(self.averages.named())),
+                score=score,
+            )
+        self.group.barrier()
+
+    def _restore(self) -> int:
+        """Put back the newest intact checkpoint; the number of steps it has made."""
+        checkpoint: Checkpoint | None = self.checkpoints.latest()
+        if checkpoint is None:
+            return 0
+        for name, f in {**self.objective.changing(), **self.averages.named()}.items():
+            restore_map(f, checkpoint.path / f"{name}.safetensors")
+        restore_optimizer(self.optimizer, checkpoint.path / "optimizer.safetensors")
+        return checkpoint.step
+
+
+class Parts:
+    """Which micro-batches of how many this process computes."""
+
+    def __init__(self, total: int, mine: list[int]) -> None:
+        self.total, self.mine = total, mine
+
+
+def _share_of(config: Training, group: Processes) -> Parts:
+    total = config.microbatches or group.world
+    if total % group.world:
+        raise FewstepError(
+            f"microbatches={total} must be a multiple of the {group.world} processes."
+        )
+    if config.batch % total:
+        raise FewstepError(f"batch={config.batch} must be a multiple of {total} micro-batches.")
+    return Parts(total, list(range(group.rank, total, group.world)))
+
+
+class Meter:
+    """Sums of the loss and the gradient's norm, kept on the device so that no step waits for it.
+
+    The first step whose loss or gradient is not finite is remembered.
+
+    Args:
+        group: the processes that train together.
+        saved: step of the last good checkpoint; 0 for none.
+    """
+
+    def __init__(self, group: Processes, saved: int) -> None:
+        self.group = group
+        self.saved = saved
+        self._bad = torch.tensor(math.inf, device=group.device)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums = torch.zeros(2, device=self.group.device)
+        self._steps, self._since = 0, time.perf_counter()
+
+    def add(self, k: int, loss: Tensor, norm: Tensor) -> None:
+        values = torch.stack([loss, norm])
+        bad = torch.where(values.isfinite().all(), math.inf, float(k))
+        self._bad = torch.minimum(self._bad, bad)
+        self._sums += values
+        self._steps += 1
+
+    def check(self) -> None:
+        """Raise `FewstepError` if a loss or gradient was not finite."""
+        step = -self.group.max(-self._bad)
+        if step < math.inf:
+            rest = f" The last good checkpoint is of step {self.saved}." if self.saved else ""
+            raise FewstepError(
+                f"the loss or its gradient is not finite at step {step:.0f}.{rest} Try a lower "
+                "lr, a longer warmup, clip, or precision fp32; and look for NaN in the data."
+            )
+
+    def read(self) -> tuple[int, float, float, float]:
+        """Steps, seconds, mean loss and mean norm since the last call; raises as `check` does."""
+        self.check()
+        loss, norm = (self.group.mean(self._sums) / self._steps).tolist()
+        steps, seconds = self._steps, time.perf_counter() - self._since
+        self._reset()
+        return steps, seconds, loss, norm
+
+
+def mix(*numbers: int) -> int:
+    """A seed that differs for every tuple of numbers."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return int(state >> np.uint64(1))
+
+
+def make_optimizer(objective: Objective, config: Training) -> Optimizer:
+    """The optimiser of the map's parameters, in torch's fastest form."""
+    parameters = list(objective.f.parameters())
+    settings = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
+    match config.optimizer:
+        case "radam":
+            return torch.optim.RAdam(parameters, **settings, foreach=True)
+        case "adam":
+            return torch.optim.Adam(parameters, **settings, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(parameters, **settings, fused=True)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; a second SIGINT interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may install handlers
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,61 @@
+"""Weights ``lambda_(t, s)`` of a training example whose times are ``t`` and the earlier ``s``.
+
+For score matching ``s = 0``; for the consistency losses ``s = t_n`` and ``t = t_{n+1}``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewstep.parameterization import Parameterization
+from fewstep.registry import Registry
+
+WEIGHTINGS: Registry[Weighting] = Registry("weighting")
+
+
+class Weighting(ABC):
+    """``lambda_(t, s, p)``: times [B], [B] -> [B], all positive."""
+
+    @abstractmethod
+    def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor: ...
+
+
+@WEIGHTINGS.register("uniform")
+@dataclass(frozen=True)
+class Uniform(Weighting):
+    """``1``; Song et al. 2023."""
+
+    def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
+        return torch.ones_like(t)
+
+
+@WEIGHTINGS.register("edm")
+@dataclass(frozen=True)
+class EDMWeighting(Weighting):
+    """``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2`` at ``t``; Karras et al. 2022, Table 1."""
+
+    def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
+        sigma = p.sigma(t) / p.alpha(t)
+        return (sigma**2 + p.sigma_data**2) / (sigma * p.sigma_data) ** 2
+
+
+@WEIGHTINGS.register("inverse_gap")
+@dataclass(frozen=True)
+class InverseGap(Weighting):
+    """``1 / (t - s)``; iCT, Section 3.1, and ECT."""
+
+    def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
+        return 1 / (t - s)
+
+
+@WEIGHTINGS.register("inverse_t")
+@dataclass(frozen=True)
+class InverseT(Weighting):
+    """``1/t + 1/sigma_data``: EDM's weight is its square, up to a factor between 1 and 2."""
+
+    def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
+        return 1 / t + 1 / p.sigma_data

@@ -1,0 +1,89 @@
+"""Closed-form truths: data whose denoiser, PF-ODE flow and consistency function are known.
+
+For data ``N(m, v I)`` and a process with ``x_t = alpha x + sigma z``:
+
+    D(x, t)    = (v alpha x + sigma^2 m) / (v alpha^2 + sigma^2)          (posterior mean)
+    flow t->s  : the standardised point (x - alpha m) / sqrt(v alpha^2 + sigma^2) is constant
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fewstep.flow_map import FlowMap
+from fewstep.networks import MLP
+from fewstep.parameterization import Parameterization, expand
+from torch import Tensor
+
+
+class Gaussian:
+    """Data ``N(m, v I)``; ``v = 0`` is a single point."""
+
+    def __init__(self, p: Parameterization, m: float = 0.3, v: float = 0.49) -> None:
+        self.p, self.m, self.v = p, m, v
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        a, s = expand(self.p.alpha(t), x), expand(self.p.sigma(t), x)
+        return (self.v * a * x + s**2 * self.m) / (self.v * a**2 + s**2)
+
+    def flow(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        def mean_and_std(r: Tensor) -> tuple[Tensor, Tensor]:
+            a, b = expand(self.p.alpha(r), x), expand(self.p.sigma(r), x)
+            return a * self.m, (self.v * a**2 + b**2).sqrt()
+
+        (mean_t, std_t), (mean_s, std_s) = mean_and_std(t), mean_and_std(s)
+        return mean_s + (x - mean_t) * std_s / std_t
+
+    def sample(self, *shape: int) -> Tensor:
+        return self.m + self.v**0.5 * torch.randn(*shape, dtype=torch.float64)
+
+
+class Exact(FlowMap):
+    """A flow map that is the truth: the denoiser of a diffusion model, or the PF-ODE's flow."""
+
+    def __init__(self, truth: Gaussian, kind: str, dim: int = 3) -> None:
+        super().__init__(MLP((dim,), width=4, blocks=1), truth.p, info={"kind": kind})
+        self.truth = truth
+        self.double()
+
+    def forward(
+        self, x: Tensor, t: Tensor | float, s: Tensor | float | None = None, **condition: Any
+    ) -> Tensor:
+        t, s = self.time(t, x), self.time(self.p.eps if s is None else s, x)
+        if self.info["kind"] == "diffusion":
+            return self.truth.denoise(x, t)
+        return self.truth.flow(x, t, s)
+
+
+def mixture_log_density(x: Tensor, t: Tensor, p: Parameterization) -> Tensor:
+    """``log p_t`` of a two-component mixture in one dimension, x [B, 1], t [B] -> [B]."""
+    a, s = p.alpha(t), p.sigma(t)
+    logs = [
+        w.log() + torch.distributions.Normal(a * m, (a**2 * v + s**2).sqrt()).log_prob(x[:, 0])
+        for w, m, v in _MIXTURE
+    ]
+    return torch.logsumexp(torch.stack(logs), 0)
+
+
+def mixture_denoise(x: Tensor, t: Tensor, p: Parameterization) -> Tensor:
+    """``E[x_0 | x_t]`` of the same mixture: the components' posterior means, by responsibility."""
+    a, s = p.alpha(t), p.sigma(t)
+    logs, means = [], []
+    for w, m, v in _MIXTURE:
+        var = a**2 * v + s**2
+        logs.append(w.log() + torch.distributions.Normal(a * m, var.sqrt()).log_prob(x[:, 0]))
+        means.append((v * a * x[:, 0] + s**2 * m) / var)
+    return (torch.softmax(torch.stack(logs), 0) * torch.stack(means)).sum(0)[:, None]
+
+
+_MIXTURE = [
+    tuple(torch.tensor(value, dtype=torch.float64) for value in component)
+    for component in ((0.3, -1.0, 0.04), (0.7, 0.8, 0.09))
+]
+
+
+def slope(h: list[float], error: list[float]) -> float:
+    """Slope of log error against log step: the measured order of convergence."""
+    x, y = torch.tensor(h).double().log(), torch.tensor(error).double().log()
+    return float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())

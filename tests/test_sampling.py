@@ -1,0 +1,177 @@
+"""Samplers: the algorithms written out, seeds, and distributions on closed-form data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.networks import MLP
+from fewstep.parameterization import EDM, PARAMETERIZATIONS
+from fewstep.sampling import (
+    ODE,
+    Multistep,
+    NoiseStreams,
+    check_labels,
+    default_taus,
+    sample,
+    sampler_for,
+)
+from oracles import Exact, Gaussian
+from torch import Tensor
+
+P = EDM(T=20.0)
+
+
+def network_map(kind: str = "consistency", num_classes: int = 0) -> FlowMap:
+    f = FlowMap(MLP((2, 3), num_classes=num_classes, width=16, blocks=1), P, info={"kind": kind})
+    for parameter in f.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return f
+
+
+class Counter:
+    """Counts network evaluations."""
+
+    def __init__(self, f: FlowMap) -> None:
+        self.calls = 0
+        f.F.register_forward_hook(self._count)
+
+    def _count(self, *_: Any) -> None:
+        self.calls += 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "sampler"),
+    [
+        ("consistency", Multistep()),
+        ("consistency", Multistep((3.0, 0.5))),
+        ("diffusion", ODE(1)),
+        ("diffusion", ODE(5, "euler")),
+        ("diffusion", ODE(5, "heun")),
+    ],
+)
+def test_evaluations_are_counted(kind: str, sampler: Any) -> None:
+    f = network_map(kind)
+    counter = Counter(f)
+    sample(f, 3, sampler)
+    assert counter.calls == sampler.nfe
+
+
+def test_nfe_of_edm() -> None:
+    assert ODE(18).nfe == 35  # Karras et al. 2022: 18 Heun steps, CIFAR-10
+
+
+def test_multistep_is_algorithm_1() -> None:
+    f, taus = network_map(), (5.0, 0.5)
+    got = Multistep(taus)(f, NoiseStreams(3, range(4), f.shape))
+    noise = NoiseStreams(3, range(4), f.shape)
+    x = f(20.0 * noise.normal(), 20.0)
+    for tau in taus:
+        x = f(x + (tau**2 - 0.002**2) ** 0.5 * noise.normal(), tau)
+    torch.testing.assert_close(got, x)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7, 64])
+@pytest.mark.parametrize("sampler", [Multistep((1.0,)), ODE(4)])
+def test_samples_do_not_depend_on_the_batch(batch: int, sampler: Any) -> None:
+    f = network_map("diffusion" if isinstance(sampler, ODE) else "consistency", num_classes=3)
+    whole = sample(f, 10, sampler, seed=1, batch=10)
+    torch.testing.assert_close(
+        sample(f, 10, sampler, seed=1, batch=batch), whole, rtol=0, atol=1e-5
+    )
+
+
+def test_a_share_of_the_samples_is_the_same_samples() -> None:
+    f = network_map(num_classes=3)
+    whole = sample(f, 10, Multistep((1.0,)), seed=1)
+    for rank in range(3):
+        part = sample(f, 10, Multistep((1.0,)), seed=1, indices=range(rank, 10, 3))
+        torch.testing.assert_close(part, whole[rank::3], rtol=0, atol=1e-5)
+
+
+def test_seeds_and_samples_differ_and_are_normal() -> None:
+    z = torch.stack([NoiseStreams(seed, range(50), (40,)).normal() for seed in range(50)])
+    assert len(z.flatten(0, 1).unique(dim=0)) == 2500
+    assert float(z.mean()) == pytest.approx(0, abs=0.02)
+    assert float(z.std()) == pytest.approx(1, abs=0.02)
+    correlation = torch.corrcoef(z[0])
+    assert float((correlation - torch.eye(50)).abs().mean()) < 0.16  # 1/sqrt(40)
+
+
+def test_models_share_the_noise_of_a_seed() -> None:
+    """The first draw is x_T, whatever the sampler: grids of two models can be compared."""
+    seen: list[Tensor] = []
+    for f in (network_map("consistency"), network_map("diffusion")):
+        f.forward = lambda x, *_, **__: (seen.append(x), x)[1]
+        sample(f, 2, seed=4)
+    torch.testing.assert_close(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("name", [n for n in PARAMETERIZATIONS if n != "edm_simple"])
+def test_the_ode_sampler_draws_the_data_distribution(name: str) -> None:
+    """With the exact denoiser of N(m, v), samples have its mean and variance."""
+    truth = Gaussian(PARAMETERIZATIONS[name](), m=0.3, v=0.25)
+    f = Exact(truth, "diffusion", dim=20)
+    x = ODE(40)(f, NoiseStreams(0, range(2000), f.shape))
+    assert float(x.mean()) == pytest.approx(0.3, abs=0.02)
+    assert float(x.var()) == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize("taus", [(), (1.0,), (5.0, 1.0, 0.2)])
+def test_multistep_with_the_exact_map_draws_the_data_distribution(taus: tuple[float, ...]) -> None:
+    truth = Gaussian(EDM(), m=0.3, v=0.25)
+    f = Exact(truth, "consistency", dim=20)
+    x = Multistep(taus)(f, NoiseStreams(0, range(2000), f.shape))
+    assert float(x.mean()) == pytest.approx(0.3, abs=0.02)
+    assert float(x.var()) == pytest.approx(0.25, abs=0.02)
+
+
+def test_the_ode_sampler_follows_the_flow() -> None:
+    truth = Gaussian(EDM(T=5.0))
+    f = Exact(truth, "diffusion")
+    noise = NoiseStreams(0, range(8), f.shape)
+    x = ODE(200)(f, noise)
+    x_T = 5.0 * NoiseStreams(0, range(8), f.shape).normal().double()
+    exact = truth.flow(x_T, torch.full((8,), 5.0).double(), torch.zeros(8).double())
+    torch.testing.assert_close(x.double(), exact, rtol=0, atol=2e-3)
+
+
+def test_defaults() -> None:
+    f = network_map()
+    assert default_taus(f, 2) == pytest.approx((0.81,), abs=0.02)
+    f.info["taus"] = {"2": [0.7]}
+    assert default_taus(f, 2) == (0.7,)
+    assert sampler_for(f, 3).nfe == 3
+    assert sampler_for(network_map("diffusion"), 3).nfe == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "hint"),
+    [
+        ("consistency", {"steps": 0}, "at least 1"),
+        ("consistency", {"steps": 3, "taus": (1.0,)}, "2 time points"),
+        ("diffusion", {"steps": 3, "taus": (1.0, 0.5)}, "consistency"),
+        ("diffusion", {"steps": 3, "solver": "huen"}, "'heun'"),
+    ],
+)
+def test_wrong_samplers_are_refused(kind: str, arguments: dict[str, Any], hint: str) -> None:
+    with pytest.raises(FewstepError, match=hint):
+        sampler_for(network_map(kind), **arguments)
+
+
+@pytest.mark.parametrize("taus", [(0.5, 1.0), (30.0,), (0.001,), (1.0, 1.0)])
+def test_time_points_must_decrease_inside_the_range(taus: tuple[float, ...]) -> None:
+    with pytest.raises(FewstepError, match="decrease"):
+        sample(network_map(), 1, Multistep(taus))
+
+
+def test_wrong_labels_are_refused() -> None:
+    with pytest.raises(FewstepError, match="unconditional"):
+        check_labels(network_map(), torch.zeros(3), 3)
+    for labels in (torch.tensor([0, 3]), torch.tensor([-1, 0]), torch.tensor([0])):
+        with pytest.raises(FewstepError, match=r"0\.\.2"):
+            check_labels(network_map(num_classes=3), labels, 2)
+    assert check_labels(network_map(num_classes=3), None, 5).tolist() == [0, 1, 2, 0, 1]
