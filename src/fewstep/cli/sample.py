@@ -9,10 +9,10 @@ from typing import Annotated
 import torch
 from cyclopts import Parameter
 
-from fewstep.cli.progress import images_bar
 from fewstep.data import save_images, to_uint8
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
+from fewstep.progress import progress
 from fewstep.recipes.directory import open_model
 from fewstep.sampling import check_labels, sampler_for
 from fewstep.sampling import sample as sample_model
@@ -81,9 +81,16 @@ def sample(
     labels = check_labels(f, None if label is None else label_of(f, label, n), n)
     share = group.share(n)
     start = time.perf_counter()
-    with images_bar("sampling", len(share), show=group.first) as progress:
+    with progress("sampling", len(share)) as advance:
         x = sample_model(
-            f, n, sampler, seed=seed, labels=labels, batch=batch, indices=share, progress=progress
+            f,
+            n,
+            sampler,
+            seed=seed,
+            labels=labels,
+            batch=batch,
+            indices=share,
+            progress=advance if group.first else None,
         )
     seconds = time.perf_counter() - start
     images = group.gather_shares(to_uint8(x), n)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fewstep.data.dataset import PixelHash
 from fewstep.data.decode import Data, decode, probe, reason
-from fewstep.data.progress import progress
 from fewstep.errors import FewstepError
+from fewstep.progress import progress
 
 BLOCK = 32  # images per task
 LISTED = 5  # broken files named in a message

@@ -19,7 +19,7 @@ from fewstep.errors import FewstepError
 CHUNK = 4096  # rows hashed at a time
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Examples with optional labels. `load` and `Dataset.from_arrays` make one.
 
@@ -69,6 +69,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.stored if self.rows is None else self.rows)
+
+    def __repr__(self) -> str:
+        kind = "images" if self.is_images else "points"
+        classes = f", {self.num_classes} classes" if self.classes else ""
+        return f"<Dataset {self.name}: {len(self):,} {kind} {list(self.shape)}{classes}>"
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from fewstep.data.progress import progress
 from fewstep.errors import FewstepError
+from fewstep.progress import progress
 
 TILE = 64  # a tiny image in a grid is enlarged to about this many pixels
 WIDEST = 2048  # but not so far that the whole grid is wider than this
@@ -178,7 +178,8 @@ def _write_folder(
         folders = [path / names[i] for i in labels.tolist()]
     for folder in set(folders):
         folder.mkdir(parents=True)
-    paths = [folder / f"{i:05d}.png" for i, folder in enumerate(folders)]
+    digits = max(5, len(str(len(images) - 1)))  # names must sort like numbers
+    paths = [folder / f"{i:0{digits}d}.png" for i, folder in enumerate(folders)]
     images = images.cpu()
     with ThreadPoolExecutor() as pool, progress("Writing images", len(paths)) as advance:
         for _ in pool.map(_write_png, images, paths):

@@ -92,7 +92,9 @@ class MLP(Network):
         self.embed_label = nn.Embedding(num_classes, width) if num_classes else None
         self.mix = nn.Linear(width, width)
         self.read = nn.Linear(size, width)
-        self.blocks = nn.ModuleList(Block(width, hidden or 2 * width, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            Block(width, hidden or 2 * width, dropout) for _ in range(blocks)
+        )
         self.write = nn.Linear(width, size)
         nn.init.zeros_(self.write.weight)
         nn.init.zeros_(self.write.bias)

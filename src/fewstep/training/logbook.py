@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fewstep.errors import FewstepError
+
 METRICS = "metrics.jsonl"
 
 
@@ -49,10 +51,13 @@ class Logbook:
             return
         from tensorboardX import SummaryWriter
 
-        path = directory / METRICS
         kept = [line for line in read_metrics(directory) if line["step"] <= start]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a", buffering=1)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = (directory / METRICS).open("w", buffering=1)
+        except OSError as error:
+            raise FewstepError(f"cannot write to the run folder {directory}: {error}.") from error
+        self._file.writelines(json.dumps(line) + "\n" for line in kept)
         self._events = SummaryWriter(str(directory), purge_step=start if start else None)
         self._bar = Progress(
             TextColumn("{task.description}"),

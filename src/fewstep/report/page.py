@@ -1,0 +1,97 @@
+"""The page: one HTML file with its pictures inside, a CSV table, and the pictures as PNG."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewstep.errors import FewstepError
+from fewstep.report.scoring import Result
+
+COLUMNS = (
+    "group",
+    "method",
+    "nfe",
+    "n",
+    "fd",
+    "fd_over_gaussian",
+    "inception_score",
+    "precision",
+    "recall",
+    "class_accuracy",
+    "seconds_per_image",
+)
+
+
+def write_page(
+    path: Path, pictures: Mapping[str, bytes], grids: Mapping[str, bytes], **facts: Any
+) -> None:
+    """Fill the template and write it, with the pictures as data in it."""
+    try:
+        from jinja2 import Environment
+    except ImportError as error:
+        raise FewstepError(f"the report needs pip install 'fewstep[report]' ({error}).") from error
+    template = Environment(autoescape=True, trim_blocks=True).from_string(
+        files("fewstep.report").joinpath("page.html").read_text(encoding="utf-8")
+    )
+    html = template.render(
+        pictures={name: _data(png) for name, png in pictures.items()},
+        grids=[(name, _data(png)) for name, png in grids.items()],
+        **facts,
+    )
+    partial = path.with_suffix(".partial")
+    partial.write_text(html, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _data(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def by_group(results: Iterable[Result]) -> list[tuple[str, list[Result]]]:
+    """Results under their headings, in order."""
+    return [(name, list(part)) for name, part in groupby(results, key=lambda r: r.group)]
+
+
+def write_csv(path: Path, results: Sequence[Result], R: float) -> None:
+    """The table for other programs. ``R`` is the class-wise Gaussian's Fréchet distance."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for r in results:
+            s = r.scores
+            writer.writerow(
+                [
+                    *(r.group, r.method, r.nfe, s.n, s.fd, s.fd / R, s.inception_score),
+                    *(s.precision, s.recall, s.class_accuracy, r.seconds),
+                ]
+            )
+
+
+def machine() -> str:
+    """This machine, in words."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return (
+        f"{_processor()}, {cores} cores{gpu}, {platform.system()}, Python "
+        f"{platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux: platform knows
+    return platform.processor() or platform.machine()

@@ -1,0 +1,108 @@
+"""Sample every row of the table, score the samples, and remember the scores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.data import to_uint8
+from fewstep.evaluation import Evaluator, Scores
+from fewstep.flow_map import FlowMap
+from fewstep.progress import progress
+from fewstep.recipes.directory import MODEL
+from fewstep.report.plan import Row
+from fewstep.sampling import Sampler, sample, sampler_for
+
+SEED = 0
+WARM = 64  # samples made before the clock starts
+
+
+@dataclass(frozen=True)
+class Result:
+    """A line of the table.
+
+    Args:
+        group: heading.
+        method: name.
+        nfe: network evaluations per sample; None for what no network made.
+        scores: of as many samples as the reference has.
+        seconds: sampling time per image.
+        key: names files; None for a baseline.
+    """
+
+    group: str
+    method: str
+    nfe: int | None
+    scores: Scores
+    seconds: float | None = None
+    key: str | None = None
+
+
+class Scoreboard:
+    """Scores rows with one evaluator; what was scored before is read from a file.
+
+    Args:
+        evaluator: with the reference images.
+        directory: the reproduction's folder.
+        device: where to sample.
+    """
+
+    def __init__(self, evaluator: Evaluator, directory: Path, device: torch.device) -> None:
+        self.evaluator, self.directory, self.device = evaluator, directory, device
+        self._path = directory / "scores.json"
+        self._known: dict[str, Any] = {}
+        if self._path.is_file():
+            try:
+                self._known = json.loads(self._path.read_text())
+            except ValueError:
+                self._known = {}  # cut off while it was written: score again
+
+    def results(self, rows: Sequence[Row]) -> list[Result]:
+        """Every row's result, in order."""
+        found = []
+        with progress("sampling and scoring", len(rows)) as advance:
+            for row in rows:
+                found.append(self._result(row))
+                advance(1)
+        return found
+
+    def _result(self, row: Row) -> Result:
+        path = self.directory / row.stage / MODEL
+        f = FlowMap.load(path, self.device)
+        sampler = sampler_for(f, row.steps, solver=row.solver)
+        identity = f"{row.key} {sampler} {_sha256(path)} {self.evaluator.fingerprint}"
+        if identity not in self._known:
+            images, seconds = self._timed(f, sampler)
+            scores = self.evaluator.score(images, self.evaluator.labels)
+            self._known[identity] = {"scores": asdict(scores), "seconds": seconds}
+            self._write()
+        known = self._known[identity]
+        scores = Scores(**known["scores"])
+        return Result(row.group, row.method, sampler.nfe, scores, known["seconds"], row.key)
+
+    def _timed(self, f: FlowMap, sampler: Sampler) -> tuple[Tensor, float]:
+        """Samples with the reference's labels, and the seconds per image."""
+        labels = self.evaluator.labels if f.num_classes else None
+        n = self.evaluator.n
+        sample(f, WARM, sampler)
+        start = time.perf_counter()
+        x = sample(f, n, sampler, seed=SEED, labels=labels)
+        return to_uint8(x), (time.perf_counter() - start) / n
+
+    def _write(self) -> None:
+        partial = self._path.with_suffix(".partial")
+        partial.write_text(json.dumps(self._known, indent=1))
+        os.replace(partial, self._path)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,100 @@
+"""Real processes: killed at any moment, and several that train together."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+PROGRAM = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+from fewstep.flow_map import FlowMap
+from fewstep.recipes import RECIPES, component
+from fewstep.recipes.execute import train
+import dataclasses
+directory, die_in_save, microbatches = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if die_in_save:
+    save, calls = FlowMap.save, []
+    def save_or_die(self, path):
+        calls.append(path)
+        save(self, path)
+        if len(calls) == die_in_save:
+            os.kill(os.getpid(), signal.SIGKILL)
+    FlowMap.save = save_or_die
+run = RECIPES["digits/ct"](steps=400, batch=32, log_every=10, sample_every=0, checkpoint_every=9,
+    warmup=10, microbatches=microbatches or None, network__width=16, network__blocks=1,
+    network__dropout=0.1, flip=True)
+train(run, directory, recipe="digits/ct", quiet=True, device="cpu")
+"""
+
+
+def start(directory: Path, die_in_save: int = 0, processes: int = 1) -> subprocess.Popen[bytes]:
+    program = directory.parent / "program.py"
+    program.write_text(PROGRAM)
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+        launcher += ["--master-port", str(random.Random(str(directory)).randint(20000, 60000))]
+    parts = "2" if processes > 1 or "two" in directory.name else "0"
+    return subprocess.Popen(
+        [*launcher, str(program), str(directory), str(die_in_save), parts],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(directory: Path, **how: int) -> dict[str, torch.Tensor]:
+    process = start(directory, **how)
+    error = process.communicate()[1].decode()
+    assert process.returncode == 0, error
+    newest = max((directory / "checkpoints").iterdir())
+    return {
+        f"{path.name}:{key}": value
+        for path in newest.glob("*.safetensors")
+        for key, value in load_file(path).items()
+    }
+
+
+def steps_saved(directory: Path) -> int:
+    return len(list((directory / "checkpoints").glob("step-????????")))
+
+
+def test_sigkill_at_random_moments_and_inside_a_save_changes_no_bit(tmp_path: Path) -> None:
+    whole = finish(tmp_path / "whole")
+    cut = tmp_path / "cut"
+    process = start(cut)
+    while not steps_saved(cut) and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(random.uniform(0, 0.3))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert start(cut, die_in_save=8).wait() == -signal.SIGKILL
+    resumed = finish(cut)
+    assert whole.keys() == resumed.keys()
+    for key, value in whole.items():
+        assert torch.equal(value, resumed[key]), key
+
+
+def test_sigterm_saves_and_two_processes_agree_with_one(tmp_path: Path) -> None:
+    """One process with two micro-batches, and two with one each, one of them after a restart."""
+    one = finish(tmp_path / "two-microbatches")
+    cut = tmp_path / "ddp"
+    process = start(cut, processes=2)
+    while not steps_saved(cut) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    two = finish(cut, processes=2)
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4, msg=key)

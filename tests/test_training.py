@@ -1,0 +1,382 @@
+"""The trainer: resuming to the bit, micro-batches, averages, logs, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fewstep.data import Dataset
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.networks import MLP
+from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.parameterization import EDM
+from fewstep.training import trainer as trainer_module
+from fewstep.training.checkpoint import Checkpoints
+from fewstep.training.config import Training
+from fewstep.training.logbook import read_metrics
+from fewstep.training.trainer import Trainer
+from fewstep.training.validation import energy_distance
+from torch import Tensor
+
+CONFIG = Training(
+    steps=24,
+    batch=16,
+    lr=1e-3,
+    warmup=4,
+    decay="cosine",
+    clip=1.0,
+    ema=(0.9, 100.0),
+    log_every=4,
+    sample_every=8,
+    samples=8,
+    checkpoint_every=5,
+    flip=True,
+)
+
+
+def pictures(n: int = 50, labels: bool = True) -> Dataset:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, 1, 4, 4), dtype=torch.uint8, generator=generator)
+    return Dataset.from_arrays(images, torch.arange(n) % 3 if labels else None)
+
+
+def make(
+    directory: Path,
+    config: Training = CONFIG,
+    objective: str = "ict",
+    dropout: float = 0.2,
+    **k: Any,
+) -> Trainer:
+    torch.manual_seed(config.seed)
+    to_zero = {"eps": 0.0} if objective == "ect" else {}
+    network = MLP((1, 4, 4), num_classes=3, width=8, blocks=1, dropout=dropout)
+    cls = OBJECTIVES[objective]
+    f = FlowMap(network, EDM(T=5.0, **to_zero), info={"kind": cls.kind})
+    extra: dict[str, Any] = {"s1": 10} if objective in ("ct", "ict") else {}
+    if cls.teacher_use is TeacherUse.DISTIL:
+        extra["teacher"] = f.frozen_copy()
+    o = OBJECTIVES.call(objective, {"f": f, "K": config.steps, **extra})
+    held_out = pictures().batch(torch.arange(20))[0]
+    return Trainer(
+        o, k.pop("data", pictures()), config, directory, held_out=held_out, quiet=True, **k
+    )
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    maps = {**trainer.objective.changing(), **trainer.averages.named()}
+    return {
+        f"{name}.{key}": value.clone()
+        for name, f in maps.items()
+        for key, value in f.state_dict().items()
+    }
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+class Killed(Exception):
+    """Stands for a process that dies."""
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    whole = Trainer.step
+
+    def step_or_die(self: Trainer, k: int) -> tuple[Tensor, Tensor]:
+        if k == step:
+            raise Killed
+        return whole(self, k)
+
+    monkeypatch.setattr(Trainer, "step", step_or_die)
+
+
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
+@pytest.mark.parametrize("death", [3, 5, 13])
+def test_a_run_that_died_ends_with_the_same_bits(
+    objective: str, death: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make(tmp_path / "whole", objective=objective)
+    whole.run()
+    with monkeypatch.context() as patch:
+        die_at(patch, death)
+        with pytest.raises(Killed):
+            make(tmp_path / "cut", objective=objective).run()
+    torch.manual_seed(999)  # whatever the new process's stream is
+    torch.rand(7)
+    resumed = make(tmp_path / "cut", objective=objective)
+    resumed.run()
+    assert_same(weights(whole), weights(resumed))
+    steps = [line["step"] for line in read_metrics(tmp_path / "cut") if "loss" in line]
+    assert steps == [4, 8, 12, 16, 20, 24]
+
+
+@pytest.mark.parametrize("optimizer", ["radam", "adam", "adamw"])
+def test_every_optimizer_resumes(
+    optimizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, optimizer=optimizer, weight_decay=0.01)
+    whole = make(tmp_path / "whole", config)
+    whole.run()
+    with monkeypatch.context() as patch:
+        die_at(patch, 11)
+        with pytest.raises(Killed):
+            make(tmp_path / "cut", config).run()
+    resumed = make(tmp_path / "cut", config)
+    resumed.run()
+    assert_same(weights(whole), weights(resumed))
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make(tmp_path)
+    first.run()
+    die_at(monkeypatch, 0)
+    again = make(tmp_path)
+    again.run()
+    assert_same(weights(first), weights(again))
+
+
+def test_accumulating_gradients_is_the_gradient_of_the_batch(tmp_path: Path) -> None:
+    """Two micro-batches: the mean of their gradients, each with its own random stream."""
+    t = make(tmp_path, replace(CONFIG, microbatches=2, clip=None), dropout=0.0)
+    f, o = t.objective.f, t.objective
+    indices = trainer_module.batch_indices(50, 16, 0, 0)
+    expected = {name: torch.zeros_like(p) for name, p in f.named_parameters()}
+    for part, micro in enumerate(indices.chunk(2)):
+        torch.manual_seed(trainer_module.mix(0, 0, part))
+        x, label = t.data.batch(micro, flip=True)
+        o(x, 0, label=label).mean().backward()
+    for name, p in f.named_parameters():
+        expected[name] = p.grad / 2
+    f.zero_grad()
+    seen: dict[str, Tensor] = {}
+    t.optimizer.step = lambda: seen.update({n: p.grad.clone() for n, p in f.named_parameters()})
+    t.step(0)
+    for name, value in expected.items():
+        torch.testing.assert_close(seen[name], value)
+
+
+def test_the_warm_up_is_applied(tmp_path: Path) -> None:
+    config = replace(CONFIG, decay="constant", warmup=10)
+    t = make(tmp_path, config)
+    rates = []
+    for k in range(12):
+        t.step(k)
+        rates.append(t.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-4 * (k + 1) for k in range(10)] + [1e-3, 1e-3])
+
+
+def test_cosine_decay_ends_at_zero() -> None:
+    config = Training(steps=100, lr=2.0, warmup=20, decay="cosine")
+    assert config.lr_at(20) == pytest.approx(2.0)
+    assert config.lr_at(60) == pytest.approx(1.0)
+    assert config.lr_at(99) == pytest.approx(2.0 * 0.5 * (1 + math.cos(math.pi * 79 / 80)))
+
+
+def test_averages_follow_their_definition(tmp_path: Path) -> None:
+    config = replace(CONFIG, ema=(0.9, 64.0), ema_rampup=0.0)
+    t = make(tmp_path, config)
+    parameter = next(iter(t.objective.f.parameters()))
+    by_decay = by_half_life = parameter.detach().clone()
+    for k in range(5):
+        t.step(k)
+        by_decay = 0.9 * by_decay + 0.1 * parameter.detach()
+        by_half_life = by_half_life.lerp(parameter.detach(), 1 - 0.5 ** (16 / 64))
+    first, second = (next(iter(f.parameters())) for f in t.averages.maps.values())
+    torch.testing.assert_close(first, by_decay)
+    torch.testing.assert_close(second, by_half_life)
+
+
+def test_a_half_life_ramps_up_with_the_images_seen() -> None:
+    config = Training(batch=100, ema=(1e6,), ema_rampup=0.05)
+    assert config.ema_decay(1e6, 99) == pytest.approx(0.5 ** (100 / 500))  # 5 % of 10,000 images
+    assert config.ema_decay(1e6, 10**6) == pytest.approx(0.5 ** (100 / 1e6))
+
+
+def test_flips_and_noise_come_from_the_step_alone(tmp_path: Path) -> None:
+    losses = []
+    for _ in range(2):
+        t = make(tmp_path / "a")
+        torch.rand(3)
+        losses.append(t.step(7)[0])
+    assert torch.equal(*losses)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path: Path) -> None:
+    t = make(tmp_path)
+    whole = t.objective.forward
+    t.objective.forward = lambda x, k, **c: whole(x, k, **c) * (float("nan") if k == 9 else 1)
+    with pytest.raises(
+        FewstepError, match=r"not finite at step 9.*last good checkpoint is of step 5"
+    ):
+        t.run()
+    assert [c.step for c in t.checkpoints.all()] == [5]
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    t = make(tmp_path, replace(CONFIG, precision="bf16", steps=2))
+    t.run()
+    assert all(value.dtype == torch.float32 for value in weights(t).values())
+
+
+@pytest.mark.slow
+def test_compiled_training_keeps_student_and_target_dropout_equal(tmp_path: Path) -> None:
+    config = replace(CONFIG, compile=True, steps=3)
+    compiled = make(tmp_path / "a", config)
+    plain = make(tmp_path / "b", replace(config, compile=False))
+    for k in range(3):
+        torch.testing.assert_close(compiled.step(k)[0], plain.step(k)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
+    t = make(tmp_path)
+    t.run()
+    assert (tmp_path / "samples/step-00000008.png").is_file()
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    lines = read_metrics(tmp_path)
+    assert {"step", "loss", "gradient_norm", "lr", "images_per_second", "N"} <= lines[0].keys()
+    assert len([line for line in lines if "energy_distance" in line]) == 3
+    for checkpoint in t.checkpoints.all():
+        names = {p.name for p in checkpoint.path.iterdir()}
+        assert names == {
+            "checkpoint.json",
+            "optimizer.safetensors",
+            "f.safetensors",
+            "ema-0.9.safetensors",
+            "ema-100.safetensors",
+        }
+        f = FlowMap.load(checkpoint.path / "ema-0.9.safetensors")
+        assert f.info["step"] == checkpoint.step
+
+
+def test_the_last_and_the_best_checkpoints_are_kept(tmp_path: Path) -> None:
+    t = make(tmp_path, replace(CONFIG, checkpoint_every=4, sample_every=4, keep=2))
+    scores = iter([3.0, 1.0, 2.0, 2.5, 2.6, 2.7])
+    t.validate = lambda f: (torch.zeros(8, 1, 4, 4), next(scores))
+    t.run()
+    assert [c.step for c in t.checkpoints.all()] == [8, 20, 24]
+    best = t.checkpoints.best()
+    assert best is not None
+    assert best.step == 8
+
+
+# What goes wrong
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_told(tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole")
+    whole.run()
+    make(tmp_path / "cut").run()
+    newest = Checkpoints(tmp_path / "cut/checkpoints").all()[-1]
+    weights_file = newest.path / "f.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:-50])
+    told: list[str] = []
+    found = Checkpoints(tmp_path / "cut/checkpoints", tell=told.append).latest()
+    assert found is not None
+    assert found.step == 20
+    assert str(newest.path) in told[0]
+    assert "f.safetensors" in told[0]
+    resumed = make(tmp_path / "cut")
+    resumed.run()
+    assert_same(weights(whole), weights(resumed))
+
+
+def test_no_intact_checkpoint_is_an_error(tmp_path: Path) -> None:
+    make(tmp_path).run()
+    for checkpoint in Checkpoints(tmp_path / "checkpoints").all():
+        (checkpoint.path / "checkpoint.json").write_text("{")
+    with pytest.raises(FewstepError, match="intact"):
+        make(tmp_path).run()
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = make(tmp_path)
+    save, calls = FlowMap.save, []
+
+    def full(self: FlowMap, path: Path) -> None:
+        calls.append(path)
+        if len(calls) > 4:  # three maps in the first checkpoint, then one of the second
+            path.write_bytes(b"cut off")
+            raise OSError(28, "No space left on device")
+        save(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FlowMap, "save", full)
+        with pytest.raises(FewstepError, match=r"No space left.*last good one is .*step-00000005"):
+            t.run()
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+    whole = make(tmp_path / "whole")
+    whole.run()
+    resumed = make(tmp_path)
+    resumed.run()
+    assert_same(weights(whole), weights(resumed))
+
+
+def test_a_half_written_checkpoint_does_not_count(tmp_path: Path) -> None:
+    t = make(tmp_path)
+    t.run()
+    newest = t.checkpoints.all()[-1].path
+    newest.rename(newest.with_name(newest.name + ".partial"))
+    found = Checkpoints(tmp_path / "checkpoints").latest()
+    assert found is not None
+    assert found.step == 20
+
+
+def test_labels_missing_for_a_conditional_map(tmp_path: Path) -> None:
+    with pytest.raises(FewstepError, match="no labels"):
+        make(tmp_path, data=pictures(labels=False))
+
+
+def test_a_batch_larger_than_the_data_is_said_and_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, replace(CONFIG, steps=2), data=pictures(10)).run()
+    assert "more than the 10 images" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"batch": 0}, "batch"),
+        ({"lr": 0.0}, "lr"),
+        ({"lr": float("nan")}, "lr"),
+        ({"clip": 0.0}, "clip"),
+        ({"ema": (1.0,)}, "ema"),
+        ({"ema": ()}, "ema"),
+        ({"microbatches": 3}, "microbatches"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_wrong_settings_are_named(wrong: dict[str, Any], hint: str) -> None:
+    with pytest.raises(FewstepError, match=hint):
+        replace(CONFIG, **wrong)
+
+
+def test_energy_distance() -> None:
+    """Between N(0, 1) and N(m, 1) in one dimension, against its closed form."""
+    a, b = torch.randn(4000, 1), torch.randn(4000, 1) + 1.5
+    normal = torch.distributions.Normal(0.0, 1.0)
+
+    def mean_absolute(m: float) -> float:  # E|N(m, 2)|
+        s = math.sqrt(2)
+        phi = float(normal.log_prob(torch.tensor(m / s)).exp())
+        return 2 * s * phi + m * (1 - 2 * float(normal.cdf(torch.tensor(-m / s))))
+
+    truth = 2 * (mean_absolute(1.5) - mean_absolute(0.0))
+    assert energy_distance(a, b) == pytest.approx(truth, rel=0.07)
+    assert abs(energy_distance(a, torch.randn(4000, 1))) < 0.01
+
+
+def test_metrics_survive_a_cut_off_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1}) + '\n{"step": 2, "lo')
+    assert read_metrics(tmp_path) == [{"step": 1}]
