@@ -1,6 +1,6 @@
 """How fast data get from a Parquet file (or any other source) into a training batch.
 
-    python benchmarks/data_path.py path/to/train.parquet [--batch 128] [--device cpu]
+    python benchmarks/data_path.py path/to/train.parquet [--batch 128] [--device cpu] [--threads 1]
 
 Prints, and writes to benchmarks/results/data_path.json: the time of a first load (decoding
 everything into an empty cache), of later loads (mapping the cache file), and the images per second
@@ -65,7 +65,9 @@ def main() -> None:
     parser.add_argument("source", help="whatever fewstep.data.load reads, such as train.parquet")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
 
     with tempfile.TemporaryDirectory() as cache:
         first, data = seconds_to_load(options.source, Path(cache))

@@ -289,11 +289,17 @@ def test_folders_without_images(tmp_path: Path) -> None:
         load(tmp_path / "notes.txt")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_folder(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a").chmod(0)
-    with pytest.raises(FewstepError, match="cannot read the folder"):
+def test_an_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "a" / "1.png")
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "a":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(FewstepError, match=r"cannot read the folder .*/a: Permission denied"):
         load(tmp_path)
 
 

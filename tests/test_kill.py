@@ -30,7 +30,7 @@ if die_in_save:
         if len(calls) == die_in_save:
             os.kill(os.getpid(), signal.SIGKILL)
     FlowMap.save = save_or_die
-run = RECIPES["digits/ct"](steps=400, batch=32, log_every=10, sample_every=0, checkpoint_every=9,
+run = RECIPES["digits/ct"](steps=150, batch=32, log_every=10, sample_every=0, checkpoint_every=9,
     warmup=10, microbatches=microbatches or None, network__width=16, network__blocks=1,
     network__dropout=0.1, flip=True)
 train(run, directory, recipe="digits/ct", quiet=True, device="cpu")

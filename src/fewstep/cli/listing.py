@@ -68,6 +68,7 @@ def rows(what: str) -> list[tuple[str, str]]:
 
 
 def _line(registry: Registry, name: str) -> str:
-    summary = registry.summary(name).replace("``", "").replace("`", "")
+    summary = registry.summary(name).replace("`", "")
+    summary = summary[:1].upper() + summary[1:] if " " in summary.split("(")[0] else summary
     paper = getattr(registry[name], "paper", None)
     return f"{summary} [dim]{paper}[/]" if paper else summary

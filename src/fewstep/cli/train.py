@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.recipes import RECIPES, Recipe, Run
@@ -21,27 +21,37 @@ from fewstep.training.trainer import Interrupted
 
 INTERRUPTED = 130
 
-app = App(
-    name="train",
-    help_format="plaintext",
-    help="""\
-Train a model by a recipe, or resume a run.
-
-Every setting of a recipe is a flag: fewstep train RECIPE --help shows them. A run folder that
-exists is resumed, by the same command or by its path.
-
-Examples:
-  fewstep train digits/ct --steps 2000 --lr 1e-3
-  fewstep train digits/cd --teacher runs/digits-edm --objective.N 12
-  fewstep train images/edm --data photos/ --size 32 --out runs/photos
-  fewstep train runs/photos
-  torchrun --nproc-per-node 8 -m fewstep train cifar10/ect --teacher runs/cifar10-edm""",
-)
+app = App(name="train", help_format="plaintext")
+HEADINGS = {
+    name: Group.create_ordered(title)
+    for name, title in {
+        "run": "Run",
+        "data": "Data",
+        "training": "Training",
+        "objective": "Objective",
+        "network": "Network",
+        "p": "Parameterization",
+    }.items()
+}
+TEACHER = "Run folder or model file of the diffusion model to start from."
+OUT = "Run folder; default runs/ and the recipe's name."
+DEVICE = "Where to compute: cpu, cuda, cuda:1 or mps; default a GPU where there is one."
+QUIET = "No progress bar."
 
 
 @app.default
 def resume(run: Path, /, *, device: str | None = None, quiet: bool = False) -> int:
-    """Take up the run in the folder RUN where it was left.
+    """Train a model by a recipe, or resume a run.
+
+    Every setting of a recipe is a flag: fewstep train RECIPE --help shows them. A run folder that
+    exists is resumed, by the same command or by its path.
+
+    Examples:
+      fewstep train digits/ct --steps 2000 --lr 1e-3
+      fewstep train digits/cd --teacher runs/digits-edm --objective.N 12
+      fewstep train images/edm --data photos/ --size 32 --out runs/photos
+      fewstep train runs/photos
+      torchrun --nproc-per-node 8 -m fewstep train cifar10/ect --teacher runs/cifar10-edm
 
     Parameters
     ----------
@@ -89,10 +99,19 @@ def _descriptions(cls: Any) -> dict[str, str]:
 
 
 def _flag(
-    key: str, hint: Any, default: Any, description: str | None, group: str
+    key: str, hint: Any, default: Any, description: str | None, heading: str
 ) -> inspect.Parameter:
-    name = "--" + key.replace("_", "-")
-    annotation = Annotated[_type_of(hint), Parameter(name=name, help=description, group=group)]
+    help_ = (description or "").replace("`", "")
+    annotation = Annotated[
+        _type_of(hint),
+        Parameter(
+            name="--" + key.replace("_", "-"),
+            help=help_[:1].upper() + help_[1:],
+            group=HEADINGS[heading],
+            negative=None if default is True else "",
+            negative_iterable="",
+        ),
+    ]
     return inspect.Parameter(
         key.replace(".", "__"),
         inspect.Parameter.KEYWORD_ONLY,
@@ -101,12 +120,12 @@ def _flag(
     )
 
 
-def _record_flags(record: Any, group: str) -> Iterator[inspect.Parameter]:
+def _record_flags(record: Any, heading: str) -> Iterator[inspect.Parameter]:
     """Flags of a settings record, such as `Training`."""
     hints, descriptions = get_type_hints(type(record)), _descriptions(type(record))
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
-        yield _flag(field.name, hints[field.name], value, descriptions.get(field.name), group)
+        yield _flag(field.name, hints[field.name], value, descriptions.get(field.name), heading)
 
 
 def _component_flags(run: Run, kind: str) -> Iterator[inspect.Parameter]:
@@ -114,34 +133,38 @@ def _component_flags(run: Run, kind: str) -> Iterator[inspect.Parameter]:
     part = getattr(run, kind)
     cls: Any = REGISTRIES[kind][part.name]
     hints = get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
-    descriptions = _inherited_descriptions(cls)
-    title = {"objective": "Objective", "network": "Network", "p": "Parameterization"}[kind]
+    descriptions: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        descriptions |= _descriptions(base) if base.__doc__ else {}
     for name, parameter in arguments_of(kind, part.name).items():
         value = part.arguments.get(name, parameter.default)
-        group = f"{title}: {part.name}"
-        yield _flag(f"{kind}.{name}", hints[name], value, descriptions.get(name), group)
-
-
-def _inherited_descriptions(cls: Any) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__[:-1]):
-        found |= _descriptions(base) if base.__doc__ else {}
-    return found
+        yield _flag(f"{kind}.{name}", hints[name], value, descriptions.get(name), kind)
 
 
 def _flags(run: Run) -> Iterator[inspect.Parameter]:
+    yield _flag("out", Path | None, None, OUT, "run")
+    yield _flag("device", str | None, None, DEVICE, "run")
+    yield _flag("quiet", bool, False, QUIET, "run")
     if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
-        text = "Run folder or model file of the diffusion model to start from."
-        yield _flag("teacher", str | None, run.teacher, text, "Data")
-    yield from _record_flags(run.data, "Data")
-    yield from _record_flags(run.training, "Training")
+        yield _flag("teacher", str | None, run.teacher, TEACHER, "data")
+    yield from _record_flags(run.data, "data")
+    yield from _record_flags(run.training, "training")
     for kind in ("objective", "network", "p"):
         yield from _component_flags(run, kind)
 
 
+def _example(recipe: Recipe, run: Run) -> str:
+    """A command line that works for the recipe."""
+    words = ["fewstep train", recipe.name]
+    if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
+        words.append(f"--teacher runs/{recipe.name.partition('/')[0]}-edm")
+    if run.data.data is None:
+        words.append("--data photos/ --size 32")
+    return " ".join(words)
+
+
 def _command(recipe: Recipe) -> Callable[..., int]:
     """The command of one recipe."""
-    defaults = recipe()
 
     def command(
         *, out: Path | None = None, device: str | None = None, quiet: bool = False, **settings: Any
@@ -149,22 +172,17 @@ def _command(recipe: Recipe) -> Callable[..., int]:
         folder = out or Path("runs") / recipe.name.replace("/", "-")
         return _train(recipe(**settings), folder, recipe.name, device, quiet)
 
-    text = {
-        "out": f"Run folder; default runs/{recipe.name.replace('/', '-')}.",
-        "device": "cpu, cuda, cuda:1 or mps; default a GPU where there is one.",
-        "quiet": "No progress bar.",
-    }
-    own = [
-        _flag("out", Path | None, None, text["out"], "Run"),
-        _flag("device", str | None, None, text["device"], "Run"),
-        _flag("quiet", bool, False, text["quiet"], "Run"),
-    ]
-    flags = [*own, *_flags(defaults)]
-    command.__signature__ = inspect.Signature(flags, return_annotation=int)  # type: ignore[attr-defined]
+    run = recipe()
+    flags = list(_flags(run))
+    signature = inspect.Signature(flags, return_annotation=int)
+    command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {flag.name: flag.annotation for flag in flags}
-    command.__doc__ = recipe.help
+    example = _example(recipe, run)
+    text = inspect.cleandoc(recipe.help).split("\n\n")
+    paragraphs = "\n\n".join(" ".join(paragraph.split()) for paragraph in text)
+    command.__doc__ = f"{paragraphs}\n\nExamples:\n  {example}\n  {example} --steps 2000 --lr 1e-3"
     return command
 
 
 for _recipe in RECIPES.values():
-    app.command(_command(_recipe), name=_recipe.name, help=_recipe.help)
+    app.command(_command(_recipe), name=_recipe.name)

@@ -117,11 +117,13 @@ class Dataset:
         if flip and not self.is_images:
             raise FewstepError(f"{self.name}: only images can be flipped, not shape {self.shape}")
         indices = indices.cpu()
-        labels = None if self.labels is None else _take(self.labels, indices, device)
-        x = _take(self.stored, indices if self.rows is None else self.rows[indices], device)
+        labels = None if self.labels is None else _sent(self.labels[indices], device)
+        rows = indices if self.rows is None else self.rows[indices]
+        x = _sent(self.stored.index_select(0, rows), device)
         if flip:
-            mirrored = torch.rand(len(indices)) < 0.5
-            x = torch.where(mirrored.to(device).view(-1, 1, 1, 1), x.flip(-1), x)
+            # Copying whole images out of both versions is several times faster than torch.where.
+            chosen = torch.arange(len(x)) + len(x) * (torch.rand(len(x)) < 0.5)
+            x = torch.cat([x, x.flip(-1)]).index_select(0, _sent(chosen, device))
         return (to_float(x) if x.dtype == torch.uint8 else x), labels
 
     def subset(self, indices: Tensor | Sequence[int]) -> Dataset:
@@ -194,11 +196,8 @@ class PixelHash:
         return self._hash.hexdigest()
 
 
-def _take(values: Tensor, indices: Tensor, device: torch.device) -> Tensor:
-    """`values[indices]` on the device; for CUDA through pinned memory, without waiting."""
-    if device.type != "cuda":
-        return values.index_select(0, indices).to(device)
-    shape = (len(indices), *values.shape[1:])
-    pinned = torch.empty(shape, dtype=values.dtype, pin_memory=True)
-    torch.index_select(values, 0, indices, out=pinned)
-    return pinned.to(device, non_blocking=True)
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """The values on the device; to CUDA from pinned memory, so that nobody waits."""
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)

@@ -38,7 +38,7 @@ def decode(data: Data, size: int | None, channels: int) -> np.ndarray:
         upright = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
         square = upright if size is None else _centre(upright)
         plain = _eight_bits(square, "L" if channels == 1 else "RGB")
-        if size is not None and plain.size != (size, size):
+        if size is not None:
             plain = plain.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=GAP)
         pixels = np.asarray(plain)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

@@ -120,7 +120,7 @@ def _walk(root: Path) -> Iterator[str]:
         for entry in _entries(root / prefix):
             if entry.is_dir():
                 real = os.path.realpath(entry.path)
-                if (entry.is_symlink() and _nested(real, top)):
+                if real in seen or (entry.is_symlink() and _nested(real, top)):
                     continue
                 seen.add(real)
                 waiting.append(f"{prefix}{entry.name}/")

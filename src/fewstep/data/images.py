@@ -33,12 +33,14 @@ WHITE = 255
 
 def to_float(u: Tensor) -> Tensor:
     """`u / 127.5 - 1`: uint8 of any shape to float32 in [-1, 1]."""
-    return u.to(torch.float32).div(127.5).sub_(1.0)
+    return u.to(torch.float32, copy=True).div_(127.5).sub_(1.0)
 
 
 def to_uint8(x: Tensor) -> Tensor:
     """`round(clip((x + 1) 127.5, 0, 255))`: floats of any shape to uint8."""
-    return x.to(torch.float32).add(1.0).mul_(127.5).clamp_(0, 255).round_().to(torch.uint8)
+    return (
+        x.to(torch.float32, copy=True).add_(1.0).mul_(127.5).clamp_(0, 255).round_().to(torch.uint8)
+    )
 
 
 def grid(

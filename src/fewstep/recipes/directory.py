@@ -72,13 +72,12 @@ class RunDirectory:
         return record["recipe"], Run.from_json(record["run"])
 
     def start(self, recipe: str, run: Run) -> None:
-        """Record a new run, or check that the one here was started with the same settings.
+        """Record a new run; nothing where one is recorded.
 
         Raises:
-            FewstepError: other settings (each is named), or the folder is not writable.
+            FewstepError: the folder is not writable.
         """
         if self.started:
-            self._check_same(recipe, run)
             return
         try:
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -99,7 +98,10 @@ class RunDirectory:
         except OSError as error:
             raise FewstepError(f"cannot write the run folder {self.path}: {error}.") from error
 
-    def _check_same(self, recipe: str, run: Run) -> None:
+    def check_same(self, recipe: str, run: Run) -> None:
+        """Raise `FewstepError` where a run of other settings is here; each of them is named."""
+        if not self.started:
+            return
         name, before = self.run()
         if name != recipe:
             raise FewstepError(

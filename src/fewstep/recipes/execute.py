@@ -22,7 +22,7 @@ from fewstep.recipes.directory import MODEL, RunDirectory, open_model
 from fewstep.recipes.run import Run, require
 from fewstep.registry import Registry
 from fewstep.training.config import Training
-from fewstep.training.distributed import processes
+from fewstep.training.distributed import Processes, processes
 from fewstep.training.trainer import Trainer, mix
 
 REGISTRIES: dict[str, Registry[Any]] = {
@@ -61,10 +61,8 @@ def train(
     """
     home = RunDirectory(directory)
     group = processes(device)
-    if group.first:
-        home.start(recipe, run)
-    group.barrier()
-    dataset = load_data(run) if data is None else data
+    home.check_same(recipe, run)
+    dataset = _load_in_turn(run, group) if data is None else data
     torch.manual_seed(mix(run.training.seed))
     f = make_map(run, dataset, recipe)
     objective = make_objective(run, f)
@@ -77,6 +75,9 @@ def train(
         group=group,
         quiet=quiet,
     )
+    if group.first:
+        home.start(recipe, run)  # only now: settings that do not work leave no folder behind
+    group.barrier()
     trained = trainer.run()
     if group.first and not home.finished:
         partial = home.path / f"{MODEL}.partial"
@@ -84,6 +85,16 @@ def train(
         os.replace(partial, home.path / MODEL)
     group.barrier()
     return trained
+
+
+def _load_in_turn(run: Run, group: Processes) -> Dataset:
+    """The first process decodes and caches; the others then find the cache."""
+    if not group.first:
+        group.barrier()
+    dataset = load_data(run)
+    if group.first:
+        group.barrier()
+    return dataset
 
 
 def load_data(run: Run) -> Dataset:

@@ -1,0 +1,276 @@
+"""The pieces of the U-Net: embeddings, resampling, residual blocks, self-attention.
+
+They are those of DDPM++ and NCSN++ (Song et al. 2021) with EDM's settings (Karras et al. 2022):
+group norms with ``eps = 1e-6``, a sum of two branches divided by ``sqrt(2)``, Xavier-uniform
+weights, zero biases. Where EDM multiplies the initial weights of a last layer by 1e-5, they are
+exactly zero here: every block starts as its (scaled) skip connection.
+
+Feature maps are [B, C, H, W] in the channels_last memory format, of which [B H W, C] is a view.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewstep.errors import FewstepError
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+Direction = Literal["up", "down"]
+Taps = tuple[float, ...]
+
+
+def xavier(layer: Layer, gain: float = 1.0) -> Layer:
+    """The layer with Xavier-uniform weights times ``gain`` and a zero bias."""
+    nn.init.xavier_uniform_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def conv3x3(
+    inputs: int, outputs: int, *, gain: float = 1.0, stride: int = 1, padding: int = 1
+) -> nn.Conv2d:
+    return xavier(nn.Conv2d(inputs, outputs, 3, stride, padding), gain)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """At most 32 groups of at least 4 channels each, as many as divide the channels evenly."""
+    groups = min(32, channels // 4)
+    while channels % groups:
+        groups -= 1
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+def mean_root2(a: Tensor, b: Tensor) -> Tensor:
+    """``(a + b) / sqrt(2)``, which keeps the variance of independent summands."""
+    return (a + b).mul_(math.sqrt(0.5))
+
+
+class TimeEmbedding(nn.Module):
+    """``(sin(w c), cos(w c))`` at ``n`` frequencies ``w``: [B] -> [B, 2 n]."""
+
+    w: Tensor
+
+    def __init__(self, w: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("w", w)
+
+    @classmethod
+    def positional(cls, width: int) -> TimeEmbedding:
+        """Frequencies from 1 down to 1e-4 in geometric progression (DDPM++)."""
+        return cls(torch.logspace(0, -4, width // 2))
+
+    @classmethod
+    def fourier(cls, width: int, scale: float) -> TimeEmbedding:
+        """Random frequencies ``w ~ N(0, (2 pi scale)^2)``, never trained (NCSN++)."""
+        return cls(2 * math.pi * scale * torch.randn(width // 2))
+
+    def forward(self, c: Tensor) -> Tensor:
+        angle = c[:, None] * self.w
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class Condition(nn.Module):
+    """Noise level, class and end time as one vector per example: [B, width].
+
+    ``e = silu(map1(silu(map0(embed(c_noise) + map_label(onehot) + map_s(embed(c_noise_s))))))``
+
+    ``map_s`` starts at zero: given the weights of a one-time network, a two-time network starts as
+    that network.
+    """
+
+    def __init__(
+        self,
+        embed: TimeEmbedding,
+        width: int,
+        *,
+        num_classes: int,
+        label_dropout: float,
+        two_time: bool,
+    ) -> None:
+        super().__init__()
+        n = 2 * len(embed.w)
+        self.num_classes, self.label_dropout = num_classes, label_dropout
+        self.embed = embed
+        self.map_label = xavier(nn.Linear(num_classes, n)) if num_classes else None
+        self.map_s = xavier(nn.Linear(n, n, bias=False), 0.0) if two_time else None
+        self.map0 = xavier(nn.Linear(n, width))
+        self.map1 = xavier(nn.Linear(width, width))
+
+    def forward(self, c_noise: Tensor, label: Tensor | None, c_noise_s: Tensor | None) -> Tensor:
+        dtype = self.map0.weight.dtype
+        e = self.embed(c_noise).to(dtype)
+        if self.map_label is not None:
+            e = e + self.map_label(self.one_hot(label, c_noise).to(dtype))
+        elif label is not None:
+            raise FewstepError("a label was given to a U-Net with num_classes=0; leave it out.")
+        if self.map_s is not None:
+            if c_noise_s is None:
+                raise FewstepError("this U-Net has two_time=True and needs c_noise_s.")
+            e = e + self.map_s(self.embed(c_noise_s).to(dtype))
+        return functional.silu(self.map1(functional.silu(self.map0(e))))
+
+    def one_hot(self, label: Tensor | None, c_noise: Tensor) -> Tensor:
+        """[B, num_classes]: rows of length ``sqrt(num_classes)`` (EDM), or 0 where unknown."""
+        n = self.num_classes
+        if label is None:
+            return c_noise.new_zeros(len(c_noise), n)
+        _check_label(label, len(c_noise), n)
+        rows = functional.one_hot(label, n) * math.sqrt(n)
+        if self.training and self.label_dropout:
+            rows = rows * (torch.rand(len(rows), 1, device=rows.device) >= self.label_dropout)
+        return rows
+
+
+def _check_label(label: Tensor, batch: int, num_classes: int) -> None:
+    """The range is checked on the CPU only: elsewhere it would wait for the device.
+
+    There the one-hot encoding fails by itself.
+    """
+    if label.dtype != torch.int64 or label.shape != (batch,):
+        raise FewstepError(
+            f"label must be int64 of shape [{batch}]; got {label.dtype} {list(label.shape)}."
+        )
+    if torch.compiler.is_compiling() or label.device.type != "cpu" or not batch:
+        return
+    if label.min() < 0 or label.max() >= num_classes:
+        raise FewstepError(
+            f"labels must lie in 0..{num_classes - 1}; got {int(label.min())}..{int(label.max())}."
+        )
+
+
+class Resample(nn.Module):
+    """Halve or double height and width through a separable low-pass filter.
+
+    Args:
+        direction: "down" to halve, "up" to double.
+        taps: the filter along each axis, of even length and any scale; ``(1, 1)`` averages 2x2
+            pixels and repeats them, ``(1, 3, 3, 1)`` is smoother.
+        padding: zeros around the image; by default as many as halve or double exactly.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, direction: Direction, taps: Taps, padding: int | None = None) -> None:
+        super().__init__()
+        self.up = direction == "up"
+        self.box = len(taps) == 2 and taps[0] == taps[1]
+        self.padding = len(taps) // 2 - 1 if padding is None else padding
+        row = torch.tensor(taps, dtype=torch.float32)
+        row *= (2 if self.up else 1) / row.sum()
+        self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.box:  # the same as below, several times faster
+            return (
+                functional.interpolate(x, scale_factor=2)
+                if self.up
+                else functional.avg_pool2d(x, 2)
+            )
+        kernel = self.kernel.expand(x.shape[1], -1, -1, -1)
+        convolve = functional.conv_transpose2d if self.up else functional.conv2d
+        return convolve(x, kernel, stride=2, padding=self.padding, groups=x.shape[1])
+
+
+class ResampleConv(nn.Module):
+    """DDPM's resampling: a 3x3 convolution, of stride 2 on the way down, after doubling up."""
+
+    def __init__(self, channels: int, direction: Direction, taps: Taps) -> None:
+        super().__init__()
+        up = direction == "up"
+        self.enlarge = Resample("up", taps) if up else nn.Identity()
+        self.conv = conv3x3(channels, channels, stride=1 if up else 2)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        return self.conv(self.enlarge(x))
+
+
+class ResidualInput(nn.Module):
+    """A 3x3 convolution and halving of the image path that NCSN++ adds at every lower level."""
+
+    def __init__(self, inputs: int, outputs: int, taps: Taps) -> None:
+        super().__init__()
+        # The filter's border is computed by the convolution instead of being padded with zeros.
+        self.conv = conv3x3(inputs, outputs, padding=len(taps) // 2)
+        self.shrink = Resample("down", taps, padding=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shrink(self.conv(x))
+
+
+class Attention(nn.Module):
+    """``(x + proj(softmax(q k^T / sqrt(D)) v)) / sqrt(2)`` over all pixels, ``q, k, v`` of norm(x).
+
+    Args:
+        channels: channels ``C`` of ``x``.
+        heads: heads of ``D = C / heads`` channels each; few wide heads are fastest.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.qkv = xavier(nn.Linear(channels, 3 * channels), math.sqrt(0.2))
+        self.proj = xavier(nn.Linear(channels, channels), 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, C, H, W = x.shape
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(-1, C)
+        qkv = self.qkv(tokens).view(B, H * W, 3, self.heads, C // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
+        a = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, C)
+        return mean_root2(x, self.proj(a).view(B, H, W, C).permute(0, 3, 1, 2))
+
+
+@dataclass(frozen=True)
+class BlockSettings:
+    """What all residual blocks of a network have in common."""
+
+    condition: int  # width of the condition vector e
+    dropout: float
+    head_channels: int | None  # None is one head
+    taps: Taps
+
+    def attention(self, channels: int) -> Attention:
+        return Attention(channels, channels // (self.head_channels or channels))
+
+
+class Block(nn.Module):
+    """``(skip(x) + conv1(drop(silu(norm1(conv0(silu(norm0(x))) + affine(e)))))) / sqrt(2)``.
+
+    With a direction, ``x`` and ``silu(norm0(x))`` are resampled first; with attention,
+    self-attention follows.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        settings: BlockSettings,
+        *,
+        direction: Direction | None = None,
+        attention: bool = False,
+    ) -> None:
+        super().__init__()
+        self.dropout = settings.dropout
+        self.norm0 = group_norm(inputs)
+        self.conv0 = conv3x3(inputs, outputs)
+        self.affine = xavier(nn.Linear(settings.condition, outputs))
+        self.norm1 = group_norm(outputs)
+        self.conv1 = conv3x3(outputs, outputs, gain=0.0)
+        plain = inputs == outputs and direction is None
+        self.resample = Resample(direction, settings.taps) if direction else nn.Identity()
+        self.skip = nn.Identity() if plain else xavier(nn.Conv2d(inputs, outputs, 1))
+        self.attention = settings.attention(outputs) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        h = self.conv0(self.resample(functional.silu(self.norm0(x))))
+        h = functional.silu(self.norm1(h.add_(self.affine(e)[:, :, None, None])))
+        h = self.conv1(functional.dropout(h, self.dropout, self.training))
+        return self.attention(mean_root2(h, self.skip(self.resample(x))))
