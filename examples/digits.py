@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import fewstep
-from fewstep import EDM, FlowMap, MLP, CD, Multistep, ScoreMatching, Trainer, Training
+from fewstep import CD, EDM, MLP, FlowMap, Multistep, ScoreMatching, Trainer, Training
 
 out = Path("runs/example")
 data = fewstep.load("digits")

@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
 from fewstep.parameterization import Parameterization, expand
-from torch import Tensor
 
 
 class Gaussian:

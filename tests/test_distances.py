@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from fewstep.distances import DISTANCES
 from fewstep.errors import FewstepError
 from fewstep.parameterization import EDM

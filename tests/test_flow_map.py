@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP

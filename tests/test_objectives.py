@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
@@ -14,7 +16,6 @@ from fewstep.parameterization import EDM, expand
 from fewstep.schedules import karras_grid
 from fewstep.solvers import SOLVERS
 from oracles import Exact, Gaussian, slope
-from torch import Tensor, nn
 
 each = pytest.mark.parametrize("name", list(OBJECTIVES))
 P = EDM(T=20.0)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fewstep.errors import FewstepError
 from fewstep.parameterization import (
     EDM,
@@ -12,8 +15,6 @@ from fewstep.parameterization import (
     SimpleEDM,
     from_config,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 from oracles import Gaussian, mixture_denoise, mixture_log_density
 
 ALL = [PARAMETERIZATIONS[name]() for name in PARAMETERIZATIONS]

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
@@ -20,7 +22,6 @@ from fewstep.sampling import (
     sampler_for,
 )
 from oracles import Exact, Gaussian
-from torch import Tensor
 
 P = EDM(T=20.0)
 

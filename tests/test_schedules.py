@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from fewstep.errors import FewstepError
 from fewstep.parameterization import EDM
 from fewstep.schedules import (

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
 from fewstep.parameterization import EDM, PARAMETERIZATIONS, Parameterization
 from fewstep.solvers import SOLVERS, Velocity
 from oracles import Gaussian, mixture_denoise, slope
-from scipy.integrate import solve_ivp
-from torch import Tensor
 
 
 def velocity(p: Parameterization) -> Velocity:
@@ -39,7 +42,7 @@ def test_order(name: str, process: str) -> None:
     errors = []
     for n in counts:
         x, grid = x0, torch.linspace(start, end, n + 1, dtype=torch.float64)
-        for t, s in zip(grid, grid[1:], strict=False):
+        for t, s in pairwise(grid):
             x = solver.step(velocity(p), x, t.expand(9), s.expand(9))
         errors.append(float((x - truth).abs().max()))
     assert slope([1 / n for n in counts], errors) == pytest.approx(solver.order, abs=0.2)

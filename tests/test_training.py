@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -22,7 +24,6 @@ from fewstep.training.config import Training
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
 from fewstep.training.validation import energy_distance
-from torch import Tensor
 
 CONFIG = Training(
     steps=24,

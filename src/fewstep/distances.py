@@ -1,4 +1,4 @@
-"""Distances ``d(a, b) -> [B]`` between batches of images, which the consistency losses compare with.
+"""Distances ``d(a, b) -> [B]`` between batches of images, for the consistency losses.
 
 Every distance is zero where ``a = b`` and positive elsewhere.
 """

@@ -105,7 +105,7 @@ class FlowMap(nn.Module):
     @torch.no_grad()
     def average_(self, f: FlowMap, mu: float) -> None:
         """``theta <- mu theta + (1 - mu) theta_f`` in place; buffers are copied."""
-        mine, theirs = list(self.parameters()), [p.detach() for p in f.parameters()]
+        mine, theirs = ([p.detach() for p in g.parameters()] for g in (self, f))
         torch._foreach_lerp_(mine, theirs, 1 - mu)
         for buffer, source in zip(self.buffers(), f.buffers(), strict=True):
             buffer.copy_(source)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class Multistep(Sampler):
 def check_taus(taus: Sequence[float], p: Parameterization) -> None:
     """Raise `FewstepError` unless ``T > taus[0] > taus[1] > ... > eps``."""
     times = [p.T, *taus, p.eps]
-    if any(not later < earlier for earlier, later in zip(times, times[1:], strict=False)):
+    if any(not later < earlier for earlier, later in pairwise(times)):
         raise FewstepError(
             f"time points must decrease between T={p.T:g} and eps={p.eps:g}, got "
             f"{', '.join(f'{tau:g}' for tau in taus)}."
@@ -138,7 +139,7 @@ class ODE(Sampler):
         def v(x: Tensor, t: Tensor) -> Tensor:
             return f.velocity(x, t, **condition)
 
-        for now, after in zip(t, t[1:], strict=False):
+        for now, after in pairwise(t):
             x = self._solver.step(v, x, f.time(now, x), f.time(after, x))
         return f.D(x, t[-1], **condition)  # in every process the Euler step to 0 is the denoiser
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -48,7 +48,7 @@ def list_(*what: What) -> None:
         Which lists; default all.
     """
     console = Console()
-    for name in what or ("recipes", *REGISTRIES):
+    for name in what or get_args(What):
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column()

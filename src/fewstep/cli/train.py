@@ -102,16 +102,14 @@ def _flag(
     key: str, hint: Any, default: Any, description: str | None, heading: str
 ) -> inspect.Parameter:
     help_ = (description or "").replace("`", "")
-    annotation = Annotated[
-        _type_of(hint),
-        Parameter(
-            name="--" + key.replace("_", "-"),
-            help=help_[:1].upper() + help_[1:],
-            group=HEADINGS[heading],
-            negative=None if default is True else "",
-            negative_iterable="",
-        ),
-    ]
+    parameter = Parameter(
+        name="--" + key.replace("_", "-"),
+        help=help_[:1].upper() + help_[1:],
+        group=HEADINGS[heading],
+        negative=None if default is True else "",
+        negative_iterable="",
+    )
+    annotation: Any = Annotated[_type_of(hint), parameter]
     return inspect.Parameter(
         key.replace(".", "__"),
         inspect.Parameter.KEYWORD_ONLY,

@@ -11,12 +11,15 @@ Feature maps are [B, C, H, W] in the channels_last memory format, of which [B H 
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewstep.errors import FewstepError
 
@@ -39,15 +42,32 @@ def conv3x3(
     return xavier(nn.Conv2d(inputs, outputs, 3, stride, padding), gain)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def forward_mode(x: Tensor) -> bool:
+    """Whether ``x`` carries a tangent, as inside `torch.func.jvp`."""
+    return forward_ad.unpack_dual(x).tangent is not None
+
+
+class GroupNorm(nn.GroupNorm):
+    """``nn.GroupNorm`` whose forward-mode derivative exists for channels_last maps as well."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not forward_mode(x):
+            return super().forward(x)
+        groups = x.unflatten(1, (self.num_groups, -1))
+        var, mean = torch.var_mean(groups, (2, 3, 4), correction=0, keepdim=True)
+        normal = ((groups - mean) * (var + self.eps).rsqrt()).flatten(1, 2)
+        return normal * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def group_norm(channels: int) -> GroupNorm:
     """At most 32 groups of at least 4 channels each, as many as divide the channels evenly."""
     groups = min(32, channels // 4)
     while channels % groups:
         groups -= 1
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    return GroupNorm(groups, channels, eps=1e-6)
 
 
-def mean_root2(a: Tensor, b: Tensor) -> Tensor:
+def balanced_sum(a: Tensor, b: Tensor) -> Tensor:
     """``(a + b) / sqrt(2)``, which keeps the variance of independent summands."""
     return (a + b).mul_(math.sqrt(0.5))
 
@@ -167,12 +187,10 @@ class Resample(nn.Module):
         self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.box:  # the same as below, several times faster
-            return (
-                functional.interpolate(x, scale_factor=2)
-                if self.up
-                else functional.avg_pool2d(x, 2)
-            )
+        if self.box and self.up:  # the same as below, several times faster
+            return functional.interpolate(x, scale_factor=2)
+        if self.box:
+            return functional.avg_pool2d(x, 2)
         kernel = self.kernel.expand(x.shape[1], -1, -1, -1)
         convolve = functional.conv_transpose2d if self.up else functional.conv2d
         return convolve(x, kernel, stride=2, padding=self.padding, groups=x.shape[1])
@@ -204,6 +222,12 @@ class ResidualInput(nn.Module):
         return self.shrink(self.conv(x))
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """``softmax(q k^T / sqrt(D)) v``; the fused kernels have no forward-mode derivative."""
+    with sdpa_kernel(SDPBackend.MATH) if forward_mode(q) else nullcontext():
+        return functional.scaled_dot_product_attention(q, k, v)
+
+
 class Attention(nn.Module):
     """``(x + proj(softmax(q k^T / sqrt(D)) v)) / sqrt(2)`` over all pixels, ``q, k, v`` of norm(x).
 
@@ -224,8 +248,8 @@ class Attention(nn.Module):
         tokens = self.norm(x).permute(0, 2, 3, 1).reshape(-1, C)
         qkv = self.qkv(tokens).view(B, H * W, 3, self.heads, C // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
-        a = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, C)
-        return mean_root2(x, self.proj(a).view(B, H, W, C).permute(0, 3, 1, 2))
+        a = attend(q, k, v).transpose(1, 2).reshape(-1, C)
+        return balanced_sum(x, self.proj(a).view(B, H, W, C).permute(0, 3, 1, 2))
 
 
 @dataclass(frozen=True)
@@ -273,4 +297,4 @@ class Block(nn.Module):
         h = self.conv0(self.resample(functional.silu(self.norm0(x))))
         h = functional.silu(self.norm1(h.add_(self.affine(e)[:, :, None, None])))
         h = self.conv1(functional.dropout(h, self.dropout, self.training))
-        return self.attention(mean_root2(h, self.skip(self.resample(x))))
+        return self.attention(balanced_sum(h, self.skip(self.resample(x))))

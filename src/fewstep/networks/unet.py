@@ -20,9 +20,9 @@ from fewstep.networks.layers import (
     ResampleConv,
     ResidualInput,
     TimeEmbedding,
+    balanced_sum,
     conv3x3,
     group_norm,
-    mean_root2,
 )
 
 DDPMPP: dict[str, Any] = {
@@ -88,13 +88,15 @@ class Encoder(nn.Module):
             self.levels.append(blocks)
 
     def forward(self, x: Tensor, e: Tensor) -> list[Tensor]:
+        x = x.contiguous(memory_format=torch.channels_last)
+        # Of one channel, both memory formats are the same, so that the convolution has to guess.
         h = self.read(x).contiguous(memory_format=torch.channels_last)
         maps = [h]
         for level, blocks in enumerate(cast("list[nn.ModuleList]", self.levels)):
             if level:
                 h = self.downs[level - 1](h, e)
                 if self.add:
-                    h = x = mean_root2(h, self.add[level - 1](x))
+                    h = x = balanced_sum(h, self.add[level - 1](x))
                 maps.append(h)
             for block in blocks:
                 h = block(h, e)
@@ -153,9 +155,7 @@ class UNet(Network):
     At the defaults and images [3, 32, 32] it is EDM's network for CIFAR-10, of 55.7 million
     parameters. `DDPMPP` and `NCSNPP` are EDM's two settings. ``F = 0`` at initialisation.
 
-    Self-attention is PyTorch's fused kernel, which has no forward-mode derivative: for a
-    Jacobian-vector product, call the network under
-    ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+    Forward-mode derivatives (`torch.func.jvp`) work; they do without the fused attention kernel.
 
     Args:
         shape: shape ``(C, H, W)`` of an image.

@@ -58,7 +58,7 @@ class Objective(nn.Module, ABC):
     def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
         """Loss of each example of ``x`` [B, *shape] at training step ``k``: [B]."""
 
-    def after_step(self, k: int) -> None:  # noqa: B027 (most objectives have nothing to do)
+    def after_step(self, k: int) -> None:
         """Called once the optimiser has made step ``k``."""
 
     def schedule(self, k: int) -> dict[str, float]:

@@ -165,8 +165,8 @@ def check_teacher(teacher: FlowMap, f: FlowMap, path: object) -> None:
     """Raise `FewstepError` unless the student can start from the teacher's weights."""
     if teacher.info.get("kind") != "diffusion":
         raise FewstepError(
-            f"the teacher {path} is a {teacher.info.get('kind')} model; a diffusion model is needed "
-            "(such as a run of digits/edm)."
+            f"the teacher {path} is a {teacher.info.get('kind')} model; a diffusion model is "
+            "needed, such as a run of digits/edm."
         )
     pairs = {
         "shape": (teacher.shape, f.shape),

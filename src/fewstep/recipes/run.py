@@ -94,9 +94,8 @@ class Run:
         prefix, dot, name = key.partition(".")
         if dot and prefix in ("objective", "network", "p"):
             part: Component = getattr(self, prefix)
-            return replace(
-                self, **{prefix: replace(part, arguments=part.arguments | {name: value})}
-            )
+            changed: Any = {prefix: replace(part, arguments=part.arguments | {name: value})}
+            return replace(self, **changed)
         if key == "teacher":
             return replace(self, teacher=value)
         for part_name in ("training", "data"):
@@ -112,7 +111,7 @@ class Run:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Run:
         """What `to_json` gave."""
-        training = {
+        training: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in stored["training"].items()
         }
         return cls(

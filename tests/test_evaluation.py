@@ -1,0 +1,350 @@
+"""The scores against closed forms and independent implementations."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import sqrtm
+from torch import Tensor, nn
+
+from fewstep.data import load
+from fewstep.errors import FewstepError
+from fewstep.evaluation import (
+    Evaluator,
+    FeatureNetwork,
+    Features,
+    Moments,
+    ResNet56,
+    class_gaussian,
+    extract,
+    frechet_distance,
+    inception_score,
+    precision_recall,
+    train_classifier,
+)
+
+
+class Flat(FeatureNetwork):
+    """Pixels as features, and their first ten as class scores."""
+
+    name, shape, num_features, num_classes = "flat", (1, 4, 4), 16, 10
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Features:
+        x = self.scale * images.float().flatten(1) / 255
+        return Features(x, 10 * x[:, :10])
+
+
+def pictures(n: int, seed: int = 0, low: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(low, 256, (n, 1, 4, 4), dtype=torch.uint8, generator=generator)
+
+
+# Fréchet distance
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_streamed_moments_are_the_moments(seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    x = 1e3 + torch.randn(50, 5, generator=g, dtype=torch.float64)
+    cut = int(torch.randint(1, 49, (1,), generator=g))
+    moments = Moments(5).update(x[:cut]).update(x[cut:])
+    torch.testing.assert_close(moments.mean, x.mean(0))
+    torch.testing.assert_close(moments.covariance, x.T.cov())
+
+
+def gaussian(mean: Tensor, covariance: Tensor) -> Moments:
+    """Moments that are given exactly: through points whose moments they are."""
+    d = len(mean)
+    root = torch.linalg.cholesky(covariance)
+    corners = torch.cat([torch.eye(d), -torch.eye(d)]).double() * (d - 0.5) ** 0.5
+    return Moments.of(mean + corners @ root.T)
+
+
+def test_frechet_distance_of_gaussians_in_closed_form() -> None:
+    """Commuting covariances: |m|^2 + sum (sqrt a - sqrt b)^2 over shared eigenvectors."""
+    Q = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64)).Q
+    a, b = torch.tensor([1.0, 2, 3, 4]).double(), torch.tensor([4.0, 1, 0.5, 9]).double()
+    m = torch.tensor([1.0, 0, -2, 0.5]).double()
+    left = gaussian(torch.zeros(4).double(), Q @ a.diag() @ Q.T)
+    right = gaussian(m, Q @ b.diag() @ Q.T)
+    truth = float(m.square().sum() + (a.sqrt() - b.sqrt()).square().sum())
+    assert frechet_distance(left, right) == pytest.approx(truth)
+    assert frechet_distance(left, left) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_against_the_textbook_formula() -> None:
+    x, y = torch.randn(300, 8).double(), torch.randn(200, 8).double() @ torch.randn(8, 8).double()
+    a, b = x.T.cov().numpy(), y.T.cov().numpy()
+    root = np.real(sqrtm(a @ b))
+    difference = (x.mean(0) - y.mean(0)).numpy()
+    truth = difference @ difference + np.trace(a + b - 2 * root)
+    assert frechet_distance(Moments.of(x), Moments.of(y)) == pytest.approx(truth, rel=1e-8)
+
+
+def test_frechet_distance_of_singular_covariances_is_real_and_symmetric() -> None:
+    x, y = torch.randn(5, 20), torch.randn(6, 20)
+    there = frechet_distance(Moments.of(x), Moments.of(y))
+    assert there == pytest.approx(frechet_distance(Moments.of(y), Moments.of(x)))
+    assert there > 0
+
+
+def test_frechet_distance_does_not_see_a_rotation() -> None:
+    x, y = torch.randn(100, 6).double(), torch.randn(90, 6).double() + 1
+    Q = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64)).Q
+    plain = frechet_distance(Moments.of(x), Moments.of(y))
+    assert frechet_distance(Moments.of(x @ Q), Moments.of(y @ Q)) == pytest.approx(plain)
+
+
+def test_bad_features_are_refused() -> None:
+    with pytest.raises(FewstepError, match="NaN"):
+        Moments.of(torch.full((3, 2), float("nan")))
+    with pytest.raises(FewstepError, match="at least 2"):
+        _ = Moments.of(torch.zeros(1, 2)).covariance
+
+
+# Against torchmetrics, on the same features
+
+
+def test_frechet_distance_and_inception_score_agree_with_torchmetrics() -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.inception import InceptionScore
+
+    class AsModule(nn.Module):
+        num_features = 16
+
+        def __init__(self, which: int) -> None:
+            super().__init__()
+            self.net, self.which = Flat(), which
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)[self.which].detach()
+
+    real, fake = pictures(400), pictures(300, 1, low=60)
+    fid = FrechetInceptionDistance(feature=AsModule(0), normalize=False)
+    fid.update(real, real=True)
+    fid.update(fake, real=False)
+    evaluator = Evaluator(Flat(), real)
+    scores = evaluator.score(fake)
+    assert scores.fd == pytest.approx(float(fid.compute()), rel=1e-4)
+
+    score = InceptionScore(feature=AsModule(1), splits=1)
+    score.update(fake)
+    assert scores.inception_score == pytest.approx(float(score.compute()[0]), rel=1e-4)
+
+
+def test_inception_score_bounds() -> None:
+    """Certain and evenly spread over K classes: K. All the same: 1."""
+    assert inception_score(1000 * torch.eye(10).repeat(5, 1), 1)[0] == pytest.approx(10)
+    assert inception_score(torch.randn(1, 10).expand(50, 10), 5) == pytest.approx((1, 0))
+    with pytest.raises(FewstepError, match="split"):
+        inception_score(torch.zeros(3, 10), 4)
+
+
+# Precision and recall
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_precision_and_recall_against_brute_force(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewstep.evaluation.manifold.BLOCK", 7)
+    real, fake = torch.randn(60, 4), 0.7 * torch.randn(50, 4) + 0.4
+
+    def brute(manifold: Tensor, points: Tensor) -> float:
+        m, p = manifold.double().numpy(), points.double().numpy()
+        inside = 0
+        for x in p:
+            for i, c in enumerate(m):
+                others = np.sort(np.linalg.norm(np.delete(m, i, 0) - c, axis=1))
+                if np.linalg.norm(x - c) <= others[k - 1]:
+                    inside += 1
+                    break
+        return inside / len(p)
+
+    precision, recall = precision_recall(real, fake, k)
+    assert precision == pytest.approx(brute(real, fake))
+    assert recall == pytest.approx(brute(fake, real))
+
+
+def test_precision_and_recall_tell_quality_from_variety() -> None:
+    real = torch.randn(500, 2)
+    assert precision_recall(real, 0.05 * torch.randn(500, 2))[0] > 0.95
+    assert precision_recall(real, 0.05 * torch.randn(500, 2))[1] < 0.1
+    assert precision_recall(real, 8 * torch.randn(500, 2))[0] < 0.3
+    with pytest.raises(FewstepError, match="k=3"):
+        precision_recall(real, real[:3])
+
+
+# Baselines
+
+
+def test_class_gaussian_has_the_moments_of_each_class() -> None:
+    labels = torch.arange(4000) % 2
+    images = (128 + 20 * torch.randn(4000, 1, 2, 2) + 30 * labels[:, None, None, None]).byte()
+    draws = class_gaussian(images, labels, labels)
+    for label in (0, 1):
+        x, y = (z[labels == label].flatten(1).float() for z in (images, draws))
+        torch.testing.assert_close(y.mean(0), x.mean(0), atol=2.5, rtol=0)
+        torch.testing.assert_close(y.T.cov(), x.T.cov(), atol=45.0, rtol=0.12)
+    assert torch.equal(draws, class_gaussian(images, labels, labels))
+    assert not torch.equal(draws, class_gaussian(images, labels, labels, seed=1))
+
+
+def test_class_gaussian_stays_in_the_span_of_few_images() -> None:
+    """Three images span a plane around their mean: a fourth direction has no variance."""
+    images = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
+    images[0, 0, 0, 0], images[1, 0, 0, 1] = 200, 200
+    draws = class_gaussian(images, None, torch.zeros(500).long())
+    assert (draws[:, 0, 1] == 0).all()
+    assert float(draws[:, 0, 0].float().std()) > 20
+
+
+# The evaluator
+
+
+def test_the_reference_scores_perfectly_against_itself() -> None:
+    images, labels = pictures(60), torch.arange(60) % 3
+    scores = Evaluator(Flat(), images, labels).score(images, labels)
+    assert scores.fd == pytest.approx(0, abs=1e-9)
+    assert (scores.precision, scores.recall, scores.n, scores.compared) == (1, 1, 60, 60)
+
+
+def test_sets_of_other_sizes_are_compared_at_equal_counts() -> None:
+    labels = torch.arange(90) % 3
+    evaluator = Evaluator(Flat(), pictures(90), labels)
+    assert evaluator.score(pictures(40, 1), torch.arange(40) % 3).compared == 40
+    assert evaluator.score(pictures(200, 1)).compared == 90
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(1, 200))
+@settings(max_examples=40, deadline=None)
+def test_labels_keep_the_proportions(counts: list[int], n: int) -> None:
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    evaluator = object.__new__(Evaluator)
+    evaluator.labels, evaluator.images = labels, torch.zeros(len(labels), 1)
+    got = evaluator.labels_for(n).bincount(minlength=len(counts)).double()
+    assert got.sum() == n
+    assert ((got - torch.tensor(counts).double() * n / len(labels)).abs() < 1).all()
+
+
+def test_extracting_does_not_depend_on_the_batch() -> None:
+    images = pictures(33)
+    whole, parts = extract(Flat(), images), extract(Flat(), images, batch=8)
+    assert torch.equal(whole.features, parts.features)
+    assert whole.logits is not None
+    assert torch.equal(whole.logits, parts.logits)
+
+
+@pytest.mark.parametrize(
+    ("images", "hint"),
+    [
+        (torch.zeros(4, 1, 4, 4), "uint8"),
+        (torch.zeros(4, 3, 4, 4, dtype=torch.uint8), "shape"),
+        (torch.zeros(0, 1, 4, 4, dtype=torch.uint8), "shape"),
+    ],
+)
+def test_wrong_images_are_refused(images: Tensor, hint: str) -> None:
+    with pytest.raises(FewstepError, match=hint):
+        Evaluator(Flat(), pictures(10)).score(images)
+
+
+def test_wrong_labels_are_refused() -> None:
+    with pytest.raises(FewstepError, match="labels"):
+        Evaluator(Flat(), pictures(10)).score(pictures(10), torch.zeros(9))
+    with pytest.raises(FewstepError, match="no labels"):
+        Evaluator(Flat(), pictures(10)).labels_for(5)
+
+
+# Feature networks
+
+
+def test_digits_classifier_and_what_its_distance_means(tmp_path: Path) -> None:
+    """At least 98 % on the test split; real images are nearer than a Gaussian, than the means."""
+    train, test = load("digits"), load("digits", split="test")
+    state = torch.get_rng_state()
+    network = train_classifier(train.images, train.labels, cache=tmp_path)
+    assert torch.equal(state, torch.get_rng_state())
+    found = extract(network, test.images)
+    assert float((found.logits.argmax(1) == test.labels).double().mean()) >= 0.98
+    evaluator = Evaluator(network, train.images, train.labels)
+    baselines = evaluator.baselines(test.images, test.labels)
+    real, gauss = (baselines[name].fd for name in ("real test split", "class-wise pixel Gaussian"))
+    means = torch.stack([train.images[train.labels == i].float().mean(0) for i in range(10)])
+    mean_images = means.round().byte()[train.labels]
+    noise = torch.randint(256, train.images.shape, dtype=torch.uint8)
+    assert real < 0.5 * gauss
+    assert gauss < evaluator.score(mean_images).fd < evaluator.score(noise).fd
+
+    again = train_classifier(train.images, train.labels, cache=tmp_path)
+    assert again.fingerprint == network.fingerprint
+    (cached,) = (tmp_path / "classifiers").iterdir()
+    cached.write_bytes(b"damaged")
+
+
+def test_classifier_is_deterministic_and_its_cache_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewstep.evaluation.classifier.STEPS", 3)
+    images, labels = pictures(40), torch.arange(40) % 4
+    first = train_classifier(images, labels, cache=tmp_path)
+    (cached,) = (tmp_path / "classifiers").iterdir()
+    cached.write_bytes(b"damaged")
+    torch.rand(3)
+    assert train_classifier(images, labels, cache=tmp_path).fingerprint == first.fingerprint
+    other = train_classifier(images, labels, seed=1, cache=tmp_path)
+    assert other.fingerprint != first.fingerprint
+    assert len(list((tmp_path / "classifiers").iterdir())) == 2
+    unwritable = tmp_path / "file"
+    unwritable.write_text("")
+    assert train_classifier(images, labels, cache=unwritable).fingerprint == first.fingerprint
+    with pytest.raises(FewstepError, match="label"):
+        train_classifier(images, labels[:3], cache=tmp_path)
+
+
+def test_resnet56_has_the_published_size_and_names_wrong_weights(tmp_path: Path) -> None:
+    assert sum(p.numel() for p in ResNet56().parameters()) == 853_018
+    with pytest.raises(FewstepError, match="no file"):
+        ResNet56.load(tmp_path / "nothing.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"conv1.weight": torch.zeros(16, 3, 3, 3)}, tmp_path / "w.safetensors")
+    with pytest.raises(FewstepError, match=r"bn1\.bias"):
+        ResNet56.load(tmp_path / "w.safetensors")
+
+
+@pytest.mark.slow
+def test_resnet56_reproduces_the_table_of_its_data(cifar10: Path) -> None:
+    """The README beside the weights: FD 0.027 and IS 8.78 for the test set, accuracy 83.20 %."""
+    import pyarrow.parquet as pq
+    from PIL import Image
+    from safetensors.torch import load_file
+
+    table = pq.read_table(cifar10 / "test.parquet")
+    images = np.stack(
+        [np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table["img"].to_pylist()]
+    )
+    labels = torch.tensor(table["label"].to_pylist())
+    network = ResNet56.load(cifar10 / "resnet56.safetensors")
+    found = extract(network, torch.from_numpy(images).permute(0, 3, 1, 2))
+    assert float((found.logits.argmax(1) == labels).double().mean()) == pytest.approx(0.8320)
+    stats = load_file(cifar10 / "resnet56_stats.safetensors")
+    mine = Moments.of(found.features)
+    torch.testing.assert_close(mine.mean, stats["test.mean"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mine.covariance, stats["test.cov"], rtol=1e-3, atol=1e-5)
+    train = Moments(112)
+    train.n, train.mean, train._scatter = (
+        50_000,
+        stats["train.mean"],
+        stats["train.cov"] * 49_999,
+    )
+    assert frechet_distance(mine, train) == pytest.approx(0.027, abs=0.0006)
+    assert inception_score(found.logits, 1)[0] == pytest.approx(8.78, abs=0.02)
