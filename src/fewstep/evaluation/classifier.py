@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -62,8 +63,8 @@ def train_classifier(
 ) -> SmallClassifier:
     """A `SmallClassifier` of labelled images, from the cache if it was trained before.
 
-    AdamW with a one-cycle rate, label smoothing, and shifts by a pixel. The global random stream is left
-    as it was.
+    AdamW with a one-cycle rate, label smoothing, and shifts by a pixel. The global random stream is
+    left as it was.
 
     Args:
         images: uint8 [N, C, H, W].
@@ -78,15 +79,13 @@ def train_classifier(
     if labels is None or len(labels) != len(images):
         raise FewstepError(f"the classifier needs a label for each of the {len(images)} images.")
     num_classes = int(labels.max()) + 1
-    network = SmallClassifier(tuple(images.shape[1:]), num_classes)
     path = _cache_path(images, labels, seed, cache)
-    if _read(network, path):
-        return network.eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = SmallClassifier(tuple(images.shape[1:]), num_classes)
-        _train(network, images, labels)
-    _write(network, path)
+        if not _read(network, path):
+            _train(network, images, labels)
+            _write(network, path)
     return network.eval()
 
 
@@ -138,5 +137,6 @@ def _write(network: SmallClassifier, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(network.state_dict(), partial)
         os.replace(partial, path)
-    except (OSError, SafetensorError):
-        partial.unlink(missing_ok=True)  # without a cache it is trained anew next time
+    except (OSError, SafetensorError):  # without a cache it is trained anew next time
+        with suppress(OSError):
+            partial.unlink()

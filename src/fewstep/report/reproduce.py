@@ -236,11 +236,11 @@ def remarks(results: Sequence[Result], R: float) -> list[str]:
     speed = (teacher.seconds or 0) / (one.seconds or 1)
     return [
         f"CD makes an image in one evaluation at {fd('cd-heun-1') / R:.2f} R, {speed:.0f} times as "
-        f"fast as its teacher with Heun's method at {fd('edm-heun-18') / R:.2f} R; the teacher's own "
-        f"four Euler steps reach {fd('edm-euler-4') / R:.2f} R.",
+        f"fast as its teacher with Heun's method at {fd('edm-heun-18') / R:.2f} R; the teacher's "
+        f"own four Euler steps reach {fd('edm-euler-4') / R:.2f} R.",
         f"A second evaluation changes CD from {fd('cd-heun-1'):.2f} to {fd('cd-heun-2'):.2f}, ECT "
-        f"from {fd('ect-heun-1'):.2f} to {fd('ect-heun-2'):.2f}, iCT from {fd('ict-heun-1'):.2f} to "
-        f"{fd('ict-heun-2'):.2f}.",
+        f"from {fd('ect-heun-1'):.2f} to {fd('ect-heun-2'):.2f}, iCT from "
+        f"{fd('ict-heun-1'):.2f} to {fd('ict-heun-2'):.2f}.",
         f"Plain CT, trained as in the paper, ends at {fd('ct-heun-1') / R:.2f} R in one step, "
         f"where iCT from the same start reaches {fd('ict-heun-1') / R:.2f} R. Its target is an "
         "average that lags behind; its squared distance lets a few large differences, at large "
