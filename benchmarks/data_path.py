@@ -4,7 +4,9 @@
 
 Prints, and writes to benchmarks/results/data_path.json: the time of a first load (decoding
 everything into an empty cache), of later loads (mapping the cache file), and the images per second
-of `batch_indices` + `Dataset.batch` with flips, the median of several passes.
+of `batch_indices` + `Dataset.batch` with flips, the median of several passes. On a CPU also the
+images per second of the training step of unet_step.py, in the same run and with the same threads:
+what the data path has to stay ahead of.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import time
 from pathlib import Path
 
 import torch
+from unet_step import seconds as step_seconds
+from unet_step import training_step
 
 from fewstep.data import Dataset, batch_indices, load
 
@@ -50,6 +54,13 @@ def images_per_second(data: Dataset, batch: int, device: str, flip: bool) -> flo
     return statistics.median(rates[1:])  # the first pass touches the file's pages
 
 
+def trained_per_second(batch: int = 16, steps: int = 3) -> float:
+    """Images per second of a whole CT step of the small U-Net."""
+    step = training_step(batch)
+    step()  # the first one allocates
+    return batch / statistics.median(step_seconds(step) for _ in range(steps))
+
+
 def machine(device: str) -> dict[str, object]:
     return {
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
@@ -76,6 +87,12 @@ def main() -> None:
             name: images_per_second(data, options.batch, options.device, flip)
             for name, flip in (("images_per_s_flip", True), ("images_per_s_no_flip", False))
         }
+    if options.device == "cpu":
+        trained = trained_per_second()
+        ratio = round(speed["images_per_s_flip"] / trained)
+        training = {"trained_images_per_s": round(trained, 2), "data_over_training": ratio}
+    else:
+        training = {}
     result = {
         "source": Path(options.source).name,
         "images": len(data),
@@ -84,6 +101,7 @@ def main() -> None:
         "first_load_s": round(first, 2),
         "cached_load_s": round(later, 4),
         **{name: round(value) for name, value in speed.items()},
+        **training,
         "machine": machine(options.device),
     }
     RESULTS.parent.mkdir(parents=True, exist_ok=True)

@@ -49,15 +49,15 @@ def reproduce(
 
 def show(report: Report) -> None:
     """Print the table and where the page is."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("method")
-    for name in ("NFE", "FD", "FD/R", "IS", "precision", "recall", "class %", "ms/image"):
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("method", no_wrap=True)
+    for name in ("NFE", "FD", "FD/R", "IS", "prec.", "recall", "class %", "ms/im."):
         table.add_column(name, justify="right")
     heading = None
     for r in report.results:
         if r.group != heading:
             heading = r.group
-            table.add_row(f"[bold]{heading}[/]")
+            table.add_row(f"[bold]{heading}[/]")  # each stands above the rows of its group
         s = r.scores
         table.add_row(
             f"  {r.method}",

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
 from fewstep.registry import Registry
+from fewstep.schedules import GridSize, IndexDistribution, karras_grid
 from fewstep.weightings import WEIGHTINGS, Weighting
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
@@ -132,3 +133,25 @@ class ConsistencyObjective(Objective):
 
     def changing(self) -> dict[str, FlowMap]:
         return {"f": self.f} | ({"f_minus": self._f_minus} if self._f_minus is not None else {})
+
+
+class ConsistencyTraining(ConsistencyObjective):
+    """``lambda_(t_{n+1}, t_n) d(f(x + t_{n+1} z, t_{n+1}), f_minus(x + t_n z, t_n))``.
+
+    One image ``x`` and one noise ``z`` at two neighbouring times of a grid stand in for a step of
+    the PF-ODE: no teacher. A subclass sets ``N`` and ``times``.
+    """
+
+    N: GridSize
+    times: IndexDistribution
+
+    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+        p = self.f.p
+        t = karras_grid(self.N(k), p, device=x.device)  # eps = t_1 < ... < t_N = T           [N]
+        n = self.times.sample(t, len(x))  # n - 1 of the paper's n in 1..N-1                   [B]
+        z = torch.randn_like(x)
+        x_n, x_next = p.diffuse(x, t[n], z), p.diffuse(x, t[n + 1], z)
+        return self.loss(x_next, t[n + 1], x_n, t[n], **condition)
+
+    def schedule(self, k: int) -> dict[str, float]:
+        return {"N": self.N(k)} | ({"mu": self.mu(k)} if self.mu else {})

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor
-
 from fewstep.distances import Distance
 from fewstep.flow_map import FlowMap
-from fewstep.objectives.base import OBJECTIVES, ConsistencyObjective
+from fewstep.objectives.base import OBJECTIVES, ConsistencyTraining
 from fewstep.schedules import (
     INDEX_DISTRIBUTIONS,
-    GridSize,
     IndexDistribution,
     SquareRootN,
     TargetDecay,
-    karras_grid,
 )
 from fewstep.weightings import Weighting
 
 
 @OBJECTIVES.register("ct")
-class CT(ConsistencyObjective):
+class CT(ConsistencyTraining):
     """Train a consistency model without a teacher: agree at two noise levels of one noise.
 
     ``lambda_(t_n) d(f(x + t_{n+1} z, t_{n+1}), f_minus(x + t_n z, t_n))`` with ``N(k)`` growing
@@ -40,8 +33,6 @@ class CT(ConsistencyObjective):
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Algorithm 3 (consistency training)"
-    N: GridSize
-    mu: TargetDecay
 
     def __init__(
         self,
@@ -60,14 +51,3 @@ class CT(ConsistencyObjective):
         super().__init__(f, K, mu=mu, distance=distance, weighting=weighting)
         self.N = N
         self.times = INDEX_DISTRIBUTIONS.build(times)
-
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
-        p = self.f.p
-        t = karras_grid(self.N(k), p, device=x.device)  # eps = t_1 < ... < t_N = T           [N]
-        n = self.times.sample(t, len(x))  # n - 1 of the paper's n in 1..N-1                   [B]
-        z = torch.randn_like(x)
-        x_n, x_next = p.diffuse(x, t[n], z), p.diffuse(x, t[n + 1], z)
-        return self.loss(x_next, t[n + 1], x_n, t[n], **condition)
-
-    def schedule(self, k: int) -> dict[str, float]:
-        return {"N": self.N(k), "mu": self.mu(k)}

@@ -97,7 +97,7 @@ def ct() -> Run:
         network=NETWORK,
         p=P,
         data=DATA,
-        training=replace(TRAINING, steps=1500),
+        training=replace(TRAINING, steps=2500),
         taus=TAUS,
     )
 

@@ -144,6 +144,7 @@ class Stages:
             raise FewstepError(
                 f"training {running.stage.recipe} failed: {last} (log: {running.log})"
             )
+        self.console.print(f"trained {running.stage.name}", highlight=False)
         return True
 
     def _stop(self, running: list[Running]) -> None:

@@ -1,0 +1,126 @@
+"""The reproduction: interrupted, taken up, complete, and never done twice."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fewstep.cli import run
+from fewstep.errors import FewstepError
+from fewstep.recipes.directory import RunDirectory
+from fewstep.report.plan import ROWS, STAGES
+from fewstep.report.reproduce import reproduce_digits
+from fewstep.report.stages import Stages
+
+SHORTEN = 0.004  # of the steps: 4 to 10 each
+
+
+def interrupt_after_the_first_model(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command, and press Ctrl-C in its terminal once a training has finished."""
+    command = [sys.executable, "-m", "fewstep", "reproduce", "digits", "--out", str(folder)]
+    with subprocess.Popen(
+        [*command, "--shorten", str(SHORTEN), "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not any(RunDirectory(folder / stage.name).finished for stage in STAGES):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def models(folder: Path) -> dict[str, int]:
+    return {
+        path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/model.safetensors")
+    }
+
+
+def test_an_interrupted_reproduction_is_taken_up_and_never_done_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fewstep.evaluation.classifier.STEPS", 5)
+    folder = tmp_path / "report"
+    stopped = interrupt_after_the_first_model(folder)
+    assert stopped.returncode == 130
+    assert "Traceback" not in stopped.stderr
+    before = models(folder)
+    assert 1 <= len(before) < len(STAGES)
+
+    assert run(["reproduce", "digits", "--out", str(folder), "--shorten", str(SHORTEN)]) == 0
+    after = models(folder)
+    assert set(after) == {stage.name for stage in STAGES}
+    assert before.items() <= after.items()
+    printed = capsys.readouterr().out
+    assert all(row.method in printed for row in ROWS)
+    assert str(folder / "report.html") in printed.replace("\n", "")
+
+    check_page(folder)
+    check_table(folder)
+
+    def twice(*_: object) -> None:
+        raise AssertionError("done twice")
+
+    monkeypatch.setattr(Stages, "_start", twice)
+    monkeypatch.setattr("fewstep.report.scoring.Scoreboard._timed", twice)
+    again = reproduce_digits(folder, shorten=SHORTEN)
+    assert models(folder) == after
+    assert again.seconds > 0
+
+
+def check_page(folder: Path) -> None:
+    """One file: every picture is inside, and nothing else is asked for."""
+    html = (folder / "report.html").read_text()
+    sources = re.findall(r"<img[^>]*src=\"([^\"]{0,30})", html)
+    assert len(sources) == 3 + len(ROWS)
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"(src|href)=\"(?!data:)", html)
+    assert "cores" in html
+    assert re.search(r"took \d+ s", html)
+    for picture in ("comparison", "curves", "quality"):
+        with Image.open(folder / f"{picture}.png") as image:
+            image.load()
+    assert len(list((folder / "grids").glob("*.png"))) == len(ROWS)
+
+
+def check_table(folder: Path) -> None:
+    with (folder / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows[2:]] == [row.method for row in ROWS]
+    assert {row["method"] for row in rows[:2]} == {"real test split", "class-wise pixel Gaussian"}
+    assert float(rows[1]["fd_over_gaussian"]) == pytest.approx(1)
+    assert [row["nfe"] for row in rows[:4]] == ["", "", "35", "9"]
+    assert all(float(row["seconds_per_image"]) > 0 for row in rows[2:])
+
+
+def test_a_training_that_fails_is_named_with_its_log(tmp_path: Path) -> None:
+    (tmp_path / "edm").mkdir()
+    (tmp_path / "edm" / "run.json").write_text("{")
+    with pytest.raises(FewstepError, match=r"run\.json"):
+        reproduce_digits(tmp_path, shorten=SHORTEN, workers=1)
+
+
+@pytest.mark.parametrize("shorten", [0.0, -1.0, float("nan"), 1000.0])
+def test_shorten_must_be_a_sensible_factor(tmp_path: Path, shorten: float) -> None:
+    with pytest.raises(FewstepError, match="shorten"):
+        reproduce_digits(tmp_path, shorten=shorten)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FewstepError, match="cannot write to .*file"):
+        reproduce_digits(tmp_path / "file" / "report")
