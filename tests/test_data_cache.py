@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from fewstep.cache import cache_folder
 from fewstep.data import Dataset, cache, load
 from fewstep.errors import FewstepError
 
@@ -217,11 +218,11 @@ def test_where_the_cache_is(
 ) -> None:
     monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "own"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.folder() == tmp_path / "own"
+    assert cache_folder() == tmp_path / "own"
     load(pictures)
     assert only_file(tmp_path / "own").name.startswith("data-")
     monkeypatch.delenv("FEWSTEP_CACHE")
-    assert cache.folder() == tmp_path / "xdg" / "fewstep"
+    assert cache_folder() == tmp_path / "xdg" / "fewstep"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / ".cache" / "fewstep"
+    assert cache_folder() == tmp_path / ".cache" / "fewstep"

@@ -28,6 +28,12 @@ from fewstep.evaluation import (
     precision_recall,
     train_classifier,
 )
+from fewstep.evaluation.bootstrap import bootstrap_error
+from fewstep.evaluation.frechet import frechet_distance_infinity
+from fewstep.evaluation.inception_score import resampled_inception_score
+from fewstep.evaluation.kernel_distance import kernel_distance, squared_mmd
+from fewstep.evaluation.manifold import neighbours
+from fewstep.evaluation.reference import Reference
 
 
 class Flat(FeatureNetwork):
@@ -134,7 +140,7 @@ def test_frechet_distance_and_inception_score_agree_with_torchmetrics() -> None:
     fid = FrechetInceptionDistance(feature=AsModule(0), normalize=False)
     fid.update(real, real=True)
     fid.update(fake, real=False)
-    evaluator = Evaluator(Flat(), real)
+    evaluator = Evaluator.of(Flat(), real)
     scores = evaluator.score(fake)
     assert scores.fd == pytest.approx(float(fid.compute()), rel=1e-4)
 
@@ -155,24 +161,138 @@ def test_inception_score_bounds() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_precision_and_recall_against_brute_force(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.evaluation.manifold.BLOCK", 7)
-    real, fake = torch.randn(60, 4), 0.7 * torch.randn(50, 4) + 0.4
+def test_neighbours_against_brute_force(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each score by its definition, point by point; tiles that do not divide the sets."""
+    monkeypatch.setattr("fewstep.evaluation.manifold.ROWS", 7)
+    monkeypatch.setattr("fewstep.evaluation.manifold.COLUMNS", 9)
+    real, fake = torch.randn(60, 4) + 50, 0.7 * torch.randn(50, 4) + 50.4
+    r, f = real.double().numpy(), fake.double().numpy()
 
-    def brute(manifold: Tensor, points: Tensor) -> float:
-        m, p = manifold.double().numpy(), points.double().numpy()
-        inside = 0
-        for x in p:
-            for i, c in enumerate(m):
-                others = np.sort(np.linalg.norm(np.delete(m, i, 0) - c, axis=1))
-                if np.linalg.norm(x - c) <= others[k - 1]:
-                    inside += 1
-                    break
-        return inside / len(p)
+    def radius(points: np.ndarray, i: int, k: int) -> float:
+        return np.sort(np.linalg.norm(np.delete(points, i, 0) - points[i], axis=1))[k - 1]
 
+    def inside(point: np.ndarray, centres: np.ndarray, k: int) -> list[bool]:
+        return [
+            bool(np.linalg.norm(point - c) <= radius(centres, i, k)) for i, c in enumerate(centres)
+        ]
+
+    found = neighbours(real, fake, k, k_density=5)
+    assert found.precision.tolist() == [any(inside(x, r, k)) for x in f]
+    assert found.recall.tolist() == [any(inside(x, f, k)) for x in r]
+    by_fake = np.array([inside(x, r, 5) for x in f])  # [M, N]
+    np.testing.assert_allclose(found.density.numpy(), by_fake.sum(1) / 5)
+    assert found.coverage.tolist() == by_fake.any(0).tolist()
     precision, recall = precision_recall(real, fake, k)
-    assert precision == pytest.approx(brute(real, fake))
-    assert recall == pytest.approx(brute(fake, real))
+    assert precision == pytest.approx(found.precision.double().mean().item())
+    assert recall == pytest.approx(found.recall.double().mean().item())
+
+
+def test_density_and_coverage_of_equal_distributions() -> None:
+    """Naeem et al. 2020: in expectation density is 1 and coverage, of many images, 1 - 2^-5."""
+    found = neighbours(torch.randn(4000, 8), torch.randn(4000, 8))
+    assert found.density.mean().item() == pytest.approx(1, abs=0.06)
+    assert found.coverage.double().mean().item() == pytest.approx(1 - 2**-5, abs=0.012)
+
+
+def test_distance_of_infinitely_many_images() -> None:
+    """Two Gaussians at a known distance: few images overrate it, the line's end does not."""
+    D = 24
+    reference = Moments.from_statistics(torch.zeros(D), torch.eye(D), 10**6)
+    features = torch.randn(3000, D) + 0.1
+    truth = D * 0.1**2
+    plain = frechet_distance(Moments.of(features), reference)
+    infinite = frechet_distance_infinity(features, reference)
+    assert plain - truth > 0.04
+    assert abs(infinite - truth) < 0.35 * (plain - truth)
+    with pytest.raises(FewstepError, match="at least 20"):
+        frechet_distance_infinity(features[:10], reference)
+
+
+def test_statistics_of_somebody_else() -> None:
+    x = torch.randn(100, 5).double()
+    mine = Moments.of(x)
+    theirs = Moments.from_statistics(x.mean(0), x.T.cov(), 100)
+    assert frechet_distance(mine, theirs) == pytest.approx(0, abs=1e-9)
+    torch.testing.assert_close(theirs.covariance, mine.covariance)
+    joined = theirs.update(x)
+    torch.testing.assert_close(joined.covariance, torch.cat([x, x]).T.cov())
+    with pytest.raises(FewstepError, match="another feature network"):
+        frechet_distance(mine, Moments.of(torch.randn(9, 4)))
+    for mean, cov, hint in [
+        (torch.zeros(3), torch.eye(4), "belong together"),
+        (torch.zeros(3), torch.full((3, 3), torch.nan), "NaN"),
+        (torch.zeros(3), torch.eye(3) + torch.ones(3, 3).triu(1), "not symmetric"),
+        (torch.zeros(3), -torch.eye(3), "diagonal"),
+    ]:
+        with pytest.raises(FewstepError, match=hint):
+            Moments.from_statistics(mean, cov, 10)
+
+
+def test_kernel_distance_in_closed_form() -> None:
+    """Two sets by the double sums of the definition, and its mean over Gaussians."""
+    x, y = torch.randn(6, 3), torch.randn(6, 3) + 1
+
+    def k(a: Tensor, b: Tensor) -> float:
+        return (float(a.double() @ b.double()) / 3 + 1) ** 3
+
+    pairs = [(i, j) for i in range(6) for j in range(6)]
+    within = sum(k(z[i], z[j]) for z in (x, y) for i, j in pairs if i != j) / 30
+    across = 2 * sum(k(x[i], y[j]) for i, j in pairs) / 36
+    assert float(squared_mmd(x.double(), y.double())) == pytest.approx(within - across)
+    value, error = kernel_distance(x, y, subsets=3, size=6)  # all of the images, thrice
+    assert value == pytest.approx(within - across)
+    assert np.isnan(error)
+    with pytest.raises(FewstepError, match="at least 4"):
+        kernel_distance(x[:3], y)
+    with pytest.raises(FewstepError, match="subsets of 7"):
+        kernel_distance(x, y, size=7)
+
+    # One dimension, N(0, 1) against N(m, 1): E (1 + xy)^3 = 1 + 3 E xy + 3 E x^2 E y^2 + ...
+    m = 0.5
+    moment = {0: (0.0, 1.0, 0.0), 1: (m, 1 + m**2, m**3 + 3 * m)}
+
+    def mean_kernel(a: int, b: int) -> float:
+        return 1 + sum(c * p * q for c, p, q in zip((3, 3, 1), moment[a], moment[b], strict=True))
+
+    truth = mean_kernel(0, 0) + mean_kernel(1, 1) - 2 * mean_kernel(0, 1)
+    value, error = kernel_distance(torch.randn(20_000, 1), torch.randn(20_000, 1) + m)
+    assert error < 0.1 * truth
+    assert value == pytest.approx(truth, abs=4 * error)
+    same, error = kernel_distance(torch.randn(20_000, 1), torch.randn(20_000, 1))
+    assert same == pytest.approx(0, abs=4 * error)
+
+
+def test_kernel_distance_knows_its_error() -> None:
+    """The deviation over independent sets is what the error estimates."""
+    found = [kernel_distance(torch.randn(600, 3), torch.randn(600, 3) + 0.3) for _ in range(60)]
+    values, errors = (torch.tensor(x) for x in zip(*found, strict=True))
+    assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.3)
+
+
+def test_kernel_distance_agrees_with_torchmetrics() -> None:
+    torchmetrics = pytest.importorskip("torchmetrics.image.kid")
+    real, fake = torch.randn(300, 16), 1.2 * torch.randn(300, 16) + 0.1
+    metric = torchmetrics.KernelInceptionDistance(
+        feature=torch.nn.Identity(), subsets=2, subset_size=300
+    )
+    metric.real_features, metric.fake_features = [real.double()], [fake.double()]
+    assert kernel_distance(real, fake, subsets=1, size=300)[0] == pytest.approx(
+        float(metric.compute()[0]), rel=1e-4
+    )
+
+
+def test_resampled_inception_score_is_the_score_of_the_resampled() -> None:
+    logits = 3 * torch.randn(300, 10)
+    again = resampled_inception_score(logits)
+    for some in (torch.arange(300), torch.randint(300, (300,)), torch.zeros(300).long()):
+        assert again(some) == pytest.approx(inception_score(logits[some], 1)[0], rel=1e-4)
+
+
+def test_bootstrap_error_of_a_mean() -> None:
+    """The deviation of a mean over n draws is the data's deviation over sqrt(n)."""
+    values = torch.randn(2000).double()
+    error = bootstrap_error(lambda some: float(values[some].mean()), 2000, 400)
+    assert error == pytest.approx(float(values.std()) / 2000**0.5, rel=0.12)
 
 
 def test_precision_and_recall_tell_quality_from_variety() -> None:
@@ -213,14 +333,14 @@ def test_class_gaussian_stays_in_the_span_of_few_images() -> None:
 
 def test_the_reference_scores_perfectly_against_itself() -> None:
     images, labels = pictures(60), torch.arange(60) % 3
-    scores = Evaluator(Flat(), images, labels).score(images, labels)
+    scores = Evaluator.of(Flat(), images, labels).score(images, labels)
     assert scores.fd == pytest.approx(0, abs=1e-9)
     assert (scores.precision, scores.recall, scores.n, scores.compared) == (1, 1, 60, 60)
 
 
 def test_sets_of_other_sizes_are_compared_at_equal_counts() -> None:
     labels = torch.arange(90) % 3
-    evaluator = Evaluator(Flat(), pictures(90), labels)
+    evaluator = Evaluator.of(Flat(), pictures(90), labels)
     assert evaluator.score(pictures(40, 1), torch.arange(40) % 3).compared == 40
     assert evaluator.score(pictures(200, 1)).compared == 90
 
@@ -229,9 +349,9 @@ def test_sets_of_other_sizes_are_compared_at_equal_counts() -> None:
 @settings(max_examples=40, deadline=None)
 def test_labels_keep_the_proportions(counts: list[int], n: int) -> None:
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    evaluator = object.__new__(Evaluator)
-    evaluator.labels, evaluator.images = labels, torch.zeros(len(labels), 1)
-    got = evaluator.labels_for(n).bincount(minlength=len(counts)).double()
+    nothing = Moments(1)
+    reference = Reference("x", len(labels), nothing, "", labels=labels)
+    got = Evaluator(Flat(), reference).labels_for(n).bincount(minlength=len(counts)).double()
     assert got.sum() == n
     assert ((got - torch.tensor(counts).double() * n / len(labels)).abs() < 1).all()
 
@@ -254,14 +374,14 @@ def test_extracting_does_not_depend_on_the_batch() -> None:
 )
 def test_wrong_images_are_refused(images: Tensor, hint: str) -> None:
     with pytest.raises(FewstepError, match=hint):
-        Evaluator(Flat(), pictures(10)).score(images)
+        Evaluator.of(Flat(), pictures(10)).score(images)
 
 
 def test_wrong_labels_are_refused() -> None:
     with pytest.raises(FewstepError, match="labels"):
-        Evaluator(Flat(), pictures(10)).score(pictures(10), torch.zeros(9))
+        Evaluator.of(Flat(), pictures(10)).score(pictures(10), torch.zeros(9))
     with pytest.raises(FewstepError, match="no labels"):
-        Evaluator(Flat(), pictures(10)).labels_for(5)
+        Evaluator.of(Flat(), pictures(10)).labels_for(5)
 
 
 # Feature networks
@@ -275,7 +395,7 @@ def test_digits_classifier_and_what_its_distance_means(tmp_path: Path) -> None:
     assert torch.equal(state, torch.get_rng_state())
     found = extract(network, test.images)
     assert float((found.logits.argmax(1) == test.labels).double().mean()) >= 0.98
-    evaluator = Evaluator(network, train.images, train.labels)
+    evaluator = Evaluator.of(network, train.images, train.labels)
     baselines = evaluator.baselines(test.images, test.labels)
     real, gauss = (baselines[name].fd for name in ("real test split", "class-wise pixel Gaussian"))
     means = torch.stack([train.images[train.labels == i].float().mean(0) for i in range(10)])

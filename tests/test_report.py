@@ -122,5 +122,5 @@ def test_shorten_must_be_a_sensible_factor(tmp_path: Path, shorten: float) -> No
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FewstepError, match="cannot write to .*file"):
+    with pytest.raises(FewstepError, match=r"cannot write to .*file"):
         reproduce_digits(tmp_path / "file" / "report")

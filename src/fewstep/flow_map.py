@@ -124,9 +124,16 @@ class FlowMap(nn.Module):
         }
 
     def save(self, path: str | Path) -> None:
-        """Write weights and description as one safetensors file."""
+        """Write weights and description as one safetensors file.
+
+        Raises:
+            FewstepError: the disk is full or not writable.
+        """
         tensors = {k: v.detach().contiguous() for k, v in self.F.state_dict().items()}
-        save_file(tensors, str(path), metadata=self.header())
+        try:
+            save_file(tensors, str(path), metadata=self.header())
+        except (SafetensorError, OSError) as error:
+            raise FewstepError(f"cannot write the model {path}: {error}.") from error
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> FlowMap:
@@ -137,12 +144,18 @@ class FlowMap(nn.Module):
         """
         path = Path(path)
         header, tensors = _read(path, str(device))
-        if header["format"] != FORMAT:
+        try:
+            if header["format"] != FORMAT:
+                raise FewstepError(
+                    f"{path} has format {header['format']}; this fewstep reads format {FORMAT}."
+                )
+            F = networks.from_config(header["network"])
+            p = parameterization.from_config(header["parameterization"])
+            f = cls(F, p, info=header["info"])
+        except (KeyError, TypeError) as error:
             raise FewstepError(
-                f"{path} has format {header['format']}; this fewstep reads format {FORMAT}."
-            )
-        F = networks.from_config(header["network"])
-        f = cls(F, parameterization.from_config(header["parameterization"]), info=header["info"])
+                f"the header of {path} does not describe a model ({type(error).__name__}: {error})."
+            ) from error
         f.load_weights(tensors, path)
         return f.to(device).eval()
 
@@ -172,5 +185,5 @@ def _read(path: Path, device: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
             if header is None:
                 raise FewstepError(f"{path} is a safetensors file but not a fewstep model.")
             return json.loads(header), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise FewstepError(f"cannot read the model {path}: {error}.") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -69,6 +70,9 @@ class Registry(Generic[T]):
         for argument in arguments:
             if argument not in known:
                 raise unknown(f"argument of the {self.kind} {name!r}", argument, known)
+            value = arguments[argument]
+            if isinstance(value, float) and math.isnan(value):
+                raise FewstepError(f"{argument} of the {self.kind} {name!r} is not a number.")
         try:
             return cls(**arguments)
         except TypeError as error:

@@ -180,8 +180,10 @@ def check_labels(f: FlowMap, labels: Tensor | None, n: int) -> Tensor | None:
     """The labels to sample with: those given, or the classes in turn for a conditional model.
 
     Raises:
-        FewstepError: labels for an unconditional model, out of range, or not ``n`` of them.
+        FewstepError: no samples; labels for an unconditional model, out of range, or not ``n``.
     """
+    if n < 1:
+        raise FewstepError(f"the number of samples must be at least 1, got {n}.")
     if labels is None:
         return balanced_labels(n, f.num_classes) if f.num_classes else None
     if not f.num_classes:
@@ -236,13 +238,11 @@ def sample(
         indices: make only these of the ``n``, such as one process's share.
         progress: called with the number of samples that each batch added.
     """
-    if n < 1:
-        raise FewstepError(f"the number of samples must be at least 1, got {n}.")
+    labels = check_labels(f, labels, n)
     if sampler is None:
         sampler = sampler_for(f, 18 if f.info.get("kind") == "diffusion" else 1)
     if batch < 1:
         raise FewstepError(f"the batch must hold at least 1 sample, got {batch}.")
-    labels = check_labels(f, labels, n)
     if indices is None:
         indices = range(n)
     elif labels is not None:

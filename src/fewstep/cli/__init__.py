@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from cyclopts import App, CycloptsError
+from cyclopts.exceptions import UnusedCliTokensError
 
 import fewstep
 from fewstep.errors import FewstepError
@@ -20,31 +21,30 @@ app = App(
     name="fewstep",
     version=fewstep.__version__,
     help_format="plaintext",
-    help="""\
-Consistency models: train, distil, sample in one step or a few, score, report.
-
+    help="Consistency models: train, distil, sample in one step or a few, score, report.",
+    help_epilogue="""\
 Examples:
-  fewstep reproduce digits                       the whole story in a few minutes, with a report
-  fewstep train digits/edm                       a diffusion model of the digits
+  fewstep reproduce digits                   the whole story, with a report
+  fewstep train digits/edm                   a diffusion model of the digits
   fewstep train digits/cd --teacher runs/digits-edm
   fewstep sample runs/digits-cd -n 64 --steps 2 --label 7 -o sevens.png
   fewstep evaluate runs/digits-cd --steps 1 2
-  fewstep list                                   recipes, objectives, networks, solvers""",
+  fewstep list                               recipes, objectives, solvers, ...""",
 )
 app.command(
     "fewstep.cli.train:app", name="train", help="Train a model by a recipe, or resume a run."
 )
-app.command("fewstep.cli.sample:sample", name="sample", help="Make images with a trained model.")
+app.command("fewstep.cli.sample:app", name="sample", help="Make images with a trained model.")
 app.command(
-    "fewstep.cli.evaluate:evaluate", name="evaluate", help="Score models or images in one table."
+    "fewstep.cli.evaluate:app", name="evaluate", help="Score models or images in one table."
 )
 app.command(
-    "fewstep.cli.reproduce:reproduce",
+    "fewstep.cli.reproduce:app",
     name="reproduce",
     help="Train and compare every method, and write a report.",
 )
 app.command(
-    "fewstep.cli.listing:list_", name="list", help="Show recipes, objectives, networks, solvers."
+    "fewstep.cli.listing:app", name="list", help="Show recipes, objectives, networks, solvers."
 )
 
 
@@ -59,10 +59,23 @@ def run(arguments: list[str] | None = None) -> int:
         result: Any = app(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
+    except UnusedCliTokensError as error:
+        return _mistake(_superfluous(error.unused_tokens or []))
     except (CycloptsError, FewstepError) as error:
-        print(f"fewstep: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return _mistake(str(error))
     except KeyboardInterrupt:
         print("fewstep: interrupted.", file=sys.stderr)
         return INTERRUPTED
     return result if isinstance(result, int) else 0
+
+
+def _mistake(message: str) -> int:
+    print(f"fewstep: {' '.join(message.split())}", file=sys.stderr)
+    return USER_MISTAKE
+
+
+def _superfluous(words: list[str]) -> str:
+    message = f"do not know what to do with {' '.join(map(repr, words))}."
+    if words[0].lower() in ("true", "false", "yes", "no", "on", "off"):
+        return f"{message} A switch takes no value: write --name, or --no-name to turn it off."
+    return message

@@ -2,64 +2,93 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from cyclopts import Parameter
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+import fewstep
+from fewstep.cli.command import Whole, command
 from fewstep.data import Dataset, load, to_uint8
-from fewstep.errors import FewstepError
-from fewstep.evaluation import Evaluator, FeatureNetwork, ResNet56, Scores, train_classifier
+from fewstep.distributed import Processes, processes
+from fewstep.errors import FewstepError, not_there
+from fewstep.evaluation import Evaluator, FeatureNetwork, Reference
+from fewstep.evaluation.choice import feature_network
+from fewstep.evaluation.evaluator import METRICS, check_metrics
+from fewstep.evaluation.reference import holds_statistics
+from fewstep.evaluation.table import Line, Setting, check_format, show, write
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory, open_model
 from fewstep.recipes.execute import load_data
 from fewstep.sampling import sample, sampler_for
-from fewstep.training.distributed import pick_device
 
-COLUMNS = ("n", "fd", "inception_score", "precision", "recall", "class_accuracy")
+ANY_NUMBER = Parameter(consume_multiple=True, negative_iterable="")
 
 
 def evaluate(
     *targets: Path,
     reference: str | None = None,
-    features: str = "classifier",
-    steps: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative_iterable="")] = (),
+    features: str | None = None,
+    weights: Path | None = None,
+    resize: str | None = None,
+    metrics: Annotated[tuple[str, ...], ANY_NUMBER] = tuple(METRICS),
+    bootstrap: Whole = 50,
+    baselines: bool = True,
+    steps: Annotated[tuple[Whole, ...], ANY_NUMBER] = (),
     solver: str = "heun",
-    n: Annotated[int | None, Parameter(alias="-n")] = None,
-    seed: int = 0,
+    n: Annotated[Whole | None, Parameter(alias="-n")] = None,
+    seed: Whole = 0,
     checkpoint: str = "last",
     ema: str | None = None,
-    out: Annotated[Path | None, Parameter(alias="-o")] = None,
-    batch: int = 256,
+    out: Annotated[tuple[Path, ...], Parameter(alias="-o"), ANY_NUMBER] = (),
+    save_reference: Path | None = None,
+    batch: Whole = 256,
     device: str | None = None,
 ) -> None:
-    """Score models or images in one table: Fréchet distance, inception score, precision, recall.
+    """Score models or images in one table: FID, KID, inception score, precision, recall and more.
 
     A model is sampled with the reference's class proportions, as many images as the reference has.
     Beside the targets stand two baselines: the real test split, and a Gaussian fitted to the pixels
-    of each class.
+    of each class. The features of a reference are kept in the cache.
 
     Examples:
       fewstep evaluate runs/digits-cd runs/digits-ict --steps 1 2
-      fewstep evaluate runs/digits-edm --steps 5 18 --solver heun -o scores.csv
-      fewstep evaluate samples.npz --reference digits
-      fewstep evaluate runs/cifar10-ect --features resnet56.safetensors -n 10000
+      fewstep evaluate runs/digits-edm --steps 5 18 --solver heun -o scores.csv scores.md
+      fewstep evaluate samples.npz --reference photos/ --features inception
+      fewstep evaluate samples.npz --reference VIRTUAL_imagenet64_labeled.npz --metrics fd sfd pr
+      fewstep evaluate runs/cifar10-ect --features resnet56 --weights resnet56.safetensors
+      torchrun --nproc-per-node 8 -m fewstep evaluate runs/cifar10-ect --steps 1 2
 
     Parameters
     ----------
     targets
         Run folders, checkpoints, model files; or images: a folder, .npz, .npy or .parquet.
     reference
-        Real images, as --data of train takes them; default those that the first run trained on.
+        Real images, as --data of train takes them; or statistics of them: an .npz with mu and
+        sigma, a batch of ADM's suite, a .safetensors. Default the images that the first run
+        trained on.
     features
-        "classifier", a small one trained on the reference in seconds, or a path to the weights
-        of a CIFAR ResNet-56.
+        inception, dinov2, resnet56, classifier (a small one, trained on the reference in seconds),
+        or module:function for your own. Default classifier for labelled images of up to 16
+        pixels, otherwise inception.
+    weights
+        File of the feature network's published weights; default where it looks for them.
+    resize
+        How images are brought to the feature network's size: tf1_bilinear, clean, pil_bicubic.
+        Default as its published scores do it.
+    metrics
+        Which scores: fd, is, pr (precision and recall), dc (density and coverage), kid, sfd,
+        fd_infinity.
+    bootstrap
+        Draws for the 95 % intervals; 0 for none.
+    baselines
+        Also score the baselines.
     steps
         Network evaluations of a consistency model (default 1), or solver steps of a diffusion
         model (default 18); several give a line each.
@@ -74,35 +103,49 @@ def evaluate(
     ema
         Which running average; default the first.
     out
-        Also write the table as .csv.
+        Also write the table: any of .csv, .json, .md.
+    save_reference
+        Also write the reference's statistics: .safetensors, or .npz with mu and sigma.
     batch
-        Images at once.
+        Images that a model makes at once.
     device
         Where to compute: cpu, cuda or mps; default a GPU where there is one.
     """
+    check_metrics(metrics)
+    _check(targets, out, n, bootstrap)
+    group = processes(device)
+    real = _Real.of(targets[0], reference, group)
+    network = group.in_turn(
+        lambda: feature_network(features, weights=weights, resize=resize, data=real.data)
+    ).to(group.device)
+    against = real.as_seen_by(network, group)
+    if save_reference is not None and group.first:
+        against.save(save_reference)
+    evaluator = Evaluator(network, against, metrics=metrics, replicates=bootstrap, group=group)
+    models = Models(evaluator, group, tuple(steps), solver, n, seed, checkpoint, ema, batch)
+    lines = [*(_baselines(evaluator, real.test) if baselines else ())]
+    for target in targets:
+        lines += models.lines(target) if is_model(target) else [_of_images(evaluator, target)]
+    if not group.first:
+        return
+    setting = _setting(evaluator)
+    show(lines, setting)
+    for path in out:
+        write(path, lines, setting)
+
+
+def _check(targets: Sequence[Path], out: Sequence[Path], n: int | None, bootstrap: int) -> None:
     if not targets:
         raise FewstepError("nothing to evaluate: give run folders, model files or images.")
-    if out is not None and out.suffix != ".csv":
-        raise FewstepError(f"the table is written as .csv, not {out}.")
-    where = pick_device(device)
-    real, test = reference_images(targets[0], reference)
-    evaluator = Evaluator(feature_network(features, real), real.images, real.labels)
-    results = list(_baselines(evaluator, test))
+    for path in out:
+        check_format(path)
+    if n is not None and n < 1:
+        raise FewstepError(f"the number of images must be at least 1, got -n {n}.")
+    if bootstrap < 0 or bootstrap == 1:
+        raise FewstepError(f"--bootstrap must be 0 or at least 2 draws, got {bootstrap}.")
     for target in targets:
-        if not is_model(target):
-            given = load(target)
-            results.append((str(target), None, evaluator.score(given.images, given.labels)))
-            continue
-        f = open_model(target, checkpoint=checkpoint, ema=ema, device=where)
-        for count in steps or (18 if f.info.get("kind") == "diffusion" else 1,):
-            sampler = sampler_for(f, count, solver=solver)
-            images, labels = _images_of(
-                f, evaluator, n, sampler_steps=count, solver=solver, seed=seed, batch=batch
-            )
-            results.append((str(target), sampler.nfe, evaluator.score(images, labels)))
-    show(results)
-    if out is not None:
-        write(out, results)
+        if not target.exists():
+            raise not_there("run, model or folder of images", target)
 
 
 def is_model(path: Path) -> bool:
@@ -112,91 +155,114 @@ def is_model(path: Path) -> bool:
     )
 
 
-def reference_images(first: Path, reference: str | None) -> tuple[Dataset, Dataset | None]:
-    """The real images, and their test split where there is one.
+@dataclass(frozen=True)
+class _Real:
+    """The real images: a data set with its test split where there is one, or statistics."""
 
-    Raises:
-        FewstepError: no reference was given and the first target has none.
-    """
-    home = RunDirectory(first)
-    if reference is not None:
-        real = load(reference)
-    elif home.started:
-        run = home.run()[1]
-        reference, real = run.data.data, load_data(run)
-    else:
-        raise FewstepError(f"{first} does not say what it was trained on: give --reference.")
-    try:
-        return real, load(str(reference), split="test", size=real.shape[-1], channels=real.shape[0])
-    except FewstepError:
-        return real, None  # a data set without a test split has one baseline fewer
+    statistics: str | None
+    data: Dataset | None = None
+    test: Dataset | None = None
+
+    @classmethod
+    def of(cls, first: Path, reference: str | None, group: Processes) -> _Real:
+        """What ``--reference`` names, or the images that the first target trained on.
+
+        Raises:
+            FewstepError: no reference was given and the first target has none.
+        """
+        if reference is not None and holds_statistics(reference):
+            return cls(reference)
+        home = RunDirectory(first)
+        if reference is not None:
+            source, data = reference, group.in_turn(lambda: load(reference))
+        elif home.started:
+            run = home.run()[1]
+            source, data = str(run.data.data), group.in_turn(lambda: load_data(run))
+        else:
+            raise FewstepError(f"{first} does not say what it was trained on: give --reference.")
+        C, _, size = data.shape
+        try:
+            test = group.in_turn(lambda: load(source, split="test", size=size, channels=C))
+        except FewstepError:
+            test = None  # a data set without a test split has one baseline fewer
+        return cls(None, data, test)
+
+    def as_seen_by(self, network: FeatureNetwork, group: Processes) -> Reference:
+        if self.data is None:
+            return Reference.load(str(self.statistics), network)
+        return Reference.of_data(network, self.data, group=group)
 
 
-def feature_network(name: str, real: Dataset) -> FeatureNetwork:
-    """The feature network that ``--features`` names."""
-    if name != "classifier":
-        return ResNet56.load(name)
-    if real.labels is None:
-        raise FewstepError(
-            f"{real.name} has no labels to train a classifier on: give --features a path to the "
-            "weights of a CIFAR ResNet-56."
-        )
-    return train_classifier(real.images, real.labels)
+@dataclass(frozen=True)
+class Models:
+    """Samples models and scores the samples."""
+
+    evaluator: Evaluator
+    group: Processes
+    steps: tuple[int, ...]
+    solver: str
+    n: int | None
+    seed: int
+    checkpoint: str
+    ema: str | None
+    batch: int
+
+    def lines(self, target: Path) -> Iterator[Line]:
+        """One line for each number of steps."""
+        f = open_model(target, checkpoint=self.checkpoint, ema=self.ema, device=self.group.device)
+        for steps in self.steps or (18 if f.info.get("kind") == "diffusion" else 1,):
+            sampler = sampler_for(f, steps, solver=self.solver)
+            images, labels = self._samples(f, steps)
+            scores = self.evaluator.score(images, labels)
+            yield Line(str(target), scores, sampler.nfe, self.seed)
+
+    def _samples(self, f: FlowMap, steps: int) -> tuple[Tensor, Tensor | None]:
+        count = self.n or self.evaluator.n
+        labels = self._labels(f, count)
+        share = self.group.share(count)
+        with progress(f"sampling, {steps} steps", len(share)) as advance:
+            x = sample(
+                f,
+                count,
+                sampler_for(f, steps, solver=self.solver),
+                seed=self.seed,
+                labels=labels,
+                batch=self.batch,
+                indices=share,
+                progress=advance if self.group.first else None,
+            )
+        return self.group.all_gather_shares(to_uint8(x).cpu(), count), labels
+
+    def _labels(self, f: FlowMap, count: int) -> Tensor | None:
+        if not f.num_classes:
+            return None
+        if self.evaluator.labels is None:  # statistics of images: each class equally often
+            return torch.arange(count) % f.num_classes
+        return self.evaluator.labels_for(count)
 
 
-def _baselines(
-    evaluator: Evaluator, test: Dataset | None
-) -> Iterator[tuple[str, int | None, Scores]]:
+def _of_images(evaluator: Evaluator, target: Path) -> Line:
+    given = load(target)
+    return Line(str(target), evaluator.score(given.images, given.labels))
+
+
+def _baselines(evaluator: Evaluator, test: Dataset | None) -> Iterator[Line]:
     known = (test.images, test.labels) if test is not None else (None, None)
     for name, scores in evaluator.baselines(*known).items():
-        yield name, None, scores
+        yield Line(name, scores)
 
 
-def _images_of(
-    f: FlowMap,
-    evaluator: Evaluator,
-    n: int | None,
-    *,
-    sampler_steps: int,
-    solver: str,
-    seed: int,
-    batch: int,
-) -> tuple[Tensor, Tensor | None]:
-    labels: Tensor | None = None
-    count = n or evaluator.n
-    if f.num_classes:
-        labels = evaluator.labels_for(count)
-    with progress(f"sampling, {sampler_steps} steps", count) as advance:
-        sampler = sampler_for(f, sampler_steps, solver=solver)
-        x = sample(f, count, sampler, seed=seed, labels=labels, batch=batch, progress=advance)
-    return to_uint8(x), labels
+def _setting(evaluator: Evaluator) -> Setting:
+    network, reference = evaluator.network, evaluator.reference
+    return Setting(
+        features=network.name,
+        weights=network.fingerprint,
+        resize=network.resize,
+        reference=reference.name,
+        n=reference.n,
+        replicates=evaluator.replicates,
+        versions={"fewstep": fewstep.__version__, "torch": version("torch")},
+    )
 
 
-def show(results: list[tuple[str, int | None, Scores]]) -> None:
-    """Print the table."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("target")
-    for name in ("NFE", "n", "FD", "IS", "precision", "recall", "class %"):
-        table.add_column(name, justify="right")
-    for name, nfe, s in results:
-        accuracy = "" if s.class_accuracy is None else f"{100 * s.class_accuracy:.1f}"
-        numbers = (
-            f"{s.fd:.3f}",
-            f"{s.inception_score:.2f}",
-            f"{s.precision:.3f}",
-            f"{s.recall:.3f}",
-        )
-        table.add_row(name, str(nfe or ""), str(s.n), *numbers, accuracy)
-    Console().print(table)
-
-
-def write(path: Path, results: list[tuple[str, int | None, Scores]]) -> None:
-    """Write the table as CSV."""
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["target", "nfe", *COLUMNS])
-            for name, nfe, s in results:
-                writer.writerow([name, nfe, *(getattr(s, column) for column in COLUMNS)])
-    except OSError as error:
-        raise FewstepError(f"cannot write {path}: {error}.") from error
+app = command(evaluate)

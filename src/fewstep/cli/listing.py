@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from fewstep.cli.command import command
 from fewstep.distances import DISTANCES
 from fewstep.networks import NETWORKS
 from fewstep.objectives import OBJECTIVES
@@ -35,17 +37,12 @@ REGISTRIES: dict[str, Registry] = {
 }
 
 
-def list_(*what: What) -> None:
+def list_(*what: Annotated[What, Parameter(help="Which lists; default all.")]) -> None:
     """Show recipes, objectives, networks, solvers and the rest, one line each.
 
     Examples:
       fewstep list
       fewstep list recipes objectives
-
-    Parameters
-    ----------
-    what
-        Which lists; default all.
     """
     console = Console()
     for name in what or get_args(What):
@@ -72,3 +69,6 @@ def _line(registry: Registry, name: str) -> str:
     summary = summary[:1].upper() + summary[1:] if " " in summary.split("(")[0] else summary
     paper = getattr(registry[name], "paper", None)
     return f"{summary} [dim]{paper}[/]" if paper else summary
+
+
+app = command(list_)

@@ -8,6 +8,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from fewstep.cli.command import Whole, command
 from fewstep.report.reproduce import Report, reproduce_digits
 
 
@@ -16,7 +17,7 @@ def reproduce(
     /,
     *,
     out: Path = Path("runs/reproduce-digits"),
-    workers: int | None = None,
+    workers: Whole | None = None,
     shorten: float = 1.0,
     device: str | None = None,
 ) -> None:
@@ -73,3 +74,6 @@ def show(report: Report) -> None:
     console = Console()
     console.print(table)
     console.print(f"\n{report.seconds:.0f} s in all. Open [bold]{report.page}[/]", highlight=False)
+
+
+app = command(reproduce)

@@ -9,30 +9,33 @@ from typing import Annotated
 import torch
 from cyclopts import Parameter
 
-from fewstep.data import save_images, to_uint8
+from fewstep.cli.command import Whole, command
+from fewstep.data import check_place, save_images, to_uint8
+from fewstep.distributed import processes
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import open_model
 from fewstep.sampling import check_labels, sampler_for
 from fewstep.sampling import sample as sample_model
-from fewstep.training.distributed import processes
 
 
 def sample(
     model: Path,
     /,
     *,
-    n: Annotated[int, Parameter(alias="-n")] = 64,
-    steps: int | None = None,
-    seed: int = 0,
+    n: Annotated[Whole, Parameter(alias="-n")] = 64,
+    steps: Whole | None = None,
+    seed: Whole = 0,
     label: str | None = None,
-    taus: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
+    taus: Annotated[
+        tuple[float, ...] | None, Parameter(consume_multiple=True, negative_iterable="")
+    ] = None,
     solver: str = "heun",
     out: Annotated[Path, Parameter(alias="-o")] = Path("samples.png"),
     checkpoint: str = "last",
     ema: str | None = None,
-    batch: int = 256,
+    batch: Whole = 256,
     device: str | None = None,
 ) -> None:
     """Make images with a trained model.
@@ -73,6 +76,7 @@ def sample(
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     """
+    check_place(out)
     group = processes(device)
     f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
     if steps is None:
@@ -114,4 +118,7 @@ def label_of(f: FlowMap, label: str, n: int) -> torch.Tensor:
         number = int(label)
     else:
         raise unknown("class", label, names)
-    return torch.full((n,), number)
+    return torch.full((max(0, n),), number)
+
+
+app = command(sample)

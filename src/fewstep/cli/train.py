@@ -6,13 +6,15 @@ import dataclasses
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from cyclopts import App, Group, Parameter
 
+from fewstep.cli.command import more, whole
+from fewstep.errors import not_there
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.recipes import RECIPES, Recipe, Run
 from fewstep.recipes.directory import RunDirectory
@@ -40,7 +42,13 @@ QUIET = "No progress bar."
 
 
 @app.default
-def resume(run: Path, /, *, device: str | None = None, quiet: bool = False) -> int:
+def resume(
+    run: Annotated[Path, Parameter(name="RECIPE-OR-RUN")],
+    /,
+    *,
+    device: str | None = None,
+    quiet: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
     """Train a model by a recipe, or resume a run.
 
     Every setting of a recipe is a flag: fewstep train RECIPE --help shows them. A run folder that
@@ -56,16 +64,19 @@ def resume(run: Path, /, *, device: str | None = None, quiet: bool = False) -> i
     Parameters
     ----------
     run
-        Run folder, or the name of a recipe.
+        The name of a recipe, or a run folder to resume.
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     quiet
         No progress bar.
     """
     if not run.exists():
-        RECIPES[str(run)]  # raises with the nearest recipe's name
+        raise not_there("recipe or run folder", run, RECIPES)
     recipe, settings = RunDirectory(run).run()
     return _train(settings, run, recipe, device, quiet)
+
+
+app.help_epilogue = more(resume)
 
 
 def _train(run: Run, out: Path, recipe: str, device: str | None, quiet: bool) -> int:
@@ -102,12 +113,15 @@ def _flag(
     key: str, hint: Any, default: Any, description: str | None, heading: str
 ) -> inspect.Parameter:
     help_ = (description or "").replace("`", "")
+    counts = hint is int or hint == (int | None)
     parameter = Parameter(
         name="--" + key.replace("_", "-"),
         help=help_[:1].upper() + help_[1:],
         group=HEADINGS[heading],
         negative=None if default is True else "",
         negative_iterable="",
+        consume_multiple=True,
+        converter=whole if counts else None,
     )
     annotation: Any = Annotated[_type_of(hint), parameter]
     return inspect.Parameter(
@@ -161,7 +175,7 @@ def _example(recipe: Recipe, run: Run) -> str:
     return " ".join(words)
 
 
-def _command(recipe: Recipe) -> Callable[..., int]:
+def _add_command(recipe: Recipe) -> None:
     """The command of one recipe."""
 
     def command(
@@ -178,9 +192,10 @@ def _command(recipe: Recipe) -> Callable[..., int]:
     example = _example(recipe, run)
     text = inspect.cleandoc(recipe.help).split("\n\n")
     paragraphs = "\n\n".join(" ".join(paragraph.split()) for paragraph in text)
-    command.__doc__ = f"{paragraphs}\n\nExamples:\n  {example}\n  {example} --steps 2000 --lr 1e-3"
-    return command
+    command.__doc__ = paragraphs
+    examples = f"Examples:\n  {example}\n  {example} --steps 2000 --lr 1e-3"
+    app.command(command, name=recipe.name, help_epilogue=examples)
 
 
 for _recipe in RECIPES.values():
-    app.command(_command(_recipe), name=_recipe.name)
+    _add_command(_recipe)

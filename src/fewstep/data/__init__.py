@@ -5,8 +5,17 @@ which order a run sees them, `save_images` writes pictures.
 """
 
 from fewstep.data.dataset import Dataset
-from fewstep.data.images import grid, save_images, to_float, to_uint8
+from fewstep.data.images import check_place, grid, save_images, to_float, to_uint8
 from fewstep.data.order import batch_indices
 from fewstep.data.sources import load
 
-__all__ = ["Dataset", "batch_indices", "grid", "load", "save_images", "to_float", "to_uint8"]
+__all__ = [
+    "Dataset",
+    "batch_indices",
+    "check_place",
+    "grid",
+    "load",
+    "save_images",
+    "to_float",
+    "to_uint8",
+]

@@ -169,7 +169,7 @@ def _check_shape(
     if shape != expected:
         raise FewstepError(
             f"images differ in size: {first} is {expected[2]}x{expected[1]}, {name} is "
-            f"{shape[2]}x{shape[1]}; pass a size to crop and resize all of them"
+            f"{shape[2]}x{shape[1]}; pass a size (--size) to crop and resize all of them"
         )
 
 
@@ -178,9 +178,9 @@ def _check_bad(source: Source, request: Request, outcome: Outcome) -> None:
     if not bad and not outcome.labels:
         raise FewstepError(f"{source.origin} holds no images")
     if bad and (not request.skip_bad or not outcome.labels):
+        advice = "." if request.skip_bad else ", or leave them out: skip_bad=True (--skip-bad)."
         more = f" and {len(bad) - LISTED:,} more" if len(bad) > LISTED else ""
         raise FewstepError(
             f"{len(bad):,} of {len(source):,} images in {source.origin} cannot be decoded: "
-            f"{', '.join(bad[:LISTED])}{more}. Repair or remove them"
-            + ("." if request.skip_bad else ", or pass skip_bad=True to leave them out.")
+            f"{', '.join(bad[:LISTED])}{more}. Repair or remove them{advice}"
         )

@@ -34,14 +34,6 @@ PAGE = 4096
 SAMPLES, SAMPLE = 256, 65_536  # blocks and bytes per block that are checked on every load
 
 
-def folder() -> Path:
-    """`FEWSTEP_CACHE`, else `fewstep` in `XDG_CACHE_HOME`, else `~/.cache/fewstep`."""
-    if own := os.environ.get("FEWSTEP_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "fewstep"
-
-
 def read(path: Path, state: str) -> Dataset | None:
     """The data set in a cache file, mapped; None if it is absent, outdated or damaged.
 

@@ -97,7 +97,7 @@ def _check_mixture(part: Path, found: list[str], tops: list[str]) -> None:
         raise FewstepError(
             f"{part} has {loose} images beside its class folders (such as "
             f"{found[tops.index('')]}) and {len(found) - loose} inside; move them into a class "
-            "folder, or pass labels=False to use all without labels"
+            "folder, or pass labels=False (--no-labels) to use all without labels"
         )
 
 

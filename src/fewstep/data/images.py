@@ -118,13 +118,8 @@ def save_images(
             _write_png(grid(images, columns), temporary)
         elif path.suffix == ".npz":
             _write_npz(images, labels, temporary)
-        elif path.suffix == "":
-            _write_folder(images, labels, classes, temporary)
         else:
-            raise FewstepError(
-                f"{path}: images are written as one .png grid, as an .npz, or as a folder "
-                f"(a path without an ending), not as {path.suffix!r}"
-            )
+            _write_folder(images, labels, classes, temporary)
     return path
 
 
@@ -138,17 +133,33 @@ def _check_images(images: Tensor) -> None:
         )
 
 
+def check_place(path: Path) -> None:
+    """Raise `FewstepError` where `save_images` would refuse the path, before any work is done."""
+    path = path.expanduser()
+    if path.suffix not in ("", ".png", ".npz"):
+        raise FewstepError(
+            f"{path}: images are written as one .png grid, as an .npz, or as a folder "
+            f"(a path without an ending), not as {path.suffix!r}"
+        )
+    above = next(parent for parent in path.parents if parent.exists())
+    if not above.is_dir():
+        raise FewstepError(f"cannot write {path}: {above} is not a folder")
+    if path.is_file() and not path.suffix:
+        raise FewstepError(f"cannot write the folder {path}: it is a file")
+    if path.is_dir() and (path.suffix or any(path.iterdir())):
+        raise FewstepError(
+            f"{path} is a folder that is in the way"
+            if path.suffix
+            else f"{path} is not empty; name a new folder or delete this one"
+        )
+
+
 @contextmanager
 def _placed(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name at the end; removed after a failure."""
+    check_place(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() and (path.suffix or any(path.iterdir())):
-            raise FewstepError(
-                f"{path} is a folder that is in the way"
-                if path.suffix
-                else f"{path} is not empty; name a new folder or delete this one"
-            )
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
             yield scratch / path.name

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fewstep.cache import cache_folder
 from fewstep.data import cache as caching
 from fewstep.data.arrays import CHANNELS, read_arrays
 from fewstep.data.build import Item, Request, Source
@@ -69,7 +70,7 @@ def load(
     found = _open(source, request)
     if isinstance(found, Dataset):
         return _conform(found, request)
-    dataset = _cached(found, request, caching.folder() if cache is None else Path(cache))
+    dataset = _cached(found, request, cache_folder() if cache is None else Path(cache))
     return dataset if labels else dataset.without_labels()
 
 

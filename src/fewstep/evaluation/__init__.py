@@ -10,6 +10,7 @@ from fewstep.evaluation.features import FeatureNetwork, Features, extract
 from fewstep.evaluation.frechet import Moments, frechet_distance
 from fewstep.evaluation.inception_score import inception_score
 from fewstep.evaluation.manifold import precision_recall
+from fewstep.evaluation.reference import Reference
 from fewstep.evaluation.resnet56 import ResNet56
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "FeatureNetwork",
     "Features",
     "Moments",
+    "Reference",
     "ResNet56",
     "Scores",
     "SmallClassifier",

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewstep.cache import cache_folder
 from fewstep.errors import FewstepError
 from fewstep.evaluation.features import FeatureNetwork, Features, check_images
 from fewstep.progress import progress
@@ -117,9 +118,7 @@ def _cache_path(images: Tensor, labels: Tensor, seed: int, cache: Path | None) -
     digest = hashlib.sha256(f"{VERSION} {seed} {tuple(images.shape)} {STEPS} {BATCH}".encode())
     digest.update(images.contiguous().numpy().tobytes())
     digest.update(labels.contiguous().numpy().tobytes())
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "fewstep"
-    folder = cache or Path(os.environ.get("FEWSTEP_CACHE", default))
-    return folder / "classifiers" / f"{digest.hexdigest()[:32]}.safetensors"
+    return (cache or cache_folder()) / "classifiers" / f"{digest.hexdigest()[:32]}.safetensors"
 
 
 def _read(network: SmallClassifier, path: Path) -> bool:

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
+from fewstep.evaluation.frechet import Moments
 from fewstep.progress import progress
 
 
@@ -18,8 +20,10 @@ class Features(NamedTuple):
 
     features: Tensor
     """float32 [N, D]."""
-    logits: Tensor | None
+    logits: Tensor | None = None
     """float32 [N, K], of a network that classifies."""
+    spatial: Tensor | None = None
+    """float32 [N, E], of a network that also says where in the image things are."""
 
 
 class FeatureNetwork(nn.Module):
@@ -29,48 +33,111 @@ class FeatureNetwork(nn.Module):
     """
 
     name: str
-    shape: tuple[int, ...]
-    """Shape (C, H, W) of the images that it takes."""
+    shape: tuple[int, ...] | None
+    """Shape (C, H, W) of the images that it takes; None for any size, grey or colour."""
     num_features: int
     num_classes: int
     """0 for a network that does not classify."""
+    resize: str | None = None
+    """How it brings images to its own size: a name in `resize.RESIZES`; None if it does not."""
+    batch: int = 512
+    """Images that `extract` gives it at a time."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> Features: ...
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the weights: scores are comparable only where it is the same."""
+        """SHA-256 of weights and resize: scores are comparable only where it is the same."""
         digest = hashlib.sha256(self.name.encode())
+        if self.resize is not None:
+            digest.update(self.resize.encode())
         for key, value in sorted(self.state_dict().items()):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
-def check_images(images: Tensor, shape: tuple[int, ...], what: str = "the images") -> None:
-    """Raise `FewstepError` unless ``images`` are uint8 [N, *shape] with N >= 1."""
+def check_images(images: Tensor, shape: tuple[int, ...] | None, what: str = "the images") -> None:
+    """Raise `FewstepError` unless ``images`` are uint8 [N, *shape] with N >= 1.
+
+    Without a shape they may have any size, and 1 or 3 channels.
+    """
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise FewstepError(
             f"{what} must be uint8 [N, C, H, W], got {images.dtype} {tuple(images.shape)}."
         )
-    if tuple(images.shape[1:]) != tuple(shape) or not len(images):
+    if shape is None:
+        if images.shape[1] not in (1, 3) or not images.numel():
+            raise FewstepError(f"{what} must have 1 or 3 channels, got {tuple(images.shape)}.")
+    elif tuple(images.shape[1:]) != tuple(shape) or not len(images):
         raise FewstepError(
             f"{what} must be some of shape {tuple(shape)}, got {tuple(images.shape)}."
         )
 
 
-def extract(network: FeatureNetwork, images: Tensor, batch: int = 512) -> Features:
-    """Features of all images: [N, D] and [N, K] on the CPU, batch by batch."""
+class Extracted(NamedTuple):
+    """What a feature network says of all images of a set, on the CPU."""
+
+    features: Tensor
+    """float32 [N, D]."""
+    logits: Tensor | None
+    """float32 [N, K]."""
+    spatial: Moments | None
+    """Of the spatial features, which are too many to keep."""
+
+
+def extract(
+    network: FeatureNetwork,
+    images: Tensor,
+    batch: int | None = None,
+    group: Processes | None = None,
+) -> Extracted:
+    """Features of all images, batch by batch.
+
+    Args:
+        network: on its device.
+        images: uint8 [N, C, H, W] on the CPU.
+        batch: images at a time; default the network's own.
+        group: the processes that share the work; the first one gets all features, the others
+            their own.
+    """
     check_images(images, network.shape)
     network.eval()
-    device = next(network.parameters()).device
-    parts = []
-    with torch.inference_mode(), progress("features", len(images)) as advance:
-        for some in images.split(batch):
+    group = group or Processes()
+    if len(images) < group.world:
+        raise FewstepError(f"{len(images)} images are too few for {group.world} processes.")
+    parameter = next(network.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    share = torch.tensor(group.share(len(images)), dtype=torch.int64)
+    mine = images if group.world == 1 else images[share]
+    parts: list[tuple[Tensor, Tensor | None]] = []
+    spatial: Moments | None = None
+    with torch.inference_mode(), progress("features", len(mine)) as advance:
+        for some in mine.split(batch or network.batch):
             found = network(some.to(device, non_blocking=True))
-            logits = None if found.logits is None else found.logits.float().cpu()
-            parts.append(Features(found.features.float().cpu(), logits))
-            advance(len(some))
-    scores = [p.logits for p in parts if p.logits is not None]
-    return Features(torch.cat([p.features for p in parts]), torch.cat(scores) if scores else None)
+            parts.append((found.features.float().cpu(), _on_cpu(found.logits)))
+            if found.spatial is not None:
+                spatial = (spatial or Moments(found.spatial.shape[1])).update(found.spatial)
+            advance(len(some) if group.first else 0)
+    features, logits = (_gathered(part, len(images), group) for part in zip(*parts, strict=True))
+    assert features is not None
+    return Extracted(features, logits, _merged(group.gather(spatial)))
+
+
+def _gathered(parts: tuple[Tensor | None, ...], n: int, group: Processes) -> Tensor | None:
+    """The batches of all processes as one tensor; None of a kind that there is not."""
+    tensors = [part for part in parts if part is not None]
+    return group.gather_shares(torch.cat(tensors), n) if tensors else None
+
+
+def _merged(parts: list[Moments | None]) -> Moments | None:
+    """The moments of all processes as one."""
+    found = [part for part in parts if part is not None]
+    for part in found[1:]:
+        found[0].merge(part)
+    return found[0] if found else None
+
+
+def _on_cpu(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.float().cpu()

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.errors import FewstepError
 from fewstep.evaluation.features import FeatureNetwork, Features
+from fewstep.evaluation.pretrained import fill, read_weights
 
 
 class _Block(nn.Module):
@@ -65,24 +63,9 @@ class ResNet56(FeatureNetwork):
         Raises:
             FewstepError: no such file, or one that does not hold this network's weights.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FewstepError(f"there is no file {path} with the weights of the ResNet-56.")
-        try:
-            weights = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise FewstepError(f"cannot read the weights {path}: {error}.") from error
-        network = cls()
-        mine = {k: v for k, v in network.state_dict().items() if "num_batches" not in k}
-        for key in sorted(mine.keys() | weights.keys()):
-            here, there = (tuple(w[key].shape) if key in w else None for w in (mine, weights))
-            if here != there:
-                raise FewstepError(
-                    f"{path} does not hold the weights of a CIFAR ResNet-56: {key!r} should be "
-                    f"{here or 'absent'} and is {there or 'absent'}."
-                )
-        network.load_state_dict(weights, strict=False)
-        return network.eval()
+        path, what, network = Path(path), "a CIFAR ResNet-56", cls()
+        fill(network, read_weights(path, what), path, what)
+        return network.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Features:
         x = (images.float() / 255 - self.mean) / self.std

@@ -31,9 +31,9 @@ class CD(ConsistencyObjective):
         N: number of grid points.
         solver: ``Phi``, a one-step solver or its spec.
         mu: decay of ``f_minus``; 0 makes it ``f`` under stop-gradient.
-        distance: ``d``.
-        weighting: ``lambda_``.
-        times: distribution of ``n``.
+        distance: ``d``, how two images are compared.
+        weighting: ``lambda_``, how much a time counts.
+        times: distribution of ``n``, the place on the grid: uniform or lognormal.
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Algorithm 2 (consistency distillation)"

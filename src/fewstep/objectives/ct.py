@@ -27,9 +27,9 @@ class CT(ConsistencyTraining):
         s0: grid intervals at the start.
         s1: grid intervals at the end.
         mu0: decay of ``f_minus`` at the start.
-        distance: ``d``.
-        weighting: ``lambda_``.
-        times: distribution of ``n``.
+        distance: ``d``, how two images are compared.
+        weighting: ``lambda_``, how much a time counts.
+        times: distribution of ``n``, the place on the grid: uniform or lognormal.
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Algorithm 3 (consistency training)"

@@ -36,8 +36,8 @@ class ECT(ConsistencyObjective):
         q: factor by which it shrinks.
         P_mean: mean of ``ln t``.
         P_std: standard deviation of ``ln t``.
-        distance: ``d``.
-        weighting: ``lambda_``.
+        distance: ``d``, how two images are compared.
+        weighting: ``lambda_``, how much a time counts.
     """
 
     paper = "Geng, Pokle, Luo, Lin, Kolter 2024 (ECT)"

@@ -22,8 +22,8 @@ class ICT(ConsistencyTraining):
         s1: grid intervals at the end.
         P_mean: mean of ``ln t`` over the grid.
         P_std: standard deviation of ``ln t`` over the grid.
-        distance: ``d``.
-        weighting: ``lambda_``.
+        distance: ``d``, how two images are compared.
+        weighting: ``lambda_``, how much a time counts.
     """
 
     paper = "Song & Dhariwal 2023 (iCT), Table 1"

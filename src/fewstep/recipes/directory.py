@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import fewstep
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, not_there
 from fewstep.flow_map import FlowMap
 from fewstep.recipes.run import Run
 from fewstep.training.checkpoint import Checkpoint, Checkpoints
@@ -58,7 +58,7 @@ class RunDirectory:
             record = json.loads(self._record.read_text())
             version = record["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FewstepError(f"cannot read {self._record}: {error!r}.") from error
+            raise FewstepError(self._unreadable(error)) from error
         if version != FORMAT:
             raise FewstepError(
                 f"{self.path} was made by fewstep {record.get('fewstep')} in format {version}; "
@@ -69,7 +69,13 @@ class RunDirectory:
     def run(self) -> tuple[str, Run]:
         """The recipe's name and the run."""
         record = self.record()
-        return record["recipe"], Run.from_json(record["run"])
+        try:
+            return record["recipe"], Run.from_json(record["run"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FewstepError(self._unreadable(error)) from error
+
+    def _unreadable(self, error: Exception) -> str:
+        return f"{self._record} is not the record of a run ({type(error).__name__}: {error})."
 
     def start(self, recipe: str, run: Run) -> None:
         """Record a new run; nothing where one is recorded.
@@ -152,7 +158,7 @@ def open_model(
     """
     path = Path(path)
     if not path.exists():
-        raise FewstepError(f"there is no run or model {path}.")
+        raise not_there("run or model", path)
     if path.is_file():
         return FlowMap.load(path, device)
     directory = RunDirectory(path)

@@ -14,6 +14,7 @@ import torch
 from fewstep import data as data_sources
 from fewstep import parameterization
 from fewstep.data import Dataset
+from fewstep.distributed import processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import NETWORKS
@@ -22,7 +23,6 @@ from fewstep.recipes.directory import MODEL, RunDirectory, open_model
 from fewstep.recipes.run import Run, require
 from fewstep.registry import Registry
 from fewstep.training.config import Training
-from fewstep.training.distributed import Processes, processes
 from fewstep.training.trainer import Trainer, mix
 
 REGISTRIES: dict[str, Registry[Any]] = {
@@ -62,7 +62,7 @@ def train(
     home = RunDirectory(directory)
     group = processes(device)
     home.check_same(recipe, run)
-    dataset = _load_in_turn(run, group) if data is None else data
+    dataset = group.in_turn(lambda: load_data(run)) if data is None else data
     torch.manual_seed(mix(run.training.seed))
     f = make_map(run, dataset, recipe)
     objective = make_objective(run, f)
@@ -85,16 +85,6 @@ def train(
         os.replace(partial, home.path / MODEL)
     group.barrier()
     return trained
-
-
-def _load_in_turn(run: Run, group: Processes) -> Dataset:
-    """The first process decodes and caches; the others then find the cache."""
-    if not group.first:
-        group.barrier()
-    dataset = load_data(run)
-    if group.first:
-        group.barrier()
-    return dataset
 
 
 def load_data(run: Run) -> Dataset:

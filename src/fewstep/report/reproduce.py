@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.data import Dataset, load, to_uint8
+from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator, train_classifier
 from fewstep.flow_map import FlowMap
@@ -25,7 +26,6 @@ from fewstep.report.plan import ROWS, STAGES, Row
 from fewstep.report.scoring import SEED, Result, Scoreboard
 from fewstep.report.stages import Stages
 from fewstep.sampling import sample, sampler_for
-from fewstep.training.distributed import pick_device
 from fewstep.training.logbook import read_metrics
 
 SHOWN = ("edm-heun-18", "edm-euler-4", "cd-heun-1", "cd-heun-2", "ect-heun-1", "ect-heun-2",
@@ -73,7 +73,7 @@ def reproduce_digits(
         stages = Stages(STAGES, directory, workers=workers, shorten=shorten, device=device)
         stages.run()
         train, test = load("digits"), load("digits", split="test")
-        evaluator = Evaluator(
+        evaluator = Evaluator.of(
             train_classifier(train.images, _labels(train)), train.images, _labels(train)
         )
         board = Scoreboard(evaluator, directory, pick_device(device))
@@ -242,10 +242,10 @@ def remarks(results: Sequence[Result], R: float) -> list[str]:
         f"from {fd('ect-heun-1'):.2f} to {fd('ect-heun-2'):.2f}, iCT from "
         f"{fd('ict-heun-1'):.2f} to {fd('ict-heun-2'):.2f}.",
         f"Plain CT, trained as in the paper, ends at {fd('ct-heun-1') / R:.2f} R in one step, "
-        f"where iCT from the same start reaches {fd('ict-heun-1') / R:.2f} R. Its target is an "
-        "average that lags behind; its squared distance lets a few large differences, at large "
-        "times, decide the step; and its weight of 1 starves the small times, where strokes get "
-        "their edges. iCT changes these three.",
+        f"where iCT in as many steps reaches {fd('ict-heun-1') / R:.2f} R. What limits it is where "
+        "it spends its loss: with neighbours chosen uniformly and a weight of 1, the small times "
+        "at which strokes take their shape hardly count. docs/digits.md changes one thing at a "
+        "time.",
         "FD alone rewards smoothing: a low FD with a low recall has lost variety. Recall at two "
         f"steps is {recall('cd-heun-2'):.2f} (CD), {recall('ect-heun-2'):.2f} (ECT), "
         f"{recall('ict-heun-2'):.2f} (iCT), against {recall('edm-heun-18'):.2f} for the teacher.",

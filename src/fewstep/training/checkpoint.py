@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,10 @@ class Checkpoint:
         return None
 
 
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.sha256()
@@ -88,13 +93,15 @@ class Checkpoints:
     Args:
         directory: the folder that holds them.
         keep: how many to keep besides the best.
-        tell: called with a line that the user should read.
+        tell: called with a line that the user should read; default it goes to stderr.
     """
 
-    def __init__(self, directory: Path, keep: int = 2, tell: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, directory: Path, keep: int = 2, tell: Callable[[str], None] | None = None
+    ) -> None:
         self.directory = directory
         self.keep = keep
-        self.tell = tell
+        self.tell = tell or _to_stderr
 
     def all(self) -> list[Checkpoint]:
         """Every complete checkpoint, oldest first."""

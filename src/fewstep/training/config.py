@@ -68,10 +68,12 @@ class Training:
             if getattr(self, name) < 1:
                 raise FewstepError(f"{name} must be at least 1, got {getattr(self, name)}.")
         for name in ("seed", "warmup", "sample_every", "weight_decay", "ema_rampup"):
-            if getattr(self, name) < 0:
-                raise FewstepError(f"{name} must not be negative, got {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise FewstepError(f"{name} must be a number >= 0, got {getattr(self, name)}.")
         if not 0 < self.lr < math.inf:
             raise FewstepError(f"lr must be positive, got {self.lr}.")
+        if any(not 0 <= beta < 1 for beta in self.betas):
+            raise FewstepError(f"betas must be in [0, 1), got {self.betas}.")
         if self.clip is not None and not self.clip > 0:
             raise FewstepError(f"clip must be positive, got {self.clip}.")
         if not self.ema or any(not value > 0 or value == 1 for value in self.ema):

@@ -112,7 +112,7 @@ class Logbook:
     def say(self, line: str) -> None:
         """Tell the user something, without breaking the bar."""
         if self.active:
-            self.console.print(line, highlight=False, markup=False)
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:

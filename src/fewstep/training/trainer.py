@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 
 from fewstep.data import Dataset, batch_indices, save_images, to_uint8
 from fewstep.data.images import grid
+from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.objectives import Objective
@@ -38,7 +39,6 @@ from fewstep.training.checkpoint import (
     restore_optimizer,
 )
 from fewstep.training.config import Training
-from fewstep.training.distributed import Processes
 from fewstep.training.ema import Averages
 from fewstep.training.logbook import Logbook
 from fewstep.training.validation import Validation
@@ -71,14 +71,15 @@ class Trainer:
         objective: Objective,
         data: Dataset,
         config: Training,
-        directory: Path,
+        directory: str | Path,
         *,
         held_out: Tensor | None = None,
         group: Processes | None = None,
         quiet: bool = False,
     ) -> None:
         self.group = group or Processes()
-        self.config, self.data, self.directory, self.quiet = config, data, directory, quiet
+        self.config, self.data, self.quiet = config, data, quiet
+        self.directory = Path(directory)
         self.objective = objective.to(self.group.device)
         # Convolutions are fastest with channels last; only 4-dimensional weights are touched.
         objective._apply(_channels_last)
@@ -91,7 +92,7 @@ class Trainer:
         self.averages = Averages(objective.f, config)
         self.optimizer = make_optimizer(objective, config)
         self.module = self._wrap()
-        self.checkpoints = Checkpoints(directory / "checkpoints", config.keep)
+        self.checkpoints = Checkpoints(self.directory / "checkpoints", config.keep)
         self.validate = None if held_out is None else Validation(held_out, max(2, config.samples))
 
     def _wrap(self) -> nn.Module:
@@ -130,12 +131,17 @@ class Trainer:
             quiet=self.quiet,
         )
         self.checkpoints.tell = log.say
-        if first and start:
+        if first and 0 < start < config.steps:
             log.say(f"{self.directory}: resuming at step {start} of {config.steps}")
         if config.batch > len(self.data):
             log.say(
                 f"note: a batch of {config.batch} is more than the {len(self.data)} images of "
                 f"{self.data.name}; some appear in it more than once."
+            )
+        if self.data.skipped:
+            log.say(
+                f"note: images of {self.data.name} that cannot be read and are left out: "
+                f"{self.data.skipped}."
             )
         with log, _stop_signals() as stop:
             self._loop(start, log, stop)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from fewstep.errors import FewstepError
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Processes:
-    """The group that trains together."""
+    """The group that trains, samples or scores together."""
 
     rank: int = 0
     world: int = 1
@@ -53,14 +57,40 @@ class Processes:
         """All ``n`` things in order from every process's `share`, in the first process."""
         if self.world == 1:
             return x
+        parts = self.gather(x)
+        return self._in_order(parts, n) if self.first else x
+
+    def gather(self, thing: Any) -> list[Any]:
+        """Every process's thing, in the first process; elsewhere only its own."""
+        if self.world == 1:
+            return [thing]
         parts: list[Any] | None = [None] * self.world if self.first else None
-        dist.gather_object(x, parts)
-        if parts is None:
+        dist.gather_object(thing, parts)
+        return [thing] if parts is None else parts
+
+    def all_gather_shares(self, x: torch.Tensor, n: int) -> torch.Tensor:
+        """All ``n`` things in order from every process's `share`, in every process."""
+        if self.world == 1:
             return x
-        whole = x.new_empty(n, *x.shape[1:])
+        parts: list[Any] = [None] * self.world
+        dist.all_gather_object(parts, x)
+        return self._in_order(parts, n)
+
+    def _in_order(self, parts: list[torch.Tensor], n: int) -> torch.Tensor:
+        whole = parts[0].new_empty(n, *parts[0].shape[1:])
         for rank, part in enumerate(parts):
             whole[rank :: self.world] = part
         return whole
+
+    def in_turn(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives: in the first process, then, with its cache, in the others."""
+        if not self.first:
+            self.barrier()
+        try:
+            return make()
+        finally:
+            if self.first:
+                self.barrier()
 
     def barrier(self) -> None:
         """Wait for the others."""
@@ -83,7 +113,15 @@ def processes(device: str | None = None) -> Processes:
         return Processes(device=chosen)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        # Left to the interpreter's end, gloo's threads now and then abort a process that is done,
+        # and torchrun then kills the others.
+        atexit.register(_leave)
     return Processes(dist.get_rank(), world, chosen)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def pick_device(name: str | None = None, local_rank: int = 0) -> torch.device:

@@ -1,0 +1,42 @@
+"""What the commands share: their help below the flags, and how they read whole numbers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter, Token
+
+
+def more(function: Callable[..., Any]) -> str:
+    """What a docstring says between its summary and its parameters, each paragraph on one line."""
+    text = (inspect.getdoc(function) or "").partition("\n\n")[2]
+    paragraphs = text.partition("\nParameters\n---")[0].strip().split("\n\n")
+    return "\n\n".join(p if "\n  " in p else p.replace("\n", " ") for p in paragraphs)
+
+
+def command(function: Callable[..., Any]) -> App:
+    """The command of a function, with its examples below the flags.
+
+    The help by itself leaves out a docstring's examples.
+    """
+    name = function.__name__.strip("_")
+    app = App(name=name, help_format="plaintext", help_epilogue=more(function))
+    app.default(function)
+    return app
+
+
+def whole(type_: Any, tokens: Sequence[Token]) -> int:
+    """A whole number, such as 100000 or 1e5; a fraction is refused instead of rounded."""
+    text = tokens[0].value
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError):
+        if float(text).is_integer():
+            return int(float(text))
+    raise ValueError(f"{text!r} is not a whole number.")
+
+
+Whole = Annotated[int, Parameter(converter=whole)]

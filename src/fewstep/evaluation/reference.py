@@ -1,0 +1,272 @@
+"""The real images that scores compare with: their features, or only statistics of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fewstep.cache import cache_folder
+from fewstep.data import Dataset
+from fewstep.distributed import Processes
+from fewstep.errors import FewstepError, unknown
+from fewstep.evaluation.features import FeatureNetwork, check_images, extract
+from fewstep.evaluation.frechet import Moments
+from fewstep.evaluation.inception_v3 import InceptionV3
+
+VERSION = "1"  # of the files of statistics
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a feature network says of the real images.
+
+    Args:
+        name: for tables.
+        n: number of images; None where a file of statistics does not say.
+        moments: of the features.
+        network: fingerprint of the feature network; "" where a file does not say.
+        spatial: moments of the spatial features, of a network that has them.
+        features: [N, D]; without them there are Fréchet distances and nothing else.
+        labels: classes of the images [N].
+        images: uint8 [N, C, H, W].
+    """
+
+    name: str
+    n: int | None
+    moments: Moments
+    network: str
+    spatial: Moments | None = None
+    features: Tensor | None = None
+    labels: Tensor | None = None
+    images: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        network: FeatureNetwork,
+        images: Tensor,
+        labels: Tensor | None = None,
+        *,
+        name: str = "reference",
+        group: Processes | None = None,
+    ) -> Reference:
+        """The reference that these images are: uint8 [N, C, H, W] with labels [N].
+
+        Raises:
+            FewstepError: images that the network does not take, or labels that do not fit.
+        """
+        check_images(images, network.shape, "the reference images")
+        if labels is not None and len(labels) != len(images):
+            raise FewstepError(f"{len(images)} reference images but {len(labels)} labels.")
+        found = extract(network, images, group=group)
+        return cls(
+            name=name,
+            n=len(images),
+            moments=Moments.of(found.features),
+            network=network.fingerprint,
+            spatial=found.spatial,
+            features=found.features,
+            labels=labels,
+            images=images,
+        )
+
+    @classmethod
+    def of_data(
+        cls,
+        network: FeatureNetwork,
+        data: Dataset,
+        *,
+        cache: Path | None = None,
+        group: Processes | None = None,
+    ) -> Reference:
+        """`of` a data set; features are kept in the cache, by content and network.
+
+        Args:
+            network: feature network.
+            data: images.
+            cache: folder; default ``FEWSTEP_CACHE`` or ``~/.cache/fewstep``.
+            group: the processes that share the work; the first one gets the whole reference.
+        """
+        group = group or Processes()
+        key = hashlib.sha256(f"{VERSION} {network.fingerprint} {data.fingerprint()}".encode())
+        folder = (cache or cache_folder()) / "statistics"
+        path = folder / f"{key.hexdigest()[:32]}.safetensors"
+        known = _cached(path, network)
+        if not group.any(known is None) and known is not None:
+            return replace(known, name=data.name, labels=data.labels, images=data.images)
+        found = cls.of(network, data.images, data.labels, name=data.name, group=group)
+        if group.first:
+            with suppress(OSError, FewstepError):  # without a cache they are computed anew
+                folder.mkdir(parents=True, exist_ok=True)
+                found.save(path, with_features=True)
+        return found
+
+    @classmethod
+    def load(cls, path: str | Path, network: FeatureNetwork) -> Reference:
+        """Statistics from a file.
+
+        - ``.safetensors`` that `save` wrote, or with tensors ``mean`` and ``cov``; of a file with
+          several sets, ``file.safetensors:train`` takes ``train.mean`` and ``train.cov``;
+        - ``.npz`` with ``mu`` and ``sigma`` (pytorch-fid, clean-fid, EDM) and, for the spatial
+          features, ``mu_s`` and ``sigma_s`` (ADM's evaluation suite, whose batches also hold
+          images: these give precision and recall). Such a file does not name its feature network;
+          the number of features is all that can be checked.
+
+        Raises:
+            FewstepError: no such file, none of these, or statistics of another feature network.
+        """
+        name, colon, part = str(path).rpartition(".safetensors:")
+        file = Path(f"{name}.safetensors" if colon else path)
+        if not file.is_file():
+            raise FewstepError(f"there is no file {file}.")
+        if file.suffix == ".npz":
+            found = _from_npz(file, network)
+        else:
+            found = _from_safetensors(file, part if colon else "", network)
+        wanted = network.num_features
+        if wanted and len(found.moments.mean) != wanted:
+            raise FewstepError(
+                f"{path} has statistics of {len(found.moments.mean)} features, but {network.name} "
+                f"has {wanted}: they are of another feature network."
+            )
+        return found
+
+    def save(self, path: Path, *, with_features: bool = False) -> None:
+        """Write the statistics: ``.safetensors``, or ``.npz`` with ``mu`` and ``sigma``.
+
+        Args:
+            path: of the file, which appears whole or not at all.
+            with_features: also every image's features, which precision, recall and the kernel
+                distance need; not in an ``.npz``.
+
+        Raises:
+            FewstepError: another kind of file, or it cannot be written.
+        """
+        if path.suffix not in (".npz", ".safetensors"):
+            raise FewstepError(f"statistics are written as .safetensors or .npz, not {path.name}.")
+        tensors = {"mean": self.moments.mean, "cov": self.moments.covariance}
+        if self.spatial is not None:
+            tensors |= {"spatial.mean": self.spatial.mean, "spatial.cov": self.spatial.covariance}
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            if path.suffix == ".npz":
+                arrays: dict[str, Any] = {NPZ_KEYS[k]: v.numpy() for k, v in tensors.items()}
+                with partial.open("wb") as file:
+                    np.savez(file, **arrays)
+            else:
+                if with_features and self.features is not None:
+                    tensors["features"] = self.features.contiguous()
+                note = {"fewstep_statistics": VERSION, "name": self.name, "n": self.n}
+                save_file(tensors, partial, {"note": json.dumps(note | {"network": self.network})})
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                partial.unlink()
+            raise FewstepError(f"cannot write {path}: {error}.") from error
+
+
+NPZ_KEYS = {"mean": "mu", "cov": "sigma", "spatial.mean": "mu_s", "spatial.cov": "sigma_s"}
+
+
+def holds_statistics(path: str | Path) -> bool:
+    """Whether a file is statistics rather than images or a model."""
+    file = Path(str(path).partition(".safetensors:")[0])
+    if ".safetensors:" in str(path):
+        return True
+    try:
+        if file.suffix == ".npz":
+            with zipfile.ZipFile(file) as archive:
+                return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
+        if file.suffix == ".safetensors":
+            with safe_open(file, "pt") as tensors:
+                return any(key.rpartition(".")[2] == "cov" for key in tensors.keys())  # noqa: SIM118
+    except (OSError, zipfile.BadZipFile, SafetensorError):
+        return False  # who reads it says what is wrong
+    return False
+
+
+def _cached(path: Path, network: FeatureNetwork) -> Reference | None:
+    try:
+        found = Reference.load(path, network)
+    except FewstepError:
+        return None  # absent, or cut off while it was written
+    return found if found.features is not None else None
+
+
+def _from_safetensors(path: Path, part: str, network: FeatureNetwork) -> Reference:
+    try:
+        with safe_open(path, "pt") as file:
+            note = json.loads((file.metadata() or {}).get("note", "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise FewstepError(f"cannot read the statistics {path}: {error}.") from error
+    theirs = note.get("network", "")
+    if theirs and theirs != network.fingerprint:
+        raise FewstepError(
+            f"{path} has statistics of another feature network than {network.name} with these "
+            "weights and this resize: their hashes differ. Take the statistics anew."
+        )
+    prefix = f"{part}." if part else ""
+    if f"{prefix}mean" not in tensors or f"{prefix}cov" not in tensors:
+        sets = sorted({key.rpartition(".")[0] for key in tensors if key.endswith(".cov")})
+        raise unknown(f"set of statistics in {path}", part or "(none given)", sets)
+    return Reference(
+        name=note.get("name", f"{path.name}:{part}" if part else path.name),
+        n=note.get("n"),
+        moments=_moments(tensors, f"{prefix}mean", f"{prefix}cov", note.get("n"), path),
+        network=theirs,
+        spatial=(
+            _moments(tensors, "spatial.mean", "spatial.cov", note.get("n"), path)
+            if "spatial.mean" in tensors and not part
+            else None
+        ),
+        features=tensors.get(f"{prefix}features"),
+    )
+
+
+def _from_npz(path: Path, network: FeatureNetwork) -> Reference:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "arr_1"}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
+        raise FewstepError(f"cannot read the statistics {path}: {error}.") from error
+    if missing := {"mu", "sigma"} - arrays.keys():
+        raise FewstepError(f"{path} has no {' and no '.join(sorted(missing))}: no statistics.")
+    spatial = None
+    if {"mu_s", "sigma_s"} <= arrays.keys():
+        spatial = _moments(arrays, "mu_s", "sigma_s", None, path)
+    images = features = None
+    if "arr_0" in arrays:
+        images = arrays["arr_0"].permute(0, 3, 1, 2)
+        features = extract(network, images).features
+    return Reference(
+        name=path.name,
+        n=None if images is None else len(images),
+        moments=_moments(arrays, "mu", "sigma", None, path),
+        network=network.fingerprint if isinstance(network, InceptionV3) else "",
+        spatial=spatial,
+        features=features,
+        images=images,
+    )
+
+
+def _moments(
+    tensors: Mapping[str, Tensor], mean: str, cov: str, n: int | None, path: Path
+) -> Moments:
+    try:
+        return Moments.from_statistics(tensors[mean], tensors[cov], n)
+    except FewstepError as error:
+        raise FewstepError(f"{path}: {error}") from error

@@ -1,0 +1,240 @@
+"""Scores of several targets as one table: in the terminal, as CSV, JSON or Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fewstep.errors import FewstepError, unknown
+from fewstep.evaluation.bootstrap import Z95
+from fewstep.evaluation.evaluator import Scores
+
+
+@dataclass(frozen=True)
+class Line:
+    """A target and its scores.
+
+    Args:
+        target: name.
+        scores: of its images.
+        nfe: network evaluations per image; None for images that no model of ours made.
+        seed: of the samples; None likewise.
+    """
+
+    target: str
+    scores: Scores
+    nfe: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What scores depend on besides the images.
+
+    Args:
+        features: name of the feature network.
+        weights: hash of its weights and resize.
+        resize: how images are brought to its size.
+        reference: name of the reference.
+        n: number of reference images.
+        replicates: draws of the bootstrap.
+        versions: of the packages that computed the scores.
+    """
+
+    features: str
+    weights: str
+    resize: str | None
+    reference: str
+    n: int | None
+    replicates: int
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        number = "" if self.n is None else f", {self.n} images"
+        resize = f", resize {self.resize}" if self.resize else ""
+        return (
+            f"features {self.features} ({self.weights[:12]}{resize}); "
+            f"reference {self.reference}{number}"
+        )
+
+
+@dataclass(frozen=True)
+class Column:
+    """A score as it is shown.
+
+    Args:
+        field: of `Scores`.
+        title: above the column.
+        decimals: shown.
+        better: "↓" or "↑".
+        percent: whether a share is shown in per cent.
+    """
+
+    field: str
+    title: str
+    decimals: int
+    better: str
+    percent: bool = False
+
+    def value(self, s: Scores) -> float | None:
+        """The score; None where there is none."""
+        value = getattr(s, self.field)
+        if value is None or math.isnan(value):
+            return None
+        return float(value) * (100 if self.percent else 1)
+
+    def half_interval(self, s: Scores) -> float | None:
+        """Half of the 95 % interval around the score."""
+        error = s.kid_error if self.field == "kid" else s.errors.get(self.field)
+        return None if error is None or math.isnan(error) else Z95 * error
+
+    def text(self, s: Scores, interval: bool) -> str:
+        """The score, and where it is known and asked for plus and minus half its interval."""
+        value, half = self.value(s), self.half_interval(s)
+        if value is None:
+            return ""
+        shown = f"{value:.{self.decimals}f}"
+        return f"{shown} ±{half:.{self.decimals}f}" if interval and half is not None else shown
+
+
+COLUMNS = (
+    Column("fd", "FD", 3, "↓"),
+    Column("fd_infinity", "FD∞", 3, "↓"),
+    Column("sfd", "sFD", 3, "↓"),
+    Column("kid", "KID", 5, "↓"),
+    Column("inception_score", "IS", 2, "↑"),
+    Column("precision", "prec.", 3, "↑"),
+    Column("recall", "recall", 3, "↑"),
+    Column("density", "dens.", 3, "↑"),
+    Column("coverage", "cover.", 3, "↑"),
+    Column("class_accuracy", "class %", 1, "↑", percent=True),
+)
+
+
+def shown_columns(lines: Sequence[Line]) -> list[Column]:
+    """The columns that some line has a score for."""
+    return [c for c in COLUMNS if any(c.value(line.scores) is not None for line in lines)]
+
+
+def show(lines: Sequence[Line], setting: Setting) -> None:
+    """Print the table, what it depends on, and the notes; intervals where there is room."""
+    console = Console()
+    columns = shown_columns(lines)
+    tables = [_terminal(lines, columns, interval) for interval in (True, False)]
+    unlimited = console.options.update(max_width=10_000)
+    fits = [t for t in tables if console.measure(t, options=unlimited).maximum <= console.width]
+    console.print(fits[0] if fits else tables[-1])
+    console.print(f"\n{setting}", style="dim", highlight=False, soft_wrap=True)
+    for note in _notes(lines):
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+
+
+def _terminal(lines: Sequence[Line], columns: Sequence[Column], interval: bool) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("target", overflow="fold")
+    for title in ("NFE", "n", *(column.title for column in columns)):
+        table.add_column(title, justify="right", no_wrap=True)
+    for line in lines:
+        cells = (column.text(line.scores, interval) for column in columns)
+        table.add_row(line.target, str(line.nfe or ""), str(line.scores.n), *cells)
+    return table
+
+
+def _notes(lines: Sequence[Line]) -> list[str]:
+    """Every note once, with the first target that it is about."""
+    notes: dict[str, str] = {}
+    for line in lines:
+        for note in line.scores.notes:
+            notes.setdefault(note, line.target)
+    return [f"{target}: {note}" for note, target in notes.items()]
+
+
+def as_markdown(lines: Sequence[Line], setting: Setting) -> str:
+    """A table with 95 % intervals, and what it depends on."""
+    columns = shown_columns(lines)
+    titles = ["target", "NFE", "n", *(f"{c.title} {c.better}" for c in columns)]
+    rows = [titles, ["---", *["---:"] * (len(titles) - 1)]]
+    for line in lines:
+        cells = [column.text(line.scores, interval=True) for column in columns]
+        rows.append([line.target, str(line.nfe or ""), str(line.scores.n), *cells])
+    text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    notes = "".join(f"\n- {note}" for note in _notes(lines))
+    return f"{text}\n\n{setting}; ± is half of a 95 % interval.\n{notes}\n"
+
+
+def as_csv(lines: Sequence[Line], setting: Setting) -> str:
+    """One row per target: scores, their errors, and what they depend on."""
+    file = io.StringIO()
+    records = [_record(line) for line in lines]
+    names = list(dict.fromkeys(name for record in records for name in record))
+    writer = csv.DictWriter(file, [*names, "features", "weights", "resize", "reference"])
+    writer.writeheader()
+    rest = {name: getattr(setting, name) for name in ("features", "weights", "resize", "reference")}
+    writer.writerows(record | rest for record in records)
+    return file.getvalue()
+
+
+def _record(line: Line) -> dict[str, Any]:
+    s = asdict(line.scores)
+    errors = {f"{name}_error": value for name, value in s.pop("errors").items()}
+    notes = " ".join(s.pop("notes"))
+    return {"target": line.target, "nfe": line.nfe, "seed": line.seed, **s, **errors} | {
+        "notes": notes
+    }
+
+
+def as_json(lines: Sequence[Line], setting: Setting) -> str:
+    """Everything: the setting, and of every target the scores, errors and 95 % intervals."""
+    rows = []
+    for line in lines:
+        record = _record(line) | {"notes": list(line.scores.notes)}
+        record["intervals"] = {
+            column.field: [value - half, value + half]
+            for column in COLUMNS
+            if (value := column.value(line.scores)) is not None
+            and (half := column.half_interval(line.scores)) is not None
+        }
+        rows.append({k: _jsonable(v) for k, v in record.items()})
+    return json.dumps({"setting": asdict(setting), "scores": rows}, indent=2) + "\n"
+
+
+def _jsonable(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+FORMATS: dict[str, Callable[[Sequence[Line], Setting], str]] = {
+    ".csv": as_csv,
+    ".json": as_json,
+    ".md": as_markdown,
+}
+
+
+def check_format(path: Path) -> None:
+    """Raise `FewstepError` unless a table can be written in the format of the path's ending."""
+    if path.suffix not in FORMATS:
+        raise unknown(f"kind of table in {str(path)!r}: ending", path.suffix, FORMATS)
+
+
+def write(path: Path, lines: Sequence[Line], setting: Setting) -> None:
+    """Write the table in the format of the path's ending; it appears whole or not at all.
+
+    Raises:
+        FewstepError: another ending, or a place that cannot be written.
+    """
+    check_format(path)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(FORMATS[path.suffix](lines, setting), encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise FewstepError(f"cannot write {path}: {error}.") from error

@@ -1,0 +1,109 @@
+"""What the documents name exists, and what they show runs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import runpy
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fewstep
+from fewstep.cli import app
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def modules() -> Iterator[object]:
+    for found in pkgutil.walk_packages(fewstep.__path__, "fewstep."):
+        if not found.name.endswith("__main__"):
+            yield importlib.import_module(found.name)
+
+
+def symbols() -> Iterator[str]:
+    """The code column of the table of symbols."""
+    for line in (ROOT / "docs" / "notation.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == 5 and cells[2].startswith("`"):
+            yield from re.findall(r"`([\w.]+)`", cells[2].partition(" without")[0])
+
+
+def has(cls: type, name: str) -> bool:
+    """Whether instances of the class have the attribute: declared, inherited or set in a method."""
+    return any(
+        name in vars(base)
+        or name in getattr(base, "__annotations__", {})
+        or re.search(rf"self\.{name}\b[^=\n]*=", inspect.getsource(base))
+        for base in cls.__mro__
+        if base.__module__.startswith("fewstep")
+    )
+
+
+def test_every_symbol_of_the_notation_exists() -> None:
+    names: dict[str, object] = {}
+    arguments: set[str] = set()
+    for module in modules():
+        for name, value in vars(module).items():
+            if not str(getattr(value, "__module__", "")).startswith("fewstep"):
+                continue
+            names[name] = value
+            if inspect.isclass(value):
+                for method in filter(inspect.isfunction, vars(value).values()):
+                    arguments |= set(inspect.signature(method).parameters)
+    found = list(symbols())
+    assert len(found) > 20
+    for symbol in found:
+        owner, _, attribute = symbol.partition(".")
+        if not attribute:
+            assert owner in names or owner in arguments, symbol
+        else:
+            cls = names[owner]
+            assert inspect.isclass(cls), symbol
+            assert has(cls, attribute), symbol
+
+
+def commands() -> list[str]:
+    """Every line of the documents that calls fewstep."""
+    return sorted(
+        {
+            line.strip().partition("  ")[0].partition(" #")[0]
+            for document in DOCUMENTS
+            for line in document.read_text().splitlines()
+            if line.startswith("    fewstep ")
+        }
+    )
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_of_the_documents_parses(command: str) -> None:
+    app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_files_exist(document: Path) -> None:
+    text = document.read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (document.parent / target).exists(), target
+    for path in re.findall(r"`((?:src|docs|tests|examples|benchmarks)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_public_names_exist() -> None:
+    assert all(hasattr(fewstep, name) for name in fewstep.__all__)
+    with pytest.raises(AttributeError):
+        _ = fewstep.no_such_name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_examples_run(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(example.read_text().splitlines()) <= 60
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(example), run_name="__main__")
+    assert list(tmp_path.rglob("*.png"))
