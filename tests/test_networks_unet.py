@@ -92,6 +92,20 @@ def test_edm_cifar10_has_its_55_7_million_parameters() -> None:
     assert round(count / 1e6, 1) == 55.7
 
 
+@pytest.mark.parametrize(
+    ("size", "attended"), [(32, [16]), (64, [16]), (28, [14]), (8, []), (48, [12])]
+)
+def test_attention_is_by_default_at_about_16_pixels(size: int, attended: list[int]) -> None:
+    levels = {32: 3, 64: 4}.get(size, 3)
+    net = UNet((3, size, size), channels=8, multipliers=(1,) * levels, blocks=1)
+    heights = [
+        size >> level
+        for level, blocks in enumerate(net.encoder.levels)
+        if isinstance(blocks[0].attention, Attention)
+    ]
+    assert heights == attended
+
+
 def test_resampling_by_convolution_replaces_a_block_by_one_layer() -> None:
     def size(resample: str) -> int:
         net = small(resample=resample, multipliers=(1, 2, 2), attention=())

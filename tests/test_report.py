@@ -120,6 +120,11 @@ def test_shorten_must_be_a_sensible_factor(tmp_path: Path, shorten: float) -> No
         reproduce_digits(tmp_path, shorten=shorten)
 
 
+def test_workers_must_be_some(tmp_path: Path) -> None:
+    with pytest.raises(FewstepError, match="workers"):
+        reproduce_digits(tmp_path, workers=0)
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FewstepError, match=r"cannot write to .*file"):

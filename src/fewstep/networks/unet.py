@@ -165,7 +165,8 @@ class UNet(Network):
             first halves the image, so ``H`` and ``W`` are divisible by 2 for each of them.
         blocks: residual blocks of a level on the way down; one more on the way up.
         attention: heights of the maps with self-attention: after all blocks on the way down and
-            the last on the way up. The middle always has it.
+            the last on the way up. Default those of 9 to 16 pixels, which is EDM's 16 for images
+            of 32 or 64. The middle always has it.
         head_channels: channels of an attention head; None is one head, which is fastest.
         dropout: probability of dropping an activation inside a block in training.
         embedding: features of the noise level, "positional" (DDPM++) or "fourier" (NCSN++).
@@ -191,7 +192,7 @@ class UNet(Network):
         channels: int = 128,
         multipliers: Sequence[int] = (2, 2, 2),
         blocks: int = 4,
-        attention: Sequence[int] = (16,),
+        attention: Sequence[int] | None = None,
         head_channels: int | None = None,
         dropout: float = 0.13,
         embedding: Literal["positional", "fourier"] = "positional",
@@ -211,6 +212,8 @@ class UNet(Network):
         _check_numbers(channels, multipliers, blocks, num_classes, resample_filter)
         _check_probabilities(dropout=dropout, label_dropout=label_dropout)
         heights = _heights(shape, len(multipliers))
+        if attention is None:
+            attention = [height for height in heights if 8 < height <= 16]
         _check_attention(attention, heights, head_channels, [channels * m for m in multipliers])
 
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time

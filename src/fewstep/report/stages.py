@@ -65,6 +65,8 @@ class Stages:
         shorten: float = 1.0,
         device: str | None = None,
     ) -> None:
+        if workers is not None and workers < 1:
+            raise FewstepError(f"the number of workers must be at least 1, got {workers}.")
         self.stages, self.directory = stages, directory
         self.shorten, self.device = shorten, device
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
