@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from fewstep.errors import FewstepError
 from fewstep.networks import from_config
-from fewstep.networks.layers import Attention, Resample, group_norm
+from fewstep.networks.layers import Attention, Resample, dropout, group_norm
 from fewstep.networks.unet import DDPMPP, NCSNPP, UNet
 
 SMALL: dict[str, Any] = {
@@ -280,6 +280,29 @@ def test_resampling_is_its_definition(taps: tuple[float, ...]) -> None:
         for j in range(len(taps))
     )
     torch.testing.assert_close(down(x)[..., 1, 2], expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9999999])
+def test_dropout_is_its_definition(p: float, layout: torch.memory_format) -> None:
+    x = torch.randn(8, 16, 16, 17).contiguous(memory_format=layout).requires_grad_()
+    y = dropout(x, p, training=True)
+    dropped = y == 0
+    n = x.numel()
+    assert float(dropped.double().mean()) == pytest.approx(p, abs=4 * (p / n) ** 0.5 + 2e-5)
+    if p < 0.9:
+        torch.testing.assert_close(y[~dropped], x[~dropped] / (1 - p), rtol=1e-4, atol=0)
+        # Neighbours in memory, which share a random number, fall independently.
+        flat = dropped.permute(0, 2, 3, 1).flatten() if layout == torch.channels_last else dropped
+        pairs = flat.flatten().double().view(-1, 2)
+        assert float(pairs.prod(1).mean()) == pytest.approx(p**2, abs=0.02)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, (~dropped) * (y / x).detach())
+    torch.manual_seed(3)
+    a = dropout(x, p, training=True)
+    torch.manual_seed(3)
+    assert torch.equal(a, dropout(x, p, training=True))
+    assert dropout(x, p, training=False) is x
 
 
 def test_group_norm_is_the_same_in_forward_mode() -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network
+from fewstep.networks.layers import dropout
 
 
 class Fourier(nn.Module):
@@ -43,7 +44,7 @@ class Block(nn.Module):
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         scale, shift = self.affine(e).chunk(2, dim=1)
         u = torch.addcmul(shift, functional.layer_norm(h, h.shape[1:]), 1 + scale)
-        u = functional.dropout(functional.silu(self.W1(u)), self.dropout, self.training)
+        u = dropout(functional.silu(self.W1(u)), self.dropout, self.training)
         return h + self.W2(u)
 
 
