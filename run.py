@@ -106,7 +106,11 @@ def install_torch() -> None:
     if subprocess.run(local, **quiet).returncode != 0:
         pip("install", "-q", "uv")
         uv = [PYTHON, "-m", "uv", "pip", "install", "--python", str(PYTHON), pinned]
-        run([*uv, "--torch-backend", "cpu"], "install torch's CPU build")
+        run(
+            [*uv, "--torch-backend", "cpu"],
+            f"install torch's CPU build; where its index cannot be reached, put {pinned} into "
+            f"{VENV} yourself ({PYTHON} -m pip install ...) and run this again",
+        )
 
 
 def has_gpu() -> bool:
@@ -123,7 +127,7 @@ def run(command: list[str | Path], what: str) -> None:
         subprocess.run(command, check=True)
     except (subprocess.CalledProcessError, OSError) as error:
         hint = " (on Debian and Ubuntu: apt install python3-venv)" if "venv" in command else ""
-        sys.exit(f"set-up failed: could not {what}{hint}: {error}")
+        sys.exit(f"set-up failed ({error}): could not {what}{hint}.")
 
 
 if __name__ == "__main__":

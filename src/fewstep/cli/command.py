@@ -17,12 +17,25 @@ def more(function: Callable[..., Any]) -> str:
     return "\n\n".join(p if "\n  " in p else p.replace("\n", " ") for p in paragraphs)
 
 
+def unwrapped(docstring: str) -> str:
+    """The docstring with each parameter's description on one line, for the help to wrap anew."""
+    lines: list[str] = []
+    head, section, parameters = inspect.cleandoc(docstring).partition("\nParameters\n---")
+    for line in parameters.splitlines():
+        if line.startswith(" ") and lines and lines[-1].startswith(" "):
+            lines[-1] += f" {line.strip()}"
+        else:
+            lines.append(line)
+    return head + section + "\n".join(lines)
+
+
 def command(function: Callable[..., Any]) -> App:
     """The command of a function, with its examples below the flags.
 
     The help by itself leaves out a docstring's examples.
     """
     name = function.__name__.strip("_")
+    function.__doc__ = unwrapped(function.__doc__ or "")
     app = App(name=name, help_format="plaintext", help_epilogue=more(function))
     app.default(function)
     return app

@@ -28,7 +28,7 @@ from fewstep.recipes.directory import RunDirectory, open_model
 from fewstep.recipes.execute import load_data
 from fewstep.sampling import sample, sampler_for
 
-ANY_NUMBER = Parameter(consume_multiple=True, negative_iterable="")
+ANY_NUMBER = Parameter(consume_multiple=True, negative_iterable="", show_default=False)
 
 
 def evaluate(
@@ -84,7 +84,7 @@ def evaluate(
         Default as its published scores do it.
     metrics
         Which scores: fd, is, pr (precision and recall), dc (density and coverage), kid, sfd,
-        fd_infinity.
+        fd_infinity. Default all that can be had.
     bootstrap
         Draws for the 95 % intervals; 0 for none.
     baselines

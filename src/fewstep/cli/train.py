@@ -114,9 +114,12 @@ def _flag(
 ) -> inspect.Parameter:
     help_ = (description or "").replace("`", "")
     counts = hint is int or hint == (int | None)
+    first = help_.partition(" ")[0]
+    if "_" not in first and not first.endswith(","):  # symbols keep their case
+        help_ = help_[:1].upper() + help_[1:]
     parameter = Parameter(
         name="--" + key.replace("_", "-"),
-        help=help_[:1].upper() + help_[1:],
+        help=help_,
         group=HEADINGS[heading],
         negative=None if default is True else "",
         negative_iterable="",
