@@ -163,8 +163,7 @@ def test_inception_score_bounds() -> None:
 @pytest.mark.parametrize("k", [1, 3])
 def test_neighbours_against_brute_force(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each score by its definition, point by point; tiles that do not divide the sets."""
-    monkeypatch.setattr("fewstep.evaluation.manifold.ROWS", 7)
-    monkeypatch.setattr("fewstep.evaluation.manifold.COLUMNS", 9)
+    monkeypatch.setattr("fewstep.evaluation.manifold.TILE", 7)
     real, fake = torch.randn(60, 4) + 50, 0.7 * torch.randn(50, 4) + 50.4
     r, f = real.double().numpy(), fake.double().numpy()
 

@@ -111,24 +111,38 @@ def extract(
     device = torch.device("cpu") if parameter is None else parameter.device
     share = torch.tensor(group.share(len(images)), dtype=torch.int64)
     mine = images if group.world == 1 else images[share]
-    parts: list[tuple[Tensor, Tensor | None]] = []
+    features, logits = _Rows(len(mine)), _Rows(len(mine))
     spatial: Moments | None = None
     with torch.inference_mode(), progress("features", len(mine)) as advance:
         for some in mine.split(batch or network.batch):
             found = network(some.to(device, non_blocking=True))
-            parts.append((found.features.float().cpu(), _on_cpu(found.logits)))
+            features.add(found.features)
+            if found.logits is not None:
+                logits.add(found.logits)
             if found.spatial is not None:
                 spatial = (spatial or Moments(found.spatial.shape[1])).update(found.spatial)
             advance(len(some) if group.first else 0)
-    features, logits = (_gathered(part, len(images), group) for part in zip(*parts, strict=True))
-    assert features is not None
-    return Extracted(features, logits, _merged(group.gather(spatial)))
+    n, all_logits = len(images), None
+    if logits.rows is not None:
+        all_logits = group.gather_shares(logits.rows, n)
+    assert features.rows is not None
+    return Extracted(
+        group.gather_shares(features.rows, n), all_logits, _merged(group.gather(spatial))
+    )
 
 
-def _gathered(parts: tuple[Tensor | None, ...], n: int, group: Processes) -> Tensor | None:
-    """The batches of all processes as one tensor; None of a kind that there is not."""
-    tensors = [part for part in parts if part is not None]
-    return group.gather_shares(torch.cat(tensors), n) if tensors else None
+class _Rows:
+    """Batches [B, D] written into one tensor [n, D], so that they are never held twice."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.filled = n, 0
+        self.rows: Tensor | None = None
+
+    def add(self, batch: Tensor) -> None:
+        if self.rows is None:
+            self.rows = torch.empty(self.n, batch.shape[1])
+        self.rows[self.filled : self.filled + len(batch)] = batch
+        self.filled += len(batch)
 
 
 def _merged(parts: list[Moments | None]) -> Moments | None:
@@ -137,7 +151,3 @@ def _merged(parts: list[Moments | None]) -> Moments | None:
     for part in found[1:]:
         found[0].merge(part)
     return found[0] if found else None
-
-
-def _on_cpu(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.float().cpu()

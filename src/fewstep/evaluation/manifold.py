@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError
 
-ROWS, COLUMNS = 2048, 4096  # of a tile of distances: 64 MiB, whatever the number of images
+TILE = 2048  # rows and columns of a tile of distances: 32 MiB, whatever the number of images
 
 
 class Neighbours(NamedTuple):
@@ -58,12 +58,14 @@ def neighbours(real: Tensor, fake: Tensor, k: int = 3, k_density: int = 5) -> Ne
     N, M = len(real), len(fake)
     precision, recall = real.new_zeros(M, dtype=torch.bool), real.new_zeros(N, dtype=torch.bool)
     coverage, count = real.new_zeros(N, dtype=torch.bool), real.new_zeros(M, dtype=torch.float64)
-    for i, j, d in _tiles(fake, real, centre):
-        precision[i] |= (d <= radii[j]).any(1)
-        recall[j] |= (d <= fake_radii[i, None]).any(0)
-        near = d <= radii_density[j]
-        count[i] += near.sum(1)
-        coverage[j] |= near.any(0)
+    for i, a in _blocks(fake, centre):
+        for j, b in _blocks(real, centre):
+            d = _distances(a, b)
+            precision[i] |= (d <= radii[j]).any(1)
+            recall[j] |= (d <= fake_radii[i, None]).any(0)
+            near = d <= radii_density[j]
+            count[i] += near.sum(1)
+            coverage[j] |= near.any(0)
     return Neighbours(precision, recall, count / k_density, coverage)
 
 
@@ -73,21 +75,33 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
     return float(found.precision.double().mean()), float(found.recall.double().mean())
 
 
-def _tiles(a: Tensor, b: Tensor, centre: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Rows of ``a``, rows of ``b``, and the squared distances between them."""
-    for i in range(0, len(a), ROWS):
-        x = a[i : i + ROWS].double() - centre
-        for j in range(0, len(b), COLUMNS):
-            y = b[j : j + COLUMNS].double() - centre
-            d = torch.addmm(y.square().sum(1), x, y.T, alpha=-2).add_(x.square().sum(1)[:, None])
-            yield slice(i, i + len(x)), slice(j, j + len(y)), d.clamp_(min=0)
+def _blocks(x: Tensor, centre: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Parts of the rows, centred and in float64."""
+    for i in range(0, len(x), TILE):
+        part = slice(i, min(i + TILE, len(x)))
+        yield part, x[part].double() - centre
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances [n, m]."""
+    d = torch.addmm(y.square().sum(1), x, y.T, alpha=-2)
+    return d.add_(x.square().sum(1)[:, None]).clamp_(min=0)
 
 
 def _radii(x: Tensor, centre: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
     """Squared distance from each point to its ``k``-th nearest other one, for each k: [N]."""
-    nearest = x.new_full((len(x), max(ks) + 1), torch.inf, dtype=torch.float64)  # itself included
-    for i, _, d in _tiles(x, x, centre):
-        smallest = d.topk(min(max(ks) + 1, d.shape[1]), largest=False).values
-        both = torch.cat([nearest[i], smallest], dim=1)
-        nearest[i] = both.topk(max(ks) + 1, largest=False).values
+    most = max(ks) + 1  # a point is its own nearest
+    nearest = x.new_full((len(x), most), torch.inf, dtype=torch.float64)
+
+    def keep(part: slice, d: Tensor) -> None:
+        smallest = d.topk(min(most, d.shape[1]), largest=False).values
+        both = torch.cat([nearest[part], smallest], dim=1)
+        nearest[part] = both.topk(most, largest=False).values
+
+    for i, a in _blocks(x, centre):
+        for j, b in _blocks(x[i.start :], centre):  # the other half is the transpose
+            d = _distances(a, b)
+            keep(i, d)
+            if j.start:
+                keep(slice(i.start + j.start, i.start + j.stop), d.T)
     return [nearest[:, k] for k in ks]

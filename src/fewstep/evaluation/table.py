@@ -134,7 +134,7 @@ def show(lines: Sequence[Line], setting: Setting) -> None:
     unlimited = console.options.update(max_width=10_000)
     fits = [t for t in tables if console.measure(t, options=unlimited).maximum <= console.width]
     console.print(fits[0] if fits else tables[-1])
-    console.print(f"\n{setting}", style="dim", highlight=False, soft_wrap=True)
+    console.print(f"\n{setting}{_seeds(lines)}", style="dim", highlight=False, soft_wrap=True)
     for note in _notes(lines):
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
 
@@ -148,6 +148,11 @@ def _terminal(lines: Sequence[Line], columns: Sequence[Column], interval: bool) 
         cells = (column.text(line.scores, interval) for column in columns)
         table.add_row(line.target, str(line.nfe or ""), str(line.scores.n), *cells)
     return table
+
+
+def _seeds(lines: Sequence[Line]) -> str:
+    seeds = sorted({line.seed for line in lines if line.seed is not None})
+    return f"; seed {', '.join(map(str, seeds))}" if seeds else ""
 
 
 def _notes(lines: Sequence[Line]) -> list[str]:
@@ -169,7 +174,7 @@ def as_markdown(lines: Sequence[Line], setting: Setting) -> str:
         rows.append([line.target, str(line.nfe or ""), str(line.scores.n), *cells])
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     notes = "".join(f"\n- {note}" for note in _notes(lines))
-    return f"{text}\n\n{setting}; ± is half of a 95 % interval.\n{notes}\n"
+    return f"{text}\n\n{setting}{_seeds(lines)}; ± is half of a 95 % interval.\n{notes}\n"
 
 
 def as_csv(lines: Sequence[Line], setting: Setting) -> str:
