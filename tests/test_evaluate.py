@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import fewstep
@@ -155,7 +156,12 @@ def test_images_that_cannot_be_compared_are_refused(
     np.savez(tmp_path / "large.npz", arr_0=np.zeros((9, 16, 16, 1), np.uint8))
     np.savez(tmp_path / "nan.npz", arr_0=np.full((9, 8, 8, 1), np.nan, np.float32))
     np.savez(tmp_path / "far.npz", arr_0=np.full((9, 8, 8, 1), 300.0, np.float32))
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for size in (8, 9):
+        Image.fromarray(np.zeros((size, size), np.uint8)).save(mixed / f"{size}.png")
     for name, hint in [
+        ("mixed", "--size"),
         ("cut.npz", "cut.npz"),
         ("large.npz", "(1, 8, 8)"),
         ("nan.npz", "NaN"),
