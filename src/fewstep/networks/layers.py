@@ -77,12 +77,12 @@ class GroupNorm(nn.GroupNorm):
         return normal * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-def group_norm(channels: int) -> GroupNorm:
+def group_norm(channels: int, eps: float = 1e-6) -> GroupNorm:
     """At most 32 groups of at least 4 channels each, as many as divide the channels evenly."""
     groups = min(32, channels // 4)
     while channels % groups:
         groups -= 1
-    return GroupNorm(groups, channels, eps=1e-6)
+    return GroupNorm(groups, channels, eps=eps)
 
 
 def balanced_sum(a: Tensor, b: Tensor) -> Tensor:
@@ -159,14 +159,14 @@ class Condition(nn.Module):
         n = self.num_classes
         if label is None:
             return c_noise.new_zeros(len(c_noise), n)
-        _check_label(label, len(c_noise), n)
+        check_label(label, len(c_noise), n)
         rows = functional.one_hot(label, n) * math.sqrt(n)
         if self.training and self.label_dropout:
             rows = rows * (torch.rand(len(rows), 1, device=rows.device) >= self.label_dropout)
         return rows
 
 
-def _check_label(label: Tensor, batch: int, num_classes: int) -> None:
+def check_label(label: Tensor, batch: int, num_classes: int) -> None:
     """The range is checked on the CPU only: elsewhere it would wait for the device.
 
     There the one-hot encoding fails by itself.
@@ -252,12 +252,16 @@ class Attention(nn.Module):
     Args:
         channels: channels ``C`` of ``x``.
         heads: heads of ``D = C / heads`` channels each; few wide heads are fastest.
+        balanced: divide by ``sqrt(2)``.
+        eps: of the norm.
     """
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(
+        self, channels: int, heads: int, *, balanced: bool = True, eps: float = 1e-6
+    ) -> None:
         super().__init__()
-        self.heads = heads
-        self.norm = group_norm(channels)
+        self.heads, self.balanced = heads, balanced
+        self.norm = group_norm(channels, eps)
         self.qkv = xavier(nn.Linear(channels, 3 * channels), math.sqrt(0.2))
         self.proj = xavier(nn.Linear(channels, channels), 0.0)
 
@@ -267,7 +271,8 @@ class Attention(nn.Module):
         qkv = self.qkv(tokens).view(B, H * W, 3, self.heads, C // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
         a = attend(q, k, v).transpose(1, 2).reshape(-1, C)
-        return balanced_sum(x, self.proj(a).view(B, H, W, C).permute(0, 3, 1, 2))
+        a = self.proj(a).view(B, H, W, C).permute(0, 3, 1, 2)
+        return balanced_sum(x, a) if self.balanced else x + a
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,249 @@
+"""The U-Net of ADM (Dhariwal & Nichol 2021), for images of 64 pixels and up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewstep.errors import FewstepError
+from fewstep.networks.base import NETWORKS, Network
+from fewstep.networks.layers import Attention, Direction, check_label, dropout, group_norm
+
+EPS = 1e-5  # of every group norm
+
+
+def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def _resample(x: Tensor, direction: Direction | None) -> Tensor:
+    if direction == "up":
+        return functional.interpolate(x, scale_factor=2)
+    return x if direction is None else functional.avg_pool2d(x, 2)
+
+
+class Block(nn.Module):
+    """``skip(x) + conv1(drop(silu(norm1(conv0(silu(norm0(x)))) (1 + scale(e)) + shift(e))))``.
+
+    Without ``scale_shift``, ``norm1(conv0(...) + shift(e))`` stands in the middle. With a
+    direction, ``x`` and ``silu(norm0(x))`` are resampled first.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        condition: int,
+        p: float,
+        direction: Direction | None = None,
+        *,
+        scale_shift: bool = True,
+    ) -> None:
+        super().__init__()
+        self.p, self.direction, self.scale_shift = p, direction, scale_shift
+        self.norm0 = group_norm(inputs, EPS)
+        self.conv0 = _conv(inputs, outputs)
+        self.affine = nn.Linear(condition, 2 * outputs if scale_shift else outputs)
+        self.norm1 = group_norm(outputs, EPS)
+        self.conv1 = _zero(_conv(outputs, outputs))
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        h = self.conv0(_resample(functional.silu(self.norm0(x)), self.direction))
+        e = self.affine(e)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = e.chunk(2, dim=1)
+            h = torch.addcmul(shift, self.norm1(h), 1 + scale)
+        else:
+            h = self.norm1(h + e)
+        h = self.conv1(dropout(functional.silu(h), self.p, self.training))
+        return self.skip(_resample(x, self.direction)) + h
+
+
+class Level(nn.ModuleList):
+    """A residual block and, where the map is small enough, self-attention: one step of the path."""
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x, e) if isinstance(layer, Block) else layer(x)
+        return x
+
+
+@NETWORKS.register("adm")
+class ADM(Network):
+    """The U-Net of ADM with up/down residual blocks (Dhariwal & Nichol 2021).
+
+    `IMAGENET64` and `LSUN256` are its settings in Song et al. 2023 and its code: 295.9 and 526.3
+    million parameters. The time enters as ``1000 c_noise`` in a sinusoidal embedding, as
+    there. ``F = 0`` at initialisation.
+
+    Args:
+        shape: shape ``(C, H, W)`` of an image.
+        num_classes: number of classes; 0 for an unconditional network.
+        channels: base number of channels.
+        multipliers: channels of every level, in units of ``channels``.
+        blocks: residual blocks of a level on the way down; one more on the way up.
+        attention: heights of the maps with self-attention after every block.
+        head_channels: channels of an attention head.
+        dropout: probability of dropping an activation inside a block in training.
+        scale_shift: the condition scales and shifts the second norm, instead of being added before.
+        two_time: also condition on the end time of the map.
+
+    Raises:
+        FewstepError: an argument is out of range or does not fit the image.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        num_classes: int = 0,
+        channels: int = 192,
+        multipliers: Sequence[int] = (1, 2, 3, 4),
+        blocks: int = 3,
+        attention: Sequence[int] = (32, 16, 8),
+        head_channels: int = 64,
+        dropout: float = 0.0,
+        scale_shift: bool = True,
+        two_time: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(shape, channels, multipliers, blocks, head_channels, dropout)
+        self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
+        self.channels, e = channels, 4 * channels
+        self.embed = nn.Sequential(nn.Linear(channels, e), nn.SiLU(), nn.Linear(e, e))
+        self.embed_s = nn.Linear(channels, e, bias=False) if two_time else None
+        self.embed_label = nn.Embedding(num_classes, e) if num_classes else None
+        if self.embed_s is not None:
+            nn.init.zeros_(self.embed_s.weight)
+
+        def block(inputs: int, width: int, direction: Direction | None = None) -> Block:
+            return Block(inputs, width, e, dropout, direction, scale_shift=scale_shift)
+
+        def step(inputs: int, width: int, height: int) -> Level:
+            layers: list[nn.Module] = [block(inputs, width)]
+            if height in attention:
+                layers.append(_attention(width, head_channels))
+            return Level(layers)
+
+        self.read = _conv(shape[0], channels)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        width, skips = channels, [channels]
+        for level, multiplier in enumerate(multipliers):
+            if level:
+                self.down.append(Level([block(width, width, "down")]))
+                skips.append(width)
+            for _ in range(blocks):
+                self.down.append(step(width, channels * multiplier, shape[1] >> level))
+                width = channels * multiplier
+                skips.append(width)
+        attended = _attention(width, head_channels)
+        self.middle = Level([block(width, width), attended, block(width, width)])
+        for level in reversed(range(len(multipliers))):
+            for i in range(blocks + 1):
+                inputs, width = width + skips.pop(), channels * multipliers[level]
+                layers = step(inputs, width, shape[1] >> level)
+                if level and i == blocks:
+                    layers.append(block(width, width, "up"))
+                self.up.append(layers)
+        self.norm = group_norm(width, EPS)
+        self.write = _zero(_conv(width, shape[0]))
+
+    def condition(self, c_noise: Tensor, label: Tensor | None, c_noise_s: Tensor | None) -> Tensor:
+        """Time, class and end time as one vector per example [B, 4 channels]."""
+        e = self.embed(self._sinusoids(c_noise))
+        if self.embed_s is not None:
+            if c_noise_s is None:
+                raise FewstepError("this network has two_time=True and needs c_noise_s.")
+            e = e + self.embed_s(self._sinusoids(c_noise_s))
+        if label is not None:
+            if self.embed_label is None:
+                raise FewstepError("a label was given to an unconditional network.")
+            check_label(label, len(c_noise), self.num_classes)
+            e = e + self.embed_label(label)
+        return functional.silu(e)
+
+    def _sinusoids(self, c_noise: Tensor) -> Tensor:
+        half = self.channels // 2
+        k = torch.arange(half, device=c_noise.device, dtype=torch.float32)
+        angle = 1000 * c_noise.float()[:, None] * torch.exp(-math.log(10_000) * k / half)
+        return torch.cat([angle.cos(), angle.sin()], dim=1).to(self.read.weight.dtype)
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None = None,
+        c_noise_s: Tensor | None = None,
+    ) -> Tensor:
+        """``F(x, c_noise)``: [B, C, H, W] -> [B, C, H, W], contiguous; see `UNet.forward`."""
+        if x.shape[1:] != self.shape:
+            raise FewstepError(f"this U-Net takes images {self.shape}; got {tuple(x.shape[1:])}.")
+        e = self.condition(c_noise, label, c_noise_s)
+        h = self.read(x.contiguous(memory_format=torch.channels_last))
+        maps = [h]
+        for layer in cast("list[Level]", self.down):
+            h = layer(h, e)
+            maps.append(h)
+        h = self.middle(h, e)
+        for layer in cast("list[Level]", self.up):
+            h = layer(torch.cat([h, maps.pop()], dim=1), e)
+        return self.write(functional.silu(self.norm(h))).contiguous()
+
+
+IMAGENET64: dict[str, Any] = {"channels": 192, "multipliers": (1, 2, 3, 4), "blocks": 3}
+"""For class-conditional ImageNet 64x64: ``ADM((3, 64, 64), num_classes=1000, **IMAGENET64)``."""
+
+LSUN256: dict[str, Any] = {
+    "channels": 256,
+    "multipliers": (1, 1, 2, 2, 4, 4),
+    "blocks": 2,
+    "scale_shift": False,
+}
+"""For LSUN 256x256, as Song et al. 2023 trained; ADM's own LSUN models have scale-shift norms."""
+
+
+def _attention(width: int, head_channels: int) -> Attention:
+    if width % head_channels:
+        raise FewstepError(f"head_channels={head_channels} does not divide {width} channels.")
+    return Attention(width, width // head_channels, balanced=False, eps=EPS)
+
+
+def _check(
+    shape: Sequence[int],
+    channels: int,
+    multipliers: Sequence[int],
+    blocks: int,
+    head_channels: int,
+    p: float,
+) -> None:
+    if len(shape) != 3 or min(shape) < 1:
+        raise FewstepError(f"the ADM U-Net takes images (C, H, W); got {tuple(shape)}.")
+    if channels < 4 or channels % 4 or not multipliers or min(*multipliers, blocks) < 1:
+        raise FewstepError(
+            "the ADM U-Net needs channels that 4 divides, multipliers and blocks of 1 or more; got "
+            f"{channels}, {tuple(multipliers)} and {blocks}."
+        )
+    if head_channels < 1 or not 0 <= p < 1:
+        raise FewstepError(
+            f"the ADM U-Net needs head_channels >= 1 and dropout in [0, 1); got {head_channels} "
+            f"and {p}."
+        )
+    multiple = 2 ** (len(multipliers) - 1)
+    if shape[1] % multiple or shape[2] % multiple:
+        raise FewstepError(
+            f"{len(multipliers)} levels need an image size divisible by {multiple}; got "
+            f"{shape[1]}x{shape[2]}."
+        )
