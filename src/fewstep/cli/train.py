@@ -18,6 +18,7 @@ from fewstep.errors import not_there
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.recipes import RECIPES, Recipe, Run
 from fewstep.recipes.directory import RunDirectory
+from fewstep.recipes.dry_run import dry_run as needs
 from fewstep.recipes.execute import REGISTRIES, arguments_of, train
 from fewstep.training.trainer import Interrupted
 
@@ -39,6 +40,7 @@ TEACHER = "Run folder or model file of the diffusion model to start from."
 OUT = "Run folder; default runs/ and the recipe's name."
 DEVICE = "Where to compute: cpu, cuda, cuda:1 or mps; default a GPU where there is one."
 QUIET = "No progress bar."
+DRY_RUN = "Show the network's size, its cost per image and the memory of a training, and stop."
 
 
 @app.default
@@ -160,6 +162,7 @@ def _flags(run: Run) -> Iterator[inspect.Parameter]:
     yield _flag("out", Path | None, None, OUT, "run")
     yield _flag("device", str | None, None, DEVICE, "run")
     yield _flag("quiet", bool, False, QUIET, "run")
+    yield _flag("dry_run", bool, False, DRY_RUN, "run")
     if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
         yield _flag("teacher", str | None, run.teacher, TEACHER, "data")
     yield from _record_flags(run.data, "data")
@@ -174,7 +177,7 @@ def _example(recipe: Recipe, run: Run) -> str:
     if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
         words.append(f"--teacher runs/{recipe.name.partition('/')[0]}-edm")
     if run.data.data is None:
-        words.append("--data photos/ --size 32")
+        words.append("--data photos/" if run.data.size else "--data photos/ --size 32")
     return " ".join(words)
 
 
@@ -182,8 +185,16 @@ def _add_command(recipe: Recipe) -> None:
     """The command of one recipe."""
 
     def command(
-        *, out: Path | None = None, device: str | None = None, quiet: bool = False, **settings: Any
+        *,
+        out: Path | None = None,
+        device: str | None = None,
+        quiet: bool = False,
+        dry_run: bool = False,
+        **settings: Any,
     ) -> int:
+        if dry_run:
+            print(needs(recipe(**settings)))
+            return 0
         folder = out or Path("runs") / recipe.name.replace("/", "-")
         return _train(recipe(**settings), folder, recipe.name, device, quiet)
 

@@ -1,6 +1,6 @@
 """Named trainings with their hyper-parameters: one module per data set."""
 
-from fewstep.recipes import cifar10, digits, images
+from fewstep.recipes import cifar10, digits, imagenet64, images, lsun256
 from fewstep.recipes.run import RECIPES, Component, Data, Recipe, Run, component
 
 __all__ = [
@@ -12,5 +12,7 @@ __all__ = [
     "cifar10",
     "component",
     "digits",
+    "imagenet64",
     "images",
+    "lsun256",
 ]

@@ -1,0 +1,86 @@
+"""The recipes: what each would need, and that each trains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.cli import run as fewstep
+from fewstep.data import Dataset
+from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.recipes import RECIPES, Run
+from fewstep.recipes.dry_run import dry_run
+from fewstep.recipes.execute import train
+
+PARAMETERS = {"cifar10": 55_732_739, "imagenet64": 295_899_267, "lsun_bedroom256": 526_304_771}
+PARAMETERS["lsun_cat256"] = PARAMETERS["lsun_bedroom256"]
+LARGE = [name for name in RECIPES if name.partition("/")[0] in PARAMETERS]
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_dry_run_needs_neither_data_nor_memory(name: str) -> None:
+    found = dry_run(RECIPES[name]())
+    assert found.parameters == PARAMETERS[name.partition("/")[0]]
+    assert found.num_classes == (1000 if name.startswith("imagenet64") else 0)
+    mu = "target" in found.copies
+    assert mu == (name.endswith("/ct") or (name.endswith("/cd") and not name.startswith("cifar10")))
+    copies = 1 + 1 + 2 + found.copies["averages"] + mu + name.endswith("/cd")
+    assert found.state_bytes == copies * 4 * found.parameters
+
+
+def test_the_operations_of_a_known_network() -> None:
+    """A perceptron of one block: two operations per weight of its matrix products."""
+    recipe = RECIPES["digits/edm"](network__blocks=1, network__width=32, network__hidden=48)
+    found = dry_run(recipe)
+    width, hidden = 32, 48
+    products = 32 * width + width * width + 64 * width + width * 64  # times, mix, read, write
+    products += width * 2 * width + width * hidden + hidden * width  # one block
+    assert found.flops == 2 * products
+    assert found.shape == (1, 8, 8)
+    assert found.num_classes == 10
+
+
+def test_the_dry_run_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert fewstep(["train", "imagenet64/ct", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "295,899,267 parameters" in out
+    assert "GFLOPs" in out
+    assert "target" in out
+    assert list(tmp_path.iterdir()) == []
+    assert fewstep(["train", "images/ct", "--dry-run"]) == 2
+    assert "--data" in capsys.readouterr().err
+    assert fewstep(["train", "images/ct", "--dry-run", "--size", "30", "--data", "x"]) == 2
+
+
+def small(run: Run) -> Run:
+    """The run with few channels, steps and images, and without a learned distance."""
+    network = replace(run.network, arguments=run.network.arguments | {"channels": 32})
+    if network.name == "adm":
+        network.arguments["head_channels"] = 32
+    objective = run.objective
+    if objective.arguments.get("distance") == "lpips":
+        objective = replace(objective, arguments=objective.arguments | {"distance": "l2"})
+    training = replace(run.training, steps=2, batch=2, sample_every=0, precision="fp32", warmup=0)
+    return replace(run, network=network, objective=objective, training=training)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted({name.partition("/")[0] for name in LARGE}))
+def test_large_recipes_train_on_images_of_the_right_shape(family: str, tmp_path: Path) -> None:
+    size = dry_run(RECIPES[f"{family}/edm"]()).shape[1]
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 3, size, size), dtype=np.uint8)
+    data = Dataset.from_arrays(images, [0, 1, 2, 3] if family == "imagenet64" else None)
+    for name in (name for name in LARGE if name.startswith(f"{family}/")):
+        run = small(RECIPES[name]())
+        if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
+            run = replace(run, teacher=str(tmp_path / "edm"))
+        f = train(run, tmp_path / name.partition("/")[2], recipe=name, data=data, quiet=True)
+        assert f.shape == (3, size, size)
+        assert all(p.isfinite().all() for p in f.parameters())
