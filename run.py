@@ -24,7 +24,7 @@ VENV = Path(os.environ.get("FEWSTEP_VENV", ROOT / ".venv"))
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 CONSTRAINTS = ROOT / "constraints.txt"
-USE, DEVELOP = "digits,report", "dev"
+USE, DEVELOP = "digits,report,serve", "dev"
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,150 @@
+"""``fewstep interpolate RUN``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from cyclopts import Parameter
+from PIL import Image
+from torch import Tensor
+
+from fewstep.cli.command import Whole, command
+from fewstep.cli.job import Files
+from fewstep.data import check_place, save_images, to_float, to_uint8
+from fewstep.editing import decode, encode, latents, walk
+from fewstep.editing.pictures import cut, placed, read, to_pil
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.sampling import default_taus
+
+FILMS = (".gif", ".webp")
+VISIBLE = 256  # a film of tiny images is enlarged to about this many pixels
+
+
+def interpolate(
+    model: Path,
+    /,
+    *,
+    from_: Annotated[str, Parameter(name="--from")] = "0",
+    to: str = "1",
+    frames: Whole = 9,
+    steps: Whole | None = None,
+    seed: Whole = 0,
+    teacher: Path | None = None,
+    fps: float = 12.0,
+    o: Files,
+) -> None:
+    """Pass from one image to another: a row of images, or a film there and back.
+
+    The ends are samples, as fewstep sample numbers them from 0, or pictures, which a diffusion
+    model turns into noise first. Between them the noise is interpolated on the sphere.
+
+    Examples:
+      fewstep interpolate runs/digits-cd --from 3 --to 13 --frames 9 -o strip.png
+      fewstep interpolate runs/digits-cd --from 3 --to 13 --frames 30 -o film.gif
+      fewstep interpolate runs/photos --from a.png --to b.png --teacher runs/photos-edm -o strip.png
+
+    Parameters
+    ----------
+    model
+        Run folder, checkpoint folder or model file.
+    from_
+        Number of a sample, or a picture.
+    to
+        The same.
+    frames
+        Images, ends included.
+    steps
+        Network evaluations of a consistency model (default 1), or solver steps of a diffusion
+        model (default 18).
+    seed
+        Seed of the samples.
+    teacher
+        Diffusion model to turn pictures into noise with; default the model, if it is one. The class
+        is that of --label.
+    fps
+        Frames of a film per second.
+    """
+    _check(o.out, frames, fps)
+    f = o.open(model)
+    label = _label(f, o, from_)
+    coder = f if teacher is None else Files(out=o.out, device=o.device).open(teacher)
+    ends = [_latent(f, coder, word, seed, label) for word in (from_, to)]
+    x = decode(
+        f, walk(torch.cat(ends), frames), seed=seed, labels=label, batch=o.batch, **_how(f, steps)
+    )
+    images = to_uint8(x)
+    if o.out.suffix == ".png":
+        save_images(images, o.out, columns=frames)
+    else:
+        _film(images, o.out, fps)
+    print(f"{o.out}: {frames} frames")
+
+
+def _check(out: Path, frames: int, fps: float) -> None:
+    if frames < 2:
+        raise FewstepError(f"--frames must be at least 2, got {frames}.")
+    if not 0 < fps <= 100:
+        raise FewstepError(f"--fps must be above 0 and at most 100, got {fps:g}.")
+    if out.suffix not in (".png", *FILMS):
+        raise FewstepError(f"{out}: a strip is a .png, a film a {' or a '.join(FILMS)}.")
+    check_place(out.with_suffix(".png"))
+
+
+def _label(f: FlowMap, o: Files, start: str) -> int | None:
+    """The class of all frames: the one asked for, or that of the sample that they start from."""
+    if o.label is None and f.num_classes and start.isdecimal():
+        return int(start) % f.num_classes
+    return o.labels(f)
+
+
+def _latent(f: FlowMap, coder: FlowMap, word: str, seed: int, label: int | None) -> Tensor:
+    """The latent [1, *shape] of a sample's number, or of a picture."""
+    if word.isdecimal():
+        return latents(f, [int(word)], seed)
+    if coder.info.get("kind") != "diffusion":
+        raise FewstepError(
+            f"{word} must become noise first: give the diffusion model with --teacher."
+        )
+    if coder.shape != f.shape or coder.num_classes != f.num_classes:
+        raise FewstepError(
+            f"the teacher makes images of shape {list(coder.shape)} in {coder.num_classes} "
+            f"classes, the model {list(f.shape)} in {f.num_classes}."
+        )
+    path = Path(word)
+    pixels = read(path, f.shape[0], path.name).pixels
+    return encode(coder, to_float(cut(pixels, (f.shape[1], f.shape[2]), "resize")), labels=label)
+
+
+def _how(f: FlowMap, steps: int | None) -> dict[str, Any]:
+    """What `decode` is told of the steps."""
+    if steps is not None and steps < 1:
+        raise FewstepError(f"decoding needs at least 1 step, got steps={steps}.")
+    if f.info.get("kind") == "diffusion":
+        return {"N": steps or 18}
+    return {"taus": default_taus(f, steps or 1)}
+
+
+def _film(images: Tensor, out: Path, fps: float) -> None:
+    """There and back for ever, with sharp pixels."""
+    scale = max(1, VISIBLE // max(images.shape[2:]))
+    large = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    first, *rest = _there_and_back([to_pil(image) for image in large])
+    with placed(out) as path:
+        first.save(
+            path,
+            save_all=True,
+            append_images=rest,
+            duration=round(1000 / fps),
+            loop=0,
+            lossless=True,  # of a .webp; a .gif always is
+        )
+
+
+def _there_and_back(frames: list[Image.Image]) -> list[Image.Image]:
+    return frames + frames[-2:0:-1]
+
+
+app = command(interpolate)

@@ -1,0 +1,67 @@
+"""What every edit shares: its images and labels are checked, and it is done batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.sampling import check_labels
+
+Labels = Tensor | int | None
+Progress = Callable[[int], None]
+
+
+def check_images(f: FlowMap, x: Tensor) -> None:
+    """Raise `FewstepError` unless ``x`` is floats [B, *f.shape], all finite, B >= 1."""
+    if not x.is_floating_point() or tuple(x.shape[1:]) != f.shape or len(x) == 0:
+        raise FewstepError(
+            f"this model edits floats of shape [B, {', '.join(map(str, f.shape))}] with B >= 1, "
+            f"got {str(x.dtype).removeprefix('torch.')} {list(x.shape)}."
+        )
+    if not x.isfinite().all():
+        raise FewstepError("images to edit must be finite numbers.")
+
+
+def check_consistency(f: FlowMap, what: str) -> None:
+    """Raise `FewstepError` for a diffusion model, whose ``f(x, t)`` is a blurred mean."""
+    if f.info.get("kind") == "diffusion":
+        raise FewstepError(
+            f"{what} needs a consistency model; this is a diffusion model, distil it first."
+        )
+
+
+def labels_for(f: FlowMap, labels: Labels, n: int) -> Tensor | None:
+    """The class of each of ``n`` images [n]; None for an unconditional model.
+
+    Raises:
+        FewstepError: no class for a conditional model, one for an unconditional model, or one that
+            the model does not have.
+    """
+    if labels is None:
+        if f.num_classes:
+            raise FewstepError(
+                f"this model is conditional: give each image's class, 0..{f.num_classes - 1}."
+            )
+        return None
+    labels = torch.as_tensor(labels)
+    return check_labels(f, labels.expand(n) if labels.ndim == 0 else labels, n)
+
+
+def batches(
+    f: FlowMap, n: int, labels: Labels, batch: int, progress: Progress | None = None
+) -> Iterator[tuple[slice, dict[str, Any]]]:
+    """Rows of each batch of ``n`` images, and the condition of the network for them."""
+    if batch < 1:
+        raise FewstepError(f"the batch must hold at least 1 image, got {batch}.")
+    classes = labels_for(f, labels, n)
+    f.eval()
+    for start in range(0, n, batch):
+        rows = slice(start, min(start + batch, n))
+        yield rows, {} if classes is None else {"label": classes[rows].to(f.device)}
+        if progress:
+            progress(rows.stop - start)

@@ -1,0 +1,250 @@
+"""Zero-shot editing: multistep sampling that is pulled back to what is known (Algorithm 4).
+
+Song et al. 2023, Algorithm 4, for an invertible linear ``A``, a mask ``Omega`` of what is to be
+generated and times ``t_1 > ... > t_N > eps``:
+
+    y <- A^-1[(A y)(1 - Omega)]
+    x ~ p(x_{t_1} | y)                                 for EDM  N(y, t_1^2 I)
+    x <- f(x, t_1)
+    x <- A^-1[(A y)(1 - Omega) + (A x) Omega]
+    for n = 2 ... N:
+        x ~ p(x_{t_n} | x)                             for EDM  N(x, (t_n^2 - eps^2) I)
+        x <- f(x, t_n)
+        x <- A^-1[(A y)(1 - Omega) + (A x) Omega]
+
+Noise levels are times of the model's process, never indices of a grid. As in sampling, every
+image has a noise stream of its own: the result depends on the seed and the image's index, not on
+the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.editing.batches import Labels, Progress, batches, check_consistency, check_images
+from fewstep.editing.operators import Operator
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.parameterization import Parameterization
+from fewstep.sampling import NoiseStreams, default_taus
+
+Restore = Callable[[Tensor], Tensor]
+"""Puts what is known into images [B, *shape]."""
+
+RHO = 7.0  # of Karras' grid, whose coordinate `strength` is
+
+
+def edit(
+    f: FlowMap,
+    y: Tensor,
+    A: Operator,
+    taus: Sequence[float] | None = None,
+    *,
+    steps: int = 8,
+    seed: int = 0,
+    labels: Labels = None,
+    indices: Sequence[int] | None = None,
+    batch: int = 256,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Algorithm 4: images that agree with ``y`` in the known coordinates of ``A``.
+
+    The known coordinates of the result are those of ``y``: bit for bit where ``A`` is the identity,
+    else to the rounding of ``A`` and ``A^-1``. Nothing is clipped; `to_uint8` does that, which can
+    move a known coordinate of an image that leaves [-1, 1].
+
+    Args:
+        f: a consistency model.
+        y: reference images in [-1, 1] [B, *f.shape]; only their known coordinates matter.
+        A: the task (see `fewstep.editing.operators`).
+        taus: ``t_1 > ... > t_N``, at most ``T``; default `editing_times` of ``steps``.
+        steps: network evaluations where no times are given.
+        seed: decides the noise.
+        labels: class of each image, [B] or one for all; for conditional models alone.
+        indices: numbers of the images' noise streams; default 0, 1, 2, ...
+        batch: how many at once; a matter of memory and speed only.
+        progress: called with the number of images that each batch added.
+
+    Returns:
+        [B, *f.shape] on the CPU.
+
+    Raises:
+        FewstepError: a diffusion model; images, times, labels or a mask that do not fit.
+    """
+    check_consistency(f, "editing")
+    check_images(f, y)
+    taus = _times(f, taus, steps)
+    known = A.known(tuple(y.shape)).to(f.device)
+
+    def part(rows: slice, noise: NoiseStreams, condition: dict[str, Any]) -> Tensor:
+        kept = known if len(known) == 1 else known[rows]
+        Ay = A(y[rows].to(f.device))
+
+        def restore(x: Tensor) -> Tensor:
+            return A.inverse(torch.where(kept, Ay, A(x)))
+
+        start = A.inverse(torch.where(kept, Ay, 0))
+        return refine(f, _noised(f, start, taus[0], noise), taus, noise, restore, **condition)
+
+    return _in_batches(f, len(y), part, seed, labels, indices, batch, progress)
+
+
+def sdedit(
+    f: FlowMap,
+    y: Tensor,
+    taus: Sequence[float] | None = None,
+    *,
+    steps: int = 2,
+    strength: float = 0.6,
+    seed: int = 0,
+    labels: Labels = None,
+    indices: Sequence[int] | None = None,
+    batch: int = 256,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Images guided by strokes: noise ``y`` up to ``t_1`` < ``T``, then sample in several steps.
+
+        x ~ p(x_{t_1} | y);  x <- f(x, t_1);  for n = 2 ... N:  x ~ p(x_{t_n} | x), x <- f(x, t_n)
+
+    SDEdit (Meng et al. 2021) with a consistency model (Song et al. 2023, Section 6: Algorithm 4
+    with nothing known and ``y`` left whole). The noise drowns what is finer than ``t_1``; what is
+    coarser stays.
+
+    Args:
+        f, seed, labels, indices, batch, progress: as for `edit`.
+        y: pictures in [-1, 1] [B, *f.shape], such as strokes of colour.
+        taus: ``t_1 > ... > t_N``; default `editing_times` of ``steps`` and ``strength``.
+        steps: network evaluations where no times are given.
+        strength: where ``t_1`` lies, from 0 (``y`` stays as it is) to 1 (nothing is left of it).
+
+    Returns:
+        [B, *f.shape] on the CPU, not clipped.
+
+    Raises:
+        FewstepError: a diffusion model; images, times, strength or labels that do not fit.
+    """
+    check_consistency(f, "editing")
+    check_images(f, y)
+    taus = _times(f, taus, steps, strength)
+
+    def part(rows: slice, noise: NoiseStreams, condition: dict[str, Any]) -> Tensor:
+        x_t = _noised(f, y[rows].to(f.device), taus[0], noise)
+        return refine(f, x_t, taus, noise, **condition)
+
+    return _in_batches(f, len(y), part, seed, labels, indices, batch, progress)
+
+
+def variation(
+    f: FlowMap,
+    image: Tensor,
+    strength: float = 0.4,
+    *,
+    n: int = 1,
+    steps: int = 2,
+    seed: int = 0,
+    label: int | None = None,
+    batch: int = 256,
+) -> Tensor:
+    """``n`` images like one [*f.shape]: `sdedit` from it with ``n`` noise streams [n, *f.shape].
+
+    Args:
+        strength: how different, from 0 to 1. Not a distance: the model decides what it makes of the
+            details that noise has drowned.
+
+    Raises:
+        FewstepError: as for `sdedit`.
+    """
+    if n < 1:
+        raise FewstepError(f"the number of variations must be at least 1, got {n}.")
+    y = image.expand(n, *image.shape)
+    return sdedit(f, y, steps=steps, strength=strength, seed=seed, labels=label, batch=batch)
+
+
+def refine(
+    f: FlowMap,
+    x_t: Tensor,
+    taus: Sequence[float],
+    noise: NoiseStreams,
+    restore: Restore = lambda x: x,
+    **condition: Any,
+) -> Tensor:
+    """``x <- restore(f(x_t, t_1))``; for n = 2 ... N: ``x ~ p(x_{t_n} | x)``, again [B, *shape]."""
+    x = restore(f(x_t, taus[0], **condition))
+    eps = f.time(f.p.eps, x)
+    for tau in taus[1:]:
+        t = f.time(tau, x)
+        x = restore(f(f.p.renoise(x, eps, t, noise.normal(f.device)), t, **condition))
+    return x
+
+
+def editing_times(f: FlowMap, steps: int, strength: float = 1.0) -> tuple[float, ...]:
+    """``steps`` decreasing times from `start_time` of the strength on.
+
+    From ``T`` on they are those of multistep sampling (`default_taus`), else equally spaced in
+    the coordinate of Karras' grid.
+
+    Raises:
+        FewstepError: fewer steps than one, or a strength outside (0, 1].
+    """
+    if steps < 1:
+        raise FewstepError(f"editing needs at least 1 step, got steps={steps}.")
+    if strength == 1:
+        return (f.p.T, *default_taus(f, steps))
+    return tuple(start_time(f.p, strength * (1 - n / steps)) for n in range(steps))
+
+
+def start_time(p: Parameterization, strength: float) -> float:
+    """``(a + strength (b - a))^rho`` with ``a = t_min^(1/rho)``, ``b = T^(1/rho)``, ``rho = 7``.
+
+    Karras' grid made continuous: strength 0 is `Parameterization.t_min`, strength 1 is ``T``. For
+    ``T = 80`` strength 0.6 is about the 5.38 at which the paper starts from strokes.
+    """
+    if not 0 < strength <= 1:
+        raise FewstepError(f"the strength must be above 0 and at most 1, got {strength:g}.")
+    a, b = p.t_min ** (1 / RHO), p.T ** (1 / RHO)
+    return min(p.T, (a + strength * (b - a)) ** RHO)
+
+
+def _noised(f: FlowMap, x: Tensor, tau: float, noise: NoiseStreams) -> Tensor:
+    return f.p.diffuse(x, f.time(tau, x), noise.normal(f.device))
+
+
+def _times(
+    f: FlowMap, taus: Sequence[float] | None, steps: int, strength: float = 1.0
+) -> tuple[float, ...]:
+    """The times given, checked, or the default ones."""
+    if taus is None:
+        return editing_times(f, steps, strength)
+    p = f.p
+    falling = all(later < earlier for earlier, later in pairwise([*taus, p.eps]))
+    if not (len(taus) and taus[0] <= p.T and falling):
+        raise FewstepError(
+            f"editing takes decreasing times from at most T={p.T:g} to above eps={p.eps:g}, got "
+            f"{', '.join(f'{tau:g}' for tau in taus) or 'none'}."
+        )
+    return tuple(taus)
+
+
+def _in_batches(
+    f: FlowMap,
+    n: int,
+    part: Callable[[slice, NoiseStreams, dict[str, Any]], Tensor],
+    seed: int,
+    labels: Labels,
+    indices: Sequence[int] | None,
+    batch: int,
+    progress: Progress | None,
+) -> Tensor:
+    indices = range(n) if indices is None else indices
+    if len(indices) != n:
+        raise FewstepError(f"{n} images need {n} indices, got {len(indices)}.")
+    done = []
+    for rows, condition in batches(f, n, labels, batch, progress):
+        with torch.inference_mode():
+            done.append(part(rows, NoiseStreams(seed, indices[rows], f.shape), condition).cpu())
+    return torch.cat(done)

@@ -1,0 +1,175 @@
+"""Noise as a code: encode and decode along the PF-ODE, and interpolate between codes.
+
+A latent ``z`` [*shape] stands for the point ``x_T = sigma(T) z``. A consistency model decodes it
+in one step; a diffusion model decodes it, and alone encodes, by solving the PF-ODE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.editing.batches import Labels, batches, check_images
+from fewstep.editing.edit import refine
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.sampling import NoiseStreams, check_taus
+from fewstep.schedules import karras_grid
+from fewstep.solvers import SOLVERS, Solver
+
+
+def latents(f: FlowMap, indices: Sequence[int], seed: int = 0) -> Tensor:
+    """The latents of the samples number ``indices`` that `sample` makes of a seed: [N, *shape]."""
+    return NoiseStreams(seed, indices, f.shape).normal()
+
+
+def slerp(z0: Tensor, z1: Tensor, alpha: Tensor | float) -> Tensor:
+    """``(sin((1 - alpha) psi) z0 + sin(alpha psi) z1) / sin psi``, psi the angle of z0 and z1.
+
+    Spherical interpolation, which keeps the length that noise has (Song et al. 2023, Section 6 and
+    Appendix D). Where the two are parallel, the straight line.
+
+    Args:
+        z0, z1: latents of one shape.
+        alpha: a number, or [F] for F interpolates.
+
+    Returns:
+        [*shape], or [F, *shape].
+    """
+    a, b = z0.double().flatten(), z1.double().flatten()
+    cosine = torch.dot(a, b) / (a.norm() * b.norm()).clamp(min=torch.finfo(a.dtype).tiny)
+    psi = torch.arccos(cosine.clamp(-1, 1))
+    alpha = torch.as_tensor(alpha, dtype=a.dtype)
+    column = alpha.reshape(*alpha.shape, 1)
+    if psi.sin() < 1e-6:
+        between = (1 - column) * a + column * b
+    else:
+        between = (((1 - column) * psi).sin() * a + (column * psi).sin() * b) / psi.sin()
+    return between.reshape(*alpha.shape, *z0.shape).to(z0.dtype)
+
+
+def walk(z: Tensor, frames: int, *, closed: bool = False) -> Tensor:
+    """Latents along the `slerp`s through ``z`` [K, *shape], ``frames`` per leg, ends included.
+
+    Args:
+        frames: at least 2; neighbouring legs share their common end.
+        closed: go back to the first at the end, for an endless film; its last frame is then left
+            out, since the first follows.
+
+    Returns:
+        [(K - 1) (frames - 1) + 1, *shape]; closed [K (frames - 1), *shape].
+
+    Raises:
+        FewstepError: fewer than two latents or frames.
+    """
+    if len(z) < 2 or frames < 2:
+        raise FewstepError(
+            f"a walk needs at least 2 latents and 2 frames, got {len(z)} and {frames}."
+        )
+    stops = [*z, z[0]] if closed else [*z]
+    alpha = torch.linspace(0, 1, frames, dtype=torch.float64)[:-1]
+    legs = [slerp(a, b, alpha) for a, b in pairwise(stops)]
+    return torch.cat(legs if closed else [*legs, z[-1:]])
+
+
+def decode(
+    f: FlowMap,
+    z: Tensor,
+    *,
+    taus: Sequence[float] = (),
+    N: int = 18,
+    solver: Solver | str = "heun",
+    seed: int = 0,
+    labels: Labels = None,
+    batch: int = 256,
+) -> Tensor:
+    """Images of latents: [B, *shape] to [B, *shape] on the CPU, not clipped.
+
+    A consistency model gives ``f(sigma(T) z, T)`` and, with ``taus``, the further steps of
+    multistep sampling; all images get the same noise in them, so that neighbouring latents give
+    neighbouring images. A diffusion model solves the PF-ODE in ``N`` steps, from ``T`` to the
+    other end of the grid of `encode`.
+
+    Raises:
+        FewstepError: latents, times or labels that do not fit.
+    """
+    check_images(f, z)
+    check_taus(taus, f.p)
+    done = []
+    for rows, condition in batches(f, len(z), labels, batch):
+        with torch.inference_mode():
+            x = f.p.prior(z[rows].to(f.device))
+            if f.info.get("kind") == "diffusion":
+                x = _solve(f, x, _grid(f, N).flip(0), solver, condition)
+            else:
+                noise = NoiseStreams(seed, [0] * len(x), f.shape)
+                x = refine(f, x, (f.p.T, *taus), noise, **condition)
+            done.append(x.cpu())
+    return torch.cat(done)
+
+
+def encode(
+    f: FlowMap,
+    x: Tensor,
+    *,
+    N: int = 18,
+    solver: Solver | str = "heun",
+    labels: Labels = None,
+    batch: int = 256,
+) -> Tensor:
+    """Latents of images: the PF-ODE of a diffusion model from data to noise, over ``sigma(T)``.
+
+    `decode` with the same model, ``N`` and solver gives the images back, with an error that falls
+    with ``N`` at the solver's order. A consistency model maps only towards the data and cannot
+    encode; one that was distilled decodes what its teacher has encoded.
+
+    Args:
+        f: a diffusion model.
+        x: images in [-1, 1] [B, *f.shape], taken for points at the end of Karras' grid.
+        N: steps, on Karras' grid with ``N + 1`` points.
+        solver: a one-step solver or its spec.
+        labels: class of each image, [B] or one for all; for conditional models alone.
+        batch: how many at once.
+
+    Returns:
+        [B, *f.shape] on the CPU.
+
+    Raises:
+        FewstepError: not a diffusion model; images or labels that do not fit; fewer steps than one.
+    """
+    check_images(f, x)
+    if f.info.get("kind") != "diffusion":
+        raise FewstepError(
+            "a consistency model maps noise to images, not back: encode with the diffusion model "
+            "that it was distilled from."
+        )
+    done = []
+    for rows, condition in batches(f, len(x), labels, batch):
+        with torch.inference_mode():
+            x_T = _solve(f, x[rows].to(f.device), _grid(f, N), solver, condition)
+            done.append((x_T / f.p.prior(x_T.new_ones(()))).cpu())
+    return torch.cat(done)
+
+
+def _grid(f: FlowMap, N: int) -> Tensor:
+    if N < 1:
+        raise FewstepError(f"a solve of the PF-ODE needs at least 1 step, got {N}.")
+    return karras_grid(N + 1, f.p)
+
+
+def _solve(
+    f: FlowMap, x: Tensor, t: Tensor, solver: Solver | str, condition: dict[str, Any]
+) -> Tensor:
+    """The PF-ODE from ``t[0]`` along the times ``t`` to ``t[-1]``."""
+    Phi = SOLVERS.build(solver)
+
+    def v(x: Tensor, t: Tensor) -> Tensor:
+        return f.velocity(x, t, **condition)
+
+    for now, after in pairwise(t.tolist()):
+        x = Phi.step(v, x, f.time(now, x), f.time(after, x))
+    return x
