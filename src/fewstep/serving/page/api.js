@@ -50,12 +50,14 @@ export async function generate(body, { signal, onPartial } = {}) {
   const response = await call("v1/images/generations", json(request, signal));
   if (!response.headers.get("Content-Type")?.startsWith("text/event-stream"))
     return response.json();
+  let whole = null;
   for await (const { event, data } of events(response.body)) {
     if (event === "image.partial") onPartial(data);
-    else if (event === "done") return data;
+    else if (event === "done") whole = data;
     else if (event === "error") throw new ApiError(data.error?.message ?? "The server failed.");
   }
-  throw new ApiError("The server ended the stream before the images were done.");
+  if (!whole) throw new ApiError("The server ended the stream before the images were done.");
+  return whole;
 }
 
 /** Server-sent events of a stream of bytes, their data parsed. */

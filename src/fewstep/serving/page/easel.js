@@ -78,6 +78,7 @@ export class Easel {
       layer.canvas.classList.toggle("active", layer === this.layer);
       layer.canvas.tabIndex = layer === this.layer ? 0 : -1;
     }
+    this.changed();
   }
 
   /** Colours to choose from: greys where the model knows no others. */

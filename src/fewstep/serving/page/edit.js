@@ -5,7 +5,7 @@ import { packed, unpacked } from "./drawing.js";
 import { Easel } from "./easel.js";
 import { blobOf, download, pngOf, sheet } from "./png.js";
 import { curlForm, run, terminal, words } from "./terminal.js";
-import { Runner, chips, classes, count, el, limit, milliseconds, picture, press, tiles, values, whole } from "./widgets.js";
+import { Runner, chips, classes, count, el, limit, milliseconds, picture, press, reveal, stepLimit, tiles, values, whole } from "./widgets.js";
 
 const TASKS = {
   inpaint: ["Inpaint", "Paint over what is to be made anew. All else stays, pixel for pixel.", "mask"],
@@ -70,7 +70,7 @@ export class Edit {
     this.form.querySelector(".about").textContent = TASKS[task]?.[1] ?? "";
     for (const part of this.form.querySelectorAll("[data-for]"))
       part.hidden = !part.dataset.for.split(" ").includes(task);
-    if (task !== "denoise") limit(this.form.elements.steps, Math.min(this.app.model.max_steps, 64), STEPS[task] ?? 8);
+    if (task !== "denoise") limit(this.form.elements.steps, stepLimit(this.app.model, 32), STEPS[task] ?? 8);
     this.form.elements.fit.value = ["superresolve", "deblur", "denoise"].includes(task) ? "tile" : "resize";
     this.easel.show(TASKS[task]?.[2] ?? null);
     this.runner.button.disabled = !task;
@@ -96,6 +96,7 @@ export class Edit {
 
   put(image, file, label, origin = "") {
     this.easel.put(image);
+    reveal(this.easel.root);
     this.file = file;
     this.form.elements.source.value = origin;
     const { width, height } = image;
@@ -175,6 +176,7 @@ export class Edit {
     const answer = await api.edit(fields, files, { signal });
     this.settings = fields;
     this.show(answer.data);
+    reveal(this.after);
     say(`${count(answer.data.length, "result")} in ${milliseconds(answer.seconds)}`);
   }
 

@@ -3,9 +3,9 @@
 import * as api from "./api.js";
 import { blobOf, bytesOf, download, settingsOf, sheet, squared } from "./png.js";
 import { curl, run, terminal, words } from "./terminal.js";
-import { Runner, classes, count, limit, milliseconds, picture, place, press, tiles, values, whole } from "./widgets.js";
+import { Runner, classes, count, limit, milliseconds, picture, place, press, stepLimit, tiles, values, whole } from "./widgets.js";
 
-const VARIATIONS = 8;
+const VARIATIONS = 6;
 
 export class Generate {
   constructor(app, section) {
@@ -24,10 +24,11 @@ export class Generate {
 
   model(model) {
     classes(this.form.querySelector(".classes"), model, { all: true });
-    limit(this.form.elements.steps, Math.min(model.max_steps, 64), this.model_?.kind === model.kind ? undefined : Math.max(model.default_steps, model.kind === "consistency" ? 2 : 1));
+    const two = Math.max(model.default_steps, Math.min(2, model.max_steps)); // a strip needs two steps
+    limit(this.form.elements.steps, stepLimit(model), this.kind === model.kind ? undefined : two);
+    this.kind = model.kind;
     this.form.querySelector("[data-steps-note]").textContent =
       model.kind === "consistency" ? "network evaluations per image" : "steps of the solver";
-    this.model_ = model;
     this.commands();
   }
 
@@ -45,7 +46,6 @@ export class Generate {
   async generate(signal, say) {
     const request = this.request();
     const { n, seed, steps } = request;
-    this.app.remember("generate", this.form);
     this.expect(Array.from({ length: n }, (_, index) => ({ index, seed, steps, model: request.model, strip: [] })));
     const began = performance.now();
     say("Waiting for the first step");
@@ -68,7 +68,7 @@ export class Generate {
     const number = Math.min(this.selected?.index ?? 0, items.length - 1);
     this.section.querySelector(".stage > .empty").hidden = true;
     this.section.querySelector(".split").hidden = false;
-    this.select(items[number]);
+    this.selected = items[number];
     this.redraw();
   }
 
@@ -78,6 +78,12 @@ export class Generate {
     item.b64_json = b64;
     this.grid.children[index].replaceChildren(picture(b64, this.describe(item)));
     if (item === this.selected) this.show();
+  }
+
+  /** After a link: with the image selected that was. */
+  restore({ image }) {
+    this.selected = { index: Number(image) || 0 };
+    return this.runner.run();
   }
 
   redraw() {
@@ -98,6 +104,7 @@ export class Generate {
     this.selected = item;
     press(this.grid, this.items.indexOf(item));
     press(this.varied, this.variations.indexOf(item));
+    if (item.of === undefined) this.app.remember("generate", this.form, { image: item.index });
     this.show();
   }
 

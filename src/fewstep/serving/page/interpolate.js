@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { blobOf, download, sheet, squared } from "./png.js";
 import { curl, run, terminal, words } from "./terminal.js";
-import { Runner, classes, count, limit, milliseconds, picture, press, tiles, values, whole } from "./widgets.js";
+import { Runner, classes, count, limit, milliseconds, picture, press, stepLimit, tiles, values, whole } from "./widgets.js";
 
 const FPS = 12;
 
@@ -23,7 +23,7 @@ export class Interpolate {
 
   model(model) {
     classes(this.form.querySelector(".classes"), model, { all: false });
-    limit(this.form.elements.steps, Math.min(model.max_steps, 64), model.default_steps);
+    limit(this.form.elements.steps, stepLimit(model), model.default_steps);
     this.commands();
   }
 

@@ -57,9 +57,9 @@ class App {
   }
 
   /** Write what a tab's form holds into the address. */
-  remember(tab, form) {
+  remember(tab, form, more = {}) {
     const settings = Object.entries(values(form)).filter(([, value]) => typeof value === "string" && value !== "");
-    const text = new URLSearchParams({ tab, model: this.model.id, ...Object.fromEntries(settings) });
+    const text = new URLSearchParams({ tab, model: this.model.id, ...Object.fromEntries(settings), ...more });
     history.replaceState(null, "", `#${text}`);
   }
 

@@ -59,7 +59,10 @@ function withSettings(bytes, settings) {
   return new Blob([bytes.subarray(0, head), chunk, bytes.subarray(head)], { type: "image/png" });
 }
 
-/** Rows of images (base64 or canvases) on one sheet with a gap between them, as a PNG Blob. */
+/**
+ * Rows of images (base64 or canvases) on one sheet with a gap between them, as a PNG Blob. Smaller
+ * ones are enlarged to the largest, with sharp pixels.
+ */
 export async function sheet(rows, settings) {
   const loaded = await Promise.all(rows.map((row) => Promise.all(row.map(drawable))));
   const all = loaded.flat();
@@ -70,8 +73,11 @@ export async function sheet(rows, settings) {
   canvas.width = Math.max(...rows.map((row) => row.length)) * (width + gap) - gap;
   canvas.height = rows.length * (height + gap) - gap;
   const context = canvas.getContext("2d");
-  loaded.forEach((row, y) =>
-    row.forEach((image, x) => context.drawImage(image, x * (width + gap), y * (height + gap))));
+  context.imageSmoothingEnabled = false;
+  loaded.forEach((row, y) => row.forEach((image, x) => {
+    const scale = Math.min(width / image.width, height / image.height);
+    context.drawImage(image, x * (width + gap), y * (height + gap), scale * image.width, scale * image.height);
+  }));
   const blob = await pngOf(canvas);
   return withSettings(new Uint8Array(await blob.arrayBuffer()), settings);
 }

@@ -132,6 +132,7 @@ export class Runner {
     const controller = (this.controller = new AbortController());
     this.clear();
     this.busy(true);
+    reveal(this.form.parentElement.querySelector(".stage"));
     try {
       await this.work(controller.signal, (text) => this.say(text));
     } catch (error) {
@@ -165,7 +166,8 @@ export class Runner {
       at.append(message);
       control.setAttribute("aria-invalid", "true");
     } else this.button.after(message);
-    if (!error.param) console.debug(error);
+    message.scrollIntoView({ block: "nearest" });
+    if (error instanceof TypeError || error instanceof ReferenceError) console.error(error);
   }
 
   clear() {
@@ -174,6 +176,15 @@ export class Runner {
     this.form.querySelectorAll("[aria-invalid]").forEach((c) => c.removeAttribute("aria-invalid"));
   }
 }
+
+/** Scroll to an element that lies below what is seen, as on a phone. */
+export function reveal(element) {
+  if (element && element.getBoundingClientRect().top > 0.7 * innerHeight)
+    element.scrollIntoView({ block: "start" });
+}
+
+/** Most steps of a slider: beyond these a consistency model gains nothing. */
+export const stepLimit = ({ kind, max_steps }, most = 16) => Math.min(max_steps, kind === "diffusion" ? 64 : most);
 
 /** A whole number from a form, or an error that says which control is wrong. */
 export function whole(settings, name, label, { min = 0, max = Number.MAX_SAFE_INTEGER } = {}) {
