@@ -46,6 +46,9 @@ app.command(
     help="Pass from one image to another, as a strip or a film.",
 )
 app.command(
+    "fewstep.cli.serve:app", name="serve", help="Serve models on a web page and an HTTP API."
+)
+app.command(
     "fewstep.cli.reproduce:app",
     name="reproduce",
     help="Train and compare every method, and write a report.",

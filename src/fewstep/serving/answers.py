@@ -291,7 +291,8 @@ class _Generating:
 
     async def events(self, request: Request) -> AsyncIterator[str]:
         """``image.partial`` after every step, ``image.completed``, and ``done`` with the whole."""
-        loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Tensor]]()
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[tuple[int, Tensor] | None] = asyncio.Queue()
         strips: list[Tensor] = []
 
         def on_step(number: int, x: Tensor) -> None:
@@ -299,19 +300,13 @@ class _Generating:
 
         started = time.monotonic()
         running = asyncio.ensure_future(self.answers.result(self.work(on_step), request))
+        running.add_done_callback(lambda _: queue.put_nowait(None))
         try:
-            while not (running.done() and queue.empty()):
-                waiting = asyncio.ensure_future(queue.get())
-                await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-                if not waiting.done():
-                    waiting.cancel()
-                    running.result()  # raises what went wrong before the first step
-                    await asyncio.sleep(0)
-                    continue
-                number, x = waiting.result()
+            while (step := await queue.get()) is not None:
+                number, x = step
                 strips.append(x)
                 for i, image in enumerate(x):
-                    partial = {"index": i, "step": number, "steps": self.evaluations}
+                    partial = {"index": i, "step": number, "steps": self.steps}
                     b64 = base64_png(enlarge(image, self.scale), self.settings(i))
                     yield _event("image.partial", partial | {"b64_json": b64})
             images = running.result()
@@ -323,11 +318,6 @@ class _Generating:
         for entry in data:
             yield _event("image.completed", entry)
         yield _event("done", _envelope(self.name, self.seed, self.steps, seconds, data))
-
-    @property
-    def evaluations(self) -> int:
-        """How many partial images there will be."""
-        return self.steps
 
 
 async def _all(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
