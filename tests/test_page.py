@@ -87,8 +87,10 @@ def address(models: list[Path]) -> Iterator[str]:
         wait_for(f"http://127.0.0.1:{port}", server)
         yield f"http://127.0.0.1:{port}/"
     finally:
+        ended = server.poll()
         server.terminate()
-        server.communicate(timeout=SECONDS)
+        said = server.communicate(timeout=SECONDS)[0]
+    assert ended is None, f"the server ended with {ended}: {said}"
 
 
 def wait_for(address: str, server: subprocess.Popen[str]) -> None:
@@ -357,7 +359,7 @@ def test_interpolate_fetches_once_and_slides(open_page: Open) -> None:
     page.keyboard.press("ArrowLeft")
     assert page.inner_text(".transport output") == "4 / 5"
     page.click("[data-act=play]")
-    page.wait_for_function("document.querySelector('#frame').value === '1'")
+    playwright.expect(page.locator("#frame")).not_to_have_value("3")
     page.click("[data-act=play]")
     assert page.inner_text("[data-act=play]") == "Play"
 
@@ -422,6 +424,16 @@ def test_the_tabs_by_keyboard_and_the_terminal(open_page: Open) -> None:
         ".filter(e => !e.labels?.length && !e.ariaLabel).map(e => e.outerHTML)"
     )
     assert unlabelled == []
+
+
+def test_the_token_of_the_address_is_sent_but_not_shown(open_page: Open, address: str) -> None:
+    page = open_page(f"{address}?token=correct-horse")
+    with page.expect_request("**/v1/images/generations") as sent:
+        run(page, "generate")
+    assert sent.value.headers["authorization"] == "Bearer correct-horse"
+    commands = page.locator("#generate .terminal pre").all_text_contents()
+    assert "correct-horse" not in "".join(commands)
+    assert "Bearer $FEWSTEP_TOKEN" in commands[1]
 
 
 def test_a_phone_scrolls_down_only(open_page: Open) -> None:

@@ -19,7 +19,7 @@ const TASKS = {
 };
 // Which settings a task has beside the model and the class.
 const SETTINGS = {
-  inpaint: ["fit"], strokes: ["strength", "fit"], vary: ["strength", "fit"], denoise: ["sigma", "fit"],
+  inpaint: ["fit"], strokes: ["strength", "fit"], vary: ["strength", "fit"], denoise: ["sigma"],
   outpaint: ["left", "top", "right", "bottom"], superresolve: ["factor", "fit"],
   colourise: ["fit"], deblur: ["blur", "fit"],
 };
@@ -71,7 +71,7 @@ export class Edit {
     for (const part of this.form.querySelectorAll("[data-for]"))
       part.hidden = !part.dataset.for.split(" ").includes(task);
     if (task !== "denoise") limit(this.form.elements.steps, stepLimit(this.app.model, 32), STEPS[task] ?? 8);
-    this.form.elements.fit.value = ["superresolve", "deblur", "denoise"].includes(task) ? "tile" : "resize";
+    this.form.elements.fit.value = ["superresolve", "deblur"].includes(task) ? "tile" : "resize";
     this.easel.show(TASKS[task]?.[2] ?? null);
     this.runner.button.disabled = !task;
     this.commands();
@@ -238,9 +238,8 @@ export class Edit {
     const { model, task, class: label, n, ...rest } = fields;
     const mask = task === "inpaint" ? { mask: "mask.png" } : {};
     const flags = Object.fromEntries(Object.entries(rest).map(([key, value]) => [`--${key}`, value]));
-    if (task === "denoise") delete flags["--fit"]; // it always works in tiles
     const verb = task === "denoise" ? "denoise" : `edit ${task}`;
-    const all = { "--mask": mask.mask, ...flags, "-n": task === "vary" ? n : null, "--label": label, "-o": "result.png" };
+    const all = { "--mask": mask.mask, ...flags, "-n": n, "--label": label, "-o": "result.png" };
     terminal(this.section.querySelector(".terminal"), [
       ["Command line", `fewstep ${verb} ${run(model)} picture.png ${words(all)}`],
       ["HTTP", curlForm("v1/images/edits", fields, { image: "picture.png", ...mask })],
