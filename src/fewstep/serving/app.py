@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -27,12 +27,12 @@ from fewstep.serving.schemas import EditBody, GenerationBody, InterpolationBody
 from fewstep.serving.shelf import Shelf
 
 HERE = Path(__file__).parent
-ABOUT = """Images from consistency models in one step or a few.
-
-Every image is decided by model, seed, index, class and steps; image `i` of a request is the image
-number `i` of `fewstep sample --seed SEED`. Errors are `{"error": {"message", "type", "param",
-"code"}}`.
-"""
+ABOUT = (
+    "Images from consistency models in one step or a few.\n\n"
+    "An image is decided by model, seed, index, class and steps; image i of a request is number i "
+    "of fewstep sample --seed SEED. Every PNG carries its settings in a text chunk named fewstep. "
+    'Errors are {"error": {"message", "type", "param", "code"}}.'
+)
 
 
 def create_app(
@@ -70,6 +70,7 @@ def create_app(
     )
     _add_routes(app, answers, metrics, engine)
     _add_errors(app)
+    app.add_route("/docs", lambda _: RedirectResponse("/docs/"), include_in_schema=False)
     app.mount("/docs", StaticFiles(directory=HERE / "docs", html=True), name="docs")
     app.mount("/", StaticFiles(directory=HERE / "page", html=True), name="page")
     return Guard(app, metrics=metrics, most=limits.body, token=token, local=local)
