@@ -27,6 +27,7 @@ from fewstep.sampling import sample, sampler_for
 from fewstep.serving import Busy, Call, Closed, Engine, Generation, Shelf
 from fewstep.serving.answers import Limits
 from fewstep.serving.app import create_app
+from fewstep.serving.engine import rows_for
 from fewstep.serving.server import Settings, bind
 
 CANVAS = (8, 12)
@@ -197,7 +198,7 @@ def test_what_arrives_together_runs_together_and_changes_nothing() -> None:
     f = network_map(1, 3)
     engine = Engine({"f": f}, max_batch=16, wait=0.2)
     work = [
-        Generation("f", sampler_for(f, 2), seed, n, torch.arange(n) % 3)
+        Generation("f", sampler_for(f, 2), seed, n, [i % 3 for i in range(n)])
         for seed, n in ((0, 1), (5, 4), (0, 3), (9, 2))
     ]
     try:
@@ -220,8 +221,8 @@ def test_batches_change_no_bit_of_a_convolutional_network(attention: tuple[int, 
     f = FlowMap(F, EDM(), info={"kind": "consistency"}).eval()
     work = [Generation("f", sampler_for(f, 1), seed, 1) for seed in range(7)]
     with torch.inference_mode():
-        together = Generation.run_together(f, work)
-        alone = [w.run(f) for w in work]
+        together = Generation.run(f, work, rows_for(f, 64))
+        alone = [Generation.run(f, [w], rows_for(f, 64))[0] for w in work]
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
 
 

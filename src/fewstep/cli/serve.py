@@ -22,7 +22,7 @@ def serve(
     open_to_all: Annotated[bool, Parameter(negative="")] = False,
     browser: Annotated[bool, Parameter(negative="")] = False,
     max_batch: Whole = 64,
-    wait_ms: float = 5.0,
+    wait_ms: float = 2.0,
     queue: Whole = 256,
     max_n: Whole = 64,
     max_steps: Whole = 64,

@@ -23,7 +23,7 @@ from fewstep.editing import decode, latents, walk
 from fewstep.editing.tasks import TASKS, How, Task
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
-from fewstep.sampling import balanced_labels, default_taus, sampler_for
+from fewstep.sampling import Sampler, default_taus, sampler_for
 from fewstep.serving.engine import Call, Engine, Generation, OnStep, Work
 from fewstep.serving.images import (
     base64_png,
@@ -94,6 +94,13 @@ class Answers:
 
     def __init__(self, engine: Engine, shelf: Shelf, limits: Limits) -> None:
         self.engine, self.shelf, self.limits = engine, shelf, limits
+        self._samplers: dict[tuple[str, int], Sampler] = {}
+
+    def sampler(self, name: str, steps: int) -> Sampler:
+        """The sampler of a model for a number of steps; made once."""
+        if (name, steps) not in self._samplers:
+            self._samplers[name, steps] = sampler_for(self.shelf.models[name], steps)
+        return self._samplers[name, steps]
 
     async def generations(self, body: GenerationBody, request: Request) -> Response:
         """Images, as one answer or as a stream of events."""
@@ -247,11 +254,11 @@ class _Generating:
         self.seed = _seed(body)
         label = body.prompt if body.label is None else body.label
         number = class_number(f, label)
-        self.labels: Tensor | None = None
+        self.labels: tuple[int, ...] = ()
         if f.num_classes:
-            whole = balanced_labels(body.n, f.num_classes)
-            self.labels = whole if number is None else torch.full((body.n,), number)
-        self.sampler = sampler_for(f, self.steps)
+            whole = (i % f.num_classes for i in range(body.n))
+            self.labels = tuple(whole) if number is None else (number,) * body.n
+        self.sampler = answers.sampler(name, self.steps)
 
     def work(self, on_step: OnStep | None = None) -> Generation:
         """What the engine is asked for."""
@@ -259,7 +266,7 @@ class _Generating:
 
     def settings(self, i: int) -> dict[str, Any]:
         """What a PNG says of how it was made."""
-        label = None if self.labels is None else int(self.labels[i])
+        label = self.labels[i] if self.labels else None
         common = _settings(self.name, self.seed, self.steps, _class_name(self.f, label))
         return common | {"index": i}
 

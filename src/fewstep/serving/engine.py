@@ -55,14 +55,10 @@ class Work(ABC):
         """Work of equal keys, unless None, can run as one batch."""
         return None
 
-    @abstractmethod
-    def run(self, f: FlowMap) -> Any:
-        """The result of this work by itself."""
-
     @classmethod
-    def run_together(cls, f: FlowMap, works: Sequence[Any]) -> list[Any]:
-        """The results of several, all of one key."""
-        return [work.run(f) for work in works]
+    @abstractmethod
+    def run(cls, f: FlowMap, works: Sequence[Any], rows: int) -> list[Any]:
+        """The results of works that are all of one key, with networks on ``rows`` rows."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +69,9 @@ class Call(Work):
     function: Callable[[FlowMap], Any]
     n: int = 1
 
-    def run(self, f: FlowMap) -> Any:
-        return self.function(f)
+    @classmethod
+    def run(cls, f: FlowMap, works: Sequence[Call], rows: int) -> list[Any]:
+        return [work.function(f) for work in works]
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class Generation(Work):
         sampler: equal samplers share batches.
         seed: decides the noise.
         n: how many.
-        labels: classes [n]; None for an unconditional model.
+        labels: classes, n of them; none for an unconditional model.
         on_step: told of the images after each step.
     """
 
@@ -94,25 +91,19 @@ class Generation(Work):
     sampler: Sampler
     seed: int
     n: int
-    labels: Tensor | None = None
+    labels: Sequence[int] = ()
     on_step: OnStep | None = field(default=None, compare=False)
 
     @property
     def key(self) -> Hashable:
         return ("generation", self.model, self.sampler)
 
-    def run(self, f: FlowMap) -> Tensor:
-        return self.run_together(f, [self])[0]
-
     @classmethod
-    def run_together(cls, f: FlowMap, works: Sequence[Generation]) -> list[Tensor]:
+    def run(cls, f: FlowMap, works: Sequence[Generation], rows: int) -> list[Tensor]:
         noise = [NoiseStreams(w.seed, [i], f.shape) for w in works for i in range(w.n)]
-        labels = None
-        if f.num_classes:
-            labels = torch.cat([w.labels for w in works if w.labels is not None])
-        rows = rows_for(f)
+        labels = [label for w in works for label in w.labels]
         parts = [
-            _steps(f, works[0].sampler, noise[i : i + rows], labels, i, rows)
+            _steps(f, works[0].sampler, noise[i : i + rows], labels[i : i + rows], rows)
             for i in range(0, len(noise), rows)
         ]
         counts = [w.n for w in works]
@@ -128,19 +119,13 @@ class Generation(Work):
 
 
 def _steps(
-    f: FlowMap,
-    sampler: Sampler,
-    noise: Sequence[NoiseStreams],
-    labels: Tensor | None,
-    start: int,
-    rows: int,
+    f: FlowMap, sampler: Sampler, noise: Sequence[NoiseStreams], labels: list[int], rows: int
 ) -> Iterator[Tensor]:
     """Steps of a part of a batch, filled up to ``rows`` and cut back."""
     condition = {}
-    if labels is not None:
-        padded = torch.zeros(rows, dtype=torch.int64)
-        padded[: len(noise)] = labels[start : start + len(noise)]
-        condition["label"] = padded.to(f.device)
+    if f.num_classes:
+        padded = labels + [0] * (rows - len(labels))
+        condition["label"] = torch.tensor(padded, device=f.device)
     for x in sampler.steps(f, NoiseStreams.join(noise, rows), **condition):
         yield x[: len(noise)]
 
@@ -149,7 +134,7 @@ def _bytes(parts: Sequence[Tensor]) -> Tensor:
     return to_uint8(torch.cat([part.cpu() for part in parts]))
 
 
-def rows_for(f: FlowMap) -> int:
+def rows_for(f: FlowMap, max_batch: int) -> int:
     """Rows on which the network of a model is always evaluated, so that no image depends on others.
 
     Matrix products round differently for other numbers of rows, which can change a pixel by one
@@ -158,7 +143,7 @@ def rows_for(f: FlowMap) -> int:
     there every image goes by itself.
     """
     convolutions = any(isinstance(module, nn.Conv2d) for module in f.modules())
-    return 1 if convolutions and f.device.type == "cpu" else DENSE_ROWS
+    return 1 if convolutions and f.device.type == "cpu" else min(DENSE_ROWS, max_batch)
 
 
 @dataclass
@@ -197,7 +182,7 @@ class Engine:
         models: dict[str, FlowMap],
         *,
         max_batch: int = 64,
-        wait: float = 0.005,
+        wait: float = 0.002,
         capacity: int = 256,
     ) -> None:
         if max_batch < 1 or capacity < 1 or not 0 <= wait <= 1:
@@ -304,7 +289,8 @@ class Engine:
         works = [entry.work for entry in batch]
         started = time.monotonic()
         try:
-            results = type(works[0]).run_together(self.models[works[0].model], works)
+            f = self.models[works[0].model]
+            results = type(works[0]).run(f, works, rows_for(f, self.max_batch))
         except BaseException as error:  # the thread must live on, and each caller hears of it
             for entry in batch:
                 entry.future.set_exception(error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
+import signal
 import socket
 import sys
 from dataclasses import dataclass, field
@@ -35,7 +37,7 @@ class Settings:
     token: str | None = None
     open_to_all: bool = False
     max_batch: int = 64
-    wait: float = 0.005
+    wait: float = 0.002
     queue: int = 256
     limits: Limits = field(default_factory=Limits)
 
@@ -104,10 +106,18 @@ def serve(shelf: Shelf, settings: Settings, sock: socket.socket) -> None:
         limit_concurrency=4 * settings.queue + 64,
         lifespan="on",
     )
+    gc.collect()
+    gc.freeze()  # torch's many objects need not be looked through while requests wait
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         uvicorn.Server(config).run(sockets=[sock])
     except KeyboardInterrupt:
         pass  # uvicorn has finished its work, and passes the signal on
     finally:
+        signal.signal(signal.SIGTERM, before)
         engine.close()
         print("stopped.", file=sys.stderr)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
