@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { blobOf, bytesOf, download, settingsOf, sheet, squared } from "./png.js";
 import { curl, run, terminal, words } from "./terminal.js";
-import { Runner, classes, count, limit, milliseconds, picture, place, press, stepLimit, tiles, values, whole } from "./widgets.js";
+import { Runner, classes, count, limit, milliseconds, picture, place, press, reveal, stepLimit, tiles, values, whole } from "./widgets.js";
 
 const VARIATIONS = 6;
 
@@ -156,6 +156,7 @@ export class Generate {
     }));
     this.section.querySelector(".variations h2").textContent = `Variations of image ${of}, strength ${strength}`;
     this.redraw();
+    reveal(this.section.querySelector(".variations"));
     say(`${VARIATIONS} variations in ${milliseconds(answer.seconds)}`);
   }
 
