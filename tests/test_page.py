@@ -404,8 +404,19 @@ def test_a_request_can_be_cancelled(open_page: Open) -> None:
     assert page.inner_text("#generate .primary") == "Cancel"
     page.click("#generate .primary")
     page.wait_for_selector("#generate .status:has-text('Cancelled')")
+    assert page.is_visible("text=Nothing here yet")
     assert page.inner_text("#generate .primary") == "Generate"
     assert page.input_value("#generate-seed") == "7"
+
+    page.unroute("**/v1/images/generations")
+    run(page, "generate")
+    before = shown(page, "#generate .large")
+    page.fill("#generate-seed", "8")
+    page.route("**/v1/images/generations", lambda route: None)
+    page.click("#generate .primary")
+    page.click("#generate .primary")
+    page.wait_for_selector("#generate .status:has-text('Cancelled')")
+    assert np.array_equal(shown(page, "#generate .large"), before)
 
 
 def test_the_tabs_by_keyboard_and_the_terminal(open_page: Open) -> None:

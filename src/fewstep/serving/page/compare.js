@@ -79,12 +79,20 @@ export class Compare {
     const rows = this.requests();
     this.app.remember("compare", this.form);
     this.rows = rows.map((row) => ({ ...row, images: Array(row.request.n).fill(null) }));
-    this.section.querySelector(".stage > .empty").hidden = true;
     this.draw();
+    try {
+      await this.fill(signal, say);
+    } finally {
+      this.rows = this.rows.filter((row) => row.seconds); // those that a failure left empty
+      this.draw();
+    }
+  }
+
+  async fill(signal, say) {
     say("Warming up");
     // The first batch of a model is slower than all that follow.
-    for (const id of new Set(rows.map((row) => row.request.model)))
-      await api.generate({ ...rows[0].request, model: id, steps: 1 }, { signal });
+    for (const id of new Set(this.rows.map((row) => row.request.model)))
+      await api.generate({ ...this.rows[0].request, model: id, steps: 1 }, { signal });
     for (const row of this.rows) {
       say(`${row.title} of ${row.request.model}`);
       const times = [];
@@ -100,7 +108,7 @@ export class Compare {
 
   draw() {
     const slowest = Math.max(...this.rows.map((row) => row.seconds ?? 0));
-    const first = this.rows[0].seconds;
+    const first = this.rows[0]?.seconds;
     const place_ = this.section.querySelector(".rows");
     place_.replaceChildren(...this.rows.map((row) => {
       const { n, model } = row.request;
@@ -115,8 +123,10 @@ export class Compare {
       const note = el("small", { className: "per" }, row.seconds ? `${milliseconds(row.seconds / n)} per image` : "");
       return el("section", { className: "comparison" }, el("header", {}, heading, time), el("div", { className: "track" }, bar), strip, note);
     }));
-    place_.hidden = false;
-    this.section.querySelector(".stage > .actions").hidden = !this.rows.every((row) => row.seconds);
+    const none = this.rows.length === 0;
+    place_.hidden = none;
+    this.section.querySelector(".stage > .empty").hidden = !none;
+    this.section.querySelector(".stage > .actions").hidden = none || !this.rows.every((row) => row.seconds);
   }
 
   async act(act) {
