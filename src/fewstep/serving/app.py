@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -26,13 +26,13 @@ from fewstep.serving.metrics import Metrics
 from fewstep.serving.schemas import EditBody, GenerationBody, InterpolationBody
 from fewstep.serving.shelf import Shelf
 
-PAGE, DOCS = Path(__file__).parent / "page", Path(__file__).parent / "docs.html"
-ABOUT = """Images from consistency models in one step or a few.
-
-Every image is decided by model, seed, index, class and steps; image `i` of a request is the image
-number `i` of `fewstep sample --seed SEED`. Errors are `{"error": {"message", "type", "param",
-"code"}}`.
-"""
+HERE = Path(__file__).parent
+ABOUT = (
+    "Images from consistency models in one step or a few.\n\n"
+    "An image is decided by model, seed, index, class and steps; image i of a request is number i "
+    "of fewstep sample --seed SEED. Every PNG carries its settings in a text chunk named fewstep. "
+    'Errors are {"error": {"message", "type", "param", "code"}}.'
+)
 
 
 def create_app(
@@ -70,8 +70,9 @@ def create_app(
     )
     _add_routes(app, answers, metrics, engine)
     _add_errors(app)
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    app.add_route("/docs", lambda _: RedirectResponse("/docs/"), include_in_schema=False)
+    app.mount("/docs", StaticFiles(directory=HERE / "docs", html=True), name="docs")
+    app.mount("/", StaticFiles(directory=HERE / "page", html=True), name="page")
     return Guard(app, metrics=metrics, most=limits.body, token=token, local=local)
 
 
@@ -123,10 +124,6 @@ def _add_routes(app: FastAPI, answers: Answers, metrics: Metrics, engine: Engine
     async def metrics_text() -> str:
         """Counters and histograms for Prometheus."""
         return metrics.text(engine)
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> FileResponse:
-        return FileResponse(DOCS)
 
 
 def _either_form_or_json() -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Shelf:
                 "object": "model",
                 "default": i == 0,
                 "kind": f.info.get("kind", "consistency"),
-                "objective": f.info.get("objective"),
+                "objective": str(f.info.get("objective", "")).partition("(")[0] or None,
                 "shape": list(f.shape),
                 "classes": class_names(f),
                 "default_steps": default_steps(f),
