@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -24,6 +25,7 @@ import torch
 from PIL import Image
 
 from fewstep import EDM, MLP, FlowMap
+from fewstep.cli import app
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright for Python")
 pytest.importorskip("fastapi", reason="needs the serve extra")
@@ -109,7 +111,7 @@ def wait_for(address: str, server: subprocess.Popen[str]) -> None:
 @pytest.fixture
 def open_page(browser: Browser, address: str) -> Iterator[Open]:
     """Opens the page; at the end nothing has left the host and no error was logged."""
-    context = browser.new_context(accept_downloads=True)
+    context = browser.new_context(accept_downloads=True, has_touch=True)
     context.set_default_timeout(20_000)
     requests: list[str] = []
     errors: list[str] = []
@@ -195,6 +197,19 @@ def drag(page: Page, canvas: str, start: tuple[float, float], end: tuple[float, 
     page.mouse.up()
 
 
+def stroke(page: Page, canvas: str, *points: tuple[float, float]) -> None:
+    """Draw with a finger through points, in shares of the canvas."""
+    page.locator(canvas).evaluate("c => c.scrollIntoView({ block: 'center' })")
+    box = page.locator(canvas).bounding_box()
+    assert box
+    fingers = page.context.new_cdp_session(page)
+    kinds = ["touchStart", *["touchMove"] * (len(points) - 1)]
+    for kind, (x, y) in zip(kinds, points, strict=True):
+        at = {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]}
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [at]})
+    fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
 def take_one(page: Page) -> None:
     page.click("#tab-edit")
     page.click("[data-source=generate]")
@@ -203,6 +218,17 @@ def take_one(page: Page) -> None:
 
 def picture_before(page: Page) -> np.ndarray:
     return pixels(page.evaluate("document.querySelector('canvas.picture').toDataURL()"))
+
+
+def painted(page: Page) -> np.ndarray:
+    """Which pixels of a picture of 8 x 8 the mask covers."""
+    return np.array(
+        page.evaluate(
+            "() => { const c = document.querySelector('canvas.mask');"
+            "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+            "return Array.from({length: 64}, (_, i) => d[4 * i + 3] > 0) }"
+        )
+    ).reshape(8, 8)
 
 
 def test_generate_shows_every_step_and_downloads_with_settings(
@@ -278,12 +304,7 @@ def test_inpaint_keeps_what_the_mouse_did_not_paint(open_page: Open, tmp_path: P
     page.click("#edit .primary")
     assert "Paint over" in page.inner_text("#edit .message")
     drag(page, "canvas.mask", (0.3, 0.5), (0.7, 0.5))
-    painted = page.evaluate(
-        "() => { const c = document.querySelector('canvas.mask');"
-        "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
-        "return Array.from({length: 64}, (_, i) => d[4 * i + 3] > 0) }"
-    )
-    hole = np.array(painted).reshape(8, 8)
+    hole = painted(page)
     assert hole[3:5, 2:6].all()
     assert hole.sum() in range(8, 17)  # a brush of 2 pixels over half of the width
     run(page, "edit")
@@ -404,8 +425,19 @@ def test_a_request_can_be_cancelled(open_page: Open) -> None:
     assert page.inner_text("#generate .primary") == "Cancel"
     page.click("#generate .primary")
     page.wait_for_selector("#generate .status:has-text('Cancelled')")
+    assert page.is_visible("text=Nothing here yet")
     assert page.inner_text("#generate .primary") == "Generate"
     assert page.input_value("#generate-seed") == "7"
+
+    page.unroute("**/v1/images/generations")
+    run(page, "generate")
+    before = shown(page, "#generate .large")
+    page.fill("#generate-seed", "8")
+    page.route("**/v1/images/generations", lambda route: None)
+    page.click("#generate .primary")
+    page.click("#generate .primary")
+    page.wait_for_selector("#generate .status:has-text('Cancelled')")
+    assert np.array_equal(shown(page, "#generate .large"), before)
 
 
 def test_the_tabs_by_keyboard_and_the_terminal(open_page: Open) -> None:
@@ -424,6 +456,29 @@ def test_the_tabs_by_keyboard_and_the_terminal(open_page: Open) -> None:
         ".filter(e => !e.labels?.length && !e.ariaLabel).map(e => e.outerHTML)"
     )
     assert unlabelled == []
+    page.click("text=The API")
+    page.wait_for_url(re.compile("/docs/?$"))
+
+
+def test_every_command_that_is_shown_parses(open_page: Open) -> None:
+    page = open_page()
+    page.click("#tab-edit")
+    for task in page.locator("#edit [name=task]:enabled").all():
+        task.check(force=True)
+        check_commands(page, "edit")
+    page.click("#tab-interpolate")
+    page.fill("#to-seed", "0")  # the command line interpolates within one seed
+    for tab in ("generate", "interpolate", "compare"):
+        check_commands(page, tab)
+
+
+def check_commands(page: Page, tab: str) -> None:
+    lines = page.locator(f"#{tab} .terminal pre").first.text_content()
+    assert lines
+    for line in lines.split("\n"):
+        program, *words = shlex.split(line)
+        assert program == "fewstep"
+        app.parse_args(words, exit_on_error=False, print_error=False)
 
 
 def test_the_token_of_the_address_is_sent_but_not_shown(open_page: Open, address: str) -> None:
@@ -446,6 +501,19 @@ def test_a_phone_scrolls_down_only(open_page: Open) -> None:
         run(page, tab)
         page.click(f"#{tab} .terminal summary")
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], tab
+
+
+def test_a_finger_draws_and_does_not_scroll(open_page: Open) -> None:
+    page = open_page(size=PHONE)
+    take_one(page)
+    page.locator("#edit [data-tool=size]").fill("1")
+    page.locator("canvas.mask").evaluate("c => c.scrollIntoView({ block: 'center' })")
+    before = page.evaluate("scrollY")
+    stroke(page, "canvas.mask", (0.4, 0.2), (0.4, 0.4), (0.4, 0.7))
+    assert page.evaluate("scrollY") == before
+    assert np.argwhere(painted(page)).tolist() == [[y, 3] for y in range(1, 6)]
+    page.click("#edit [data-tool=invert]")
+    assert painted(page).sum() == 64 - 5
 
 
 def test_the_link_of_another_model_says_so(open_page: Open, address: str) -> None:

@@ -30,6 +30,8 @@ async function refusal(response) {
     const after = response.headers.get("Retry-After");
     return new ApiError(`The server is busy. Try again${after ? ` in ${after} s` : " soon"}.`);
   }
+  if (response.status === 401)
+    return new ApiError("This server asks for a token: open the page at the address that `fewstep serve` printed, which ends in ?token=…");
   return new ApiError(error?.message ?? `The server answered ${response.status}.`, error?.param);
 }
 

@@ -40,9 +40,10 @@ export class Edit {
     this.form.addEventListener("change", (event) => event.target.name === "task" && this.choose());
     section.addEventListener("click", (event) => this.act(event.target.dataset));
     section.querySelector("[type=file]").addEventListener("change", (event) => this.upload(event.target.files[0]));
-    section.addEventListener("dragover", (event) => event.preventDefault());
-    section.addEventListener("drop", (event) => {
+    document.addEventListener("dragover", (event) => event.preventDefault());
+    document.addEventListener("drop", (event) => {
       event.preventDefault();
+      app.go("edit");
       this.upload(event.dataTransfer.files[0]);
     });
   }

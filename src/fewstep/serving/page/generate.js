@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { blobOf, bytesOf, download, settingsOf, sheet, squared } from "./png.js";
 import { curl, run, terminal, words } from "./terminal.js";
-import { Runner, classes, count, limit, milliseconds, picture, place, press, stepLimit, tiles, values, whole } from "./widgets.js";
+import { Runner, classes, count, limit, milliseconds, picture, place, press, reveal, stepLimit, tiles, values, whole } from "./widgets.js";
 
 const VARIATIONS = 6;
 
@@ -46,6 +46,7 @@ export class Generate {
   async generate(signal, say) {
     const request = this.request();
     const { n, seed, steps } = request;
+    const { items, variations, selected } = this;
     this.expect(Array.from({ length: n }, (_, index) => ({ index, seed, steps, model: request.model, strip: [] })));
     const began = performance.now();
     say("Waiting for the first step");
@@ -53,7 +54,14 @@ export class Generate {
       this.step(index, step, b64_json);
       if (index === n - 1) say(`Step ${step} of ${steps}`);
     };
-    const answer = await api.generate({ ...request, strip: true }, { signal, onPartial });
+    let answer;
+    try {
+      answer = await api.generate({ ...request, strip: true }, { signal, onPartial });
+    } catch (error) {
+      Object.assign(this, { items, variations, selected }); // what was there before comes back
+      this.redraw();
+      throw error;
+    }
     answer.data.forEach((image, i) => Object.assign(this.items[i], image, { class: image.class ?? null, done: true }));
     this.answer = { ...request, seconds: answer.seconds };
     this.redraw();
@@ -66,8 +74,6 @@ export class Generate {
     this.items = items;
     this.variations = [];
     const number = Math.min(this.selected?.index ?? 0, items.length - 1);
-    this.section.querySelector(".stage > .empty").hidden = true;
-    this.section.querySelector(".split").hidden = false;
     this.selected = items[number];
     this.redraw();
   }
@@ -91,7 +97,9 @@ export class Generate {
     tiles(this.grid, this.items, (item) => this.describe(item), choose);
     tiles(this.varied, this.variations, (item) => this.describe(item), choose);
     this.section.querySelector(".variations").hidden = this.variations.length === 0;
-    this.select(this.selected);
+    this.section.querySelector(".stage > .empty").hidden = this.items.length > 0;
+    this.section.querySelector(".split").hidden = this.items.length === 0;
+    if (this.items.length) this.select(this.selected);
   }
 
   describe(item) {
@@ -114,7 +122,7 @@ export class Generate {
     const find = (name) => this.detail.querySelector(name);
     find(".large").replaceChildren(item.b64_json ? picture(item.b64_json, this.describe(item)) : place());
     find(".caption").textContent =
-      `${this.describe(item)} · seed ${item.seed} · ${item.of === undefined ? count(item.steps, "step") : `strength ${item.strength}`}`;
+      `${item.model} · ${this.describe(item)} · seed ${item.seed} · ${item.of === undefined ? count(item.steps, "step") : `strength ${item.strength}`}`;
     find(".strip").hidden = item.of !== undefined;
     find(".strip ol").replaceChildren(...this.strip(item));
     this.detail.querySelectorAll("button").forEach((button) => (button.disabled = !item.done));
@@ -156,6 +164,7 @@ export class Generate {
     }));
     this.section.querySelector(".variations h2").textContent = `Variations of image ${of}, strength ${strength}`;
     this.redraw();
+    reveal(this.section.querySelector(".variations"));
     say(`${VARIATIONS} variations in ${milliseconds(answer.seconds)}`);
   }
 

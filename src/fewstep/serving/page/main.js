@@ -34,7 +34,9 @@ class App {
     if (this.model?.id === id || !this.find(id)) return;
     this.model = this.find(id);
     this.select.value = id;
-    document.querySelector("#facts").textContent = facts(this.model);
+    const place = document.querySelector("#facts");
+    place.textContent = facts(this.model);
+    place.title = this.model.objective ?? "";
     for (const tab of Object.keys(TABS)) this[tab].model(this.model);
     showValues(document);
   }
@@ -80,7 +82,7 @@ const name = (button) => button.getAttribute("aria-controls");
 
 function facts({ kind, objective, shape: [C, H, W], classes }) {
   const colours = C === 1 ? "grey" : "colour";
-  return [objective, kind, `${W} × ${H} ${colours}`, classes ? `${classes.length} classes` : "no classes"]
+  return [objective?.split("(")[0], kind, `${W} × ${H} ${colours}`, classes ? `${classes.length} classes` : "no classes"]
     .filter(Boolean).join(" · ");
 }
 
