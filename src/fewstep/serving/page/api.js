@@ -76,6 +76,9 @@ async function* events(body) {
       text = parts.pop();
       yield* parts.map(parsed).filter(Boolean);
     }
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The connection to the server broke before the images were done.");
   } finally {
     reader.cancel().catch(() => {});
   }

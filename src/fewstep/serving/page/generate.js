@@ -99,6 +99,7 @@ export class Generate {
     this.section.querySelector(".variations").hidden = this.variations.length === 0;
     this.section.querySelector(".stage > .empty").hidden = this.items.length > 0;
     this.section.querySelector(".split").hidden = this.items.length === 0;
+    this.section.querySelector("[data-act=sheet]").disabled = !this.items.every((item) => item.done);
     if (this.items.length) this.select(this.selected);
   }
 
@@ -174,7 +175,7 @@ export class Generate {
     if (act === "download") download(blobOf(item.b64_json), `${name}.png`);
     if (act === "edit") this.app.edit.takeGenerated(item);
     if (act === "from" || act === "to") this.app.interpolate.take(act, item);
-    if (act === "sheet" && this.answer && this.items.every((i) => i.done))
+    if (act === "sheet")
       download(await sheet(squared(this.items.map((i) => i.b64_json)), this.answer), `${item.model}-seed${item.seed}.png`);
   }
 
