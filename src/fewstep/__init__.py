@@ -16,6 +16,11 @@ _HOME = {
     "SimpleEDM": "parameterization",
     "TrigFlow": "parameterization",
     "RectifiedFlow": "parameterization",
+    "VE": "parameterization",
+    "VP": "parameterization",
+    "SubVP": "parameterization",
+    "CosineVP": "parameterization",
+    "DiscreteVP": "parameterization",
     "FlowMap": "flow_map",
     "MLP": "networks",
     "UNet": "networks",
@@ -49,7 +54,17 @@ if TYPE_CHECKING:
     from fewstep.flow_map import FlowMap
     from fewstep.networks import MLP, UNet
     from fewstep.objectives import CD, CT, ECT, ICT, ScoreMatching
-    from fewstep.parameterization import EDM, RectifiedFlow, SimpleEDM, TrigFlow
+    from fewstep.parameterization import (
+        EDM,
+        VE,
+        VP,
+        CosineVP,
+        DiscreteVP,
+        RectifiedFlow,
+        SimpleEDM,
+        SubVP,
+        TrigFlow,
+    )
     from fewstep.recipes import RECIPES
     from fewstep.recipes.directory import open_model
     from fewstep.recipes.execute import train

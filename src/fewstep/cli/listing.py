@@ -12,7 +12,7 @@ from fewstep.cli.command import command
 from fewstep.distances import DISTANCES
 from fewstep.networks import NETWORKS
 from fewstep.objectives import OBJECTIVES
-from fewstep.parameterization import PARAMETERIZATIONS
+from fewstep.parameterization import PARAMETERIZATIONS, PREDICTIONS
 from fewstep.recipes import RECIPES
 from fewstep.registry import Registry
 from fewstep.solvers import SOLVERS
@@ -23,6 +23,7 @@ What = Literal[
     "objectives",
     "networks",
     "parameterizations",
+    "predictions",
     "solvers",
     "distances",
     "weightings",
@@ -31,6 +32,7 @@ REGISTRIES: dict[str, Registry] = {
     "objectives": OBJECTIVES,
     "networks": NETWORKS,
     "parameterizations": PARAMETERIZATIONS,
+    "predictions": PREDICTIONS,
     "solvers": SOLVERS,
     "distances": DISTANCES,
     "weightings": WEIGHTINGS,
@@ -65,8 +67,10 @@ def rows(what: str) -> list[tuple[str, str]]:
 
 
 def _line(registry: Registry, name: str) -> str:
-    summary = registry.summary(name).replace("`", "")
-    summary = summary[:1].upper() + summary[1:] if " " in summary.split("(")[0] else summary
+    summary = registry.summary(name)
+    if not summary.startswith("`"):  # a sentence, not a formula
+        summary = summary[:1].upper() + summary[1:]
+    summary = summary.replace("`", "")
     paper = getattr(registry[name], "paper", None)
     return f"{summary} [dim]{paper}[/]" if paper else summary
 
