@@ -37,6 +37,7 @@ _HOME = {
     "Trainer": "training.trainer",
     "Multistep": "sampling",
     "ODE": "sampling",
+    "Walk": "sampling",
     "sample": "sampling",
     "Evaluator": "evaluation",
     "train_classifier": "evaluation",
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from fewstep.recipes import RECIPES
     from fewstep.recipes.directory import open_model
     from fewstep.recipes.execute import train
-    from fewstep.sampling import ODE, Multistep, sample
+    from fewstep.sampling import ODE, Multistep, Walk, sample
     from fewstep.training.config import Training
     from fewstep.training.trainer import Trainer
 
