@@ -22,7 +22,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
 from fewstep.schedules import TIME_GRIDS, TimeGrid, karras_grid
-from fewstep.solvers import SAMPLERS, Denoiser, Integrator, default_grid, start_of
+from fewstep.solvers import SAMPLERS, Denoiser, Integrator, default_grid, start_with_snr
 
 
 class NoiseStreams:
@@ -168,13 +168,18 @@ class Walk(Sampler):
         object.__setattr__(self, "_measured", deque(maxlen=1))
 
     @property
+    def adaptive(self) -> bool:
+        """Whether the solver chooses its own steps, so that `nfe` is measured."""
+        return self._solver.adaptive
+
+    @property
     def nfe(self) -> int:
         """Network evaluations per sample; of an adaptive solver the mean of its last batch.
 
         Raises:
             FewstepError: of an adaptive solver that has not sampled yet.
         """
-        if not self._solver.adaptive:
+        if not self.adaptive:
             return sum(self._spend)
         if not self._measured:
             raise FewstepError("an adaptive solver knows its evaluations only after sampling.")
@@ -182,13 +187,14 @@ class Walk(Sampler):
 
     def times(self, p: Parameterization) -> list[float]:
         """The decreasing times of the walk, in a process."""
-        start, zero = start_of(self._solver, p), [0.0] * self._solver.to_zero
+        grid = TIME_GRIDS.build(self.grid or default_grid(self._solver, p))
+        start = start_with_snr(p) if self._solver.needs_snr or grid.needs_snr else p.T
+        zero = [0.0] * self._solver.to_zero
         points = len(self._spend) + (not zero)
-        if self._solver.adaptive:
+        if self.adaptive:
             return [start, p.t_min, *zero]
         if points == 1:
             return [start, *zero]
-        grid = TIME_GRIDS.build(self.grid or default_grid(self._solver, p))
         return [*grid(points, p, start).tolist(), *zero]
 
     def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:

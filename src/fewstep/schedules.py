@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,6 +50,9 @@ def power_grid(N: int, start: float, end: float, rho: float) -> Tensor:
 
 class TimeGrid(ABC):
     """At which times a sampler evaluates the network."""
+
+    needs_snr: ClassVar[bool] = False
+    """Whether ``ln(alpha/sigma)`` must be finite at the start."""
 
     @abstractmethod
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
@@ -96,9 +100,11 @@ class QuadraticGrid(TimeGrid):
 class LogSNRGrid(TimeGrid):
     """Evenly spaced in ``lambda = ln(alpha/sigma)`` (DPM-Solver, Lu et al. 2022, Section 3.3)."""
 
+    needs_snr: ClassVar[bool] = True
+
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
-        ends = p.log_snr(torch.tensor([start, p.t_min], dtype=torch.float64))
-        t = p.time_of_log_snr(torch.linspace(*ends.tolist(), N, dtype=torch.float64))
+        first, last = p.log_snr(torch.tensor([start, p.t_min], dtype=torch.float64))
+        t = p.time_of_log_snr(torch.linspace(float(first), float(last), N, dtype=torch.float64))
         t[0], t[-1] = start, p.t_min
         return t
 

@@ -12,7 +12,7 @@ from fewstep.solvers.integrator import (
     Draw,
     Integrator,
     default_grid,
-    start_of,
+    start_with_snr,
 )
 from fewstep.solvers.runge_kutta import SOLVERS, RungeKutta, Solver, Velocity
 from fewstep.solvers.stochastic import DDIM, Ancestral, Churn, EulerMaruyama, PredictorCorrector
@@ -39,5 +39,5 @@ __all__ = [
     "Velocity",
     "default_grid",
     "rk45",
-    "start_of",
+    "start_with_snr",
 ]

@@ -1,12 +1,12 @@
 """Exponential integrators of the PF-ODE: the linear part exactly, the network by a polynomial.
 
-In ``lambda = ln(alpha/sigma)`` the PF-ODE from ``t`` to ``s`` reads, with ``h = lambda_s - lambda_t``,
+In ``lambda = ln(alpha/sigma)`` the PF-ODE from ``t`` to ``s`` reads
 
     x_s / alpha_s = x_t / alpha_t - int e^-lambda epsilon dlambda        (noise prediction)
     x_s / sigma_s = x_t / sigma_t + int e^lambda  D       dlambda        (data prediction)
 
 (Lu et al. 2022, Prop. 3.1; Lu et al. 2022b, Prop. 4.1). A Taylor polynomial of epsilon about ``t``
-leaves the integrals ``h^(k+1) phi_(k+1)(h)`` with
+leaves integrals of ``h = lambda_s - lambda_t``, with
 
     phi_1(h) = (e^h - 1) / h,    phi_2(h) = (phi_1(h) - 1) / h.
 """
@@ -68,7 +68,7 @@ STAGES: dict[int, tuple[Stage, ...]] = {
     2: ((1 / 2, ()), (1.0, ((1, 1, 1.0),))),
     3: ((1 / 3, ()), (2 / 3, ((1, 2, 2.0),)), (1.0, ((2, 2, 3 / 2),))),
 }
-"""DPM-Solver-1, -2, -3 (Lu et al. 2022, Eq. 3.7, Algorithms 1 and 2) with r1, r2 = 1/2; 1/3, 2/3."""
+"""DPM-Solver-1, -2, -3 (Lu et al. 2022, Eq. 3.7, Algorithms 1, 2), r1 = 1/2; r1, r2 = 1/3, 2/3."""
 
 
 class DPMSolver(_Exponential):
@@ -76,9 +76,9 @@ class DPMSolver(_Exponential):
 
     Stage ``i`` with node ``c``, ``h = c (lambda_s - lambda_t)`` and ``t_i`` at ``lambda_t + h``:
 
-        x_i = (alpha_i / alpha_t) x - sigma_i h [phi_1(h) epsilon_0 + sum w phi_k(h) (epsilon_j - epsilon_0)]
+        x_i = (alpha_i / alpha_t) x - sigma_i h [phi_1(h) e_0 + sum w phi_k(h) (e_j - e_0)]
 
-    with ``epsilon_j = epsilon(x_j, t_j)``; the last stage is the result. A step of ``k``
+    with ``e_j = epsilon(x_j, t_j)``; the last stage is the result. A step of ``k``
     evaluations is one of DPM-Solver-``k``: those of a walk may differ.
     """
 
@@ -98,12 +98,9 @@ class DPMSolver(_Exponential):
         Order 3 as Lu et al. 2022, Section 3.4 ("DPM-Solver-fast"): 3...3 2 1, 3...3 1 or 3...3 2.
         """
         last = (1,) if self.to_zero else ()
-        rest = nfe - len(last)
-        if rest < 1:
-            raise self.cannot_spend(nfe, 1 + len(last), False)
-        full, left = divmod(rest, self.order)
+        full, left = divmod(nfe - len(last), self.order)
         steps = (self.order,) * full + ((left,) if left else ())
-        if self.order == 3 and not left:
+        if self.order == 3 and full and not left:
             steps = (*steps[:-1], 2, 1)
         return steps + last
 
@@ -176,7 +173,7 @@ class DPMpp2M(_Exponential):
 @SAMPLERS.register("deis")
 @dataclass(frozen=True)
 class DEIS(_Exponential):
-    """DEIS tAB: epsilon extrapolated in time by past steps (Zhang & Chen 2022). Order + 1.
+    """DEIS tAB: epsilon extrapolated in time (Zhang & Chen 2022). tABr has order r + 1.
 
     ``x_s / alpha_s = x_t / alpha_t + sum_j C_j epsilon_j`` with ``C_j = int L_j d(sigma/alpha)``
     from ``t`` to ``s``, and ``L_j`` the Lagrange polynomials in ``t`` through the last

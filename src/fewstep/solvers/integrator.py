@@ -115,7 +115,7 @@ class Integrator(ABC):
     adaptive: ClassVar[bool] = False
     """Whether the solver chooses its own steps, so that its evaluations are measured."""
     needs_snr: ClassVar[bool] = False
-    """Whether the coefficients need ``alpha > 0`` at the start; see `start_of`."""
+    """Whether the coefficients need ``alpha > 0`` at the start; see `start_with_snr`."""
     grid: ClassVar[str] = "karras"
     """Grid of the solver's paper, a spec of `fewstep.schedules.TIME_GRIDS`."""
 
@@ -156,15 +156,10 @@ class Integrator(ABC):
         more, rest = divmod(nfe - first, self.cost)
         if more >= 0 and not rest:
             return self.evaluations(1 + more)
-        raise self.cannot_spend(nfe, first + max(0, more) * self.cost, more >= 0)
-
-    def cannot_spend(self, nfe: int, below: int, between: bool) -> FewstepError:
-        """The error for a count that no number of steps has; the nearest that one has."""
+        below = first + more * self.cost
+        near = f"it can spend {below} or {below + self.cost}" if more >= 0 else f"{first} is least"
         name = SAMPLERS.name_of(type(self))
-        nearest = f"are {below} and {below + self.cost}" if between else f"is {below}"
-        return FewstepError(
-            f"{name} cannot spend exactly {nfe} network evaluations: the nearest possible {nearest}."
-        )
+        raise FewstepError(f"{name} cannot spend exactly {nfe} network evaluations: {near}.")
 
     def walk(
         self, f: Denoiser, x: Tensor, t: Sequence[float], spend: Sequence[int], draw: Draw
@@ -197,15 +192,13 @@ SAMPLERS: Registry[Integrator] = Registry("solver")
 """What ``--solver`` of a diffusion model takes; `SOLVERS` are those that are also a ``Phi``."""
 
 
-def start_of(solver: Integrator, p: Parameterization) -> float:
-    """Where a walk starts: ``T``.
+def start_with_snr(p: Parameterization) -> float:
+    """The largest time at which ``ln(alpha/sigma)`` and the SDE's drift are finite: mostly ``T``.
 
-    Where nothing of the data is left at ``T`` (``alpha = 0``: rectified flow, TrigFlow),
-    ``ln(alpha/sigma)`` and the SDE's drift are infinite; solvers that need them start a little
-    lower, at ``sigma = 1000 alpha``.
+    Where nothing of the data is left at ``T`` (``alpha = 0``: rectified flow, TrigFlow) it is
+    the time of ``sigma = 1000 alpha``, a little lower.
     """
-    top = Level.at(p, p.T)
-    if solver.needs_snr and top.alpha < NO_DATA:
+    if Level.at(p, p.T).alpha < NO_DATA:
         return Level.of_log_snr(p, math.log(LEAST_SNR)).t
     return p.T
 
@@ -213,8 +206,9 @@ def start_of(solver: Integrator, p: Parameterization) -> float:
 def default_grid(solver: Integrator, p: Parameterization) -> str:
     """The grid of the solver's paper.
 
-    Even spacing in time is meant for processes on a bounded interval. The time of a variance
-    exploding process is its noise level, which nobody spaces evenly: Karras' grid replaces it.
+    Even and quadratic spacing in time are meant for processes on a bounded interval. The time of
+    a variance exploding process is its noise level, which needs small steps at the end: Karras'
+    grid replaces them.
     """
     explodes = Level.at(p, p.T).alpha == Level.at(p, p.t_min).alpha
-    return "karras" if explodes and solver.grid == "time" else solver.grid
+    return "karras" if explodes and solver.grid in ("time", "quadratic") else solver.grid
