@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from fewstep.recipes.execute import arguments_of
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
 
-COMMANDS = ("train", "sample", "evaluate", "reproduce", "list")
+COMMANDS = ("train", "sample", "evaluate", "likelihood", "reproduce", "list")
 TINY = ["--steps", "4", "--samples", "4", "--checkpoint-every", "2", "--quiet", "--device", "cpu"]
 TINY += ["--network.width", "16", "--network.blocks", "1", "--network.hidden", "16"]
 
@@ -304,6 +305,17 @@ def test_the_number_of_network_evaluations(
     assert f"2 images, {evaluations} network evaluations each" in out
 
 
+def test_likelihood_prints_bits_with_their_error(runs: Path, call: Call) -> None:
+    words = ["--solver", "rk4", "--steps", 5, "--probes", 1]
+    code, out, _ = call("likelihood", runs / "edm", "-n", 6, *words)
+    assert code == 0
+    found = re.match(r"(\S+) ± (\S+) bits/dim: 6 images, 1 random dir\S+, 20 network eval", out)
+    assert found
+    assert float(found[2]) > 0
+    assert call("likelihood", runs / "edm", "-n", 6, *words, "--batch", 4)[1] == out
+    assert " ± " not in call("likelihood", runs / "edm", "-n", 1, *words)[1]
+
+
 def test_the_stored_time_points_are_the_default(runs: Path, tmp_path: Path, call: Call) -> None:
     for name, words in (("a", ["--steps", 2]), ("b", ["--taus", 0.8])):
         path = tmp_path / f"{name}.npz"
@@ -445,6 +457,16 @@ def refused(answer: Answer, *expected: str) -> None:
         ("sample RUNS/edm --taus 0.8", ["diffusion"]),
         ("sample RUNS/cd --steps 0", ["at least 1 step", "0"]),
         ("sample RUNS/edm --steps -2", ["at least 1 step", "-2"]),
+        ("likelihood RUNS/cd", ["diffusion", "consistency"]),
+        ("likelihood RUNS/edn", ["Did you mean 'RUNS/edm'"]),
+        ("likelihood RUNS/edm --split val", ["val"]),
+        ("likelihood RUNS/edm --data nowhere", ["nowhere"]),
+        ("likelihood RUNS/edm -n 0", ["-n", "360"]),
+        ("likelihood RUNS/edm -n 361", ["-n", "360"]),
+        ("likelihood RUNS/edm --probes -1", ["probes"]),
+        ("likelihood RUNS/edm --solver pc", ["rk45", "pc"]),
+        ("likelihood RUNS/edm --solver rk4 --steps 0", ["N >= 1"]),
+        ("likelihood RUNS/edm --batch 0", ["batch"]),
         ("sample RUNS/edm -n 0", ["at least 1", "0"]),
         ("sample RUNS/edm -n -3", ["at least 1", "-3"]),
         ("sample RUNS/edm -n -3 --label 3", ["at least 1", "-3"]),

@@ -39,6 +39,7 @@ _HOME = {
     "ODE": "sampling",
     "Walk": "sampling",
     "sample": "sampling",
+    "Likelihood": "likelihood",
     "Evaluator": "evaluation",
     "train_classifier": "evaluation",
     "RECIPES": "recipes",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from fewstep.errors import FewstepError
     from fewstep.evaluation import Evaluator, train_classifier
     from fewstep.flow_map import FlowMap
+    from fewstep.likelihood import Likelihood
     from fewstep.networks import MLP, UNet
     from fewstep.objectives import CD, CT, ECT, ICT, ScoreMatching
     from fewstep.parameterization import (
