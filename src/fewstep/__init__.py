@@ -24,6 +24,8 @@ _HOME = {
     "CT": "objectives",
     "ICT": "objectives",
     "ECT": "objectives",
+    "ContinuousCD": "objectives",
+    "ContinuousCT": "objectives",
     "Dataset": "data",
     "load": "data",
     "save_images": "data",
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from fewstep.evaluation import Evaluator, train_classifier
     from fewstep.flow_map import FlowMap
     from fewstep.networks import MLP, UNet
-    from fewstep.objectives import CD, CT, ECT, ICT, ScoreMatching
+    from fewstep.objectives import CD, CT, ECT, ICT, ContinuousCD, ContinuousCT, ScoreMatching
     from fewstep.parameterization import EDM, RectifiedFlow, SimpleEDM, TrigFlow
     from fewstep.recipes import RECIPES
     from fewstep.recipes.directory import open_model

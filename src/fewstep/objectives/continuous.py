@@ -69,23 +69,21 @@ class ContinuousConsistency(Objective):
     def velocity(self, x: Tensor, z: Tensor, t: Tensor, **condition: Any) -> Tensor:
         """``dx_t/dt`` of the path through ``x_t = alpha(t) x + sigma(t) z``: [B, *shape]."""
 
-    def tangent(
-        self, x_t: Tensor, t: Tensor, v: Tensor, **condition: Any
-    ) -> tuple[Tensor, Tensor]:
+    def tangent(self, x_t: Tensor, t: Tensor, v: Tensor, **condition: Any) -> tuple[Tensor, Tensor]:
         """``f(x_t, t)`` and ``g = d_t f + J_x f v``, both [B, *shape], with one dropout mask."""
 
         def f(x: Tensor, t: Tensor) -> Tensor:
             return self.f(x, t, **condition)
 
-        value, g = torch.func.jvp(f, (x_t, t), (v, torch.ones_like(t)))
-        return value, g
+        found = torch.func.jvp(f, (x_t, t), (v, torch.ones_like(t)))
+        return found[0], found[1]
 
     def loss(self, x_t: Tensor, t: Tensor, v: Tensor, **condition: Any) -> Tensor:
         """The loss of each point ``x_t`` [B, *shape] at ``t`` [B] on a path of velocity ``v``: [B].
 
-        Under stop-gradient it is ``lambda tau' w^T H w / 2`` with ``w = f - sg(f) + sg(g)``: its
-        gradient is that of the ``lambda tau' f^T H sg(g)`` of Theorem 5, and unlike that it is never
-        negative, and zero where the tangent is.
+        Under stop-gradient it is ``lambda tau' w^T H w / 2`` with ``w = f - sg(f) + sg(g)``. Its
+        gradient is that of the ``lambda tau' f^T H sg(g)`` of Theorem 5; unlike that, it is never
+        negative, and it is zero where the tangent is.
         """
         weight = self.lambda_(t, t, self.f.p)
         spacing = karras_spacing(t, self.f.p)
@@ -113,7 +111,8 @@ def _check_limits(p: Parameterization, weighting: Weighting) -> None:
     if not weighting(t[1:], t[1:], p).isfinite().all():
         raise FewstepError(
             f"the weighting {WEIGHTINGS.name_of(type(weighting))} grows without bound as the gap "
-            "between the times closes; continuous time needs one of t alone, such as uniform or edm."
+            "between the times closes; continuous time needs one of t alone, such as uniform or "
+            "edm."
         )
     s = t[:1]
     if p.c_out(s * (1 + 1e-6) + 1e-9, s).abs() > 1e-3:
