@@ -69,10 +69,10 @@ def cd() -> Run:
 
 @RECIPES.add("digits/continuous-cd")
 def continuous_cd() -> Run:
-    """Consistency distillation in continuous time (Song et al. 2023, Theorem 5): no grid, no solver.
+    """Consistency distillation in continuous time (Song et al. 2023, Theorem 5).
 
-    Weight and times of digits/cd. Started from the teacher's weights it needs nothing else to be
-    stable but the clipping of the gradient's norm that all recipes have.
+    No grid and no solver; weight and times of digits/cd. Started from the teacher's weights it
+    is stable with nothing more than the clipping of the gradient's norm that all recipes have.
     """
     return Run(
         objective=component(

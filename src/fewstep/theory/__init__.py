@@ -4,6 +4,6 @@
 """
 
 from fewstep.theory.check import Bound, Check, Line
-from fewstep.theory.verify import CHECKS, verify
+from fewstep.theory.checks import CHECKS, verify
 
 __all__ = ["CHECKS", "Bound", "Check", "Line", "verify"]

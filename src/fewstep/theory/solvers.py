@@ -46,7 +46,7 @@ def theorem_1(seed: int, solvers: Mapping[str, Solver] | None = None) -> Check:
         "constant times the widest step to the power of the solver's order.",
         "L_CD(θ, θ; φ) = 0   ⟹   sup over n, x of | f_θ(x, t_n) − f(x, t_n; φ) | = O( (Δt)^p )",
         "On a line the PF-ODE maps quantiles to quantiles, so the consistency function of the "
-        "mixture is known without solving anything: f(x, t) = P_ε⁻¹(P_t(x)).",
+        "mixture is known without solving anything: f(x, t) = P_{ε}⁻¹(P_t(x)).",
         "Zero loss means that f(x, t_{n+1}) equals f at the end of one solver step, so the model "
         "is built backwards on the grid: f(x, ε) = x, then f(x, t_{n+1}) = f(Φ(x), t_n), with "
         "the exact score in Φ. Its largest error over all grid times and nine quantiles at each, "

@@ -49,7 +49,7 @@ def theorem_2(seed: int) -> Check:
         "cancel, since by Lemma 1 the noise points along the path on average.",
         "L_CD(θ, θ⁻; φ) = L_CT(θ, θ⁻) + o(Δt)",
         "With a teacher that has the exact score, only the difference of the two losses is left. "
-        "f_θ and f_θ⁻ are two different smooth functions, neither the consistency function, so "
+        "f_θ and f_{θ⁻} are two different smooth functions, neither the consistency function, so "
         "that the losses themselves do not vanish. Both are smooth, so the gap is quadratic.",
         "Both losses for d = l2, λ = 1 and Euler's method, integrated over data and noise by "
         "Gauss-Hermite quadrature instead of drawn, so that gaps far below any sampling error "
