@@ -21,7 +21,7 @@ from fewstep.solvers.runge_kutta import RK4, Heun
 from fewstep.theory import CHECKS, Check, Line
 from fewstep.theory.boundary import boundary
 from fewstep.theory.continuous import gradient_line, value_line
-from fewstep.theory.lemma1 import quadrature_error, score_error
+from fewstep.theory.lemma1 import lemma_1, quadrature_error, score_error
 from fewstep.theory.mixture import ExactDenoiser, Mixture
 from fewstep.theory.quadrature import hermite, legendre, nodes
 from fewstep.theory.setting import (
@@ -196,7 +196,7 @@ def test_a_wrong_parameterization_is_caught(monkeypatch: pytest.MonkeyPatch) -> 
     failed = [b.name for b in boundary(0).bounds if not b.passed]
     assert len(failed) == 1
     assert failed[0].endswith("shifted")
-    assert score_error(Shifted()) > 1e-5
+    assert score_error(Shifted()) == pytest.approx(1e-3, rel=0.01)
 
 
 def test_a_wrong_denoiser_is_caught_by_lemma_1() -> None:
@@ -229,19 +229,26 @@ def test_a_path_that_is_not_the_data_is_caught() -> None:
 
 
 def test_the_command_writes_a_page_and_numbers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("fewstep.theory.checks.CHECKS", (boundary, theorem_1))
     assert run(["verify", "-o", str(tmp_path / "a"), "--seed", "3"]) == 0
-    assert "Theorem 2" in capsys.readouterr().out
+    assert "Theorem 1" in capsys.readouterr().out
     numbers = json.loads((tmp_path / "a/theory.json").read_text())
     assert numbers["passed"]
     slopes = {x["name"]: x["slope"] for c in numbers["checks"] for x in c["lines"]}
-    assert set(SOLVERS) <= set(slopes)
+    assert set(slopes) == {*SOLVERS, *PARAMETERIZATIONS}
     page = (tmp_path / "a/theory.html").read_text()
-    assert page.count("data:image/png") == len(CHECKS) + 1
+    assert page.count("data:image/png") == 3
     assert "http" not in page
-    assert "fails" not in page.replace(".no", "")
-    assert {path.stem for path in (tmp_path / "a").glob("*.png")} > {"paths", "theorem-1"}
+    assert "✗ fails" not in page
+    pictures = {path.stem for path in (tmp_path / "a").glob("*.png")}
+    assert pictures == {"paths", "boundary", "theorem-1"}
+
+
+def test_the_same_seed_measures_the_same() -> None:
+    assert lemma_1(5) == lemma_1(5)
+    assert lemma_1(5).lines[0].error != lemma_1(6).lines[0].error
 
 
 def test_the_command_fails_with_a_wrong_solver(

@@ -135,7 +135,7 @@ class ContinuousCD(ContinuousConsistency):
         K: total number of training steps.
         teacher: the diffusion model; frozen here.
         stop_gradient: hold the tangent fixed in the gradient; without it the gradient goes
-            through the tangent, at about twice the cost.
+            through the tangent, which takes a quarter longer.
         distance: ``d``, how two images are compared.
         weighting: ``lambda_``, how much a time counts.
         times: distribution of ``t``: uniform in the grid's ``tau^-1(t)``, or lognormal.

@@ -147,7 +147,8 @@ def convergence(check: Check) -> bytes:
 
 def _measured(ax: Axes, line: Line, colour: str) -> None:
     face = "white" if line.control else colour
-    label = f"{to_mathtext(line.name)}: {round(line.slope, 2) + 0:.2f}"
+    slope = f"{round(line.slope, 2) + 0:.2f}".replace("-", "−")
+    label = f"{to_mathtext(line.name)}: {slope}"
     ax.plot(line.h, line.error, "o", color=colour, markerfacecolor=face, markersize=6, label=label)
 
 

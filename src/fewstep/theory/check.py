@@ -22,7 +22,7 @@ class Line:
         error: the error at each.
         expected: slope of log error against log h that the statement asserts.
         tolerance: how far the measured slope may be from it.
-        control: a deliberate mistake, which the measurement must be able to tell.
+        control: a case where the statement is known not to hold, and the slope another.
     """
 
     name: str
