@@ -30,7 +30,19 @@ from fewstep.recipes.execute import arguments_of
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
 
-COMMANDS = ("train", "sample", "evaluate", "likelihood", "reproduce", "list")
+COMMANDS = (
+    "train",
+    "sample",
+    "evaluate",
+    "likelihood",
+    "reproduce",
+    "verify",
+    "edit inpaint",
+    "denoise",
+    "interpolate",
+    "serve",
+    "list",
+)
 TINY = ["--steps", "4", "--samples", "4", "--checkpoint-every", "2", "--quiet", "--device", "cpu"]
 TINY += ["--network.width", "16", "--network.blocks", "1", "--network.hidden", "16"]
 

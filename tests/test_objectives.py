@@ -117,8 +117,10 @@ def test_a_few_steps_lower_the_loss(name: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
         o.after_step(k)
-    if name == "cd":
+    if hasattr(o, "teacher"):
         pytest.skip("CD follows its teacher, here a random one: see the tests below")
+    if name == "continuous_ct":
+        pytest.skip("needs a diffusion model to start from: see test_objectives_continuous.py")
     assert distance() < 0.5 * before
 
 
@@ -127,7 +129,8 @@ def test_losses_vanish_at_the_truth(name: str) -> None:
     """Data at one point: the PF-ODE is a straight line, which every solver follows exactly."""
     truth = Gaussian(process_of(name), m=0.4, v=0.0)
     f = Exact(truth, OBJECTIVES[name].kind)
-    extra = {"teacher": Exact(truth, "diffusion")} if name == "cd" else {}
+    distils = getattr(OBJECTIVES[name], "teacher_use", None) is TeacherUse.DISTIL
+    extra = {"teacher": Exact(truth, "diffusion")} if distils else {}
     o = OBJECTIVES.call(name, {"f": f, "K": 100, "weighting": "uniform", **extra})
     x = torch.full((64, 3), 0.4, dtype=torch.float64)
     for k in (0, 50, 99):

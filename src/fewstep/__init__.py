@@ -29,6 +29,8 @@ _HOME = {
     "CT": "objectives",
     "ICT": "objectives",
     "ECT": "objectives",
+    "ContinuousCD": "objectives",
+    "ContinuousCT": "objectives",
     "Dataset": "data",
     "load": "data",
     "save_images": "data",
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
     from fewstep.flow_map import FlowMap
     from fewstep.likelihood import Likelihood
     from fewstep.networks import MLP, UNet
-    from fewstep.objectives import CD, CT, ECT, ICT, ScoreMatching
+    from fewstep.objectives import CD, CT, ECT, ICT, ContinuousCD, ContinuousCT, ScoreMatching
     from fewstep.parameterization import (
         EDM,
         VE,

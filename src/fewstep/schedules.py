@@ -109,6 +109,21 @@ class LogSNRGrid(TimeGrid):
         return t
 
 
+def karras_time(u: Tensor, p: Parameterization, rho: float = 7.0) -> Tensor:
+    """``tau(u) = (a + u (b - a))^rho``, u in [0, 1]: the grid is ``t_n = tau((n-1)/(N-1))``."""
+    a, b = p.t_min ** (1 / rho), p.T ** (1 / rho)
+    return (a + u * (b - a)) ** rho
+
+
+def karras_spacing(t: Tensor, p: Parameterization, rho: float = 7.0) -> Tensor:
+    """``tau'(tau^-1(t)) = rho (b - a) t^(1 - 1/rho)``: the limit of ``(N-1) (t_{n+1} - t_n)``.
+
+    ``1 / (tau^-1)'(t)`` in Song et al. 2023, Appendix B.
+    """
+    a, b = p.t_min ** (1 / rho), p.T ** (1 / rho)
+    return rho * (b - a) * t ** (1 - 1 / rho)
+
+
 # Number of grid points N(k)
 
 
@@ -199,6 +214,10 @@ class IndexDistribution(ABC):
         """``B`` indices ``n - 1`` in 0..N-2 [B] from the global random stream."""
         return torch.multinomial(self.probabilities(t), B, replacement=True)
 
+    @abstractmethod
+    def quantile(self, u: Tensor, p: Parameterization) -> Tensor:
+        """The time below which a part ``u`` of the times ``t_n`` lies as N -> infinity."""
+
 
 INDEX_DISTRIBUTIONS: Registry[IndexDistribution] = Registry("distribution of time indices")
 
@@ -211,6 +230,9 @@ class UniformIndex(IndexDistribution):
     def probabilities(self, t: Tensor) -> Tensor:
         return torch.ones_like(t[1:])
 
+    def quantile(self, u: Tensor, p: Parameterization) -> Tensor:
+        return karras_time(u, p)
+
 
 @INDEX_DISTRIBUTIONS.register("lognormal")
 @dataclass(frozen=True)
@@ -221,8 +243,17 @@ class LogNormalIndex(IndexDistribution):
     P_std: float = 2.0
 
     def probabilities(self, t: Tensor) -> Tensor:
-        z = (t.double().log() - self.P_mean) / (math.sqrt(2) * self.P_std)
-        return (z[1:].erf() - z[:-1].erf()).float()
+        below = self._erf(t.double())
+        return (below[1:] - below[:-1]).float()
+
+    def quantile(self, u: Tensor, p: Parameterization) -> Tensor:
+        ends = torch.tensor([p.t_min, p.T], dtype=torch.float64, device=u.device)
+        low, high = self._erf(ends)
+        z = math.sqrt(2) * torch.erfinv(low + u.double() * (high - low))
+        return (self.P_mean + self.P_std * z).exp().clamp(p.t_min, p.T).to(u.dtype)
+
+    def _erf(self, t: Tensor) -> Tensor:
+        return torch.erf((t.log() - self.P_mean) / (math.sqrt(2) * self.P_std))
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,11 @@ app.command(
     help="Train and compare every method, and write a report.",
 )
 app.command(
+    "fewstep.cli.verify:app",
+    name="verify",
+    help="Check the paper's statements numerically, and write a page about them.",
+)
+app.command(
     "fewstep.cli.listing:app", name="list", help="Show recipes, objectives, networks, solvers."
 )
 

@@ -13,6 +13,7 @@ for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
 from fewstep.objectives.cd import CD  # noqa: E402
+from fewstep.objectives.continuous import ContinuousCD, ContinuousCT  # noqa: E402
 from fewstep.objectives.ct import CT  # noqa: E402
 from fewstep.objectives.ect import ECT  # noqa: E402
 from fewstep.objectives.ict import ICT  # noqa: E402
@@ -25,6 +26,8 @@ __all__ = [
     "ICT",
     "OBJECTIVES",
     "ConsistencyObjective",
+    "ContinuousCD",
+    "ContinuousCT",
     "Objective",
     "ScoreMatching",
     "TeacherUse",
