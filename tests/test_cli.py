@@ -37,7 +37,7 @@ COMMANDS = (
     "likelihood",
     "reproduce",
     "verify",
-    "edit inpaint",
+    "edit",
     "denoise",
     "interpolate",
     "serve",
