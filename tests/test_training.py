@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fewstep.data import Dataset
+from fewstep.data.sharded import Sharded
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
@@ -24,6 +25,7 @@ from fewstep.training.config import Training
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
 from fewstep.training.validation import energy_distance
+from oracles import columns_for
 
 CONFIG = Training(
     steps=24,
@@ -47,6 +49,13 @@ def pictures(n: int = 50, labels: bool = True) -> Dataset:
     return Dataset.from_arrays(images, torch.arange(n) % 3 if labels else None)
 
 
+def with_columns(data: Dataset, names: tuple[str, ...]) -> Dataset:
+    """The images as samples of pairs."""
+    x = data.batch(torch.arange(len(data)))[0]
+    columns = {name: Sharded([value]) for name, value in columns_for(names, x).items()}
+    return replace(data, columns=columns)
+
+
 def make(
     directory: Path,
     config: Training = CONFIG,
@@ -64,9 +73,10 @@ def make(
         extra["teacher"] = f.frozen_copy()
     o = OBJECTIVES.call(objective, {"f": f, "K": config.steps, **extra})
     held_out = pictures().batch(torch.arange(20))[0]
-    return Trainer(
-        o, k.pop("data", pictures()), config, directory, held_out=held_out, quiet=True, **k
-    )
+    data = k.pop("data", pictures())
+    if cls.columns:
+        data, config = with_columns(data, cls.columns), replace(config, flip=False)
+    return Trainer(o, data, config, directory, held_out=held_out, quiet=True, **k)
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:

@@ -21,8 +21,8 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
-from fewstep.schedules import karras_grid
-from fewstep.solvers import SOLVERS, Solver
+from fewstep.schedules import karras_grid, nested_times, ode_times
+from fewstep.solvers import SOLVERS, Solver, ddim_step
 
 
 class NoiseStreams:
@@ -132,7 +132,8 @@ class ODE(Sampler):
     """Solve the PF-ODE of a diffusion model from ``T`` to 0 on Karras' grid.
 
     ``N`` grid points from ``T`` to ``eps`` and a last Euler step to 0, where the velocity is not
-    defined (Karras et al. 2022, Algorithm 1). With Heun that is ``2 N - 1`` evaluations.
+    defined (Karras et al. 2022, Algorithm 1). With Heun that is ``2 N - 1`` evaluations. The steps
+    of a rectified flow are uniform in ``t`` (see `fewstep.schedules.ode_times`).
 
     Args:
         N: grid points, which is also the number of steps.
@@ -154,12 +155,13 @@ class ODE(Sampler):
     def nfe(self) -> int:
         return (self.N - 1) * self._solver.evaluations + 1
 
+    def times(self, p: Parameterization) -> list[float]:
+        """``T`` and the time that each step reaches."""
+        return ode_times(self.N, p, self.rho).tolist()
+
     def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
         x = f.p.prior(noise.normal(f.device))
-        if self.N == 1:
-            yield f.D(x, f.p.T, **condition)
-            return
-        t = karras_grid(self.N, f.p, self.rho).flip(0).tolist()
+        t = self.times(f.p)[:-1]
 
         def v(x: Tensor, t: Tensor) -> Tensor:
             return f.velocity(x, t, **condition)
@@ -168,6 +170,41 @@ class ODE(Sampler):
             x = self._solver.step(v, x, f.time(now, x), f.time(after, x))
             yield x
         yield f.D(x, t[-1], **condition)  # in every process the Euler step to 0 is the denoiser
+
+
+@dataclass(frozen=True)
+class DDIM(Sampler):
+    """``N`` DDIM steps on the grid of a model that was distilled for just these steps.
+
+    The grid is `fewstep.schedules.nested_times`; Salimans & Ho 2022, Algorithm 2.
+    """
+
+    N: int
+
+    @property
+    def nfe(self) -> int:
+        return self.N
+
+    def times(self, p: Parameterization) -> list[float]:
+        """``T`` and the time that each step reaches."""
+        return nested_times(self.N, p).tolist()
+
+    def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+        x = f.p.prior(noise.normal(f.device))
+        for now, after in pairwise(self.times(f.p)):
+            t, s = f.time(now, x), f.time(after, x)
+            x = ddim_step(x, f.D(x, t, **condition), t, s, f.p)
+            yield x
+
+
+def only_steps(f: FlowMap) -> int | None:
+    """The number of steps that a model was distilled for; None where every number will do."""
+    return f.info.get("sampling_steps")
+
+
+def default_steps(f: FlowMap) -> int:
+    """Steps where none are asked for."""
+    return only_steps(f) or (18 if f.info.get("kind") == "diffusion" else 1)
 
 
 def default_taus(f: FlowMap, steps: int) -> tuple[float, ...]:
@@ -185,13 +222,25 @@ def default_taus(f: FlowMap, steps: int) -> tuple[float, ...]:
 def sampler_for(
     f: FlowMap, steps: int, *, taus: Sequence[float] | None = None, solver: Solver | str = "heun"
 ) -> Sampler:
-    """The sampler that suits a model: `Multistep` for consistency models, else `ODE`."""
+    """The sampler that suits a model: `Multistep` for consistency models, else `ODE`.
+
+    A model that was distilled for one number of steps has that number alone.
+
+    Raises:
+        FewstepError: a number of steps or time points that the model does not have.
+    """
     if steps < 1:
         raise FewstepError(f"sampling needs at least 1 step, got steps={steps}.")
+    only = only_steps(f)
+    if only is not None and (steps != only or taus):
+        raise FewstepError(
+            f"this model was distilled for {only} step{'s' * (only > 1)} and knows no others: "
+            f"sample it with steps={only} and without time points."
+        )
     if f.info.get("kind") == "diffusion":
         if taus is not None:
             raise FewstepError("time points are for consistency models; this is a diffusion model.")
-        return ODE(steps, solver)
+        return ODE(steps, solver) if only is None else DDIM(steps)
     if taus is not None and len(taus) != steps - 1:
         raise FewstepError(f"{steps} steps take {steps - 1} time points, got {len(taus)}.")
     return Multistep(tuple(taus) if taus is not None else default_taus(f, steps))
@@ -257,7 +306,7 @@ def sample(
     Args:
         f: the model.
         n: how many.
-        sampler: default one step for consistency models, Heun with 18 steps for diffusion.
+        sampler: default that of `sampler_for` with `default_steps`.
         seed: the samples depend on it alone (and on the labels).
         labels: class of each sample [n]; default all classes in turn.
         batch: how many at once; a matter of memory and speed only.
@@ -266,7 +315,7 @@ def sample(
     """
     labels = check_labels(f, labels, n)
     if sampler is None:
-        sampler = sampler_for(f, 18 if f.info.get("kind") == "diffusion" else 1)
+        sampler = sampler_for(f, default_steps(f))
     if batch < 1:
         raise FewstepError(f"the batch must hold at least 1 sample, got {batch}.")
     if indices is None:

@@ -39,6 +39,27 @@ def karras_grid(
     return t.float().to(device)
 
 
+def ode_times(N: int, p: Parameterization, rho: float = 7.0) -> Tensor:
+    """``T = t_0 > ... > t_N = 0``: where a solve of the PF-ODE in ``N`` steps stops: [N + 1].
+
+    Karras' grid of ``N`` points and 0 (Karras et al. 2022, Algorithm 1); uniform where the flow is
+    meant to be straight (Liu et al. 2022, Section 2).
+    """
+    if p.straight:
+        return torch.linspace(p.T, 0, N + 1, dtype=torch.float64).float()
+    grid = karras_grid(N, p, rho).flip(0) if N > 1 else torch.tensor([p.T])
+    return torch.cat([grid, torch.zeros(1)])
+
+
+def nested_times(N: int, p: Parameterization) -> Tensor:
+    """``T = t_0 > ... > t_N``: a grid whose every second point is the grid of ``N / 2``: [N + 1].
+
+    Karras' grid of ``N + 1`` points, which ends at `Parameterization.t_min`, or a uniform one to 0
+    where the flow is meant to be straight. Progressive distillation halves it.
+    """
+    return ode_times(N, p) if p.straight else karras_grid(N + 1, p).flip(0)
+
+
 # Number of grid points N(k)
 
 

@@ -25,8 +25,9 @@ from fewstep.evaluation.table import Line, Setting, check_format, show, write
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory, open_model
-from fewstep.recipes.execute import load_data
-from fewstep.sampling import sample, sampler_for
+from fewstep.recipes.execute import load as load_settings
+from fewstep.recipes.execute import real_data
+from fewstep.sampling import default_steps, sample, sampler_for
 
 ANY_NUMBER = Parameter(consume_multiple=True, negative_iterable="", show_default=False)
 
@@ -176,8 +177,8 @@ class _Real:
         if reference is not None:
             source, data = reference, group.in_turn(lambda: load(reference))
         elif home.started:
-            run = home.run()[1]
-            source, data = str(run.data.data), group.in_turn(lambda: load_data(run))
+            images = real_data(home.run()[1])
+            source, data = str(images.data), group.in_turn(lambda: load_settings(images))
         else:
             raise FewstepError(f"{first} does not say what it was trained on: give --reference.")
         C, _, size = data.shape
@@ -210,7 +211,7 @@ class Models:
     def lines(self, target: Path) -> Iterator[Line]:
         """One line for each number of steps."""
         f = open_model(target, checkpoint=self.checkpoint, ema=self.ema, device=self.group.device)
-        for steps in self.steps or (18 if f.info.get("kind") == "diffusion" else 1,):
+        for steps in self.steps or (default_steps(f),):
             sampler = sampler_for(f, steps, solver=self.solver)
             images, labels = self._samples(f, steps)
             scores = self.evaluator.score(images, labels)

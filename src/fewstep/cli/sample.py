@@ -16,7 +16,7 @@ from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import open_model
-from fewstep.sampling import check_labels, sampler_for
+from fewstep.sampling import check_labels, default_steps, sampler_for
 from fewstep.sampling import sample as sample_model
 
 
@@ -80,7 +80,7 @@ def sample(
     group = processes(device)
     f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
     if steps is None:
-        steps = 18 if f.info.get("kind") == "diffusion" else len(taus or ()) + 1
+        steps = default_steps(f) + len(taus or ())
     sampler = sampler_for(f, steps, taus=taus, solver=solver)
     labels = check_labels(f, None if label is None else label_of(f, label, n), n)
     share = group.share(n)

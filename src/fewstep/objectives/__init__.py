@@ -16,6 +16,7 @@ from fewstep.objectives.cd import CD  # noqa: E402
 from fewstep.objectives.ct import CT  # noqa: E402
 from fewstep.objectives.ect import ECT  # noqa: E402
 from fewstep.objectives.ict import ICT  # noqa: E402
+from fewstep.objectives.kd import KD  # noqa: E402
 from fewstep.objectives.score_matching import ScoreMatching  # noqa: E402
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "CT",
     "ECT",
     "ICT",
+    "KD",
     "OBJECTIVES",
     "ConsistencyObjective",
     "Objective",

@@ -14,6 +14,7 @@ from fewstep.training.config import Training
 
 NETWORK = component("mlp", width=256, blocks=3)
 P = component("edm", T=20.0, sigma_data=0.752)
+P_TO_ZERO = component("edm", **P.arguments, eps=0.0)
 DATA = Data(data="digits")
 TRAINING = Training(
     batch=128,
@@ -79,10 +80,26 @@ def ect() -> Run:
             "ect", stages=4, P_mean=-0.6, P_std=1.4, distance="l2", weighting="edm"
         ),
         network=NETWORK,
-        p=component("edm", **P.arguments, eps=0.0),
+        p=P_TO_ZERO,
         data=DATA,
         training=replace(TRAINING, steps=1500),
         taus=TAUS,
+    )
+
+
+@RECIPES.add("digits/kd")
+def kd() -> Run:
+    """Knowledge distillation of a diffusion model (Luhman & Luhman 2021), on its pairs.
+
+    Make the pairs first: fewstep pairs runs/digits-edm -o runs/pairs. The paper's squared distance
+    and start from the teacher's weights; its pairs come from DDIM, these from Heun's solver.
+    """
+    return Run(
+        objective=component("kd", distance="l2"),
+        network=NETWORK,
+        p=P_TO_ZERO,
+        data=Data(data="runs/pairs"),
+        training=replace(TRAINING, steps=2500),
     )
 
 
