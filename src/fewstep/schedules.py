@@ -112,6 +112,38 @@ class DoublingN(GridSize):
         return min(self.s0 * 2 ** (k // every), self.s1) + 1
 
 
+@dataclass(frozen=True)
+class HalvingN(GridSize):
+    """``N(k)``: the student's steps, ``start / 2``, ``start / 4``, ..., ``final``, round by round.
+
+    Rounds of 1 and 2 steps last twice as long as the others (Salimans & Ho 2022, Section 5).
+    Unlike the other sizes it counts steps, not points.
+    """
+
+    start: int
+    final: int
+    K: int
+
+    def __post_init__(self) -> None:
+        halvings = self.start / max(1, self.final)
+        if self.final < 1 or halvings < 2 or not math.log2(halvings).is_integer():
+            raise FewstepError(
+                "progressive distillation halves start_steps once or more down to final_steps, "
+                f"such as from 16 to 1; got {self.start} and {self.final}."
+            )
+
+    @property
+    def rounds(self) -> list[int]:
+        """The student's steps of each round."""
+        count = int(math.log2(self.start // self.final))
+        return [self.start >> (i + 1) for i in range(count)]
+
+    def __call__(self, k: int) -> int:
+        lengths = [2 if N <= 2 else 1 for N in self.rounds]
+        ends = [sum(lengths[: i + 1]) * self.K // sum(lengths) for i in range(len(lengths))]
+        return next((N for N, end in zip(self.rounds, ends, strict=True) if k < end), self.final)
+
+
 def _check_range(s0: int, s1: int, K: int) -> None:
     if not (1 <= s0 <= s1 and K >= 1):
         raise FewstepError(f"need 1 <= s0 <= s1 and K >= 1, got s0={s0}, s1={s1}, K={K}.")

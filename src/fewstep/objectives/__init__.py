@@ -17,6 +17,7 @@ from fewstep.objectives.ct import CT  # noqa: E402
 from fewstep.objectives.ect import ECT  # noqa: E402
 from fewstep.objectives.ict import ICT  # noqa: E402
 from fewstep.objectives.kd import KD  # noqa: E402
+from fewstep.objectives.pd import PD  # noqa: E402
 from fewstep.objectives.score_matching import ScoreMatching  # noqa: E402
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ICT",
     "KD",
     "OBJECTIVES",
+    "PD",
     "ConsistencyObjective",
     "Objective",
     "ScoreMatching",

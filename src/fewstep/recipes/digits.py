@@ -103,6 +103,36 @@ def kd() -> Run:
     )
 
 
+def progressive(final_steps: int, steps: int) -> Run:
+    """Progressive distillation from 16 steps down to ``final_steps``."""
+    return Run(
+        objective=component("pd", start_steps=16, final_steps=final_steps),
+        network=NETWORK,
+        p=P,
+        data=DATA,
+        training=replace(TRAINING, steps=steps, lr=1e-3),
+    )
+
+
+@RECIPES.add("digits/pd")
+def pd() -> Run:
+    """Progressive distillation of a diffusion model down to one step (Salimans & Ho 2022).
+
+    The paper's truncated SNR and rounds, from 16 steps; its learning rate falls to 0 in each round,
+    here once over all of them.
+    """
+    return progressive(final_steps=1, steps=2400)
+
+
+@RECIPES.add("digits/pd2")
+def pd2() -> Run:
+    """Progressive distillation of a diffusion model down to two steps (Salimans & Ho 2022).
+
+    As digits/pd without its last round.
+    """
+    return progressive(final_steps=2, steps=1600)
+
+
 @RECIPES.add("digits/ct")
 def ct() -> Run:
     """Plain consistency training from scratch (Song et al. 2023, Algorithm 3).
