@@ -18,6 +18,7 @@ from fewstep.objectives.ect import ECT  # noqa: E402
 from fewstep.objectives.ict import ICT  # noqa: E402
 from fewstep.objectives.kd import KD  # noqa: E402
 from fewstep.objectives.pd import PD  # noqa: E402
+from fewstep.objectives.rectified_flow import RF, Reflow  # noqa: E402
 from fewstep.objectives.score_matching import ScoreMatching  # noqa: E402
 
 __all__ = [
@@ -28,8 +29,10 @@ __all__ = [
     "KD",
     "OBJECTIVES",
     "PD",
+    "RF",
     "ConsistencyObjective",
     "Objective",
+    "Reflow",
     "ScoreMatching",
     "TeacherUse",
 ]

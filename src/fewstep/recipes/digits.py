@@ -15,6 +15,8 @@ from fewstep.training.config import Training
 NETWORK = component("mlp", width=256, blocks=3)
 P = component("edm", T=20.0, sigma_data=0.752)
 P_TO_ZERO = component("edm", **P.arguments, eps=0.0)
+FLOW = component("rectified_flow", sigma_data=0.752)
+FLOW_NETWORK = component("mlp", width=256, blocks=3, highest=8.0)  # its times lie in [0, 1]
 DATA = Data(data="digits")
 TRAINING = Training(
     batch=128,
@@ -131,6 +133,90 @@ def pd2() -> Run:
     As digits/pd without its last round.
     """
     return progressive(final_steps=2, steps=1600)
+
+
+@RECIPES.add("digits/rf1")
+def rf1() -> Run:
+    """1-rectified flow from scratch (Liu, Gong, Liu 2022).
+
+    The paper's loss and uniform times.
+    """
+    return Run(
+        objective=component("rf"),
+        network=FLOW_NETWORK,
+        p=FLOW,
+        data=DATA,
+        training=replace(TRAINING, steps=2600, lr=3e-3),
+    )
+
+
+def reflow(k: int) -> Run:
+    """The flow ``k`` from that before and its pairs."""
+    return Run(
+        objective=component("reflow"),
+        network=FLOW_NETWORK,
+        p=FLOW,
+        data=Data(data=f"runs/pairs-rf{k - 1}"),
+        training=replace(TRAINING, steps=2600),
+        teacher=f"runs/digits-rf{k - 1}",
+    )
+
+
+@RECIPES.add("digits/rf2")
+def rf2() -> Run:
+    """2-rectified flow: reflow of the first on its pairs (Liu, Gong, Liu 2022, Algorithm 1).
+
+    Make the pairs first: fewstep pairs runs/digits-rf1 -o runs/pairs-rf1.
+    """
+    return reflow(2)
+
+
+@RECIPES.add("digits/rf3")
+def rf3() -> Run:
+    """3-rectified flow: reflow of the second on its pairs (Liu, Gong, Liu 2022, Algorithm 1).
+
+    Make the pairs first: fewstep pairs runs/digits-rf2 -o runs/pairs-rf2.
+    """
+    return reflow(3)
+
+
+def distilled_flow(k: int) -> Run:
+    """One step of the flow ``k``, from its pairs."""
+    return Run(
+        objective=component("kd", distance="l2"),
+        network=FLOW_NETWORK,
+        p=FLOW,
+        data=Data(data=f"runs/pairs-rf{k}"),
+        training=replace(TRAINING, steps=2500),
+        teacher=f"runs/digits-rf{k}",
+    )
+
+
+@RECIPES.add("digits/rf1-distill")
+def rf1_distill() -> Run:
+    """One-step distillation of the 1-rectified flow (Liu, Gong, Liu 2022, Section 2.2).
+
+    On its pairs: fewstep pairs runs/digits-rf1 -o runs/pairs-rf1.
+    """
+    return distilled_flow(1)
+
+
+@RECIPES.add("digits/rf2-distill")
+def rf2_distill() -> Run:
+    """One-step distillation of the 2-rectified flow (Liu, Gong, Liu 2022, Section 2.2).
+
+    On its pairs: fewstep pairs runs/digits-rf2 -o runs/pairs-rf2.
+    """
+    return distilled_flow(2)
+
+
+@RECIPES.add("digits/rf3-distill")
+def rf3_distill() -> Run:
+    """One-step distillation of the 3-rectified flow (Liu, Gong, Liu 2022, Section 2.2).
+
+    On its pairs: fewstep pairs runs/digits-rf3 -o runs/pairs-rf3.
+    """
+    return distilled_flow(3)
 
 
 @RECIPES.add("digits/ct")

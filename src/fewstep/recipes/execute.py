@@ -92,13 +92,14 @@ def train(
 
 def load_data(run: Run) -> Dataset:
     """The images that ``run.data`` names."""
-    pairs = getattr(OBJECTIVES[run.objective.name], "columns", ())
-    if pairs and run.data.data and not Path(run.data.data).exists():
+    try:
+        return load(run.data)
+    except FewstepError as error:
+        if not getattr(OBJECTIVES[run.objective.name], "columns", ()):
+            raise
         raise FewstepError(
-            f"there are no pairs {run.data.data}: make them with fewstep pairs TEACHER -o "
-            f"{run.data.data}, or say where they are with --data."
-        )
-    return load(run.data)
+            f"{run.objective.name} learns from pairs, which fewstep pairs makes; {error}"
+        ) from error
 
 
 def load(settings: Data) -> Dataset:
@@ -171,15 +172,15 @@ def make_objective(run: Run, f: FlowMap) -> Objective:
         return OBJECTIVES.call(name, arguments)
     path = require(run.teacher, f"{name} {use.value}: say which with --teacher RUN.")
     teacher = open_model(path)
+    if use is TeacherUse.DISTIL and only_steps(teacher) is not None:
+        raise FewstepError(
+            f"the teacher {path} was distilled itself and has no PF-ODE to follow: give the "
+            "diffusion model."
+        )
     check_teacher(teacher, f, path)
     f.load_weights(teacher.F.state_dict(), path)
     f.info["teacher"] = {"path": str(path), "sha256": fingerprint(teacher)}
     if use is TeacherUse.DISTIL:
-        if only_steps(teacher) is not None:
-            raise FewstepError(
-                f"the teacher {path} was distilled itself and has no PF-ODE to follow: give the "
-                "diffusion model."
-            )
         arguments["teacher"] = teacher
     return OBJECTIVES.call(name, arguments)
 
