@@ -14,17 +14,18 @@ from fewstep.cli import run as fewstep
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.networks import MLP
-from fewstep.objectives import KD, PD
+from fewstep.networks import MLP, NETWORKS, FourierOperator, from_config
+from fewstep.networks.dfno import TemporalFourier
+from fewstep.objectives import DFNO, KD, PD, RF, Reflow
 from fewstep.parameterization import EDM, Parameterization, RectifiedFlow, TrigFlow, expand
 from fewstep.recipes import RECIPES
 from fewstep.recipes.execute import train
-from fewstep.sampling import DDIM, NoiseStreams, sample, sampler_for
-from fewstep.schedules import HalvingN, nested_times
+from fewstep.sampling import DDIM, ODE, NoiseStreams, sample, sampler_for
+from fewstep.schedules import HalvingN, karras_grid, nested_times
 from fewstep.solvers import SOLVERS, ddim_step, denoised_of_step
 from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer
-from oracles import Exact, Gaussian
+from oracles import Exact, Gaussian, columns_for
 
 PROCESSES: list[Parameterization] = [
     EDM(T=20.0, eps=0.0),
@@ -255,3 +256,164 @@ def test_a_distilled_model_refuses_what_needs_all_times() -> None:
     for edit in (denoise, encode, decode):
         with pytest.raises(FewstepError, match="distilled for sampling in 1 step alone"):
             edit(f, x)
+
+
+# Rectified flow
+
+
+def test_the_1_rectified_flow_has_its_minimum_at_the_mean_velocity() -> None:
+    """At the truth the loss is the variance of the lines' velocity; any shift of it adds."""
+    truth = Gaussian(RectifiedFlow())
+    x = truth.sample(40_000, 3)
+    f = Exact(truth, "diffusion")
+    losses = []
+    for shift in (0.0, 0.1, -0.1):
+        f.velocity = lambda x, t, shift=shift: truth.p.velocity(x, truth.denoise(x, t), t) + shift
+        torch.manual_seed(1)
+        losses.append(float(RF(f, 1)(x, 0).mean()))
+    assert losses[1] == pytest.approx(losses[0] + 0.01, abs=2e-3)
+    assert losses[2] == pytest.approx(losses[0] + 0.01, abs=2e-3)
+
+
+def exact_pairs(n: int) -> tuple[Tensor, Tensor]:
+    """Noise and samples of the exact flow of a Gaussian."""
+    truth = Gaussian(RectifiedFlow())
+    z = torch.randn(n, 3, dtype=torch.float64)
+    one, zero = torch.ones(n).double(), torch.zeros(n).double()
+    return z, truth.flow(z, one, zero)
+
+
+class Straight(Exact):
+    """The 2-rectified flow of a Gaussian: the lines from ``z`` to ``m + sqrt(v) z`` do not cross.
+
+    ``x_t = (1 - t) (m + sqrt(v) z) + t z`` gives ``z`` and with it the velocity ``z - x``.
+    """
+
+    def velocity(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:
+        t = expand(self.time(t, x), x)
+        m, std = self.truth.m, self.truth.v**0.5
+        z = (x - (1 - t) * m) / ((1 - t) * std + t)
+        return z - (m + std * z)
+
+    def D(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:
+        return x - expand(self.time(t, x), x) * self.velocity(x, t)
+
+
+def test_reflow_vanishes_at_the_straight_flow_of_the_pairs() -> None:
+    z, x = exact_pairs(500)
+    straight = Straight(Gaussian(RectifiedFlow()), "diffusion")
+    assert float(Reflow(straight, 1)(x, 0, noise=z).max()) < 1e-12
+    curved = Exact(Gaussian(RectifiedFlow()), "diffusion")
+    assert float(Reflow(curved, 1)(x, 0, noise=z).mean()) > 1e-3
+
+
+def test_one_euler_step_solves_a_straight_flow_and_not_the_first() -> None:
+    """The straightness of the flow: an Euler step of length 1 against many of them."""
+    truth = Gaussian(RectifiedFlow())
+    straight, curved = Straight(truth, "diffusion"), Exact(truth, "diffusion")
+
+    def gap(f: FlowMap) -> float:
+        one, many = (
+            ODE(N, "euler")(f, NoiseStreams(0, range(64), (3,))).double() for N in (1, 200)
+        )
+        return float((one - many).abs().max())
+
+    assert gap(straight) < 1e-5
+    assert gap(curved) > 0.3
+
+
+def test_the_solver_of_a_rectified_flow_makes_equal_steps() -> None:
+    for N in (1, 2, 5):
+        times = ODE(N).times(RectifiedFlow())
+        assert times == pytest.approx([1 - i / N for i in range(N + 1)], abs=1e-7)
+    assert ODE(3).times(EDM(T=20.0))[:3] == karras_grid(3, EDM(T=20.0)).flip(0).tolist()
+
+
+# DFNO
+
+
+@pytest.mark.parametrize(("M", "modes"), [(4, None), (5, None), (4, 2), (6, 1), (1, None)])
+def test_the_temporal_layer_is_a_discrete_fourier_transform(M: int, modes: int | None) -> None:
+    """Against the transform written out as a sum over times and (signed) frequencies."""
+    layer = TemporalFourier(3, M, modes)
+    torch.nn.init.normal_(layer.R)
+    h = torch.randn(2, M, 3, 4)
+    u = torch.nn.functional.silu(h).to(torch.complex64)
+    R = torch.complex(*layer.R.detach().chunk(2))
+    expected = torch.zeros(2, M, 3, 4, dtype=torch.complex64)
+    for frequency in range(-((M - 1) // 2), M // 2 + 1):
+        if abs(frequency) >= len(R):
+            continue
+        wave = torch.exp(-2j * torch.pi * frequency * torch.arange(M) / M)
+        transformed = torch.einsum("m,bmcx->bcx", wave, u)
+        kernel = R[abs(frequency)] if frequency >= 0 else R[abs(frequency)].conj()
+        mixed = torch.einsum("bcx,co->box", transformed, kernel)
+        back = torch.einsum("m,box->bmox", wave.conj() / M, mixed)
+        # At frequency 0 and at half the times, which is its own negative, the real part counts.
+        expected += back.real if frequency in (0, M / 2) else back
+    assert float(expected.imag.abs().max()) < 1e-5
+    torch.testing.assert_close(layer(h).detach(), h + expected.real, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("base", ["mlp(width=16, blocks=2)", "unet(channels=8, blocks=1)"])
+def test_a_fourier_operator_starts_as_its_base_and_then_couples_the_times(base: str) -> None:
+    F = FourierOperator((1, 8, 8), num_classes=3, base=base, times=4).eval()
+    for name, parameter in F.named_parameters():
+        if not name.endswith(".R"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    x, c, label = torch.randn(2, 1, 8, 8), torch.randn(2), torch.tensor([0, 2])
+    whole = F.trajectory(x, c, label)
+    assert whole.shape == (2, 4, 1, 8, 8)
+    plain = NETWORKS.build(base, shape=(1, 8, 8), num_classes=3, two_time=True).eval()
+    own = {k: v for k, v in F.base.state_dict().items() if not k.endswith(".R")}
+    plain.load_state_dict({k.replace(".block.", "."): v for k, v in own.items()})
+    for j in range(4):
+        alone = plain(x, c, label=label, c_noise_s=torch.full((2,), (j + 1) / 4))
+        torch.testing.assert_close(whole[:, j], alone, rtol=1e-4, atol=1e-4)
+    assert torch.equal(F(x, c, label), whole[:, -1])
+    layers = [part for part in F.modules() if isinstance(part, TemporalFourier)]
+    assert len(layers) >= 2
+    for layer in layers:
+        torch.nn.init.normal_(layer.R, std=0.1)
+    assert not torch.allclose(F.trajectory(x, c, label), whole)
+    rebuilt = from_config(F.config)
+    rebuilt.load_state_dict(F.state_dict())
+    assert torch.equal(rebuilt.eval()(x, c, label), F(x, c, label))
+
+
+def test_dfno_vanishes_at_the_trajectory() -> None:
+    """A network with the exact denoised of each interval has no loss, and the image is the flow."""
+    p = EDM(T=20.0, eps=0.0)
+    truth = Gaussian(p)
+    s = torch.tensor([5.0, 1.0, 0.2, 0.0]).expand(32, 4)
+    z = torch.randn(32, 3)
+    x_T, T = p.prior(z), torch.full((32,), p.T)
+    states = torch.stack([truth.flow(x_T, T, s[:, j]) for j in range(4)], 1)
+    f = FlowMap(FourierOperator((3,), base="mlp(width=4, blocks=1)"), p)
+    o = DFNO(f, 1)
+
+    def exact(x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+        g = [denoised_of_step(x_T, states[:, j], T, s[:, j], p) for j in range(4)]
+        c_skip, c_out = p.c_skip(T, 0 * T)[:, None], p.c_out(T, 0 * T)[:, None]
+        return torch.stack([(value - c_skip * x_T) / c_out for value in g], 1)
+
+    given = {"noise": z, "trajectory": states, "times": s}
+    assert float(o(states[:, -1], 0, **given).detach().min()) > 1e-2
+    f.F.trajectory = exact
+    assert float(o(states[:, -1], 0, **given).max()) < 1e-5
+    torch.testing.assert_close(f(x_T, p.T), states[:, -1], rtol=1e-4, atol=1e-4)
+
+
+def test_dfno_asks_for_its_network_and_its_times() -> None:
+    p = EDM(T=20.0, eps=0.0)
+    with pytest.raises(FewstepError, match="network dfno"):
+        DFNO(FlowMap(MLP((3,)), p), 1)
+    F = FourierOperator((3,), base="mlp(width=4, blocks=1)", times=3)
+    with pytest.raises(FewstepError, match="eps=0"):
+        DFNO(FlowMap(F, EDM()), 1)
+    x = torch.randn(5, 3)
+    columns = columns_for(DFNO.columns, x)
+    with pytest.raises(FewstepError, match=r"3 times.*4: set network.times=4"):
+        DFNO(FlowMap(F, p), 1)(x, 0, **columns)
+    with pytest.raises(FewstepError, match="mlp or a unet"):
+        FourierOperator((3, 16, 16), base="adm(channels=32, head_channels=32)")

@@ -16,7 +16,7 @@ from fewstep.data import Dataset
 from fewstep.data.sharded import Sharded
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.networks import MLP
+from fewstep.networks import MLP, FourierOperator, Network
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM
 from fewstep.training import trainer as trainer_module
@@ -64,9 +64,12 @@ def make(
     **k: Any,
 ) -> Trainer:
     torch.manual_seed(config.seed)
-    to_zero = {"eps": 0.0} if objective == "ect" else {}
-    network = MLP((1, 4, 4), num_classes=3, width=8, blocks=1, dropout=dropout)
+    to_zero = {"eps": 0.0} if objective in ("ect", "dfno") else {}
+    network: Network = MLP((1, 4, 4), num_classes=3, width=8, blocks=1, dropout=dropout)
     cls = OBJECTIVES[objective]
+    if "trajectory" in cls.columns:
+        base = f"mlp(width=8, blocks=1, dropout={dropout})"
+        network = FourierOperator((1, 4, 4), num_classes=3, base=base)
     f = FlowMap(network, EDM(T=5.0, **to_zero), info={"kind": cls.kind})
     extra: dict[str, Any] = {"s1": 10} if objective in ("ct", "ict") else {}
     if cls.teacher_use is TeacherUse.DISTIL:

@@ -14,6 +14,7 @@ for _module in iter_modules(__path__):
 
 from fewstep.objectives.cd import CD  # noqa: E402
 from fewstep.objectives.ct import CT  # noqa: E402
+from fewstep.objectives.dfno import DFNO  # noqa: E402
 from fewstep.objectives.ect import ECT  # noqa: E402
 from fewstep.objectives.ict import ICT  # noqa: E402
 from fewstep.objectives.kd import KD  # noqa: E402
@@ -24,6 +25,7 @@ from fewstep.objectives.score_matching import ScoreMatching  # noqa: E402
 __all__ = [
     "CD",
     "CT",
+    "DFNO",
     "ECT",
     "ICT",
     "KD",

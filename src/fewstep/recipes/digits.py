@@ -219,6 +219,23 @@ def rf3_distill() -> Run:
     return distilled_flow(3)
 
 
+@RECIPES.add("digits/dfno")
+def dfno() -> Run:
+    """Whole trajectories of a diffusion model in one pass (DFNO: Zheng et al. 2023).
+
+    Make them first: fewstep pairs runs/digits-edm --trajectory 4 -o runs/trajectories. The paper's
+    distance, weight and four times; its network starts from the teacher's weights, this one from
+    scratch.
+    """
+    return Run(
+        objective=component("dfno"),
+        network=component("dfno", base="mlp(width=256, blocks=3)", times=4, modes=2),
+        p=P_TO_ZERO,
+        data=Data(data="runs/trajectories"),
+        training=replace(TRAINING, steps=1000),
+    )
+
+
 @RECIPES.add("digits/ct")
 def ct() -> Run:
     """Plain consistency training from scratch (Song et al. 2023, Algorithm 3).
