@@ -16,7 +16,7 @@ NETWORK = component("mlp", width=256, blocks=3)
 P = component("edm", T=20.0, sigma_data=0.752)
 P_TO_ZERO = component("edm", **P.arguments, eps=0.0)
 FLOW = component("rectified_flow", sigma_data=0.752)
-FLOW_NETWORK = component("mlp", width=256, blocks=3, highest=8.0)  # its times lie in [0, 1]
+FLOW_NETWORK = component("mlp", width=256, blocks=3, highest=16.0)  # t is in [0, 1]
 DATA = Data(data="digits")
 TRAINING = Training(
     batch=128,
@@ -106,9 +106,9 @@ def kd() -> Run:
 
 
 def progressive(final_steps: int, steps: int) -> Run:
-    """Progressive distillation from 16 steps down to ``final_steps``."""
+    """Progressive distillation from 64 steps down to ``final_steps``."""
     return Run(
-        objective=component("pd", start_steps=16, final_steps=final_steps),
+        objective=component("pd", start_steps=64, final_steps=final_steps),
         network=NETWORK,
         p=P,
         data=DATA,
@@ -120,10 +120,10 @@ def progressive(final_steps: int, steps: int) -> Run:
 def pd() -> Run:
     """Progressive distillation of a diffusion model down to one step (Salimans & Ho 2022).
 
-    The paper's truncated SNR and rounds, from 16 steps; its learning rate falls to 0 in each round,
+    The paper's truncated SNR and rounds, from 64 steps; its learning rate falls to 0 in each round,
     here once over all of them.
     """
-    return progressive(final_steps=1, steps=2400)
+    return progressive(final_steps=1, steps=1800)
 
 
 @RECIPES.add("digits/pd2")
@@ -132,7 +132,7 @@ def pd2() -> Run:
 
     As digits/pd without its last round.
     """
-    return progressive(final_steps=2, steps=1600)
+    return progressive(final_steps=2, steps=1400)
 
 
 @RECIPES.add("digits/rf1")
