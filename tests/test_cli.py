@@ -29,7 +29,7 @@ from fewstep.recipes.execute import arguments_of
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
 
-COMMANDS = ("train", "sample", "evaluate", "reproduce", "list")
+COMMANDS = ("train", "sample", "pairs", "evaluate", "reproduce", "list")
 TINY = ["--steps", "4", "--samples", "4", "--checkpoint-every", "2", "--quiet", "--device", "cpu"]
 TINY += ["--network.width", "16", "--network.blocks", "1", "--network.hidden", "16"]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewstep.cli import run as fewstep
 from fewstep.data import Dataset
+from fewstep.distances import DISTANCES
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, NETWORKS, FourierOperator, from_config
@@ -25,6 +26,7 @@ from fewstep.schedules import HalvingN, karras_grid, nested_times
 from fewstep.solvers import SOLVERS, ddim_step, denoised_of_step
 from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer
+from fewstep.weightings import WEIGHTINGS
 from oracles import Exact, Gaussian, columns_for
 
 PROCESSES: list[Parameterization] = [
@@ -179,20 +181,17 @@ def test_the_student_becomes_the_teacher_between_rounds_alone() -> None:
     assert o.N(9) != o.N(10)
 
 
-def test_pd_gives_its_loss_only_what_it_takes() -> None:
-    """Whatever the condition, the maps see time and condition, the distance two images."""
+@pytest.mark.parametrize("weighting", list(WEIGHTINGS))
+@pytest.mark.parametrize("distance", [name for name in DISTANCES if name != "lpips"])
+def test_pd_gives_distances_and_weightings_only_what_they_take(
+    distance: str, weighting: str
+) -> None:
     f = tiny(num_classes=4)
-    o = PD(f, 10, teacher=f.frozen_copy())
-    seen = []
-
-    class Spy(torch.nn.Module):
-        def forward(self, a: Tensor, b: Tensor) -> Tensor:
-            seen.append((a.shape, b.shape))
-            return (a - b).flatten(1).square().mean(1)
-
-    o.d = Spy()
-    o(torch.randn(6, 3), 0, label=torch.arange(6) % 4).mean().backward()
-    assert seen == [((6, 3), (6, 3))]
+    o = PD(f, 10, teacher=f.frozen_copy(), distance=distance, weighting=weighting)
+    for k in (0, 5, 9):
+        loss = o(torch.randn(6, 3), k, label=torch.arange(6) % 4)
+        assert loss.shape == (6,)
+        assert loss.isfinite().all()
 
 
 def test_a_run_killed_in_any_round_ends_with_the_same_bits(
@@ -253,6 +252,8 @@ def test_a_distilled_model_refuses_what_needs_all_times() -> None:
     PD(f, 10, teacher=f.frozen_copy())
     f.info["kind"] = "diffusion"
     x = torch.zeros(2, 3)
+    with pytest.raises(FewstepError, match="its own process"):
+        f.in_process(RectifiedFlow())
     for edit in (denoise, encode, decode):
         with pytest.raises(FewstepError, match="distilled for sampling in 1 step alone"):
             edit(f, x)

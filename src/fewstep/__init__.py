@@ -29,6 +29,11 @@ _HOME = {
     "CT": "objectives",
     "ICT": "objectives",
     "ECT": "objectives",
+    "KD": "objectives",
+    "PD": "objectives",
+    "RF": "objectives",
+    "Reflow": "objectives",
+    "DFNO": "objectives",
     "Dataset": "data",
     "load": "data",
     "save_images": "data",
@@ -53,7 +58,7 @@ if TYPE_CHECKING:
     from fewstep.evaluation import Evaluator, train_classifier
     from fewstep.flow_map import FlowMap
     from fewstep.networks import MLP, UNet
-    from fewstep.objectives import CD, CT, ECT, ICT, ScoreMatching
+    from fewstep.objectives import CD, CT, DFNO, ECT, ICT, KD, PD, RF, Reflow, ScoreMatching
     from fewstep.parameterization import (
         EDM,
         VE,

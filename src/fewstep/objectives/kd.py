@@ -18,7 +18,7 @@ class KD(Objective):
     ``x`` is the solution of the teacher's PF-ODE that starts from ``sigma(T) z``, made beforehand
     by ``fewstep pairs``. The minimiser for the squared distance is the flow from ``T`` to the data
     itself. For a rectified flow this is its one-step distillation, where ``f = z - F(z, T)`` (Liu
-    et al. 2022, Section 2.2).
+    et al. 2022).
 
     Args:
         f: the map in training, started from the teacher's weights; afterwards it generates in one
@@ -28,7 +28,7 @@ class KD(Objective):
     """
 
     kind = "generator"
-    paper = "Luhman & Luhman 2021, Section 3 (knowledge distillation); Liu, Gong, Liu 2022"
+    paper = "Luhman & Luhman 2021 (knowledge distillation); of flows Liu, Gong, Liu 2022"
     teacher_use = TeacherUse.START
     columns = ("noise",)
 

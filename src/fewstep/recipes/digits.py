@@ -194,7 +194,7 @@ def distilled_flow(k: int) -> Run:
 
 @RECIPES.add("digits/rf1-distill")
 def rf1_distill() -> Run:
-    """One-step distillation of the 1-rectified flow (Liu, Gong, Liu 2022, Section 2.2).
+    """One-step distillation of the 1-rectified flow (Liu, Gong, Liu 2022).
 
     On its pairs: fewstep pairs runs/digits-rf1 -o runs/pairs-rf1.
     """
@@ -203,7 +203,7 @@ def rf1_distill() -> Run:
 
 @RECIPES.add("digits/rf2-distill")
 def rf2_distill() -> Run:
-    """One-step distillation of the 2-rectified flow (Liu, Gong, Liu 2022, Section 2.2).
+    """One-step distillation of the 2-rectified flow (Liu, Gong, Liu 2022).
 
     On its pairs: fewstep pairs runs/digits-rf2 -o runs/pairs-rf2.
     """
@@ -212,7 +212,7 @@ def rf2_distill() -> Run:
 
 @RECIPES.add("digits/rf3-distill")
 def rf3_distill() -> Run:
-    """One-step distillation of the 3-rectified flow (Liu, Gong, Liu 2022, Section 2.2).
+    """One-step distillation of the 3-rectified flow (Liu, Gong, Liu 2022).
 
     On its pairs: fewstep pairs runs/digits-rf3 -o runs/pairs-rf3.
     """

@@ -119,7 +119,8 @@ def _plan(f: FlowMap, wish: Wish, model: Path) -> tuple[Manifest, ODE | DDIM, li
         )
     steps = default_steps(f) if wish.steps is None else wish.steps
     sampler = sampler_for(f, steps, solver=wish.solver)
-    assert isinstance(sampler, ODE | DDIM)
+    if not isinstance(sampler, ODE | DDIM):
+        raise FewstepError(f"pairs need a deterministic sampler, not {wish.solver}.")
     if wish.trajectory > steps:
         raise FewstepError(
             f"a trajectory of {wish.trajectory} states needs at least as many steps, got {steps}."

@@ -25,7 +25,7 @@ def denoised_of_step(x: Tensor, x_s: Tensor, t: Tensor, s: Tensor, p: Parameteri
     """The ``D`` with which a DDIM step takes ``x`` at ``t`` to ``x_s`` at ``s``.
 
     ``(x_s - r x) / (alpha_s - r alpha_t)`` with ``r = sigma_s / sigma_t``; for EDM
-    ``x - t (x_s - x) / (s - t)``. Salimans & Ho 2022, Algorithm 2 and Appendix G.
+    ``x - t (x_s - x) / (s - t)``. Salimans & Ho 2022, Algorithm 2.
     """
     ratio = p.sigma(s) / p.sigma(t)
     return (x_s - expand(ratio, x) * x) / expand(p.alpha(s) - ratio * p.alpha(t), x)
