@@ -8,6 +8,7 @@ For data ``N(m, v I)`` and a process with ``x_t = alpha x + sigma z``:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -55,6 +56,14 @@ class Exact(FlowMap):
         if self.info["kind"] == "diffusion":
             return self.truth.denoise(x, t)
         return self.truth.flow(x, t, s)
+
+
+def columns_for(names: Sequence[str], x: Tensor) -> dict[str, Tensor]:
+    """Columns of pairs with the samples ``x`` [B, ...]: random noise, states that lead to ``x``."""
+    states = torch.stack([x + s * torch.randn_like(x) for s in (5.0, 1.0, 0.2, 0.0)], 1)
+    times = torch.tensor((5.0, 1.0, 0.2, 0.0), dtype=x.dtype).expand(len(x), 4)
+    known = {"noise": torch.randn_like(x), "trajectory": states, "times": times}
+    return {name: known[name] for name in names}
 
 
 def mixture_log_density(x: Tensor, t: Tensor, p: Parameterization) -> Tensor:

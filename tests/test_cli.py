@@ -33,6 +33,7 @@ from fewstep.training.trainer import Trainer
 COMMANDS = (
     "train",
     "sample",
+    "pairs",
     "evaluate",
     "likelihood",
     "reproduce",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.networks import MLP
+from fewstep.networks import MLP, FourierOperator
 from fewstep.objectives import CD, CT, ECT, ICT, OBJECTIVES, Objective, ScoreMatching, TeacherUse
 from fewstep.parameterization import EDM, expand
 from fewstep.schedules import karras_grid
 from fewstep.solvers import SOLVERS
-from oracles import Exact, Gaussian, slope
+from oracles import Exact, Gaussian, columns_for, slope
 
 each = pytest.mark.parametrize("name", list(OBJECTIVES))
 P = EDM(T=20.0)
@@ -23,7 +24,12 @@ TO_ZERO = EDM(T=20.0, eps=0.0)  # ECT's map ends at the data itself
 
 
 def process_of(name: str) -> EDM:
-    return TO_ZERO if name == "ect" else P
+    return TO_ZERO if name == "ect" or OBJECTIVES[name].kind == "generator" else P
+
+
+def pairs_of(name: str, x: Tensor) -> dict[str, Tensor]:
+    """What the objective wants of each example besides its label."""
+    return columns_for(OBJECTIVES[name].columns, x)
 
 
 def network_map(num_classes: int = 0, dropout: float = 0.0, p: EDM = P) -> FlowMap:
@@ -33,8 +39,20 @@ def network_map(num_classes: int = 0, dropout: float = 0.0, p: EDM = P) -> FlowM
     return f
 
 
+def in_time(F: MLP) -> FourierOperator:
+    """A network of trajectories in place of a perceptron."""
+    dropout = F.config.get("dropout", 0.0)
+    base = f"mlp(width=16, blocks=1, dropout={dropout})"
+    G = FourierOperator(F.shape, num_classes=F.num_classes, base=base)
+    for parameter in G.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return G
+
+
 def build(name: str, f: FlowMap, K: int = 100, **hyper: Any) -> Objective:
     f.p = process_of(name)
+    if "trajectory" in OBJECTIVES[name].columns:
+        f.F = in_time(f.F)
     arguments: dict[str, Any] = {"f": f, "K": K, **hyper}
     if getattr(OBJECTIVES[name], "teacher_use", None) is TeacherUse.DISTIL:
         arguments["teacher"] = f.frozen_copy()
@@ -48,7 +66,8 @@ def build(name: str, f: FlowMap, K: int = 100, **hyper: Any) -> Objective:
 @pytest.mark.parametrize("k", [0, 57, 99])
 def test_one_finite_loss_per_example_and_gradients_everywhere(name: str, k: int) -> None:
     o = build(name, network_map(num_classes=4))
-    loss = o(torch.randn(32, 3), k, label=torch.arange(32) % 4)
+    x = torch.randn(32, 3)
+    loss = o(x, k, label=torch.arange(32) % 4, **pairs_of(name, x))
     assert loss.shape == (32,)
     assert loss.isfinite().all()
     assert (loss >= 0).all()
@@ -62,24 +81,25 @@ def test_one_finite_loss_per_example_and_gradients_everywhere(name: str, k: int)
 
 @each
 def test_unconditional(name: str) -> None:
-    assert build(name, network_map())(torch.randn(8, 3), 3).shape == (8,)
+    x = torch.randn(8, 3)
+    assert build(name, network_map())(x, 3, **pairs_of(name, x)).shape == (8,)
 
 
 @each
 def test_the_same_random_stream_gives_the_same_loss(name: str) -> None:
     o, x = build(name, network_map(dropout=0.5)), torch.randn(8, 3)
-    losses = []
+    columns, losses = pairs_of(name, x), []
     for _ in range(2):
         torch.manual_seed(5)
-        losses.append(o(x, 3))
+        losses.append(o(x, 3, **columns))
     assert torch.equal(*losses)
 
 
 @each
 def test_describes_itself(name: str) -> None:
     cls = OBJECTIVES[name]
-    assert cls.kind in ("diffusion", "consistency")
-    assert any(year in cls.paper for year in ("2022", "2023", "2024", "2025"))
+    assert cls.kind in ("diffusion", "consistency", "generator")
+    assert any(year in cls.paper for year in ("2021", "2022", "2023", "2024", "2025"))
     assert "``" in (cls.__doc__ or "")
 
 
@@ -92,10 +112,10 @@ def test_changing_maps_survive_a_state_round_trip(name: str) -> None:
         f.load_state_dict(o.changing()[key].state_dict())
     if hasattr(o, "teacher"):
         copy.teacher.load_state_dict(o.teacher.state_dict())
-    losses = []
+    columns, losses = pairs_of(name, x), []
     for objective in (o, copy):
         torch.manual_seed(1)
-        losses.append(objective(x, 7))
+        losses.append(objective(x, 7, **columns))
     assert torch.equal(*losses)
 
 
@@ -108,17 +128,18 @@ def test_a_few_steps_lower_the_loss(name: str) -> None:
 
     def distance() -> float:
         f = o.f.D if o.kind == "diffusion" else o.f
+        t = o.f.p.T if o.kind == "generator" else 3.0
         with torch.no_grad():
-            return float((f(x + 3.0 * torch.randn_like(x), 3.0) - x).square().mean())
+            return float((f(x + t * torch.randn_like(x), t) - x).square().mean())
 
     before = distance()
     for k in range(60):
-        o(x, k).mean().backward()
+        o(x, k, **pairs_of(name, x)).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         o.after_step(k)
-    if hasattr(o, "teacher"):
-        pytest.skip("CD follows its teacher, here a random one: see the tests below")
+    if o.teacher_use is TeacherUse.DISTIL:
+        pytest.skip("it follows its teacher, here a random one: see the tests of each")
     if name == "continuous_ct":
         pytest.skip("needs a diffusion model to start from: see test_objectives_continuous.py")
     assert distance() < 0.5 * before
@@ -129,12 +150,15 @@ def test_losses_vanish_at_the_truth(name: str) -> None:
     """Data at one point: the PF-ODE is a straight line, which every solver follows exactly."""
     truth = Gaussian(process_of(name), m=0.4, v=0.0)
     f = Exact(truth, OBJECTIVES[name].kind)
-    distils = getattr(OBJECTIVES[name], "teacher_use", None) is TeacherUse.DISTIL
-    extra = {"teacher": Exact(truth, "diffusion")} if distils else {}
-    o = OBJECTIVES.call(name, {"f": f, "K": 100, "weighting": "uniform", **extra})
+    if "trajectory" in OBJECTIVES[name].columns:
+        pytest.skip("its network gives whole trajectories: see the tests of distillation")
+    known = inspect.signature(OBJECTIVES[name]).parameters
+    extra = {"teacher": Exact(truth, "diffusion"), "weighting": "uniform"}
+    arguments = {key: value for key, value in extra.items() if key in known}
+    o = OBJECTIVES.call(name, {"f": f, "K": 100, **arguments})
     x = torch.full((64, 3), 0.4, dtype=torch.float64)
     for k in (0, 50, 99):
-        assert float(o(x, k).max()) < 1e-10
+        assert float(o(x, k, **pairs_of(name, x)).max()) < 1e-10
 
 
 # Same dropout in student and target

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from fewstep.data import Dataset
+from fewstep.data.sharded import Sharded
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.networks import MLP
+from fewstep.networks import MLP, FourierOperator, Network
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM
 from fewstep.training import trainer as trainer_module
@@ -24,6 +25,7 @@ from fewstep.training.config import Training
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
 from fewstep.training.validation import energy_distance
+from oracles import columns_for
 
 CONFIG = Training(
     steps=24,
@@ -47,6 +49,13 @@ def pictures(n: int = 50, labels: bool = True) -> Dataset:
     return Dataset.from_arrays(images, torch.arange(n) % 3 if labels else None)
 
 
+def with_columns(data: Dataset, names: tuple[str, ...]) -> Dataset:
+    """The images as samples of pairs."""
+    x = data.batch(torch.arange(len(data)))[0]
+    columns = {name: Sharded([value]) for name, value in columns_for(names, x).items()}
+    return replace(data, columns=columns)
+
+
 def make(
     directory: Path,
     config: Training = CONFIG,
@@ -55,18 +64,22 @@ def make(
     **k: Any,
 ) -> Trainer:
     torch.manual_seed(config.seed)
-    to_zero = {"eps": 0.0} if objective == "ect" else {}
-    network = MLP((1, 4, 4), num_classes=3, width=8, blocks=1, dropout=dropout)
+    to_zero = {"eps": 0.0} if objective in ("ect", "dfno") else {}
+    network: Network = MLP((1, 4, 4), num_classes=3, width=8, blocks=1, dropout=dropout)
     cls = OBJECTIVES[objective]
+    if "trajectory" in cls.columns:
+        base = f"mlp(width=8, blocks=1, dropout={dropout})"
+        network = FourierOperator((1, 4, 4), num_classes=3, base=base)
     f = FlowMap(network, EDM(T=5.0, **to_zero), info={"kind": cls.kind})
     extra: dict[str, Any] = {"s1": 10} if objective in ("ct", "ict") else {}
     if cls.teacher_use is TeacherUse.DISTIL:
         extra["teacher"] = f.frozen_copy()
     o = OBJECTIVES.call(objective, {"f": f, "K": config.steps, **extra})
     held_out = pictures().batch(torch.arange(20))[0]
-    return Trainer(
-        o, k.pop("data", pictures()), config, directory, held_out=held_out, quiet=True, **k
-    )
+    data = k.pop("data", pictures())
+    if cls.columns:
+        data, config = with_columns(data, cls.columns), replace(config, flip=False)
+    return Trainer(o, data, config, directory, held_out=held_out, quiet=True, **k)
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:

@@ -31,6 +31,11 @@ _HOME = {
     "ECT": "objectives",
     "ContinuousCD": "objectives",
     "ContinuousCT": "objectives",
+    "KD": "objectives",
+    "PD": "objectives",
+    "RF": "objectives",
+    "Reflow": "objectives",
+    "DFNO": "objectives",
     "Dataset": "data",
     "load": "data",
     "save_images": "data",
@@ -58,7 +63,20 @@ if TYPE_CHECKING:
     from fewstep.flow_map import FlowMap
     from fewstep.likelihood import Likelihood
     from fewstep.networks import MLP, UNet
-    from fewstep.objectives import CD, CT, ECT, ICT, ContinuousCD, ContinuousCT, ScoreMatching
+    from fewstep.objectives import (
+        CD,
+        CT,
+        DFNO,
+        ECT,
+        ICT,
+        KD,
+        PD,
+        RF,
+        ContinuousCD,
+        ContinuousCT,
+        Reflow,
+        ScoreMatching,
+    )
     from fewstep.parameterization import (
         EDM,
         VE,

@@ -35,8 +35,10 @@ class FlowMap(nn.Module):
     Args:
         F: raw network (see `fewstep.networks`).
         p: parameterization: the process and the coefficients.
-        info: free JSON values that travel with the weights: ``kind`` ("diffusion" or
-            "consistency"), ``classes`` (names), ``taus`` (good time points), the recipe, ...
+        info: free JSON values that travel with the weights: ``kind`` ("diffusion",
+            "consistency", or "generator" for a map from ``T`` alone), ``classes`` (names), ``taus``
+            (good time points), ``sampling_steps`` (the one number of steps that a distilled model
+            has), the recipe, ...
     """
 
     def __init__(
@@ -103,7 +105,14 @@ class FlowMap(nn.Module):
 
         The network is shared, not copied; see `fewstep.parameterization.matched`. Stored time
         points move to the times of the same noise.
+
+        Raises:
+            FewstepError: the model was distilled for a few times of its own process.
         """
+        if self.info.get("sampling_steps") is not None:
+            raise FewstepError(
+                "this model was distilled for the steps of its own process and knows no other."
+            )
         matched = parameterization.match(self.p, p)
 
         def moved(tau: float) -> float:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
-from fewstep.schedules import TIME_GRIDS, TimeGrid, karras_grid
-from fewstep.solvers import SAMPLERS, Denoiser, Integrator, default_grid, start_with_snr
+from fewstep.schedules import TIME_GRIDS, TimeGrid, karras_grid, nested_times
+from fewstep.solvers import SAMPLERS, Denoiser, Integrator, ddim_step, default_grid, start_with_snr
 
 
 class NoiseStreams:
@@ -173,6 +173,11 @@ class Walk(Sampler):
         return self._solver.adaptive
 
     @property
+    def deterministic(self) -> bool:
+        """Whether the noise at ``T`` decides the sample, after known steps."""
+        return self._solver.convergence is not None and not self.adaptive
+
+    @property
     def nfe(self) -> int:
         """Network evaluations per sample; of an adaptive solver the mean of its last batch.
 
@@ -216,6 +221,42 @@ class ODE(Walk):
             raise FewstepError(f"{self.solver} solves no ODE, it draws noise: use Walk.")
 
 
+@dataclass(frozen=True)
+class NestedDDIM(Sampler):
+    """``N`` DDIM steps on the grid of a model that was distilled for just these steps.
+
+    The grid is `fewstep.schedules.nested_times`; Salimans & Ho 2022, Algorithm 2.
+    """
+
+    N: int
+    deterministic: ClassVar[bool] = True
+
+    @property
+    def nfe(self) -> int:
+        return self.N
+
+    def times(self, p: Parameterization) -> list[float]:
+        """``T`` and the time that each step reaches."""
+        return nested_times(self.N, p).tolist()
+
+    def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+        x = f.p.prior(noise.normal(f.device))
+        for now, after in pairwise(self.times(f.p)):
+            t, s = f.time(now, x), f.time(after, x)
+            x = ddim_step(x, f.D(x, t, **condition), t, s, f.p)
+            yield x
+
+
+def only_steps(f: FlowMap) -> int | None:
+    """The number of steps that a model was distilled for; None where every number will do."""
+    return f.info.get("sampling_steps")
+
+
+def default_steps(f: FlowMap) -> int:
+    """Steps where none are asked for."""
+    return only_steps(f) or (18 if f.info.get("kind") == "diffusion" else 1)
+
+
 def default_taus(f: FlowMap, steps: int) -> tuple[float, ...]:
     """Time points for ``steps`` network evaluations of a consistency model.
 
@@ -242,14 +283,15 @@ def sampler_for(
     Args:
         f: the model.
         steps: evaluations of a consistency model (default 1), solver steps of a diffusion model
-            (default 18).
+            (default 18); a model that was distilled for one number of steps has that alone.
         taus: time points of a consistency model.
         solver, grid: of a diffusion model; see `Walk`.
         nfe: network evaluations to spend exactly, instead of ``steps``.
 
     Raises:
         FewstepError: both or fewer than one of them, what the model has no use for, or an
-            ``nfe`` that the solver cannot spend.
+            ``nfe`` that the solver cannot spend; steps or time points that a distilled model does
+            not have.
     """
     if steps is not None and nfe is not None:
         raise FewstepError("give the number of steps or of network evaluations, not both.")
@@ -257,9 +299,17 @@ def sampler_for(
     if count is not None and count < 1:
         what = "step, got steps" if nfe is None else "network evaluation, got nfe"
         raise FewstepError(f"sampling needs at least 1 {what}={count}.")
+    only = only_steps(f)
+    if only is not None and (count not in (None, only) or taus):
+        raise FewstepError(
+            f"this model was distilled for {only} step{'s' * (only > 1)} and knows no others: "
+            f"sample it with steps={only} and without time points."
+        )
     if f.info.get("kind") == "diffusion":
         if taus is not None:
             raise FewstepError("time points are for consistency models; this is a diffusion model.")
+        if only is not None:
+            return NestedDDIM(only)
         walk = Walk(steps or 18, solver, grid, nfe)
         if count is not None and SAMPLERS.build(solver).adaptive:
             raise FewstepError(f"{solver} chooses its own steps: set rtol and atol instead.")
@@ -330,7 +380,7 @@ def sample(
     Args:
         f: the model.
         n: how many.
-        sampler: default one step for consistency models, Heun with 18 steps for diffusion.
+        sampler: default that of `sampler_for` with `default_steps`.
         seed: the samples depend on it alone (and on the labels).
         labels: class of each sample [n]; default all classes in turn.
         batch: how many at once; a matter of memory and speed only.
@@ -339,7 +389,7 @@ def sample(
     """
     labels = check_labels(f, labels, n)
     if sampler is None:
-        sampler = sampler_for(f, 18 if f.info.get("kind") == "diffusion" else 1)
+        sampler = sampler_for(f, default_steps(f))
     if batch < 1:
         raise FewstepError(f"the batch must hold at least 1 sample, got {batch}.")
     if indices is None:

@@ -56,7 +56,7 @@ class TimeGrid(ABC):
 
     @abstractmethod
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
-        """``N >= 2`` decreasing times from ``start`` to ``p.t_min``, in float64: [N]."""
+        """``N >= 2`` decreasing times from ``start`` to the last before 0, in float64: [N]."""
 
 
 TIME_GRIDS: Registry[TimeGrid] = Registry("time grid")
@@ -109,6 +109,15 @@ class LogSNRGrid(TimeGrid):
         return t
 
 
+@TIME_GRIDS.register("flow")
+@dataclass(frozen=True)
+class FlowGrid(TimeGrid):
+    """``N`` equal steps to 0: ``start (1 - i/N)`` for i in 0..N-1 (Liu et al. 2022, Section 2)."""
+
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        return torch.linspace(start, 0, N + 1, dtype=torch.float64)[:-1]
+
+
 def karras_time(u: Tensor, p: Parameterization, rho: float = 7.0) -> Tensor:
     """``tau(u) = (a + u (b - a))^rho``, u in [0, 1]: the grid is ``t_n = tau((n-1)/(N-1))``."""
     a, b = p.t_min ** (1 / rho), p.T ** (1 / rho)
@@ -122,6 +131,17 @@ def karras_spacing(t: Tensor, p: Parameterization, rho: float = 7.0) -> Tensor:
     """
     a, b = p.t_min ** (1 / rho), p.T ** (1 / rho)
     return rho * (b - a) * t ** (1 - 1 / rho)
+
+
+def nested_times(N: int, p: Parameterization) -> Tensor:
+    """``T = t_0 > ... > t_N``: a grid whose every second point is the grid of ``N / 2``: [N + 1].
+
+    Karras' grid of ``N + 1`` points, which ends at `Parameterization.t_min`, or a uniform one to 0
+    where the flow is meant to be straight. Progressive distillation halves it.
+    """
+    if p.straight:
+        return torch.linspace(p.T, 0, N + 1, dtype=torch.float64).float()
+    return karras_grid(N + 1, p).flip(0)
 
 
 # Number of grid points N(k)
@@ -174,6 +194,38 @@ class DoublingN(GridSize):
     def __call__(self, k: int) -> int:
         every = max(1, math.floor(self.K / (math.log2(self.s1 // self.s0) + 1)))
         return min(self.s0 * 2 ** (k // every), self.s1) + 1
+
+
+@dataclass(frozen=True)
+class HalvingN(GridSize):
+    """``N(k)``: the student's steps, ``start / 2``, ``start / 4``, ..., ``final``, round by round.
+
+    Rounds of 1 and 2 steps last twice as long as the others (Salimans & Ho 2022, Section 5).
+    Unlike the other sizes it counts steps, not points.
+    """
+
+    start: int
+    final: int
+    K: int
+
+    def __post_init__(self) -> None:
+        halvings = self.start / max(1, self.final)
+        if self.final < 1 or halvings < 2 or not math.log2(halvings).is_integer():
+            raise FewstepError(
+                "progressive distillation halves start_steps once or more down to final_steps, "
+                f"such as from 16 to 1; got {self.start} and {self.final}."
+            )
+
+    @property
+    def rounds(self) -> list[int]:
+        """The student's steps of each round."""
+        count = int(math.log2(self.start // self.final))
+        return [self.start >> (i + 1) for i in range(count)]
+
+    def __call__(self, k: int) -> int:
+        lengths = [2 if N <= 2 else 1 for N in self.rounds]
+        ends = [sum(lengths[: i + 1]) * self.K // sum(lengths) for i in range(len(lengths))]
+        return next((N for N, end in zip(self.rounds, ends, strict=True) if k < end), self.final)
 
 
 def _check_range(s0: int, s1: int, K: int) -> None:

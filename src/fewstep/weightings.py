@@ -43,6 +43,15 @@ class EDMWeighting(Weighting):
         return (sigma**2 + p.sigma_data**2) / (sigma * p.sigma_data) ** 2
 
 
+@WEIGHTINGS.register("truncated_snr")
+@dataclass(frozen=True)
+class TruncatedSNR(Weighting):
+    """``max(alpha^2 / sigma^2, 1)`` at ``t``; Salimans & Ho 2022, Section 4."""
+
+    def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
+        return (p.alpha(t) / p.sigma(t)).square().clamp(min=1)
+
+
 @WEIGHTINGS.register("inverse_gap")
 @dataclass(frozen=True)
 class InverseGap(Weighting):

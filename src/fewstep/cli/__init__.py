@@ -36,6 +36,9 @@ app.command(
 )
 app.command("fewstep.cli.sample:app", name="sample", help="Make images with a trained model.")
 app.command(
+    "fewstep.cli.pairs:app", name="pairs", help="Make pairs of noise and sample to distil from."
+)
+app.command(
     "fewstep.cli.evaluate:app", name="evaluate", help="Score models or images in one table."
 )
 app.command(

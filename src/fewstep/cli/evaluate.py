@@ -26,7 +26,8 @@ from fewstep.evaluation.table import Line, Setting, check_format, show, write
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory, open_model
-from fewstep.recipes.execute import load_data
+from fewstep.recipes.execute import load as load_settings
+from fewstep.recipes.execute import real_data
 from fewstep.sampling import Sampler, sample, sampler_for
 
 ANY_NUMBER = Parameter(consume_multiple=True, negative_iterable="", show_default=False)
@@ -184,8 +185,8 @@ class _Real:
         if reference is not None:
             source, data = reference, group.in_turn(lambda: load(reference))
         elif home.started:
-            run = home.run()[1]
-            source, data = str(run.data.data), group.in_turn(lambda: load_data(run))
+            images = real_data(home.run()[1])
+            source, data = str(images.data), group.in_turn(lambda: load_settings(images))
         else:
             raise FewstepError(f"{first} does not say what it was trained on: give --reference.")
         C, _, size = data.shape

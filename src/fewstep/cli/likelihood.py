@@ -140,7 +140,7 @@ def images_for(f: FlowMap, model: Path, data: str | None, split: str) -> Dataset
     source = str(home.run()[1].data.data) if data is None else data
     C, *_, size = f.shape
     real = load(source, split=split, size=size, channels=C) if len(f.shape) == 3 else load(source)
-    if real.shape != f.shape or real.stored.dtype != torch.uint8:
+    if real.shape != f.shape or real.stored.is_floating_point():
         raise FewstepError(
             f"{source} has {real!r}; the likelihood needs 8-bit images of the model's shape "
             f"{list(f.shape)}."

@@ -175,7 +175,8 @@ def _example(recipe: Recipe, run: Run) -> str:
     """A command line that works for the recipe."""
     words = ["fewstep train", recipe.name]
     if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
-        words.append(f"--teacher runs/{recipe.name.partition('/')[0]}-edm")
+        family = recipe.name.partition("/")[0]
+        words.append(f"--teacher {run.teacher or f'runs/{family}-edm'}")
     if run.data.data is None:
         words.append("--data photos/" if run.data.size else "--data photos/ --size 32")
     return " ".join(words)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from fewstep.data.arrays import checked_images, checked_labels
 from fewstep.data.images import to_float
 from fewstep.data.order import permutation
+from fewstep.data.sharded import Sharded
 from fewstep.errors import FewstepError
 
 CHUNK = 4096  # rows hashed at a time
@@ -32,9 +33,11 @@ class Dataset:
         skipped: how many undecodable files were left out.
         rows: which rows of `stored` the examples are, int64 [N]; None for all in order.
         pixel_hash: hash of all rows of `stored` where it is known already.
+        columns: what else belongs to each row of `stored`, by name, such as the noise of a pair.
+        origin: how synthetic examples were made (see `fewstep.data.pairs`); empty for real ones.
     """
 
-    stored: Tensor
+    stored: Tensor | Sharded
     labels: Tensor | None = None
     classes: tuple[str, ...] = ()
     name: str = "data"
@@ -42,6 +45,8 @@ class Dataset:
     skipped: int = 0
     rows: Tensor | None = None
     pixel_hash: str | None = None
+    columns: Mapping[str, Sharded] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_arrays(
@@ -93,7 +98,9 @@ class Dataset:
     @property
     def images(self) -> Tensor:
         """All examples as stored, [N, *shape]. For a subset this copies them into memory."""
-        return self.stored if self.rows is None else self.stored[self.rows]
+        if self.rows is not None:
+            return self.stored[self.rows]
+        return self.stored.whole() if isinstance(self.stored, Sharded) else self.stored
 
     def batch(
         self, indices: Tensor, device: torch.device | str = "cpu", flip: bool = False
@@ -125,6 +132,11 @@ class Dataset:
             chosen = torch.arange(len(x)) + len(x) * (torch.rand(len(x)) < 0.5)
             x = torch.cat([x, x.flip(-1)]).index_select(0, _sent(chosen, device))
         return (to_float(x) if x.dtype == torch.uint8 else x), labels
+
+    def column(self, name: str, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """Rows of a column, such as "noise", for the examples at `indices` [B]: [B, ...]."""
+        rows = indices.cpu() if self.rows is None else self.rows[indices.cpu()]
+        return _sent(self.columns[name][rows], torch.device(device))
 
     def subset(self, indices: Tensor | Sequence[int]) -> Dataset:
         """The examples at `indices`, in that order, over the same storage; classes are kept."""

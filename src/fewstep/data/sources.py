@@ -17,6 +17,7 @@ from fewstep.data.arrays import CHANNELS, read_arrays
 from fewstep.data.build import Item, Request, Source
 from fewstep.data.dataset import Dataset
 from fewstep.data.folder import find_pictures, stamp
+from fewstep.data.pairs import is_pairs, open_pairs
 from fewstep.data.parquet import open_files, open_hub
 from fewstep.data.splits import missing, sibling, split_files
 from fewstep.errors import FewstepError
@@ -46,6 +47,7 @@ def load(
     - a `.parquet` file, a folder or a glob of them. For another split than "train" the files
       whose names say so are taken (`test.parquet` beside `train.parquet`).
     - `"hub:owner/name[:config][@revision]"`: a data set of the Hugging Face hub.
+    - a folder that `fewstep pairs` made: a diffusion model's samples, with their noise.
     - `.npz` with `arr_0` or `images` and perhaps `arr_1` or `labels`; `.npy`.
     - a `Dataset`: itself, with `size`, `channels` and `labels` applied.
 
@@ -109,6 +111,8 @@ def _open(source: str | Path | Dataset, request: Request) -> Dataset | Plan:
         if not matches:
             raise _not_found(path)
         return _parquet(matches, str(path), request)
+    if path.is_dir() and is_pairs(path):
+        return _pairs(path, request)
     if path.is_dir():
         return _folder(path, request)
     if path.suffix == ".parquet":
@@ -116,6 +120,12 @@ def _open(source: str | Path | Dataset, request: Request) -> Dataset | Plan:
     if path.suffix in (".npz", ".npy"):
         return _arrays(sibling(path, request.split))
     raise FewstepError(f"{path} is not a kind of data that can be read: expected {KINDS}")
+
+
+def _pairs(path: Path, request: Request) -> Dataset:
+    if request.split != "train":
+        raise missing(str(path), request.split, ("train",))
+    return open_pairs(path)
 
 
 def _not_found(path: Path) -> FewstepError:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.sampling import check_labels
+from fewstep.sampling import check_labels, only_steps
 
 Labels = Tensor | int | None
 Progress = Callable[[int], None]
@@ -29,9 +29,20 @@ def check_images(f: FlowMap, x: Tensor) -> None:
 
 def check_consistency(f: FlowMap, what: str) -> None:
     """Raise `FewstepError` for a diffusion model, whose ``f(x, t)`` is a blurred mean."""
+    check_all_times(f, what)
     if f.info.get("kind") == "diffusion":
         raise FewstepError(
             f"{what} needs a consistency model; this is a diffusion model, distil it first."
+        )
+
+
+def check_all_times(f: FlowMap, what: str) -> None:
+    """Raise `FewstepError` for a model that has learned the times of its sampler alone."""
+    only = only_steps(f)
+    if only is not None:
+        raise FewstepError(
+            f"{what} needs a model of all noise levels; this one was distilled for sampling in "
+            f"{only} step{'s' * (only > 1)} alone."
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.editing.batches import Labels, batches, check_images
+from fewstep.editing.batches import Labels, batches, check_all_times, check_images
 from fewstep.editing.edit import refine
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -132,6 +132,8 @@ def decode(
     """
     check_images(f, z)
     check_taus(taus, f.p)
+    if taus or f.info.get("kind") == "diffusion":
+        check_all_times(f, "decoding in these steps")
     done = []
     for rows, condition in batches(f, len(z), labels, batch):
         with torch.inference_mode():
@@ -175,6 +177,7 @@ def encode(
         FewstepError: not a diffusion model; images or labels that do not fit; fewer steps than one.
     """
     check_images(f, x)
+    check_all_times(f, "encoding")
     if f.info.get("kind") != "diffusion":
         raise FewstepError(
             "a consistency model maps noise to images, not back: encode with the diffusion model "

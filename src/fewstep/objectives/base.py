@@ -45,10 +45,14 @@ class Objective(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
-    """What the trained map is: "diffusion" (its ``f.D``) or "consistency" (``f(x, t)``)."""
+    """What the trained map is: "diffusion" (its ``f.D``), "consistency" (``f(x, t)``), or a
+    "generator", whose ``f(x_T, T)`` alone means something."""
     paper: ClassVar[str]
     """Authors, year, and where in the paper."""
     teacher_use: ClassVar[TeacherUse] = TeacherUse.NONE
+    columns: ClassVar[tuple[str, ...]] = ()
+    """What it needs of each example besides the image and its label, such as the noise of a pair;
+    it comes as a condition of this name."""
 
     def __init__(self, f: FlowMap, K: int) -> None:
         super().__init__()

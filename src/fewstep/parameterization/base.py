@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -58,6 +58,9 @@ class Parameterization(ABC):
         T: largest time, where samples start from noise.
         sigma_data: standard deviation of the data (0.5 for images scaled to [-1, 1] in EDM).
     """
+
+    straight: ClassVar[bool] = False
+    """Whether solvers of its PF-ODE step uniformly in ``t``, not on Karras' grid."""
 
     eps: float = 0.002
     T: float = 80.0

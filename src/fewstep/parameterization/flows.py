@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +53,8 @@ class TrigFlow(Parameterization):
 @dataclass(frozen=True)
 class RectifiedFlow(Parameterization):
     """``x_t = (1 - t) x + t z`` on [0, 1]; ``F`` is the mean velocity (Liu et al. 2022)."""
+
+    straight: ClassVar[bool] = True
 
     eps: float = 0.0
     T: float = 1.0

@@ -14,6 +14,9 @@ from fewstep.training.config import Training
 
 NETWORK = component("mlp", width=256, blocks=3)
 P = component("edm", T=20.0, sigma_data=0.752)
+P_TO_ZERO = component("edm", **P.arguments, eps=0.0)
+FLOW = component("rectified_flow", sigma_data=0.752)
+FLOW_NETWORK = component("mlp", width=256, blocks=3, highest=16.0)  # t is in [0, 1]
 DATA = Data(data="digits")
 TRAINING = Training(
     batch=128,
@@ -123,10 +126,157 @@ def ect() -> Run:
             "ect", stages=4, P_mean=-0.6, P_std=1.4, distance="l2", weighting="edm"
         ),
         network=NETWORK,
-        p=component("edm", **P.arguments, eps=0.0),
+        p=P_TO_ZERO,
         data=DATA,
         training=replace(TRAINING, steps=1500),
         taus=TAUS,
+    )
+
+
+@RECIPES.add("digits/kd")
+def kd() -> Run:
+    """Knowledge distillation of a diffusion model (Luhman & Luhman 2021), on its pairs.
+
+    Make the pairs first: fewstep pairs runs/digits-edm -o runs/pairs. The paper's squared distance
+    and start from the teacher's weights; its pairs come from DDIM, these from Heun's solver.
+    """
+    return Run(
+        objective=component("kd", distance="l2"),
+        network=NETWORK,
+        p=P_TO_ZERO,
+        data=Data(data="runs/pairs"),
+        training=replace(TRAINING, steps=2500),
+    )
+
+
+def progressive(final_steps: int, steps: int) -> Run:
+    """Progressive distillation from 64 steps down to ``final_steps``."""
+    return Run(
+        objective=component("pd", start_steps=64, final_steps=final_steps),
+        network=NETWORK,
+        p=P,
+        data=DATA,
+        training=replace(TRAINING, steps=steps, lr=1e-3),
+    )
+
+
+@RECIPES.add("digits/pd")
+def pd() -> Run:
+    """Progressive distillation of a diffusion model down to one step (Salimans & Ho 2022).
+
+    The paper's truncated SNR and rounds, from 64 steps; its learning rate falls to 0 in each round,
+    here once over all of them.
+    """
+    return progressive(final_steps=1, steps=1800)
+
+
+@RECIPES.add("digits/pd2")
+def pd2() -> Run:
+    """Progressive distillation of a diffusion model down to two steps (Salimans & Ho 2022).
+
+    As digits/pd without its last round.
+    """
+    return progressive(final_steps=2, steps=1400)
+
+
+@RECIPES.add("digits/rf1")
+def rf1() -> Run:
+    """1-rectified flow from scratch (Liu, Gong, Liu 2022).
+
+    The paper's loss and uniform times.
+    """
+    return Run(
+        objective=component("rf"),
+        network=FLOW_NETWORK,
+        p=FLOW,
+        data=DATA,
+        training=replace(TRAINING, steps=2600, lr=3e-3),
+    )
+
+
+def reflow(k: int) -> Run:
+    """The flow ``k`` from that before and its pairs."""
+    return Run(
+        objective=component("reflow"),
+        network=FLOW_NETWORK,
+        p=FLOW,
+        data=Data(data=f"runs/pairs-rf{k - 1}"),
+        training=replace(TRAINING, steps=2600),
+        teacher=f"runs/digits-rf{k - 1}",
+    )
+
+
+@RECIPES.add("digits/rf2")
+def rf2() -> Run:
+    """2-rectified flow: reflow of the first on its pairs (Liu, Gong, Liu 2022, Algorithm 1).
+
+    Make the pairs first: fewstep pairs runs/digits-rf1 -o runs/pairs-rf1.
+    """
+    return reflow(2)
+
+
+@RECIPES.add("digits/rf3")
+def rf3() -> Run:
+    """3-rectified flow: reflow of the second on its pairs (Liu, Gong, Liu 2022, Algorithm 1).
+
+    Make the pairs first: fewstep pairs runs/digits-rf2 -o runs/pairs-rf2.
+    """
+    return reflow(3)
+
+
+def distilled_flow(k: int) -> Run:
+    """One step of the flow ``k``, from its pairs."""
+    return Run(
+        objective=component("kd", distance="l2"),
+        network=FLOW_NETWORK,
+        p=FLOW,
+        data=Data(data=f"runs/pairs-rf{k}"),
+        training=replace(TRAINING, steps=2500),
+        teacher=f"runs/digits-rf{k}",
+    )
+
+
+@RECIPES.add("digits/rf1-distill")
+def rf1_distill() -> Run:
+    """One-step distillation of the 1-rectified flow (Liu, Gong, Liu 2022).
+
+    On its pairs: fewstep pairs runs/digits-rf1 -o runs/pairs-rf1.
+    """
+    return distilled_flow(1)
+
+
+@RECIPES.add("digits/rf2-distill")
+def rf2_distill() -> Run:
+    """One-step distillation of the 2-rectified flow (Liu, Gong, Liu 2022).
+
+    On its pairs: fewstep pairs runs/digits-rf2 -o runs/pairs-rf2.
+    """
+    return distilled_flow(2)
+
+
+@RECIPES.add("digits/rf3-distill")
+def rf3_distill() -> Run:
+    """One-step distillation of the 3-rectified flow (Liu, Gong, Liu 2022).
+
+    On its pairs: fewstep pairs runs/digits-rf3 -o runs/pairs-rf3.
+    """
+    return distilled_flow(3)
+
+
+@RECIPES.add("digits/dfno")
+def dfno() -> Run:
+    """Whole trajectories of a diffusion model in one pass (DFNO: Zheng et al. 2023).
+
+    Make them first: fewstep pairs runs/digits-edm --trajectory 4 -o runs/trajectories. The paper's
+    distance, weight and four times; its network starts from the teacher's weights, this one from
+    scratch.
+    """
+    return Run(
+        objective=component("dfno"),
+        network=component("dfno", base="mlp(width=256, blocks=3)", times=4, modes=2),
+        p=P_TO_ZERO,
+        data=Data(data="runs/trajectories"),
+        training=replace(TRAINING, steps=1000),
     )
 
 

@@ -14,14 +14,16 @@ import torch
 from fewstep import data as data_sources
 from fewstep import parameterization
 from fewstep.data import Dataset
+from fewstep.data.pairs import is_pairs, read_manifest
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import NETWORKS
 from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
 from fewstep.recipes.directory import MODEL, RunDirectory, open_model
-from fewstep.recipes.run import Run, require
+from fewstep.recipes.run import Data, Run, require
 from fewstep.registry import Registry
+from fewstep.sampling import only_steps
 from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer, mix
 
@@ -66,6 +68,7 @@ def train(
     torch.manual_seed(mix(run.training.seed))
     f = make_map(run, dataset, recipe)
     objective = make_objective(run, f)
+    check_pairs(objective, dataset, run)
     trainer = Trainer(
         objective,
         dataset,
@@ -89,7 +92,18 @@ def train(
 
 def load_data(run: Run) -> Dataset:
     """The images that ``run.data`` names."""
-    settings = run.data
+    try:
+        return load(run.data)
+    except FewstepError as error:
+        if not getattr(OBJECTIVES[run.objective.name], "columns", ()):
+            raise
+        raise FewstepError(
+            f"{run.objective.name} learns from pairs, which fewstep pairs makes; {error}"
+        ) from error
+
+
+def load(settings: Data) -> Dataset:
+    """The images that a record of settings names."""
     source = require(
         settings.data,
         "no data given: pass --data with a folder of images, a .parquet, .npz or .npy file, "
@@ -102,6 +116,21 @@ def load_data(run: Run) -> Dataset:
         labels=settings.labels,
         skip_bad=settings.skip_bad,
     )
+
+
+def real_data(run: Run) -> Data:
+    """The images that a run's model imitates: for pairs, those that their teacher was trained on.
+
+    Raises:
+        FewstepError: the pairs' manifest is damaged or does not say.
+    """
+    folder = Path(run.data.data or "")
+    if not is_pairs(folder):
+        return run.data
+    known = read_manifest(folder).data
+    if not known:
+        raise FewstepError(f"{folder} does not say what its teacher was trained on.")
+    return Data(**known)
 
 
 def held_out(data: Dataset, config: Training) -> torch.Tensor:
@@ -143,6 +172,11 @@ def make_objective(run: Run, f: FlowMap) -> Objective:
         return OBJECTIVES.call(name, arguments)
     path = require(run.teacher, f"{name} {use.value}: say which with --teacher RUN.")
     teacher = open_model(path)
+    if use is TeacherUse.DISTIL and only_steps(teacher) is not None:
+        raise FewstepError(
+            f"the teacher {path} was distilled itself and has no PF-ODE to follow: give the "
+            "diffusion model."
+        )
     check_teacher(teacher, f, path)
     f.load_weights(teacher.F.state_dict(), path)
     f.info["teacher"] = {"path": str(path), "sha256": fingerprint(teacher)}
@@ -169,6 +203,21 @@ def check_teacher(teacher: FlowMap, f: FlowMap, path: object) -> None:
             raise FewstepError(
                 f"the teacher {path} has {what} {theirs}, this run has {ours}: they must agree."
             )
+
+
+def check_pairs(objective: Objective, data: Dataset, run: Run) -> None:
+    """Raise `FewstepError` where an objective would learn from pairs of another teacher."""
+    teacher = objective.f.info.get("teacher")
+    made_by = data.origin.get("teacher")
+    if not objective.columns or made_by is None:
+        return
+    if teacher is None:
+        objective.f.info["teacher"] = {"path": data.origin["path"], "sha256": made_by}
+    elif teacher["sha256"] != made_by:
+        raise FewstepError(
+            f"the pairs {data.source} were made by another model ({data.origin['path']}) than the "
+            f"teacher {run.teacher}: make pairs with the teacher, or give it as --teacher."
+        )
 
 
 def fingerprint(f: FlowMap) -> str:

@@ -23,7 +23,7 @@ from fewstep.editing import decode, latents, walk
 from fewstep.editing.tasks import TASKS, How, Task
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
-from fewstep.sampling import Sampler, default_taus, sampler_for
+from fewstep.sampling import Sampler, default_steps, default_taus, sampler_for
 from fewstep.serving.engine import Call, Engine, Generation, OnStep, Work
 from fewstep.serving.images import (
     base64_png,
@@ -41,7 +41,7 @@ from fewstep.serving.schemas import (
     GenerationBody,
     InterpolationBody,
 )
-from fewstep.serving.shelf import Shelf, class_names, class_number, default_steps, is_diffusion
+from fewstep.serving.shelf import Shelf, class_names, class_number, is_diffusion
 
 INLINE = 2**16  # pixels that are packed on the spot; more go to a thread of their own
 

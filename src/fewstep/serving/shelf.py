@@ -13,6 +13,7 @@ from fewstep.editing.tasks import TASKS, ColouriseTask
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.recipes.directory import open_model
+from fewstep.sampling import default_steps, only_steps
 
 DIGITS = Path("runs/reproduce-digits")
 PREFERRED = ("cd", "ect", "ict", "ct", "edm")
@@ -77,7 +78,7 @@ class Shelf:
                 "shape": list(f.shape),
                 "classes": class_names(f),
                 "default_steps": default_steps(f),
-                "max_steps": most_steps,
+                "max_steps": only_steps(f) or most_steps,
                 "tasks": tasks_of(f),
             }
             for i, (name, f) in enumerate(self.models.items())
@@ -101,11 +102,6 @@ def is_diffusion(f: FlowMap) -> bool:
     return f.info.get("kind") == "diffusion"
 
 
-def default_steps(f: FlowMap) -> int:
-    """Steps where none are asked for."""
-    return 18 if is_diffusion(f) else 1
-
-
 def class_names(f: FlowMap) -> list[str] | None:
     """The classes of a conditional model."""
     if not f.num_classes:
@@ -115,6 +111,8 @@ def class_names(f: FlowMap) -> list[str] | None:
 
 def tasks_of(f: FlowMap) -> list[str]:
     """Names of the edits that a model can do."""
+    if only_steps(f) is not None:
+        return []
     if is_diffusion(f):
         return ["denoise"]
     return [n for n in TASKS if f.shape[0] == 3 or TASKS[n] is not ColouriseTask]

@@ -5,6 +5,7 @@ the ``Phi`` of the papers.
 """
 
 from fewstep.solvers.adaptive import AdaptiveRK45, rk45
+from fewstep.solvers.denoised import ddim_step, denoised_of_step
 from fewstep.solvers.exponential import DEIS, DPM1, DPM2, DPM3, DPMpp2M
 from fewstep.solvers.integrator import (
     SAMPLERS,
@@ -37,7 +38,9 @@ __all__ = [
     "RungeKutta",
     "Solver",
     "Velocity",
+    "ddim_step",
     "default_grid",
+    "denoised_of_step",
     "rk45",
     "start_with_snr",
 ]

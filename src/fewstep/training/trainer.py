@@ -89,6 +89,7 @@ class Trainer:
                 f"the model is conditional on {objective.f.num_classes} classes, but {data.name} "
                 "has no labels. Give the images class folders, or train without labels."
             )
+        check_columns(objective, data, config.flip)
         self.averages = Averages(objective.f, config)
         self.optimizer = make_optimizer(objective, config)
         self.module = self._wrap()
@@ -180,6 +181,8 @@ class Trainer:
             torch.manual_seed(mix(config.seed, k, part))
             x, label = self.data.batch(micro, self.group.device, config.flip)
             condition = {"label": label} if objective.f.num_classes else {}
+            for name in objective.columns:
+                condition[name] = self.data.column(name, micro, self.group.device)
             with self._sync_only_at(part), self._autocast():
                 loss = self.module(x, k, **condition).mean() / len(self.parts.mine)
                 loss.backward()
@@ -265,6 +268,21 @@ class Trainer:
             restore_map(f, checkpoint.path / f"{name}.safetensors")
         restore_optimizer(self.optimizer, checkpoint.path / "optimizer.safetensors")
         return checkpoint.step
+
+
+def check_columns(objective: Objective, data: Dataset, flip: bool) -> None:
+    """Raise `FewstepError` unless the data have what the objective learns from."""
+    name = type(objective).__name__
+    missing = [column for column in objective.columns if column not in data.columns]
+    if missing:
+        how = " --trajectory 4" * ("trajectory" in missing)
+        raise FewstepError(
+            f"{name} learns from pairs with {' and '.join(objective.columns)}; {data.name} has no "
+            f"{' and '.join(missing)}. Make them with: fewstep pairs TEACHER{how} -o FOLDER, and "
+            "give --data FOLDER."
+        )
+    if objective.columns and flip:
+        raise FewstepError(f"{name} learns from pairs, which cannot be mirrored: leave out --flip.")
 
 
 class Parts:

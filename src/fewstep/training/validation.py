@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewstep.flow_map import FlowMap
-from fewstep.sampling import sample, sampler_for
+from fewstep.sampling import sample
 
 
 def energy_distance(a: Tensor, b: Tensor) -> float:
@@ -32,16 +32,13 @@ class Validation:
         real: real images [m, *shape] in [-1, 1].
         n: number of samples; at least 2.
         seed: their seed.
-        diffusion_steps: Heun steps where the map is a diffusion model.
     """
 
     real: Tensor
     n: int
     seed: int = 0
-    diffusion_steps: int = 18
 
     def __call__(self, f: FlowMap) -> tuple[Tensor, float]:
         """Samples [n, *shape] on the CPU and their energy distance to the real images."""
-        steps = self.diffusion_steps if f.info.get("kind") == "diffusion" else 1
-        x = sample(f, self.n, sampler_for(f, steps), seed=self.seed)
+        x = sample(f, self.n, seed=self.seed)
         return x, energy_distance(x, self.real)

@@ -1,0 +1,231 @@
+"""Synthetic pairs (noise, sample, label) of a diffusion model, in a folder of shards.
+
+FOLDER/pairs.json                the manifest: how the pairs were made
+FOLDER/shard-00000.safetensors   `noise` and `sample` float32 [m, *shape], `label` int64 [m] for
+                                 conditional models, `trajectory` [m, M, *shape] where asked for
+
+A shard is written under another name and renamed when it is whole, and carries the key of its
+manifest. So a folder that was being written when its process was killed holds nothing but whole
+shards, and they need not be made again. `fewstep.recipes.pairs` makes such a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fewstep.data.dataset import Dataset
+from fewstep.data.sharded import Sharded
+from fewstep.errors import FewstepError
+
+FORMAT = 1
+MANIFEST = "pairs.json"
+KEY = "fewstep_pairs"  # of the manifest's key in a shard's metadata
+COLUMNS: tuple[str, ...] = ("noise", "trajectory")
+FREE = ("path", "classes", "data")  # entries that do not change a pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """How the pairs of a folder are made: all that decides their bits.
+
+    Args:
+        teacher: SHA-256 of the diffusion model.
+        solver: the spec of its sampler's solver.
+        steps: the sampler's steps.
+        seed: decides the noise of every pair.
+        n: number of pairs.
+        shard: pairs in a shard; the last may have fewer.
+        shape: of one sample.
+        conditional: whether pairs have a label; pair ``i`` is of class ``i`` modulo their number.
+        times: of the states of a trajectory, decreasing to the sample's; empty without.
+        process: the parameterization's configuration.
+        path: where the model was.
+        classes: their names.
+        data: the real images that the model was trained on, as a record; empty where not known.
+    """
+
+    teacher: str
+    solver: str
+    steps: int
+    seed: int
+    n: int
+    shard: int
+    shape: tuple[int, ...]
+    conditional: bool
+    times: tuple[float, ...] = ()
+    process: dict[str, Any] = field(default_factory=dict)
+    path: str = ""
+    classes: tuple[str, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shards(self) -> int:
+        """Their number."""
+        return -(-self.n // self.shard)
+
+    def rows(self, i: int) -> range:
+        """The pairs of shard ``i``."""
+        return range(i * self.shard, min((i + 1) * self.shard, self.n))
+
+    def tensors(self, i: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the tensors of shard ``i``."""
+        m = len(self.rows(i))
+        found: dict[str, tuple[int, ...]] = dict.fromkeys(("noise", "sample"), (m, *self.shape))
+        if self.conditional:
+            found["label"] = (m,)
+        if self.times:
+            found["trajectory"] = (m, len(self.times), *self.shape)
+        return found
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What decides the pairs, as plain JSON values."""
+        stored = json.loads(json.dumps(asdict(self)))
+        return {name: value for name, value in stored.items() if name not in FREE}
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the settings, by which a shard says that it belongs here."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+
+    def check_same(self, folder: Path, before: Manifest) -> None:
+        """Raise `FewstepError` where the folder's pairs are made otherwise; each point is named."""
+        changed = [
+            f"{name} was {before.settings[name]!r}, now {value!r}"
+            for name, value in self.settings.items()
+            if before.settings[name] != value
+        ]
+        if changed:
+            raise FewstepError(
+                f"{folder} holds pairs that were made otherwise: {'; '.join(changed)}. "
+                "Give another folder."
+            )
+
+
+def is_pairs(folder: Path) -> bool:
+    """Whether a folder holds pairs, finished or not."""
+    return (folder / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """How the pairs of a folder were made.
+
+    Raises:
+        FewstepError: the manifest is not one, or of another version.
+    """
+    path = folder / MANIFEST
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text())
+        version = stored.pop("format")
+        if version != FORMAT:
+            raise FewstepError(f"{path} has format {version}; this fewstep reads format {FORMAT}.")
+        lists = {name: tuple(value) for name, value in stored.items() if isinstance(value, list)}
+        return Manifest(**(stored | lists))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, FewstepError):
+            raise
+        raise FewstepError(
+            f"{path} is not a manifest of pairs ({type(error).__name__}: {error})."
+        ) from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest; it appears whole or not at all.
+
+    Raises:
+        FewstepError: the folder is not writable.
+    """
+    partial = folder / f"{MANIFEST}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1))
+        os.replace(partial, folder / MANIFEST)
+    except OSError as error:
+        raise FewstepError(f"cannot write pairs to {folder}: {error}.") from error
+
+
+def shard_path(folder: Path, i: int) -> Path:
+    return folder / f"shard-{i:05d}.safetensors"
+
+
+def write_shard(folder: Path, manifest: Manifest, i: int, tensors: dict[str, Tensor]) -> None:
+    """Write a shard; it appears whole or not at all.
+
+    Raises:
+        FewstepError: the disk is full or not writable.
+    """
+    path = shard_path(folder, i)
+    partial = path.with_suffix(".partial")
+    try:
+        save_file(tensors, partial, metadata={KEY: manifest.key})
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (SafetensorError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise FewstepError(f"cannot write the pairs {path}: {error}.") from error
+
+
+def read_shard(folder: Path, manifest: Manifest, i: int) -> dict[str, Tensor]:
+    """The tensors of a shard, mapped from its file.
+
+    Raises:
+        FewstepError: the shard is missing, damaged, or of other pairs.
+    """
+    path = shard_path(folder, i)
+    if not path.is_file():
+        raise FewstepError(f"{path} is missing: make the rest of the pairs with fewstep pairs.")
+    try:
+        with safe_open(path, "pt") as file:
+            key = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise FewstepError(f"{path} is damaged ({error}): {_REMEDY}") from error
+    if key != manifest.key:
+        raise FewstepError(f"{path} is not a shard of {folder / MANIFEST}: {_REMEDY}")
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if found != manifest.tensors(i):
+        raise FewstepError(f"{path} holds {found}, not {manifest.tensors(i)}: {_REMEDY}")
+    return tensors
+
+
+_REMEDY = "delete it and make it again with fewstep pairs."
+
+
+def open_pairs(folder: Path) -> Dataset:
+    """The pairs of a finished folder as a data set of samples, mapped into memory.
+
+    Its columns are `noise` and, where the pairs have them, `trajectory` and its `times` [M]; its
+    origin is the manifest.
+
+    Raises:
+        FewstepError: the manifest or a shard is missing, damaged or does not fit.
+    """
+    manifest = read_manifest(folder)
+    shards = [read_shard(folder, manifest, i) for i in range(manifest.shards)]
+    columns: dict[str, Sharded] = {
+        name: Sharded([shard[name] for shard in shards]) for name in COLUMNS if name in shards[0]
+    }
+    if manifest.times:
+        columns["times"] = Sharded([torch.tensor(manifest.times).expand(manifest.n, -1)])
+    labels = torch.cat([shard["label"] for shard in shards]) if manifest.conditional else None
+    return Dataset(
+        Sharded([shard["sample"] for shard in shards]),
+        labels,
+        manifest.classes,
+        folder.absolute().name,
+        str(folder.absolute()),
+        columns=columns,
+        origin=asdict(manifest),
+    )

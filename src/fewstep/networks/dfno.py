@@ -1,0 +1,127 @@
+"""A network for whole trajectories: temporal Fourier layers between the blocks of another network.
+
+Zheng, Nie, Vahdat, Azizzadenesheli, Anandkumar 2023 (DFNO), Section 3.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewstep.errors import FewstepError
+from fewstep.networks import layers, mlp
+from fewstep.networks.base import NETWORKS, Network
+
+
+class TemporalFourier(nn.Module):
+    """``h + IDFT(R DFT(silu(h)))`` over the times of a trajectory: [B, M, C, ...] to the same.
+
+    The product with ``R``, a complex matrix [C, C] for each of the lowest ``modes`` frequencies, is
+    a circular convolution over the ``M`` times. ``R = 0`` at initialisation.
+
+    Args:
+        channels: ``C``.
+        times: ``M``.
+        modes: frequencies that are kept; at most, and by default, all ``M // 2 + 1``.
+    """
+
+    def __init__(self, channels: int, times: int, modes: int | None = None) -> None:
+        super().__init__()
+        self.M = times
+        self.modes = min(modes or times, times // 2 + 1)
+        # The real parts of all frequencies, then the imaginary ones.
+        self.R = nn.Parameter(torch.zeros(2 * self.modes, channels, channels))
+
+    def forward(self, h: Tensor) -> Tensor:
+        real, imaginary = self.R.float().chunk(2)
+        u = torch.fft.rfft(functional.silu(h).float(), dim=1)[:, : self.modes]
+        v = torch.einsum("bmi...,mio->bmo...", u, torch.complex(real, imaginary))
+        return h + torch.fft.irfft(v, n=self.M, dim=1).to(h.dtype)
+
+
+class InTime(nn.Module):
+    """A residual block of another network, followed by a temporal Fourier layer.
+
+    Its maps [B M, C, ...] hold the ``M`` times of each trajectory one after another.
+    """
+
+    def __init__(self, block: nn.Module, temporal: TemporalFourier) -> None:
+        super().__init__()
+        self.block, self.temporal = block, temporal
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        h = self.block(h, e)
+        return self.temporal(h.unflatten(0, (-1, self.temporal.M))).flatten(0, 1)
+
+
+@NETWORKS.register("dfno")
+class FourierOperator(Network):
+    """Whole trajectories in one pass: another network on all times, coupled by Fourier layers.
+
+    The other network sees the same noise ``M`` times over, and as its end time the place ``j / M``
+    on the trajectory; its blocks are followed by `TemporalFourier` layers (DFNO, Section 3). One
+    pass costs ``M`` evaluations of it. As a network, ``F`` is the last time: the image.
+
+    Args:
+        shape: shape of one example.
+        num_classes: number of classes; 0 for an unconditional network.
+        base: the other network, an mlp or unet with its settings, such as "mlp(width=256)".
+        times: ``M``, the states of a trajectory.
+        modes: frequencies over time that are kept; default all.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        num_classes: int = 0,
+        base: str = "mlp",
+        times: int = 4,
+        modes: int | None = None,
+    ) -> None:
+        super().__init__()
+        if times < 1 or (modes is not None and modes < 1):
+            raise FewstepError(f"DFNO needs times and modes >= 1, got {times} and {modes}.")
+        self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, False
+        self.M = times
+        self.base = NETWORKS.build(base, shape=shape, num_classes=num_classes, two_time=True)
+        if not insert(self.base, times, modes):
+            raise FewstepError(f"DFNO is made from an mlp or a unet, not from {base}.")
+
+    def trajectory(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+        """``F`` at all times, the last of them the image: [B, *shape] to [B, M, *shape]."""
+        B, M = len(x), self.M
+        place = torch.arange(1, M + 1, device=x.device, dtype=c_noise.dtype) / M
+        condition: dict[str, Any] = {"c_noise_s": place.repeat(B)}
+        if label is not None:
+            condition["label"] = label.repeat_interleave(M)
+        x, c_noise = x.repeat_interleave(M, 0), c_noise.repeat_interleave(M)
+        return self.base(x, c_noise, **condition).unflatten(0, (B, M))
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None = None,
+        c_noise_s: Tensor | None = None,
+    ) -> Tensor:
+        return self.trajectory(x, c_noise, label)[:, -1]
+
+
+def insert(network: nn.Module, times: int, modes: int | None) -> int:
+    """Put a temporal Fourier layer after every residual block; how many there are."""
+    count = 0
+    for blocks in [part for part in network.modules() if isinstance(part, nn.ModuleList)]:
+        for i, block in enumerate(blocks):
+            if isinstance(block, mlp.Block):
+                channels = block.W2.out_features
+            elif isinstance(block, layers.Block):
+                channels = block.conv1.out_channels
+            else:
+                continue
+            blocks[i] = InTime(block, TemporalFourier(channels, times, modes))
+            count += 1
+    return count

@@ -1,0 +1,81 @@
+"""Distillation into a Fourier neural operator: the whole trajectory from the noise at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.distances import DISTANCES, Distance
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.networks.dfno import FourierOperator
+from fewstep.objectives.base import OBJECTIVES, Objective
+from fewstep.parameterization import expand
+from fewstep.solvers import ddim_step
+
+
+@OBJECTIVES.register("dfno")
+class DFNO(Objective):
+    """Regress on a teacher's trajectories: ``sum_j lambda_(s_j) d(X(x_T, T, s_j), x_{s_j})``.
+
+    The network gives all ``M`` states at once, each as the denoised ``g_j`` from which a DDIM step
+    leads from ``x_T`` to ``s_j``; the last is the image itself. The weight is the paper's
+    ``alpha / sigma``, bounded, and divided by its sum. The trajectories are made beforehand by
+    ``fewstep pairs --trajectory M``.
+
+    Args:
+        f: the map in training, on the network dfno; afterwards it generates in one step, from
+            ``T`` alone.
+        K: total number of training steps.
+        distance: ``d``, how two images are compared; the paper's is l1.
+        sigma_min: noise level below which the weight grows no further.
+    """
+
+    kind = "generator"
+    paper = "Zheng, Nie, Vahdat, Azizzadenesheli, Anandkumar 2023 (DFNO), Section 3"
+    columns = ("noise", "trajectory", "times")
+
+    def __init__(
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        distance: Distance | str = "l1",
+        sigma_min: float = 0.1,
+    ) -> None:
+        super().__init__(f, K)
+        if not isinstance(f.F, FourierOperator):
+            raise FewstepError("DFNO trains a network of whole trajectories: network dfno.")
+        if f.p.eps != 0:
+            raise FewstepError(f"DFNO maps to the data itself: it needs eps=0, got {f.p.eps}.")
+        if not sigma_min > 0:
+            raise FewstepError(f"need sigma_min > 0, got {sigma_min}.")
+        f.info["sampling_steps"] = 1
+        self.d, self.sigma_min = DISTANCES.build(distance), sigma_min
+
+    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+        wanted, s = condition.pop("trajectory"), condition.pop("times")  # [B, M, ...], [B, M]
+        x_T = self.f.p.prior(condition.pop("noise"))
+        states = self.trajectory(x_T, s, **condition)
+        losses = self.d(states.flatten(0, 1), wanted.flatten(0, 1)).view_as(s)
+        weight = self.f.p.alpha(s) / self.f.p.sigma(s).clamp(min=self.sigma_min)
+        return (weight * losses).sum(1) / weight.sum(1)
+
+    def trajectory(self, x_T: Tensor, s: Tensor, **condition: Any) -> Tensor:
+        """``X(x_T, T, s_j)`` at all times ``s`` [B, M]: [B, M, *shape]."""
+        F, p = self.f.F, self.f.p
+        assert isinstance(F, FourierOperator)
+        if s.shape[1] != F.M:
+            raise FewstepError(
+                f"the network has {F.M} times, the trajectories have {s.shape[1]}: set "
+                f"network.times={s.shape[1]}, or make pairs with --trajectory {F.M}."
+            )
+        T, end = self.f.time(p.T, x_T), self.f.time(p.eps, x_T)
+        F_x = F.trajectory(expand(p.c_in(T), x_T) * x_T, p.c_noise(T), **condition)
+        x_T = x_T[:, None].expand_as(F_x)
+        g = expand(p.c_skip(T, end), F_x) * x_T + expand(p.c_out(T, end), F_x) * F_x
+        T = T.repeat_interleave(F.M)
+        moved = ddim_step(x_T.flatten(0, 1), g.flatten(0, 1), T, s.flatten(), p)
+        return torch.unflatten(moved, 0, (len(s), F.M))

@@ -1,0 +1,93 @@
+"""Progressive distillation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.distances import DISTANCES, Distance
+from fewstep.flow_map import FlowMap
+from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse
+from fewstep.schedules import HalvingN, nested_times
+from fewstep.solvers import ddim_step, denoised_of_step
+from fewstep.weightings import WEIGHTINGS, Weighting
+
+
+@OBJECTIVES.register("pd")
+class PD(Objective):
+    """Halve a sampler's steps, round by round: one step of the student is two of its teacher.
+
+    ``lambda_(t) d(D(x_t, t), x_tilde)``, where two DDIM steps of the teacher lead from ``x_t`` over
+    ``t'`` to ``x_t''`` at ``t''``, and ``x_tilde`` is what the student has to predict to get there
+    in one:
+
+        x_tilde = (x_t'' - r x_t) / (alpha'' - r alpha_t),    r = sigma'' / sigma_t
+
+    which for EDM is ``x_t - t (x_t'' - x_t) / (t'' - t)``. In the round of ``N`` student steps the
+    times are those of `fewstep.schedules.nested_times`, each with the same probability. At the end
+    of a round its student becomes the teacher of the next.
+
+    Args:
+        f: the map in training, started from the teacher's weights; afterwards it samples in
+            ``final_steps`` DDIM steps alone.
+        K: total number of training steps, over all rounds.
+        teacher: the diffusion model; in later rounds a frozen copy of the student.
+        start_steps: the teacher's steps in the first round.
+        final_steps: the student's steps in the last, ``start_steps`` halved once or more.
+        distance: ``d``, how two images are compared.
+        weighting: ``lambda_``, how much a time counts; the paper's truncated SNR is
+            ``max(alpha^2 / sigma^2, 1)``.
+    """
+
+    kind = "diffusion"
+    paper = "Salimans & Ho 2022, Algorithm 2 (progressive distillation)"
+    teacher_use = TeacherUse.DISTIL
+    teacher: FlowMap
+
+    def __init__(
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        teacher: FlowMap,
+        start_steps: int = 16,
+        final_steps: int = 1,
+        distance: Distance | str = "l2",
+        weighting: Weighting | str = "truncated_snr",
+    ) -> None:
+        super().__init__(f, K)
+        self.N = HalvingN(start_steps, final_steps, K)
+        f.info["sampling_steps"] = final_steps
+        self.teacher = teacher.requires_grad_(False).eval()
+        self.d = DISTANCES.build(distance)
+        self.lambda_ = WEIGHTINGS.build(weighting)
+
+    def train(self, mode: bool = True) -> PD:
+        """The teacher stays in evaluation mode: its dropout is off."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+        p, N = self.f.p, self.N(k)
+        times = nested_times(2 * N, p).to(x.device)  # T = t_0 > ... > t_2N             [2 N + 1]
+        i = 2 * torch.randint(N, (len(x),)).to(x.device)
+        t, t_1, t_2 = times[i], times[i + 1], times[i + 2]
+        x_t = p.diffuse(x, t, torch.randn_like(x))
+        with torch.no_grad():
+            x_1 = ddim_step(x_t, self.teacher.D(x_t, t, **condition), t, t_1, p)
+            x_2 = ddim_step(x_1, self.teacher.D(x_1, t_1, **condition), t_1, t_2, p)
+            x_tilde = denoised_of_step(x_t, x_2, t, t_2, p)
+        return self.lambda_(t, t_2, p) * self.d(self.f.D(x_t, t, **condition), x_tilde)
+
+    def after_step(self, k: int) -> None:
+        if self.N(k + 1) != self.N(k):
+            self.teacher.F.load_state_dict(self.f.F.state_dict())
+
+    def schedule(self, k: int) -> dict[str, float]:
+        return {"N": self.N(k)}
+
+    def changing(self) -> dict[str, FlowMap]:
+        return {"f": self.f, "teacher": self.teacher}

@@ -1,0 +1,62 @@
+"""Rectified flow: velocities along straight lines, on data and on pairs of an earlier flow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.flow_map import FlowMap
+from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse
+from fewstep.parameterization import expand
+
+
+@OBJECTIVES.register("rf")
+class RF(Objective):
+    """1-rectified flow: ``mean (v(x_t, t) - (alpha' x + sigma' z))^2`` with ``t`` uniform.
+
+    On the straight lines ``x_t = (1 - t) x + t z`` of the parameterization rectified_flow, the
+    regression is on ``z - x``, and its minimiser the mean velocity of all lines through ``x_t``
+    (Liu et al. 2022, Eq. 1).
+
+    Args:
+        f: the map in training, through its ``f.velocity``.
+        K: total number of training steps.
+    """
+
+    kind = "diffusion"
+    paper = "Liu, Gong, Liu 2022, Eq. 1 (rectified flow)"
+
+    def __init__(self, f: FlowMap, K: int) -> None:
+        super().__init__(f, K)
+
+    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+        return self.compare(x, torch.randn_like(x), **condition)
+
+    def compare(self, x: Tensor, z: Tensor, **condition: Any) -> Tensor:
+        """The loss at a random time on the lines between ``x`` and ``z`` [B, *shape]: [B]."""
+        p = self.f.p
+        # As solvers do, it leaves out the times where the velocity is a quotient of two zeros.
+        t = p.t_min + (p.T - p.t_min) * torch.rand(len(x), device=x.device)
+        x_t = p.diffuse(x, t, z)
+        v = expand(p.alpha_dot(t), x) * x + expand(p.sigma_dot(t), x) * z
+        error = self.f.velocity(x_t, t, **condition) - v
+        return error.flatten(1).square().mean(1)
+
+
+@OBJECTIVES.register("reflow")
+class Reflow(RF):
+    """k-rectified flow: the same on the pairs ``(z, x)`` of the flow before, which straightens it.
+
+    Args:
+        f: the map in training, started from the weights of the flow before.
+        K: total number of training steps.
+    """
+
+    paper = "Liu, Gong, Liu 2022, Algorithm 1 (reflow)"
+    teacher_use = TeacherUse.START
+    columns = ("noise",)
+
+    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+        return self.compare(x, condition.pop("noise"), **condition)

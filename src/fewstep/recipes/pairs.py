@@ -1,0 +1,197 @@
+"""Pairs (noise, sample) of a trained diffusion model, for the methods that learn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fewstep.data.pairs import (
+    Manifest,
+    is_pairs,
+    read_manifest,
+    read_shard,
+    shard_path,
+    write_manifest,
+    write_shard,
+)
+from fewstep.distributed import Processes
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.progress import progress
+from fewstep.recipes.directory import RunDirectory
+from fewstep.recipes.execute import fingerprint, real_data
+from fewstep.sampling import (
+    NestedDDIM,
+    NoiseStreams,
+    Walk,
+    check_labels,
+    default_steps,
+    sampler_for,
+)
+
+SHARD = 4096  # pairs in a file
+FIRST = 2**32  # pair i has the noise stream of sample FIRST + i, so that no sample is a pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """Which pairs to make.
+
+    Args:
+        n: how many.
+        solver: solver of the PF-ODE.
+        steps: its steps; default as many as sampling takes.
+        seed: decides the noise.
+        trajectory: states of each trajectory to keep, the sample among them; 0 for none.
+        batch: pairs at once: a matter of memory and speed.
+        shard: pairs in a file.
+    """
+
+    n: int
+    solver: str = "heun"
+    steps: int | None = None
+    seed: int = 0
+    trajectory: int = 0
+    batch: int = 256
+    shard: int = SHARD
+
+    def __post_init__(self) -> None:
+        for name in ("n", "batch", "shard"):
+            if getattr(self, name) < 1:
+                raise FewstepError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.trajectory < 0:
+            raise FewstepError(f"trajectory must be at least 1 state, got {self.trajectory}.")
+
+
+def make_pairs(
+    f: FlowMap,
+    folder: str | Path,
+    wish: Wish,
+    *,
+    model: str | Path = "",
+    group: Processes | None = None,
+) -> Manifest:
+    """Make the pairs of a folder that are not there yet.
+
+    Pair ``i`` depends on the model, the sampler, the seed and ``i`` alone, up to the rounding of
+    the network's arithmetic; a folder that is taken up again ends with the same bits.
+
+    Args:
+        f: the diffusion model.
+        folder: where the pairs are or go.
+        wish: which.
+        model: run folder or file that ``f`` came from, for the record.
+        group: the processes that share the shards.
+
+    Returns:
+        The manifest of the folder.
+
+    Raises:
+        FewstepError: not a diffusion model; the folder holds other pairs or cannot be written.
+    """
+    folder, group = Path(folder), group or Processes()
+    manifest, sampler, kept = _plan(f, wish, Path(model))
+    if is_pairs(folder):
+        manifest.check_same(folder, read_manifest(folder))
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FewstepError(f"{folder} holds something else than pairs: give another folder.")
+    group.barrier()
+    if group.first and not is_pairs(folder):
+        write_manifest(folder, manifest)
+    group.barrier()
+    missing = [i for i in group.share(manifest.shards) if not _is_whole(folder, manifest, i)]
+    total = sum(len(manifest.rows(i)) for i in missing)
+    with progress("making pairs", total) as advance:
+        for i in missing:
+            parts = []
+            for part in _batches(f, manifest, sampler, kept, _split(manifest.rows(i), wish.batch)):
+                parts.append(part)
+                advance(len(part["noise"]) if group.first else 0)
+            shard = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+            write_shard(folder, manifest, i, shard)
+    group.barrier()
+    return manifest
+
+
+def _plan(f: FlowMap, wish: Wish, model: Path) -> tuple[Manifest, Walk | NestedDDIM, list[int]]:
+    """The manifest, the sampler, and which of its states a trajectory keeps."""
+    if f.info.get("kind") != "diffusion":
+        raise FewstepError(
+            f"pairs are made by a diffusion model's sampler; {model} is a {f.info.get('kind')} "
+            "model."
+        )
+    steps = default_steps(f) if wish.steps is None else wish.steps
+    sampler = sampler_for(f, steps, solver=wish.solver)
+    if not isinstance(sampler, Walk | NestedDDIM) or not sampler.deterministic:
+        raise FewstepError(f"pairs need a deterministic sampler, not {wish.solver}.")
+    if wish.trajectory > steps:
+        raise FewstepError(
+            f"a trajectory of {wish.trajectory} states needs at least as many steps, got {steps}."
+        )
+    M = wish.trajectory
+    kept = [-(-(j + 1) * steps // M) - 1 for j in range(M)]
+    after = sampler.times(f.p)[1:]
+    classes = f.info.get("classes") or [str(i) for i in range(f.num_classes)]
+    manifest = Manifest(
+        teacher=fingerprint(f),
+        solver=wish.solver,
+        steps=steps,
+        seed=wish.seed,
+        n=wish.n,
+        shard=wish.shard,
+        shape=tuple(f.shape),
+        conditional=bool(f.num_classes),
+        times=tuple(after[step] for step in kept),
+        process=f.p.config,
+        path=str(model),
+        classes=tuple(classes) if f.num_classes else (),
+        data=_data_of(model),
+    )
+    return manifest, sampler, kept
+
+
+def _data_of(model: Path) -> dict[str, object]:
+    """The real images that a model was trained on, as a record; empty where nothing tells."""
+    home = RunDirectory(model if model.is_dir() else model.parent)
+    return asdict(real_data(home.run()[1])) if home.started else {}
+
+
+def _is_whole(folder: Path, manifest: Manifest, i: int) -> bool:
+    """Whether a shard is there; one that is damaged is made again."""
+    if not shard_path(folder, i).exists():
+        return False
+    try:
+        read_shard(folder, manifest, i)
+    except FewstepError:
+        return False
+    return True
+
+
+def _split(rows: range, batch: int) -> list[range]:
+    return [rows[start : start + batch] for start in range(0, len(rows), batch)]
+
+
+def _batches(
+    f: FlowMap, manifest: Manifest, sampler: Walk | NestedDDIM, kept: list[int], parts: list[range]
+) -> Iterator[dict[str, Tensor]]:
+    """The tensors of a shard, batch by batch, on the CPU."""
+    f.eval()
+    labels = check_labels(f, None, manifest.n)
+    for rows in parts:
+        streams = range(FIRST + rows.start, FIRST + rows.stop)
+        made = {"noise": NoiseStreams(manifest.seed, streams, f.shape).normal()}
+        condition = {}
+        if labels is not None:
+            made["label"] = labels[rows.start : rows.stop]
+            condition["label"] = made["label"].to(f.device)
+        noise = NoiseStreams(manifest.seed, streams, f.shape)
+        with torch.inference_mode():
+            states = [x.cpu() for x in sampler.steps(f, noise, **condition)]
+        made["sample"] = states[-1]
+        if kept:
+            made["trajectory"] = torch.stack([states[step] for step in kept], 1)
+        yield made
