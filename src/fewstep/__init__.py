@@ -34,6 +34,9 @@ _HOME = {
     "KD": "objectives",
     "PD": "objectives",
     "RF": "objectives",
+    "DDPM": "objectives",
+    "ScoreSDE": "objectives",
+    "PFGMpp": "objectives",
     "Reflow": "objectives",
     "DFNO": "objectives",
     "Dataset": "data",
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from fewstep.objectives import (
         CD,
         CT,
+        DDPM,
         DFNO,
         ECT,
         ICT,
@@ -74,8 +78,10 @@ if TYPE_CHECKING:
         RF,
         ContinuousCD,
         ContinuousCT,
+        PFGMpp,
         Reflow,
         ScoreMatching,
+        ScoreSDE,
     )
     from fewstep.parameterization import (
         EDM,
