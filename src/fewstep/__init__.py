@@ -16,6 +16,11 @@ _HOME = {
     "SimpleEDM": "parameterization",
     "TrigFlow": "parameterization",
     "RectifiedFlow": "parameterization",
+    "VE": "parameterization",
+    "VP": "parameterization",
+    "SubVP": "parameterization",
+    "CosineVP": "parameterization",
+    "DiscreteVP": "parameterization",
     "FlowMap": "flow_map",
     "MLP": "networks",
     "UNet": "networks",
@@ -34,7 +39,9 @@ _HOME = {
     "Trainer": "training.trainer",
     "Multistep": "sampling",
     "ODE": "sampling",
+    "Walk": "sampling",
     "sample": "sampling",
+    "Likelihood": "likelihood",
     "Evaluator": "evaluation",
     "train_classifier": "evaluation",
     "RECIPES": "recipes",
@@ -49,13 +56,24 @@ if TYPE_CHECKING:
     from fewstep.errors import FewstepError
     from fewstep.evaluation import Evaluator, train_classifier
     from fewstep.flow_map import FlowMap
+    from fewstep.likelihood import Likelihood
     from fewstep.networks import MLP, UNet
     from fewstep.objectives import CD, CT, ECT, ICT, ContinuousCD, ContinuousCT, ScoreMatching
-    from fewstep.parameterization import EDM, RectifiedFlow, SimpleEDM, TrigFlow
+    from fewstep.parameterization import (
+        EDM,
+        VE,
+        VP,
+        CosineVP,
+        DiscreteVP,
+        RectifiedFlow,
+        SimpleEDM,
+        SubVP,
+        TrigFlow,
+    )
     from fewstep.recipes import RECIPES
     from fewstep.recipes.directory import open_model
     from fewstep.recipes.execute import train
-    from fewstep.sampling import ODE, Multistep, sample
+    from fewstep.sampling import ODE, Multistep, Walk, sample
     from fewstep.training.config import Training
     from fewstep.training.trainer import Trainer
 

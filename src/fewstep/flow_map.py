@@ -98,6 +98,23 @@ class FlowMap(nn.Module):
         t = self.time(t, x)
         return self.p.velocity(x, self.D(x, t, **condition), t)
 
+    def in_process(self, p: Parameterization) -> FlowMap:
+        """This model as one of the process of ``p``, by matching the signal-to-noise ratio.
+
+        The network is shared, not copied; see `fewstep.parameterization.matched`. Stored time
+        points move to the times of the same noise.
+        """
+        matched = parameterization.match(self.p, p)
+
+        def moved(tau: float) -> float:
+            log_snr = self.p.log_snr(torch.tensor(tau, dtype=torch.float64))
+            return float(matched.time_of_log_snr(log_snr))
+
+        taus = {
+            n: [moved(tau) for tau in points] for n, points in self.info.get("taus", {}).items()
+        }
+        return FlowMap(self.F, matched, info=self.info | ({"taus": taus} if taus else {}))
+
     def frozen_copy(self) -> FlowMap:
         """A copy without gradients, such as a running average."""
         return copy.deepcopy(self).requires_grad_(False)

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,10 +34,79 @@ def karras_grid(
     """
     if N < 2:
         raise FewstepError(f"a time grid needs at least 2 points, got N={N}.")
-    a, b = p.t_min ** (1 / rho), p.T ** (1 / rho)
+    return power_grid(N, p.t_min, p.T, rho).float().to(device)
+
+
+def power_grid(N: int, start: float, end: float, rho: float) -> Tensor:
+    """``N`` points from ``start`` to ``end``, evenly spaced in ``t^(1/rho)``; exact ends: [N]."""
+    a, b = start ** (1 / rho), end ** (1 / rho)
     t = torch.linspace(a, b, N, dtype=torch.float64) ** rho
-    t[0], t[-1] = p.t_min, p.T
-    return t.float().to(device)
+    t[0], t[-1] = start, end
+    return t
+
+
+# Time grids of samplers
+
+
+class TimeGrid(ABC):
+    """At which times a sampler evaluates the network."""
+
+    needs_snr: ClassVar[bool] = False
+    """Whether ``ln(alpha/sigma)`` must be finite at the start."""
+
+    @abstractmethod
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        """``N >= 2`` decreasing times from ``start`` to ``p.t_min``, in float64: [N]."""
+
+
+TIME_GRIDS: Registry[TimeGrid] = Registry("time grid")
+
+
+@TIME_GRIDS.register("karras")
+@dataclass(frozen=True)
+class KarrasGrid(TimeGrid):
+    """Evenly spaced in ``t^(1/rho)``: many small times (Karras et al. 2022, Eq. 5)."""
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        if not self.rho > 0:
+            raise FewstepError(f"a time grid needs rho > 0, got {self.rho}.")
+
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        return power_grid(N, p.t_min, start, self.rho).flip(0)
+
+
+@TIME_GRIDS.register("time")
+@dataclass(frozen=True)
+class UniformGrid(TimeGrid):
+    """Evenly spaced in the process's time ``t`` (Ho et al. 2020; Song et al. 2021)."""
+
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        return power_grid(N, p.t_min, start, 1.0).flip(0)
+
+
+@TIME_GRIDS.register("quadratic")
+@dataclass(frozen=True)
+class QuadraticGrid(TimeGrid):
+    """Evenly spaced in ``sqrt(t)`` (DDIM, Song et al. 2020, Appendix D.2; DEIS, Section 4)."""
+
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        return power_grid(N, p.t_min, start, 2.0).flip(0)
+
+
+@TIME_GRIDS.register("log_snr")
+@dataclass(frozen=True)
+class LogSNRGrid(TimeGrid):
+    """Evenly spaced in ``lambda = ln(alpha/sigma)`` (DPM-Solver, Lu et al. 2022, Section 3.3)."""
+
+    needs_snr: ClassVar[bool] = True
+
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        first, last = p.log_snr(torch.tensor([start, p.t_min], dtype=torch.float64))
+        t = p.time_of_log_snr(torch.linspace(float(first), float(last), N, dtype=torch.float64))
+        t[0], t[-1] = start, p.t_min
+        return t
 
 
 def karras_time(u: Tensor, p: Parameterization, rho: float = 7.0) -> Tensor:

@@ -38,6 +38,11 @@ app.command("fewstep.cli.sample:app", name="sample", help="Make images with a tr
 app.command(
     "fewstep.cli.evaluate:app", name="evaluate", help="Score models or images in one table."
 )
+app.command(
+    "fewstep.cli.likelihood:app",
+    name="likelihood",
+    help="Bits per dimension of images under a diffusion model.",
+)
 app.command("fewstep.cli.edit:app", name="edit", help="Inpaint, enlarge, colourise, ... pictures.")
 app.command("fewstep.cli.denoise:app", name="denoise", help="Remove noise from pictures.")
 app.command(

@@ -12,10 +12,11 @@ from fewstep.cli.command import command
 from fewstep.distances import DISTANCES
 from fewstep.networks import NETWORKS
 from fewstep.objectives import OBJECTIVES
-from fewstep.parameterization import PARAMETERIZATIONS
+from fewstep.parameterization import PARAMETERIZATIONS, PREDICTIONS
 from fewstep.recipes import RECIPES
 from fewstep.registry import Registry
-from fewstep.solvers import SOLVERS
+from fewstep.schedules import TIME_GRIDS
+from fewstep.solvers import SAMPLERS, SOLVERS
 from fewstep.weightings import WEIGHTINGS
 
 What = Literal[
@@ -23,7 +24,10 @@ What = Literal[
     "objectives",
     "networks",
     "parameterizations",
+    "predictions",
+    "samplers",
     "solvers",
+    "grids",
     "distances",
     "weightings",
 ]
@@ -31,7 +35,10 @@ REGISTRIES: dict[str, Registry] = {
     "objectives": OBJECTIVES,
     "networks": NETWORKS,
     "parameterizations": PARAMETERIZATIONS,
+    "predictions": PREDICTIONS,
+    "samplers": SAMPLERS,
     "solvers": SOLVERS,
+    "grids": TIME_GRIDS,
     "distances": DISTANCES,
     "weightings": WEIGHTINGS,
 }
@@ -65,8 +72,10 @@ def rows(what: str) -> list[tuple[str, str]]:
 
 
 def _line(registry: Registry, name: str) -> str:
-    summary = registry.summary(name).replace("`", "")
-    summary = summary[:1].upper() + summary[1:] if " " in summary.split("(")[0] else summary
+    summary = registry.summary(name)
+    if not summary.startswith("`"):  # a sentence, not a formula
+        summary = summary[:1].upper() + summary[1:]
+    summary = summary.replace("`", "")
     paper = getattr(registry[name], "paper", None)
     return f"{summary} [dim]{paper}[/]" if paper else summary
 

@@ -17,6 +17,13 @@ With a denoiser, every other quantity of the process follows (``'`` is d/dt):
     score      grad log p_t(x) = (alpha D - x) / sigma^2
     velocity   dx/dt = (alpha' - alpha sigma'/sigma) D + (sigma'/sigma) x
 
+The same marginals are those of the forward SDE ``dx = drift(t) x dt + diffusion(t) dw`` with
+
+    drift = alpha'/alpha       diffusion^2 = 2 sigma sigma' - 2 sigma^2 alpha'/alpha
+
+whose PF-ODE ``drift x - diffusion^2 score / 2`` is the velocity above, and whose reverse SDE has
+the drift ``drift x - diffusion^2 score`` (Song et al. 2021, Eqs. 5, 6, 13).
+
 Times are tensors of any shape; methods that also take ``x`` [B, ...] want ``t`` as [B] or a
 scalar and broadcast it over the trailing dimensions of ``x``.
 """
@@ -25,7 +32,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -94,6 +101,32 @@ class Parameterization(ABC):
     def c_out(self, t: Tensor, s: Tensor) -> Tensor:
         """Weight of the network in the map from ``t`` to ``s``; 0 at ``s = t``."""
 
+    @abstractmethod
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The inverse of `log_snr`: the time at which ``ln(alpha / sigma)`` has this value."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """``lambda(t) = ln(alpha / sigma)``, half the logarithm of the signal-to-noise ratio.
+
+        It falls with ``t``. Two processes agree, up to the scale of ``x``, where it agrees.
+        """
+        return self.alpha(t).log() - self.sigma(t).log()
+
+    def drift(self, t: Tensor) -> Tensor:
+        """``alpha'/alpha``: the forward SDE's drift is this times ``x``."""
+        return self.alpha_dot(t) / self.alpha(t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """``g(t) = sqrt(2 sigma sigma' - 2 sigma^2 alpha'/alpha)`` of the forward SDE."""
+        sigma = self.sigma(t)
+        return (2 * sigma * (self.sigma_dot(t) - sigma * self.drift(t))).clamp(min=0).sqrt()
+
+    def reverse_drift(self, x: Tensor, D: Tensor, t: Tensor) -> Tensor:
+        """Drift ``drift x - g^2 score`` of the reverse SDE, which runs from ``T`` down."""
+        return expand(self.drift(t), x) * x - expand(self.diffusion(t) ** 2, x) * self.score(
+            x, D, t
+        )
+
     def diffuse(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """``x_t = alpha(t) x + sigma(t) z``: a sample of the process at time ``t`` [B, ...]."""
         return expand(self.alpha(t), x) * x + expand(self.sigma(t), x) * z
@@ -130,127 +163,11 @@ class Parameterization(ABC):
     @property
     def config(self) -> dict[str, Any]:
         """Name and arguments, for storage; `from_config` is its inverse."""
-        return {"name": PARAMETERIZATIONS.name_of(type(self)), **asdict(self)}
+        arguments = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return {"name": PARAMETERIZATIONS.name_of(type(self)), **arguments}
 
 
 def from_config(config: dict[str, Any]) -> Parameterization:
     """The parameterization that `Parameterization.config` describes."""
     arguments = dict(config)
     return PARAMETERIZATIONS.call(arguments.pop("name"), arguments)
-
-
-@PARAMETERIZATIONS.register("edm")
-@dataclass(frozen=True)
-class EDM(Parameterization):
-    """Variance exploding, ``x_t = x + t z``, with the skip connection of Karras et al. 2022.
-
-    Song et al. 2023, Appendix C, shift EDM's coefficients (its Table 1) by the end point of the
-    map, which gives the boundary condition at ``s = eps``; at ``s = 0`` they are EDM's own.
-    """
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return t
-
-    def alpha_dot(self, t: Tensor) -> Tensor:
-        return torch.zeros_like(t)
-
-    def sigma_dot(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def c_in(self, t: Tensor) -> Tensor:
-        return (t**2 + self.sigma_data**2).rsqrt()
-
-    def c_noise(self, t: Tensor) -> Tensor:
-        return t.log() / 4
-
-    def c_skip(self, t: Tensor, s: Tensor) -> Tensor:
-        return self.sigma_data**2 / ((t - s) ** 2 + self.sigma_data**2)
-
-    def c_out(self, t: Tensor, s: Tensor) -> Tensor:
-        return self.sigma_data * (t - s) * (t**2 + self.sigma_data**2).rsqrt()
-
-
-@PARAMETERIZATIONS.register("edm_simple")
-@dataclass(frozen=True)
-class SimpleEDM(EDM):
-    """EDM's process with the paper's simple boundary condition: ``x`` at ``t = s``, else ``F``.
-
-    Song et al. 2023, Section 3, first of its two parameterizations. The map is not continuous in
-    ``t`` at ``s``, which continuous-time training needs; the skip connection of `EDM` is.
-    """
-
-    def c_skip(self, t: Tensor, s: Tensor) -> Tensor:
-        return (t <= s).to(t.dtype)
-
-    def c_out(self, t: Tensor, s: Tensor) -> Tensor:
-        return (t > s).to(t.dtype)
-
-
-@PARAMETERIZATIONS.register("trigflow")
-@dataclass(frozen=True)
-class TrigFlow(Parameterization):
-    """``x_t = cos(t) x + sin(t) sigma_data z`` on [0, pi/2] (Lu & Song 2024, Section 3.1)."""
-
-    eps: float = 0.0
-    T: float = math.pi / 2
-    sigma_data: float = 0.5
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return t.cos()
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return self.sigma_data * t.sin()
-
-    def alpha_dot(self, t: Tensor) -> Tensor:
-        return -t.sin()
-
-    def sigma_dot(self, t: Tensor) -> Tensor:
-        return self.sigma_data * t.cos()
-
-    def c_in(self, t: Tensor) -> Tensor:
-        return torch.full_like(t, 1 / self.sigma_data)
-
-    def c_noise(self, t: Tensor) -> Tensor:
-        return t
-
-    def c_skip(self, t: Tensor, s: Tensor) -> Tensor:
-        return (t - s).cos()
-
-    def c_out(self, t: Tensor, s: Tensor) -> Tensor:
-        return -self.sigma_data * (t - s).sin()
-
-
-@PARAMETERIZATIONS.register("rectified_flow")
-@dataclass(frozen=True)
-class RectifiedFlow(Parameterization):
-    """``x_t = (1 - t) x + t z`` on [0, 1]; ``F`` is the mean velocity (Liu et al. 2022)."""
-
-    eps: float = 0.0
-    T: float = 1.0
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return 1 - t
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return t
-
-    def alpha_dot(self, t: Tensor) -> Tensor:
-        return -torch.ones_like(t)
-
-    def sigma_dot(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def c_in(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def c_noise(self, t: Tensor) -> Tensor:
-        return t
-
-    def c_skip(self, t: Tensor, s: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def c_out(self, t: Tensor, s: Tensor) -> Tensor:
-        return s - t

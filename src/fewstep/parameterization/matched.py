@@ -1,0 +1,109 @@
+"""A model of one process in another, by matching the signal-to-noise ratio.
+
+Let the network be trained in the process ``u`` (the source) and ``t`` be a time of another (the
+target). At ``u(t)`` with ``ln(alpha/sigma)`` equal in both, ``x_t / alpha_t`` and
+``x_u / alpha_u`` have the same distribution, so with ``k(t) = alpha_u(u(t)) / alpha_t(t)``
+
+    X_target(x, t, s) = X_source(k(t) x, u(t), u(s)) / k(s).
+
+That is again of the form ``c_skip x + c_out F(c_in x, c_noise)``: the same network with other
+coefficients. It holds for denoisers (``s = 0``, where ``k = 1``), for consistency functions
+(``s = eps``) and for flow maps. Karras et al. 2022, Appendix C; Lu et al. 2022, Section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import FewstepError
+from fewstep.parameterization.base import PARAMETERIZATIONS, Parameterization, from_config
+from fewstep.parameterization.edm import EDM
+from fewstep.parameterization.vp import VP
+
+
+@PARAMETERIZATIONS.register("matched")
+@dataclass(frozen=True)
+class Matched(Parameterization):
+    """The process of ``target`` for a network that was trained in that of ``source``.
+
+    ``eps`` is the time of the source's ``eps`` (0 for 0), so that a consistency function keeps
+    its end; ``T`` the target's, or where the source's network has seen no more noise.
+
+    Args:
+        source, target: processes, or their `config`.
+    """
+
+    eps: float = field(init=False)
+    T: float = field(init=False)
+    sigma_data: float = field(init=False)
+    source: Any = field(default_factory=EDM)
+    target: Any = field(default_factory=VP)
+
+    def __post_init__(self) -> None:
+        for name in ("source", "target"):
+            part = getattr(self, name)
+            part = from_config(part) if isinstance(part, dict) else part
+            if not isinstance(part, Parameterization) or isinstance(part, Matched):
+                raise FewstepError(f"matched needs a process as {name}, got {part!r}.")
+            object.__setattr__(self, name, part)
+        source, target = self.source, self.target
+        object.__setattr__(self, "eps", self._time_of(source.eps) if source.eps else 0.0)
+        object.__setattr__(self, "T", min(target.T, self._time_of(source.T)))
+        object.__setattr__(self, "sigma_data", source.sigma_data)
+        super().__post_init__()
+
+    def _time_of(self, u: float) -> float:
+        log_snr = self.source.log_snr(torch.tensor(u, dtype=torch.float64))
+        return float(self.target.time_of_log_snr(log_snr))
+
+    def u(self, t: Tensor) -> Tensor:
+        """The source's time with the signal-to-noise ratio of ``t``; 0 at 0."""
+        u = self.source.time_of_log_snr(self.target.log_snr(t))
+        return torch.where(t > 0, u, torch.zeros_like(u))
+
+    def k(self, t: Tensor) -> Tensor:
+        """``alpha_u(u(t)) / alpha_t(t)``: scale from the target's ``x`` to the source's."""
+        return self.source.alpha(self.u(t)) / self.target.alpha(t)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.target.alpha(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.target.sigma(t)
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        return self.target.alpha_dot(t)
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        return self.target.sigma_dot(t)
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        return self.target.time_of_log_snr(log_snr)
+
+    def c_in(self, t: Tensor) -> Tensor:
+        return self.source.c_in(self.u(t)) * self.k(t)
+
+    def c_noise(self, t: Tensor) -> Tensor:
+        return self.source.c_noise(self.u(t))
+
+    def c_skip(self, t: Tensor, s: Tensor) -> Tensor:
+        return self.source.c_skip(self.u(t), self.u(s)) * self.k(t) / self.k(s)
+
+    def c_out(self, t: Tensor, s: Tensor) -> Tensor:
+        return self.source.c_out(self.u(t), self.u(s)) / self.k(s)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        name = PARAMETERIZATIONS.name_of(type(self))
+        return {"name": name, "source": self.source.config, "target": self.target.config}
+
+
+def match(source: Parameterization, target: Parameterization) -> Parameterization:
+    """The process of ``target`` for a network of ``source``; the source itself where they agree."""
+    source = source.source if isinstance(source, Matched) else source
+    target = target.target if isinstance(target, Matched) else target
+    return source if source == target else Matched(source, target)
