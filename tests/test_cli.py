@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,20 @@ from fewstep.recipes.execute import arguments_of
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
 
-COMMANDS = ("train", "sample", "pairs", "evaluate", "reproduce", "list")
+COMMANDS = (
+    "train",
+    "sample",
+    "pairs",
+    "evaluate",
+    "likelihood",
+    "reproduce",
+    "verify",
+    "edit inpaint",
+    "denoise",
+    "interpolate",
+    "serve",
+    "list",
+)
 TINY = ["--steps", "4", "--samples", "4", "--checkpoint-every", "2", "--quiet", "--device", "cpu"]
 TINY += ["--network.width", "16", "--network.blocks", "1", "--network.hidden", "16"]
 
@@ -289,6 +303,10 @@ def test_a_label_by_number_and_by_name(runs: Path, copy: Path, tmp_path: Path, c
         ("edm", "--steps 5", 9),
         ("edm", "--steps 5 --solver euler", 5),
         ("edm", "--steps 1", 1),
+        ("edm", "--solver dpm3 --nfe 12", 12),
+        ("edm", "--solver pc --nfe 6 --grid log_snr", 6),
+        ("edm", "--solver ddim(eta=1) --nfe 3", 3),
+        ("cd", "--nfe 2", 2),
         ("edm", "--checkpoint 2 --ema f --steps 2", 3),
     ],
 )
@@ -298,6 +316,17 @@ def test_the_number_of_network_evaluations(
     code, out, _ = call("sample", runs / model, "-n", 2, *words.split(), "-o", tmp_path / "x.png")
     assert code == 0
     assert f"2 images, {evaluations} network evaluations each" in out
+
+
+def test_likelihood_prints_bits_with_their_error(runs: Path, call: Call) -> None:
+    words = ["--solver", "rk4", "--steps", 5, "--probes", 1]
+    code, out, _ = call("likelihood", runs / "edm", "-n", 6, *words)
+    assert code == 0
+    found = re.match(r"(\S+) ± (\S+) bits/dim: 6 images, 1 random dir\S+, 20 network eval", out)
+    assert found
+    assert float(found[2]) > 0
+    assert call("likelihood", runs / "edm", "-n", 6, *words, "--batch", 4)[1] == out
+    assert " ± " not in call("likelihood", runs / "edm", "-n", 1, *words)[1]
 
 
 def test_the_stored_time_points_are_the_default(runs: Path, tmp_path: Path, call: Call) -> None:
@@ -422,6 +451,14 @@ def refused(answer: Answer, *expected: str) -> None:
         ("sample TEXT", ["TEXT", "cannot read the model"]),
         ("sample RUNS/edm surplus", ["'surplus'"]),
         ("sample RUNS/edm --solver huen", ["solver 'huen'", "Did you mean 'heun'"]),
+        ("sample RUNS/edm --solver heun --nfe 12", ["heun", "12", "11 or 13"]),
+        ("sample RUNS/edm --solver rk45 --nfe 12", ["rk45", "rtol"]),
+        ("sample RUNS/edm --solver rk45 --steps 12", ["rk45", "rtol"]),
+        ("sample RUNS/edm --nfe 11 --steps 6", ["not both"]),
+        ("sample RUNS/edm --nfe 0", ["at least 1 network evaluation", "0"]),
+        ("sample RUNS/edm --grid karas", ["time grid 'karas'", "Did you mean 'karras'"]),
+        ("sample RUNS/cd --solver dpm3", ["consistency model", "--steps"]),
+        ("sample RUNS/cd --grid time", ["consistency model", "--steps"]),
         ("sample RUNS/edm --label 12", ["class '12'", "0, 1, 2"]),
         ("sample RUNS/free --label 1", ["unconditional", "--label"]),
         ("sample RUNS/cd --steps 3 --taus 0.5 0.8", ["decrease", "0.5, 0.8"]),
@@ -433,6 +470,16 @@ def refused(answer: Answer, *expected: str) -> None:
         ("sample RUNS/edm --taus 0.8", ["diffusion"]),
         ("sample RUNS/cd --steps 0", ["at least 1 step", "0"]),
         ("sample RUNS/edm --steps -2", ["at least 1 step", "-2"]),
+        ("likelihood RUNS/cd", ["diffusion", "consistency"]),
+        ("likelihood RUNS/edn", ["Did you mean 'RUNS/edm'"]),
+        ("likelihood RUNS/edm --split val", ["val"]),
+        ("likelihood RUNS/edm --data nowhere", ["nowhere"]),
+        ("likelihood RUNS/edm -n 0", ["-n", "360"]),
+        ("likelihood RUNS/edm -n 361", ["-n", "360"]),
+        ("likelihood RUNS/edm --probes -1", ["probes"]),
+        ("likelihood RUNS/edm --solver pc", ["rk45", "pc"]),
+        ("likelihood RUNS/edm --solver rk4 --steps 0", ["N >= 1"]),
+        ("likelihood RUNS/edm --batch 0", ["batch"]),
         ("sample RUNS/edm -n 0", ["at least 1", "0"]),
         ("sample RUNS/edm -n -3", ["at least 1", "-3"]),
         ("sample RUNS/edm -n -3 --label 3", ["at least 1", "-3"]),

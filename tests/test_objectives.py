@@ -140,6 +140,8 @@ def test_a_few_steps_lower_the_loss(name: str) -> None:
         o.after_step(k)
     if o.teacher_use is TeacherUse.DISTIL:
         pytest.skip("it follows its teacher, here a random one: see the tests of each")
+    if name == "continuous_ct":
+        pytest.skip("needs a diffusion model to start from: see test_objectives_continuous.py")
     assert distance() < 0.5 * before
 
 

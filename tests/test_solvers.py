@@ -58,7 +58,7 @@ def test_evaluations_are_counted(name: str) -> None:
 
     solver = SOLVERS.build(name)
     solver.step(v, torch.ones(2, 3), torch.ones(2), torch.zeros(2))
-    assert len(calls) == solver.evaluations
+    assert len(calls) == solver.stages
 
 
 def test_times_are_per_example() -> None:

@@ -34,6 +34,8 @@ _HOME = {
     "RF": "objectives",
     "Reflow": "objectives",
     "DFNO": "objectives",
+    "ContinuousCD": "objectives",
+    "ContinuousCT": "objectives",
     "Dataset": "data",
     "load": "data",
     "save_images": "data",
@@ -42,7 +44,9 @@ _HOME = {
     "Trainer": "training.trainer",
     "Multistep": "sampling",
     "ODE": "sampling",
+    "Walk": "sampling",
     "sample": "sampling",
+    "Likelihood": "likelihood",
     "Evaluator": "evaluation",
     "train_classifier": "evaluation",
     "RECIPES": "recipes",
@@ -57,8 +61,22 @@ if TYPE_CHECKING:
     from fewstep.errors import FewstepError
     from fewstep.evaluation import Evaluator, train_classifier
     from fewstep.flow_map import FlowMap
+    from fewstep.likelihood import Likelihood
     from fewstep.networks import MLP, UNet
-    from fewstep.objectives import CD, CT, DFNO, ECT, ICT, KD, PD, RF, Reflow, ScoreMatching
+    from fewstep.objectives import (
+        CD,
+        CT,
+        DFNO,
+        ECT,
+        ICT,
+        KD,
+        PD,
+        RF,
+        ContinuousCD,
+        ContinuousCT,
+        Reflow,
+        ScoreMatching,
+    )
     from fewstep.parameterization import (
         EDM,
         VE,
@@ -73,7 +91,7 @@ if TYPE_CHECKING:
     from fewstep.recipes import RECIPES
     from fewstep.recipes.directory import open_model
     from fewstep.recipes.execute import train
-    from fewstep.sampling import ODE, Multistep, sample
+    from fewstep.sampling import ODE, Multistep, Walk, sample
     from fewstep.training.config import Training
     from fewstep.training.trainer import Trainer
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +20,39 @@ DISTANCES: Registry[Distance] = Registry("distance")
 
 
 class Distance(nn.Module):
-    """``d(a, b)``: [B, *shape] twice -> [B]."""
+    """``d(a, b)``: [B, *shape] twice -> [B].
+
+    Close by, every distance is a power: ``d(y + h v, y) = h^degree nearby(y, v) + o(h^degree)``.
+    """
+
+    degree: ClassVar[int] = 2
+    """2 where the distance is twice differentiable, as all but l1 are."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def nearby(self, y: Tensor, v: Tensor) -> Tensor:
+        """``v^T H(y) v / 2`` with ``H(y)`` the Hessian of ``d(., y)`` at ``y``: [B].
+
+        ``H`` is that of Theorem 3 of Song et al. 2023. It is applied to ``v`` by differentiating
+        the gradient along ``v``; no matrix is built.
+        """
+        gradient = torch.func.grad(lambda a: self(a, y).sum())
+        H_v = torch.func.jvp(gradient, (y,), (v,))[1]
+        return (v * H_v).flatten(1).sum(1) / 2
 
 
 @DISTANCES.register("l1")
 class L1(Distance):
     """``mean |a - b|`` over the dimensions of an example."""
 
+    degree = 1
+
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return (a - b).flatten(1).abs().mean(1)
+
+    def nearby(self, y: Tensor, v: Tensor) -> Tensor:
+        return v.flatten(1).abs().mean(1)
 
 
 @DISTANCES.register("l2")
@@ -39,6 +61,9 @@ class L2(Distance):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return (a - b).flatten(1).square().mean(1)
+
+    def nearby(self, y: Tensor, v: Tensor) -> Tensor:
+        return v.flatten(1).square().mean(1)
 
 
 @DISTANCES.register("pseudo_huber")

@@ -21,8 +21,15 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
-from fewstep.schedules import karras_grid, nested_times, ode_times
-from fewstep.solvers import SOLVERS, Solver, ddim_step
+from fewstep.schedules import TIME_GRIDS, TimeGrid, even_times, karras_grid, nested_times
+from fewstep.solvers import (
+    SAMPLERS,
+    Denoiser,
+    Integrator,
+    ddim_step,
+    default_grid,
+    start_with_snr,
+)
 
 
 class NoiseStreams:
@@ -128,52 +135,98 @@ def check_taus(taus: Sequence[float], p: Parameterization) -> None:
 
 
 @dataclass(frozen=True)
-class ODE(Sampler):
-    """Solve the PF-ODE of a diffusion model from ``T`` to 0 on Karras' grid.
+class Walk(Sampler):
+    """From ``T`` to the data in the steps of a solver: the sampler of a diffusion model.
 
-    ``N`` grid points from ``T`` to ``eps`` and a last Euler step to 0, where the velocity is not
-    defined (Karras et al. 2022, Algorithm 1). With Heun that is ``2 N - 1`` evaluations. The steps
-    of a rectified flow are uniform in ``t`` (see `fewstep.schedules.ode_times`).
+    Solvers that end at 0 walk ``N`` times from ``T`` to ``t_min`` and then a last step to 0, where
+    the velocity is not defined and the Euler step is the denoiser (Karras et al. 2022,
+    Algorithm 1): with Heun ``2 N - 1`` evaluations. The others end at ``t_min``, after ``N``
+    steps. Without a grid the steps of a rectified flow are even, down to 0.
 
     Args:
-        N: grid points, which is also the number of steps.
-        solver: a one-step solver or its spec.
-        rho: how much the grid favours small times.
+        N: number of steps. Adaptive solvers pay no heed to it.
+        solver: a solver or its spec; see `fewstep.solvers.SAMPLERS`.
+        grid: a grid of times or its spec; default that of the solver's paper.
+        budget: network evaluations to spend exactly, instead of ``N``.
+
+    Raises:
+        FewstepError: no steps, an unknown solver or grid, or a budget that the solver cannot
+            spend exactly.
     """
 
     N: int = 18
-    solver: Solver | str = "heun"
-    rho: float = 7.0
-    _solver: Solver = field(init=False, repr=False, compare=False)
+    solver: Integrator | str = "heun"
+    grid: TimeGrid | str | None = None
+    budget: int | None = None
+    _solver: Integrator = field(init=False, repr=False, compare=False)
+    _spend: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _measured: deque[float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.N < 1:
-            raise FewstepError(f"an ODE sampler needs at least 1 step, got {self.N}.")
-        object.__setattr__(self, "_solver", SOLVERS.build(self.solver))
+        solver = SAMPLERS.build(self.solver)
+        if self.grid is not None:
+            TIME_GRIDS.build(self.grid)
+        if solver.adaptive:
+            spend: tuple[int, ...] = ()
+        else:
+            spend = solver.evaluations(self.N) if self.budget is None else solver.split(self.budget)
+        object.__setattr__(self, "_solver", solver)
+        object.__setattr__(self, "_spend", spend)
+        object.__setattr__(self, "_measured", deque(maxlen=1))
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the solver chooses its own steps, so that `nfe` is measured."""
+        return self._solver.adaptive
 
     @property
     def nfe(self) -> int:
-        return (self.N - 1) * self._solver.evaluations + 1
+        """Network evaluations per sample; of an adaptive solver the mean of its last batch.
+
+        Raises:
+            FewstepError: of an adaptive solver that has not sampled yet.
+        """
+        if not self.adaptive:
+            return sum(self._spend)
+        if not self._measured:
+            raise FewstepError("an adaptive solver knows its evaluations only after sampling.")
+        return round(self._measured[0])
 
     def times(self, p: Parameterization) -> list[float]:
-        """``T`` and the time that each step reaches."""
-        return ode_times(self.N, p, self.rho).tolist()
+        """The decreasing times of the walk, in a process."""
+        grid = TIME_GRIDS.build(self.grid or default_grid(self._solver, p))
+        start = start_with_snr(p) if self._solver.needs_snr or grid.needs_snr else p.T
+        zero = [0.0] * self._solver.to_zero
+        points = len(self._spend) + (not zero)
+        if self.adaptive:
+            return [start, p.t_min, *zero]
+        if points == 1:
+            return [start, *zero]
+        if p.straight and self.grid is None and zero and not grid.needs_snr:
+            return even_times(points, start).tolist()
+        return [*grid(points, p, start).tolist(), *zero]
 
     def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
-        x = f.p.prior(noise.normal(f.device))
-        t = self.times(f.p)[:-1]
-
-        def v(x: Tensor, t: Tensor) -> Tensor:
-            return f.velocity(x, t, **condition)
-
-        for now, after in pairwise(t):
-            x = self._solver.step(v, x, f.time(now, x), f.time(after, x))
-            yield x
-        yield f.D(x, t[-1], **condition)  # in every process the Euler step to 0 is the denoiser
+        model = Denoiser(f.p, lambda x, t: f.D(x, t, **condition))
+        t = self.times(f.p)
+        z = noise.normal(f.device)
+        x = f.p.prior(z) if t[0] == f.p.T else f.p.sigma(f.time(t[0], z))[0] * z
+        yield from self._solver.walk(model, x, t, self._spend, lambda: noise.normal(f.device))
+        self._measured.append(model.spent)
 
 
 @dataclass(frozen=True)
-class DDIM(Sampler):
+class ODE(Walk):
+    """A `Walk` along the PF-ODE: a solver that draws no noise on the way."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self._solver.convergence is None:
+            raise FewstepError(f"{self.solver} solves no ODE, it draws noise: use Walk.")
+
+
+@dataclass(frozen=True)
+class Progressive(Sampler):
     """``N`` DDIM steps on the grid of a model that was distilled for just these steps.
 
     The grid is `fewstep.schedules.nested_times`; Salimans & Ho 2022, Algorithm 2.
@@ -220,27 +273,52 @@ def default_taus(f: FlowMap, steps: int) -> tuple[float, ...]:
 
 
 def sampler_for(
-    f: FlowMap, steps: int, *, taus: Sequence[float] | None = None, solver: Solver | str = "heun"
+    f: FlowMap,
+    steps: int | None = None,
+    *,
+    taus: Sequence[float] | None = None,
+    solver: Integrator | str = "heun",
+    nfe: int | None = None,
+    grid: TimeGrid | str | None = None,
 ) -> Sampler:
-    """The sampler that suits a model: `Multistep` for consistency models, else `ODE`.
+    """The sampler that suits a model: `Multistep` for consistency models, else `Walk`.
 
     A model that was distilled for one number of steps has that number alone.
 
+    Args:
+        f: the model.
+        steps: evaluations of a consistency model (default 1), solver steps of a diffusion model
+            (default 18).
+        taus: time points of a consistency model.
+        solver, grid: of a diffusion model; see `Walk`.
+        nfe: network evaluations to spend exactly, instead of ``steps``.
+
     Raises:
-        FewstepError: a number of steps or time points that the model does not have.
+        FewstepError: both or fewer than one of them, what the model has no use for, a number of
+            steps that a distilled model does not have, or an ``nfe`` that the solver cannot spend.
     """
-    if steps < 1:
-        raise FewstepError(f"sampling needs at least 1 step, got steps={steps}.")
+    if steps is not None and nfe is not None:
+        raise FewstepError("give the number of steps or of network evaluations, not both.")
+    count = steps if nfe is None else nfe
+    if count is not None and count < 1:
+        what = "step, got steps" if nfe is None else "network evaluation, got nfe"
+        raise FewstepError(f"sampling needs at least 1 {what}={count}.")
     only = only_steps(f)
-    if only is not None and (steps != only or taus):
-        raise FewstepError(
-            f"this model was distilled for {only} step{'s' * (only > 1)} and knows no others: "
-            f"sample it with steps={only} and without time points."
-        )
+    if only is not None:
+        if count not in (None, only) or taus or grid:
+            raise FewstepError(
+                f"this model was distilled for {only} step{'s' * (only > 1)} and knows no others: "
+                f"sample it with steps={only}, without time points or grids."
+            )
+        return Progressive(only) if f.info.get("kind") == "diffusion" else Multistep()
     if f.info.get("kind") == "diffusion":
         if taus is not None:
             raise FewstepError("time points are for consistency models; this is a diffusion model.")
-        return ODE(steps, solver) if only is None else DDIM(steps)
+        walk = Walk(steps or 18, solver, grid, nfe)
+        if count is not None and SAMPLERS.build(solver).adaptive:
+            raise FewstepError(f"{solver} chooses its own steps: set rtol and atol instead.")
+        return walk
+    steps = count if count is not None else len(taus or ()) + 1
     if taus is not None and len(taus) != steps - 1:
         raise FewstepError(f"{steps} steps take {steps - 1} time points, got {len(taus)}.")
     return Multistep(tuple(taus) if taus is not None else default_taus(f, steps))
@@ -306,7 +384,7 @@ def sample(
     Args:
         f: the model.
         n: how many.
-        sampler: default that of `sampler_for` with `default_steps`.
+        sampler: default that of `sampler_for`.
         seed: the samples depend on it alone (and on the labels).
         labels: class of each sample [n]; default all classes in turn.
         batch: how many at once; a matter of memory and speed only.
@@ -315,7 +393,7 @@ def sample(
     """
     labels = check_labels(f, labels, n)
     if sampler is None:
-        sampler = sampler_for(f, default_steps(f))
+        sampler = sampler_for(f)
     if batch < 1:
         raise FewstepError(f"the batch must hold at least 1 sample, got {batch}.")
     if indices is None:

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,22 +34,102 @@ def karras_grid(
     """
     if N < 2:
         raise FewstepError(f"a time grid needs at least 2 points, got N={N}.")
-    a, b = p.t_min ** (1 / rho), p.T ** (1 / rho)
+    return power_grid(N, p.t_min, p.T, rho).float().to(device)
+
+
+def power_grid(N: int, start: float, end: float, rho: float) -> Tensor:
+    """``N`` points from ``start`` to ``end``, evenly spaced in ``t^(1/rho)``; exact ends: [N]."""
+    a, b = start ** (1 / rho), end ** (1 / rho)
     t = torch.linspace(a, b, N, dtype=torch.float64) ** rho
-    t[0], t[-1] = p.t_min, p.T
-    return t.float().to(device)
+    t[0], t[-1] = start, end
+    return t
 
 
-def ode_times(N: int, p: Parameterization, rho: float = 7.0) -> Tensor:
-    """``T = t_0 > ... > t_N = 0``: where a solve of the PF-ODE in ``N`` steps stops: [N + 1].
+# Time grids of samplers
 
-    Karras' grid of ``N`` points and 0 (Karras et al. 2022, Algorithm 1); uniform where the flow is
-    meant to be straight (Liu et al. 2022, Section 2).
+
+class TimeGrid(ABC):
+    """At which times a sampler evaluates the network."""
+
+    needs_snr: ClassVar[bool] = False
+    """Whether ``ln(alpha/sigma)`` must be finite at the start."""
+
+    @abstractmethod
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        """``N >= 2`` decreasing times from ``start`` to ``p.t_min``, in float64: [N]."""
+
+
+TIME_GRIDS: Registry[TimeGrid] = Registry("time grid")
+
+
+@TIME_GRIDS.register("karras")
+@dataclass(frozen=True)
+class KarrasGrid(TimeGrid):
+    """Evenly spaced in ``t^(1/rho)``: many small times (Karras et al. 2022, Eq. 5)."""
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        if not self.rho > 0:
+            raise FewstepError(f"a time grid needs rho > 0, got {self.rho}.")
+
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        return power_grid(N, p.t_min, start, self.rho).flip(0)
+
+
+@TIME_GRIDS.register("time")
+@dataclass(frozen=True)
+class UniformGrid(TimeGrid):
+    """Evenly spaced in the process's time ``t`` (Ho et al. 2020; Song et al. 2021)."""
+
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        return power_grid(N, p.t_min, start, 1.0).flip(0)
+
+
+@TIME_GRIDS.register("quadratic")
+@dataclass(frozen=True)
+class QuadraticGrid(TimeGrid):
+    """Evenly spaced in ``sqrt(t)`` (DDIM, Song et al. 2020, Appendix D.2; DEIS, Section 4)."""
+
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        return power_grid(N, p.t_min, start, 2.0).flip(0)
+
+
+@TIME_GRIDS.register("log_snr")
+@dataclass(frozen=True)
+class LogSNRGrid(TimeGrid):
+    """Evenly spaced in ``lambda = ln(alpha/sigma)`` (DPM-Solver, Lu et al. 2022, Section 3.3)."""
+
+    needs_snr: ClassVar[bool] = True
+
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        first, last = p.log_snr(torch.tensor([start, p.t_min], dtype=torch.float64))
+        t = p.time_of_log_snr(torch.linspace(float(first), float(last), N, dtype=torch.float64))
+        t[0], t[-1] = start, p.t_min
+        return t
+
+
+def karras_time(u: Tensor, p: Parameterization, rho: float = 7.0) -> Tensor:
+    """``tau(u) = (a + u (b - a))^rho``, u in [0, 1]: the grid is ``t_n = tau((n-1)/(N-1))``."""
+    a, b = p.t_min ** (1 / rho), p.T ** (1 / rho)
+    return (a + u * (b - a)) ** rho
+
+
+def karras_spacing(t: Tensor, p: Parameterization, rho: float = 7.0) -> Tensor:
+    """``tau'(tau^-1(t)) = rho (b - a) t^(1 - 1/rho)``: the limit of ``(N-1) (t_{n+1} - t_n)``.
+
+    ``1 / (tau^-1)'(t)`` in Song et al. 2023, Appendix B.
     """
-    if p.straight:
-        return torch.linspace(p.T, 0, N + 1, dtype=torch.float64).float()
-    grid = karras_grid(N, p, rho).flip(0) if N > 1 else torch.tensor([p.T])
-    return torch.cat([grid, torch.zeros(1)])
+    a, b = p.t_min ** (1 / rho), p.T ** (1 / rho)
+    return rho * (b - a) * t ** (1 - 1 / rho)
+
+
+def even_times(N: int, T: float) -> Tensor:
+    """``T (1 - i / N)``: the times of ``N`` steps along a flow that is meant to be straight.
+
+    Decreasing to 0, which is exact: [N + 1]. Liu et al. 2022, Section 2.
+    """
+    return torch.linspace(T, 0, N + 1, dtype=torch.float64)
 
 
 def nested_times(N: int, p: Parameterization) -> Tensor:
@@ -57,7 +138,7 @@ def nested_times(N: int, p: Parameterization) -> Tensor:
     Karras' grid of ``N + 1`` points, which ends at `Parameterization.t_min`, or a uniform one to 0
     where the flow is meant to be straight. Progressive distillation halves it.
     """
-    return ode_times(N, p) if p.straight else karras_grid(N + 1, p).flip(0)
+    return even_times(N, p.T).float() if p.straight else karras_grid(N + 1, p).flip(0)
 
 
 # Number of grid points N(k)
@@ -182,6 +263,10 @@ class IndexDistribution(ABC):
         """``B`` indices ``n - 1`` in 0..N-2 [B] from the global random stream."""
         return torch.multinomial(self.probabilities(t), B, replacement=True)
 
+    @abstractmethod
+    def quantile(self, u: Tensor, p: Parameterization) -> Tensor:
+        """The time below which a part ``u`` of the times ``t_n`` lies as N -> infinity."""
+
 
 INDEX_DISTRIBUTIONS: Registry[IndexDistribution] = Registry("distribution of time indices")
 
@@ -194,6 +279,9 @@ class UniformIndex(IndexDistribution):
     def probabilities(self, t: Tensor) -> Tensor:
         return torch.ones_like(t[1:])
 
+    def quantile(self, u: Tensor, p: Parameterization) -> Tensor:
+        return karras_time(u, p)
+
 
 @INDEX_DISTRIBUTIONS.register("lognormal")
 @dataclass(frozen=True)
@@ -204,8 +292,17 @@ class LogNormalIndex(IndexDistribution):
     P_std: float = 2.0
 
     def probabilities(self, t: Tensor) -> Tensor:
-        z = (t.double().log() - self.P_mean) / (math.sqrt(2) * self.P_std)
-        return (z[1:].erf() - z[:-1].erf()).float()
+        below = self._erf(t.double())
+        return (below[1:] - below[:-1]).float()
+
+    def quantile(self, u: Tensor, p: Parameterization) -> Tensor:
+        ends = torch.tensor([p.t_min, p.T], dtype=torch.float64, device=u.device)
+        low, high = self._erf(ends)
+        z = math.sqrt(2) * torch.erfinv(low + u.double() * (high - low))
+        return (self.P_mean + self.P_std * z).exp().clamp(p.t_min, p.T).to(u.dtype)
+
+    def _erf(self, t: Tensor) -> Tensor:
+        return torch.erf((t.log() - self.P_mean) / (math.sqrt(2) * self.P_std))
 
 
 @dataclass(frozen=True)

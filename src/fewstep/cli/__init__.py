@@ -41,6 +41,11 @@ app.command(
 app.command(
     "fewstep.cli.evaluate:app", name="evaluate", help="Score models or images in one table."
 )
+app.command(
+    "fewstep.cli.likelihood:app",
+    name="likelihood",
+    help="Bits per dimension of images under a diffusion model.",
+)
 app.command("fewstep.cli.edit:app", name="edit", help="Inpaint, enlarge, colourise, ... pictures.")
 app.command("fewstep.cli.denoise:app", name="denoise", help="Remove noise from pictures.")
 app.command(
@@ -55,6 +60,11 @@ app.command(
     "fewstep.cli.reproduce:app",
     name="reproduce",
     help="Train and compare every method, and write a report.",
+)
+app.command(
+    "fewstep.cli.verify:app",
+    name="verify",
+    help="Check the paper's statements numerically, and write a page about them.",
 )
 app.command(
     "fewstep.cli.listing:app", name="list", help="Show recipes, objectives, networks, solvers."

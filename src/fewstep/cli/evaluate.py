@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +28,7 @@ from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory, open_model
 from fewstep.recipes.execute import load as load_settings
 from fewstep.recipes.execute import real_data
-from fewstep.sampling import default_steps, sample, sampler_for
+from fewstep.sampling import Sampler, sample, sampler_for
 
 ANY_NUMBER = Parameter(consume_multiple=True, negative_iterable="", show_default=False)
 
@@ -42,7 +43,9 @@ def evaluate(
     bootstrap: Whole = 50,
     baselines: bool = True,
     steps: Annotated[tuple[Whole, ...], ANY_NUMBER] = (),
+    nfe: Annotated[tuple[Whole, ...], ANY_NUMBER] = (),
     solver: str = "heun",
+    grid: str | None = None,
     n: Annotated[Whole | None, Parameter(alias="-n")] = None,
     seed: Whole = 0,
     checkpoint: str = "last",
@@ -93,8 +96,12 @@ def evaluate(
     steps
         Network evaluations of a consistency model (default 1), or solver steps of a diffusion
         model (default 18); several give a line each.
+    nfe
+        Network evaluations to spend exactly, instead of --steps; several give a line each.
     solver
-        Solver of a diffusion model.
+        Solver of a diffusion model, as fewstep list samplers shows them.
+    grid
+        Times of a diffusion model's steps; default that of the solver's paper.
     n
         Images per model; default as many as the reference has.
     seed
@@ -123,7 +130,8 @@ def evaluate(
     if save_reference is not None and group.first:
         against.save(save_reference)
     evaluator = Evaluator(network, against, metrics=metrics, replicates=bootstrap, group=group)
-    models = Models(evaluator, group, tuple(steps), solver, n, seed, checkpoint, ema, batch)
+    samplers = Samplers(steps, nfe, solver, grid)
+    models = Models(evaluator, group, samplers, n, seed, checkpoint, ema, batch)
     lines = [*(_baselines(evaluator, real.test) if baselines else ())]
     for target in targets:
         lines += models.lines(target) if is_model(target) else [_of_images(evaluator, target)]
@@ -195,13 +203,32 @@ class _Real:
 
 
 @dataclass(frozen=True)
+class Samplers:
+    """How a model is sampled, once for each count of steps or of network evaluations."""
+
+    steps: tuple[int, ...]
+    nfe: tuple[int, ...]
+    solver: str
+    grid: str | None
+
+    def __post_init__(self) -> None:
+        if self.steps and self.nfe:
+            raise FewstepError("give --steps or --nfe, not both.")
+
+    def of(self, f: FlowMap) -> list[Sampler]:
+        """A sampler for each count; the default one where there is none."""
+        make = partial(sampler_for, f, solver=self.solver, grid=self.grid)
+        samplers = [make(N) for N in self.steps] + [make(nfe=nfe) for nfe in self.nfe]
+        return samplers or [make()]
+
+
+@dataclass(frozen=True)
 class Models:
     """Samples models and scores the samples."""
 
     evaluator: Evaluator
     group: Processes
-    steps: tuple[int, ...]
-    solver: str
+    samplers: Samplers
     n: int | None
     seed: int
     checkpoint: str
@@ -209,23 +236,22 @@ class Models:
     batch: int
 
     def lines(self, target: Path) -> Iterator[Line]:
-        """One line for each number of steps."""
+        """One line for each way to sample."""
         f = open_model(target, checkpoint=self.checkpoint, ema=self.ema, device=self.group.device)
-        for steps in self.steps or (default_steps(f),):
-            sampler = sampler_for(f, steps, solver=self.solver)
-            images, labels = self._samples(f, steps)
+        for sampler in self.samplers.of(f):
+            images, labels = self._samples(f, sampler)
             scores = self.evaluator.score(images, labels)
             yield Line(str(target), scores, sampler.nfe, self.seed)
 
-    def _samples(self, f: FlowMap, steps: int) -> tuple[Tensor, Tensor | None]:
+    def _samples(self, f: FlowMap, sampler: Sampler) -> tuple[Tensor, Tensor | None]:
         count = self.n or self.evaluator.n
         labels = self._labels(f, count)
         share = self.group.share(count)
-        with progress(f"sampling, {steps} steps", len(share)) as advance:
+        with progress("sampling", len(share)) as advance:
             x = sample(
                 f,
                 count,
-                sampler_for(f, steps, solver=self.solver),
+                sampler,
                 seed=self.seed,
                 labels=labels,
                 batch=self.batch,

@@ -15,7 +15,8 @@ from fewstep.objectives import OBJECTIVES
 from fewstep.parameterization import PARAMETERIZATIONS, PREDICTIONS
 from fewstep.recipes import RECIPES
 from fewstep.registry import Registry
-from fewstep.solvers import SOLVERS
+from fewstep.schedules import TIME_GRIDS
+from fewstep.solvers import SAMPLERS, SOLVERS
 from fewstep.weightings import WEIGHTINGS
 
 What = Literal[
@@ -24,7 +25,9 @@ What = Literal[
     "networks",
     "parameterizations",
     "predictions",
+    "samplers",
     "solvers",
+    "grids",
     "distances",
     "weightings",
 ]
@@ -33,7 +36,9 @@ REGISTRIES: dict[str, Registry] = {
     "networks": NETWORKS,
     "parameterizations": PARAMETERIZATIONS,
     "predictions": PREDICTIONS,
+    "samplers": SAMPLERS,
     "solvers": SOLVERS,
+    "grids": TIME_GRIDS,
     "distances": DISTANCES,
     "weightings": WEIGHTINGS,
 }

@@ -16,7 +16,7 @@ from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import open_model
-from fewstep.sampling import check_labels, default_steps, sampler_for
+from fewstep.sampling import Sampler, Walk, check_labels, only_steps, sampler_for
 from fewstep.sampling import sample as sample_model
 
 
@@ -26,12 +26,14 @@ def sample(
     *,
     n: Annotated[Whole, Parameter(alias="-n")] = 64,
     steps: Whole | None = None,
+    nfe: Whole | None = None,
     seed: Whole = 0,
     label: str | None = None,
     taus: Annotated[
         tuple[float, ...] | None, Parameter(consume_multiple=True, negative_iterable="")
     ] = None,
-    solver: str = "heun",
+    solver: str | None = None,
+    grid: str | None = None,
     out: Annotated[Path, Parameter(alias="-o")] = Path("samples.png"),
     checkpoint: str = "last",
     ema: str | None = None,
@@ -46,6 +48,7 @@ def sample(
       fewstep sample runs/digits-cd
       fewstep sample runs/digits-cd -n 64 --steps 2 --seed 0 --label 7 -o grid.png
       fewstep sample runs/digits-edm --steps 18 --solver heun -o folder/
+      fewstep sample runs/digits-edm --solver dpm3 --nfe 12 -o dpm.png
       torchrun --nproc-per-node 8 -m fewstep sample runs/cifar10-ect -n 50000 -o samples.npz
 
     Parameters
@@ -57,6 +60,8 @@ def sample(
     steps
         Network evaluations of a consistency model (default 1), or solver steps of a diffusion
         model (default 18).
+    nfe
+        Network evaluations to spend exactly, instead of --steps.
     seed
         Decides the noise.
     label
@@ -64,7 +69,11 @@ def sample(
     taus
         Time points after the first step, decreasing; default those that came with the model.
     solver
-        Solver of a diffusion model: euler, heun, ...
+        Solver of a diffusion model, by default heun: euler, ddim(eta=1), dpm3, rk45(rtol=1e-4), ...
+        as fewstep list samplers shows them.
+    grid
+        Times of a diffusion model's steps: karras(rho=7), time, quadratic or log_snr; default
+        that of the solver's paper.
     out
         A .png (one grid), a folder (one PNG per image), or an .npz (arr_0: uint8 NHWC).
     checkpoint
@@ -79,9 +88,8 @@ def sample(
     check_place(out)
     group = processes(device)
     f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
-    if steps is None:
-        steps = default_steps(f) + len(taus or ())
-    sampler = sampler_for(f, steps, taus=taus, solver=solver)
+    check_solver(f, solver, grid)
+    sampler = sampler_for(f, steps, taus=taus, solver=solver or "heun", nfe=nfe, grid=grid)
     labels = check_labels(f, None if label is None else label_of(f, label, n), n)
     share = group.share(n)
     start = time.perf_counter()
@@ -100,7 +108,25 @@ def sample(
     images = group.gather_shares(to_uint8(x), n)
     if group.first:
         save_images(images, out, labels=labels)
-        print(f"{out}: {n} images, {sampler.nfe} network evaluations each, {seconds:.2f} s")
+        print(f"{out}: {n} images, {spent(sampler)}, {seconds:.2f} s")
+
+
+def check_solver(f: FlowMap, solver: str | None, grid: str | None) -> None:
+    """Raise `FewstepError` for a solver or grid given to a model that solves nothing."""
+    if (solver or grid) and f.info.get("kind") != "diffusion":
+        raise FewstepError(
+            "solvers and their time grids are for diffusion models: a consistency model takes "
+            "--steps, --nfe or --taus."
+        )
+    if (solver or grid) and only_steps(f) is not None:
+        raise FewstepError("this model was distilled for one sampler: it takes no --solver.")
+
+
+def spent(sampler: Sampler) -> str:
+    """The evaluations of an image: exact, or an adaptive solver's mean."""
+    if isinstance(sampler, Walk) and sampler.adaptive:
+        return f"{sampler.nfe} network evaluations each on average"
+    return f"{sampler.nfe} network evaluations each"
 
 
 def label_of(f: FlowMap, label: str, n: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
 from fewstep.objectives.cd import CD  # noqa: E402
+from fewstep.objectives.continuous import ContinuousCD, ContinuousCT  # noqa: E402
 from fewstep.objectives.ct import CT  # noqa: E402
 from fewstep.objectives.dfno import DFNO  # noqa: E402
 from fewstep.objectives.ect import ECT  # noqa: E402
@@ -33,6 +34,8 @@ __all__ = [
     "PD",
     "RF",
     "ConsistencyObjective",
+    "ContinuousCD",
+    "ContinuousCT",
     "Objective",
     "Reflow",
     "ScoreMatching",

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from fewstep.data import grid
 from fewstep.errors import FewstepError
+from fewstep.report.typeset import to_mathtext
+from fewstep.theory.check import FLOOR, Check, Line
+from fewstep.theory.mixture import Mixture
 from fewstep.training.logbook import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+# Of Okabe and Ito, told apart by the colour-blind as well; in the order in which they are used.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4B0092", "#994F00",
+           "#117733", "#882255", "#332288", "#AA4499")  # fmt: skip
 
 
 def png_of(images: Tensor, columns: int) -> bytes:
@@ -115,3 +125,84 @@ def _rendered(fig: Figure) -> bytes:
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
+
+
+def convergence(check: Check) -> bytes:
+    """Error against step on logarithmic axes, each with a line of the slope that it must have."""
+    fig, (ax,) = _figure(1, 1, (8.4, 3.9))
+    colours = cycle(COLOURS)
+    for line in check.lines:
+        colour = "grey" if line.control else next(colours)
+        _measured(ax, line, colour)
+        _expected(ax, line)
+    if any(0 < e < 10 * FLOOR for line in check.lines for e in line.error):
+        ax.axhspan(ax.get_ylim()[0], FLOOR, color="grey", alpha=0.15, linewidth=0)
+    ax.set(xlabel=check.h, ylabel=to_mathtext(check.error), xscale="log", yscale="log")
+    _steps(ax, check.lines[0].h)
+    ax.grid(alpha=0.25, which="major")
+    ax.spines[["top", "right"]].set_visible(False)
+    fig.legend(loc="outside right upper", frameon=False, fontsize=9, title="slope measured")
+    return _rendered(fig)
+
+
+def _measured(ax: Axes, line: Line, colour: str) -> None:
+    face = "white" if line.control else colour
+    slope = f"{round(line.slope, 2) + 0:.2f}".replace("-", "−")
+    label = f"{to_mathtext(line.name)}: {slope}"
+    ax.plot(line.h, line.error, "o", color=colour, markerfacecolor=face, markersize=6, label=label)
+
+
+def _steps(ax: Axes, h: Sequence[float]) -> None:
+    """Name the steps themselves, where they are too few decades for the powers of ten."""
+    if max(h) < 500 * min(h):
+        ax.set_xticks(h, [f"{at:,.0f}" if at >= 10 else f"{at:.2g}" for at in h])
+        ax.xaxis.minorticks_off()
+
+
+def _expected(ax: Axes, line: Line) -> None:
+    """The expected slope through the last point above rounding."""
+    points = [(h, e) for h, e in zip(line.h, line.error, strict=True) if e > FLOOR]
+    if points:
+        h, error = points[-1]
+        fall = [error * (at / h) ** line.expected for at in line.h]
+        ax.plot(line.h, fall, color="black", linewidth=0.8, alpha=0.5, zorder=1)
+
+
+def paths(data: Mixture) -> bytes:
+    """Paths of the PF-ODE over the density of the noisy data, ``x`` in units of its spread."""
+    fig, (ax,) = _figure(1, 1, (8.4, 3.9))
+    t = torch.logspace(math.log10(0.02), math.log10(data.p.T), 240, dtype=torch.float64)
+    spread = (1 + t**2).sqrt()
+    y = torch.linspace(-2.4, 2.4, 240, dtype=torch.float64)
+    x, times = (y[:, None] * spread).reshape(-1, 1), t.repeat(len(y))
+    density = data.log_density(x, times).exp().view(len(y), -1) * spread
+    shade = (density / density.amax(0)).numpy()
+    ax.pcolormesh(t.numpy(), y.numpy(), shade, cmap="Greys", vmax=1.6, rasterized=True)
+    quantiles = torch.linspace(0.04, 0.96, 14, dtype=torch.float64)
+    for q, colour in zip(quantiles, _spectrum(len(quantiles)), strict=True):
+        path = data.quantile(q.expand(len(t), 1), t)[:, 0] / spread
+        ax.plot(t.numpy(), path.numpy(), color=colour, linewidth=1.6)
+        ax.plot(t[0], path[0], "o", color=colour, markersize=5, clip_on=False)
+    _jump(ax, t.numpy(), path.numpy())
+    ax.set(xscale="log", xlabel="time t", ylabel="x / √(1 + t²)", xlim=(float(t[0]), data.p.T))
+    ax.spines[["top", "right"]].set_visible(False)
+    return _rendered(fig)
+
+
+def _jump(ax: Axes, t: np.ndarray, path: np.ndarray) -> None:
+    """An arrow from a point of the path to the path's end: the consistency function."""
+    at = int(0.8 * len(t))
+    ax.annotate(
+        "",
+        (t[0], path[0]),
+        (t[at], path[at]),
+        arrowprops={"arrowstyle": "->", "linewidth": 1.4, "connectionstyle": "arc3,rad=0.22"},
+    )
+    ax.text(t[at // 2], path[0] + 0.72, "f(x, t)", fontsize=11, style="italic")
+
+
+def _spectrum(n: int) -> list[str]:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps["turbo"](0.08 + 0.84 * i / (n - 1))) for i in range(n)]

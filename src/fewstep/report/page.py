@@ -16,6 +16,7 @@ import torch
 
 from fewstep.errors import FewstepError
 from fewstep.report.scoring import Result
+from fewstep.report.typeset import to_html
 
 COLUMNS = (
     "group",
@@ -39,26 +40,35 @@ def write_page(
     edited: Mapping[str, bytes],
     **facts: Any,
 ) -> None:
-    """Fill the template and write it, with the pictures as data in it."""
-    try:
-        from jinja2 import Environment
-    except ImportError as error:
-        raise FewstepError(f"the report needs pip install 'fewstep[report]' ({error}).") from error
-    template = Environment(autoescape=True, trim_blocks=True).from_string(
-        files("fewstep.report").joinpath("page.html").read_text(encoding="utf-8")
-    )
-    html = template.render(
-        pictures={name: _data(png) for name, png in pictures.items()},
-        grids=[(name, _data(png)) for name, png in grids.items()],
-        edited=[(name, _data(png)) for name, png in edited.items()],
+    """Write the page of the reproduction, with the pictures as data in it."""
+    fill(
+        path,
+        "page.html",
+        pictures={name: data_url(png) for name, png in pictures.items()},
+        grids=[(name, data_url(png)) for name, png in grids.items()],
+        edited=[(name, data_url(png)) for name, png in edited.items()],
         **facts,
     )
+
+
+def fill(path: Path, template: str, **facts: Any) -> None:
+    """Fill a template of this folder and write it; a reader never sees half a page."""
+    try:
+        from jinja2 import Environment
+        from markupsafe import Markup
+    except ImportError as error:
+        raise FewstepError(f"the report needs pip install 'fewstep[report]' ({error}).") from error
+    text = files("fewstep.report").joinpath(template).read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True)
+    environment.filters["typeset"] = lambda text: Markup(to_html(text))
+    html = environment.from_string(text).render(**facts)
     partial = path.with_suffix(".partial")
     partial.write_text(html, encoding="utf-8")
     os.replace(partial, path)
 
 
-def _data(png: bytes) -> str:
+def data_url(png: bytes) -> str:
+    """The picture as text that an ``<img>`` can show."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 

@@ -1,6 +1,46 @@
-"""One step of the PF-ODE: the ``Phi`` of the papers. A solver is data where it can be."""
+"""From noise to data in steps. A solver is data where it can be.
 
+`SAMPLERS` are all of them, by name; `SOLVERS` are the one-step methods among them that are also
+the ``Phi`` of the papers.
+"""
+
+from fewstep.solvers.adaptive import AdaptiveRK45, rk45
 from fewstep.solvers.denoised import ddim_step, denoised_of_step
+from fewstep.solvers.exponential import DEIS, DPM1, DPM2, DPM3, DPMpp2M
+from fewstep.solvers.integrator import (
+    SAMPLERS,
+    Denoiser,
+    Draw,
+    Integrator,
+    default_grid,
+    start_with_snr,
+)
 from fewstep.solvers.runge_kutta import SOLVERS, RungeKutta, Solver, Velocity
+from fewstep.solvers.stochastic import DDIM, Ancestral, Churn, EulerMaruyama, PredictorCorrector
 
-__all__ = ["SOLVERS", "RungeKutta", "Solver", "Velocity", "ddim_step", "denoised_of_step"]
+__all__ = [
+    "DDIM",
+    "DEIS",
+    "DPM1",
+    "DPM2",
+    "DPM3",
+    "SAMPLERS",
+    "SOLVERS",
+    "AdaptiveRK45",
+    "Ancestral",
+    "Churn",
+    "DPMpp2M",
+    "Denoiser",
+    "Draw",
+    "EulerMaruyama",
+    "Integrator",
+    "PredictorCorrector",
+    "RungeKutta",
+    "Solver",
+    "Velocity",
+    "ddim_step",
+    "default_grid",
+    "denoised_of_step",
+    "rk45",
+    "start_with_snr",
+]

@@ -14,21 +14,33 @@ from torch import Tensor
 
 from fewstep.parameterization import expand
 from fewstep.registry import Registry
+from fewstep.solvers.integrator import SAMPLERS, Denoiser, Draw, Integrator, Step
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """``v(x, t)``: points [B, ...] and their times [B] -> velocities [B, ...]."""
 
 
-class Solver:
+class Solver(Integrator):
     """``Phi``: one step of an ODE. ``order`` is that of the global error."""
 
     order: ClassVar[int]
-    evaluations: ClassVar[int]
+    stages: ClassVar[int]
     """Velocities evaluated per step."""
+
+    @property
+    def convergence(self) -> int:
+        return self.order
+
+    @property
+    def cost(self) -> int:
+        return self.stages
 
     def step(self, v: Velocity, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """``x`` at times ``t`` [B] moved to times ``s`` [B]."""
         raise NotImplementedError
+
+    def advance(self, f: Denoiser, x: Tensor, step: Step, draw: Draw) -> Tensor:
+        return self.step(f.velocity, x, f.time(step.t.t, x), f.time(step.s.t, x))
 
 
 SOLVERS: Registry[Solver] = Registry("solver")
@@ -42,7 +54,7 @@ class RungeKutta(Solver):
     c: ClassVar[tuple[float, ...]]
 
     def __init_subclass__(cls) -> None:
-        cls.evaluations = len(cls.b)
+        cls.stages = len(cls.b)
 
     def step(self, v: Velocity, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         h = s - t
@@ -57,6 +69,7 @@ def _move(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tensor]
     return x + expand(h, x) * sum(terms[1:], start=terms[0]) if terms else x
 
 
+@SAMPLERS.register("euler")
 @SOLVERS.register("euler")
 class Euler(RungeKutta):
     """Euler's method; in EDM's time it is DDIM (Song et al. 2020). Order 1."""
@@ -64,6 +77,7 @@ class Euler(RungeKutta):
     order, a, b, c = 1, ((),), (1.0,), (0.0,)
 
 
+@SAMPLERS.register("heun")
 @SOLVERS.register("heun")
 class Heun(RungeKutta):
     """The explicit trapezoidal rule, EDM's sampler (Karras et al. 2022, Algorithm 1). Order 2."""
@@ -71,6 +85,7 @@ class Heun(RungeKutta):
     order, a, b, c = 2, ((), (1.0,)), (0.5, 0.5), (0.0, 1.0)
 
 
+@SAMPLERS.register("midpoint")
 @SOLVERS.register("midpoint")
 class Midpoint(RungeKutta):
     """The explicit midpoint rule. Order 2."""
@@ -78,6 +93,7 @@ class Midpoint(RungeKutta):
     order, a, b, c = 2, ((), (0.5,)), (0.0, 1.0), (0.0, 0.5)
 
 
+@SAMPLERS.register("rk4")
 @SOLVERS.register("rk4")
 class RK4(RungeKutta):
     """The classical Runge-Kutta method. Order 4."""

@@ -1,0 +1,221 @@
+"""The consistency losses in continuous time: the limit of a grid with ever more points.
+
+With the grid ``t_n = tau((n-1)/(N-1))``, neighbouring times are ``tau'/(N-1)`` apart, and two
+outputs differ by that times the *tangent*, the derivative of ``f`` along a path ``x_t``,
+
+    g = df/dt = d_t f(x_t, t) + J_x f(x_t, t) dx_t/dt                        one forward-mode pass
+
+so that the discrete losses, taken times a power of ``N-1``, have limits (Song et al. 2023,
+Appendix B; ``H`` is the Hessian of ``d(., y)`` at ``y = f``, ``tau'`` stands for
+``tau'(tau^-1(t))``, times are those of the grid, and ``sg`` stops gradients):
+
+    Theorem 3    (N-1)^2 L^N        ->  E lambda(t) tau'^2 g^T H g / 2       d twice differentiable
+    Theorem 4    (N-1) L^N          ->  E lambda(t) tau' mean |g|            d = l1
+    Theorems 5/6 (N-1) grad L^N     ->  grad E lambda(t) tau' f^T H sg(g)    target sg(f)
+
+For l1 under stop-gradient the same argument gives ``grad L^N -> grad E lambda(t) f . sign(sg g)/n``
+with ``n`` dimensions, without a factor.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.distances import DISTANCES, Distance
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse, same_dropout
+from fewstep.parameterization import Parameterization, expand
+from fewstep.schedules import INDEX_DISTRIBUTIONS, IndexDistribution, karras_spacing
+from fewstep.weightings import WEIGHTINGS, Weighting
+
+
+class ContinuousConsistency(Objective):
+    """A consistency loss in continuous time; a subclass says along which path.
+
+    Args:
+        f: the map in training.
+        K: total number of training steps.
+        stop_gradient: whether the tangent is held fixed in the gradient.
+        distance: ``d``, a distance or its spec.
+        weighting: ``lambda_``, a weighting or its spec; of ``t`` alone.
+        times: distribution of ``t``: the limit of that of the grid's points.
+    """
+
+    kind = "consistency"
+
+    def __init__(
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        stop_gradient: bool,
+        distance: Distance | str,
+        weighting: Weighting | str,
+        times: IndexDistribution | str,
+    ) -> None:
+        super().__init__(f, K)
+        self.stop_gradient = stop_gradient
+        self.d = DISTANCES.build(distance)
+        self.lambda_ = WEIGHTINGS.build(weighting)
+        self.times = INDEX_DISTRIBUTIONS.build(times)
+        _check_limits(f.p, self.lambda_)
+
+    @abstractmethod
+    def velocity(self, x: Tensor, z: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        """``dx_t/dt`` of the path through ``x_t = alpha(t) x + sigma(t) z``: [B, *shape]."""
+
+    def tangent(self, x_t: Tensor, t: Tensor, v: Tensor, **condition: Any) -> tuple[Tensor, Tensor]:
+        """``f(x_t, t)`` and ``g = d_t f + J_x f v``, both [B, *shape], with one dropout mask."""
+
+        def f(x: Tensor, t: Tensor) -> Tensor:
+            return self.f(x, t, **condition)
+
+        found = torch.func.jvp(f, (x_t, t), (v, torch.ones_like(t)))
+        return found[0], found[1]
+
+    def loss(self, x_t: Tensor, t: Tensor, v: Tensor, **condition: Any) -> Tensor:
+        """The loss of each point ``x_t`` [B, *shape] at ``t`` [B] on a path of velocity ``v``: [B].
+
+        Under stop-gradient it is ``lambda tau' w^T H w / 2`` with ``w = f - sg(f) + sg(g)``. Its
+        gradient is that of the ``lambda tau' f^T H sg(g)`` of Theorem 5; unlike that, it is never
+        negative, and it is zero where the tangent is.
+        """
+        weight = self.lambda_(t, t, self.f.p)
+        spacing = karras_spacing(t, self.f.p)
+        if not self.stop_gradient:
+            y, g = self.tangent(x_t, t, v, **condition)
+            return weight * spacing**self.d.degree * self.d.nearby(y, g)
+        with same_dropout(x_t), torch.no_grad():
+            y, g = self.tangent(x_t, t, v, **condition)
+        w = self.f(x_t, t, **condition) - y + g
+        return weight * spacing ** (self.d.degree - 1) * self.d.nearby(y, w)
+
+    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+        p = self.f.p
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        t = self.times.quantile(torch.rand(len(x), dtype=dtype, device=x.device), p)
+        z = torch.randn_like(x)
+        with torch.no_grad():
+            v = self.velocity(x, z, t, **condition)
+        return self.loss(p.diffuse(x, t, z), t, v, **condition)
+
+
+def _check_limits(p: Parameterization, weighting: Weighting) -> None:
+    """Raise `FewstepError` where the limit does not exist."""
+    t = torch.tensor([p.t_min, p.T], dtype=torch.float64)
+    if not weighting(t[1:], t[1:], p).isfinite().all():
+        raise FewstepError(
+            f"the weighting {WEIGHTINGS.name_of(type(weighting))} grows without bound as the gap "
+            "between the times closes; continuous time needs one of t alone, such as uniform or "
+            "edm."
+        )
+    s = t[:1]
+    if p.c_out(s * (1 + 1e-6) + 1e-9, s).abs() > 1e-3:
+        raise FewstepError(
+            f"the map of {p.config['name']} jumps at its end; continuous time needs one that is "
+            "differentiable in t, such as edm."
+        )
+
+
+@OBJECTIVES.register("continuous_cd")
+class ContinuousCD(ContinuousConsistency):
+    """Distil a diffusion model in continuous time: no grid and no solver.
+
+    ``lambda_(t) tau'^2 g^T H g / 2`` (Theorem 3; l1: ``lambda_(t) tau' mean |g|``, Theorem 4), or
+    with ``stop_gradient`` the ``lambda_(t) tau' f^T H sg(g)`` of Theorem 5, where ``g`` is the
+    derivative of ``f`` along the teacher's PF-ODE.
+
+    Args:
+        f: the map in training, usually started from the teacher's weights.
+        K: total number of training steps.
+        teacher: the diffusion model; frozen here.
+        stop_gradient: hold the tangent fixed in the gradient; without it the gradient goes
+            through the tangent, which takes a quarter longer.
+        distance: ``d``, how two images are compared.
+        weighting: ``lambda_``, how much a time counts.
+        times: distribution of ``t``: uniform in the grid's ``tau^-1(t)``, or lognormal.
+    """
+
+    paper = "Song, Dhariwal, Chen, Sutskever 2023, Theorems 3 to 5 (continuous-time CD)"
+    teacher_use = TeacherUse.DISTIL
+    teacher: FlowMap
+
+    def __init__(
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        teacher: FlowMap,
+        stop_gradient: bool = True,
+        distance: Distance | str = "l2",
+        weighting: Weighting | str = "uniform",
+        times: IndexDistribution | str = "uniform",
+    ) -> None:
+        super().__init__(
+            f,
+            K,
+            stop_gradient=stop_gradient,
+            distance=distance,
+            weighting=weighting,
+            times=times,
+        )
+        self.teacher = teacher.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> ContinuousCD:
+        """The teacher stays in evaluation mode: its dropout is off."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def velocity(self, x: Tensor, z: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        return self.teacher.velocity(self.f.p.diffuse(x, t, z), t, **condition)
+
+
+@OBJECTIVES.register("continuous_ct")
+class ContinuousCT(ContinuousConsistency):
+    """Train in continuous time without a teacher, from a diffusion model's weights.
+
+    ``lambda_(t) tau' f^T H sg(g)`` (Theorem 6), where ``g`` is the derivative of ``f`` along the
+    straight path ``x_t = alpha x + sigma z`` of one image and one noise: for EDM its velocity
+    ``(x_t - x)/t`` is that of the PF-ODE with the score replaced by ``-(x_t - x)/t^2``, which
+    Lemma 1 makes right on average. The loss is linear in ``g``, so its gradient is right on
+    average, too; without the stop-gradient, or with l1, it would not be, and the paper has no such
+    loss. Nothing averages out the noise of ``g``: from random weights it is unstable.
+
+    Args:
+        f: the map in training, started from a diffusion model's weights.
+        K: total number of training steps.
+        distance: ``d``, how two images are compared; not l1.
+        weighting: ``lambda_``, how much a time counts.
+        times: distribution of ``t``: uniform in the grid's ``tau^-1(t)``, or lognormal.
+    """
+
+    paper = "Song, Dhariwal, Chen, Sutskever 2023, Theorem 6 (continuous-time CT)"
+    teacher_use = TeacherUse.START
+
+    def __init__(
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        distance: Distance | str = "l2",
+        weighting: Weighting | str = "uniform",
+        times: IndexDistribution | str = "uniform",
+    ) -> None:
+        super().__init__(
+            f, K, stop_gradient=True, distance=distance, weighting=weighting, times=times
+        )
+        if self.d.degree != 2:
+            raise FewstepError(
+                "continuous_ct needs a distance that is twice differentiable, such as l2; under "
+                f"{DISTANCES.name_of(type(self.d))} its gradient is wrong on average."
+            )
+
+    def velocity(self, x: Tensor, z: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        p = self.f.p
+        return expand(p.alpha_dot(t), x) * x + expand(p.sigma_dot(t), x) * z
