@@ -87,12 +87,14 @@ class Likelihood:
             The log-densities, and the network evaluations per point (their mean).
 
         Raises:
-            FewstepError: a consistency model.
+            FewstepError: a consistency model, or one that was distilled for a few times.
         """
         if f.info.get("kind") != "diffusion":
             raise FewstepError(
                 "a likelihood needs a diffusion model's velocity; a consistency model has none."
             )
+        if f.info.get("sampling_steps") is not None:
+            raise FewstepError("a likelihood needs a model of all times; this one was distilled.")
         f.eval()
         model = Denoiser(f.p, lambda x, t: f.D(x, t, **condition))
         signs = [noise.normal(x.device).sign().to(x) for _ in range(self.directions(f))]

@@ -200,6 +200,8 @@ class Walk(Sampler):
             return [start, p.t_min, *zero]
         if points == 1:
             return [start, *zero]
+        if p.straight and self.grid is None and zero and not grid.needs_snr:
+            return even_times(points, start).tolist()
         return [*grid(points, p, start).tolist(), *zero]
 
     def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
@@ -279,6 +281,8 @@ def sampler_for(
     grid: TimeGrid | str | None = None,
 ) -> Sampler:
     """The sampler that suits a model: `Multistep` for consistency models, else `Walk`.
+
+    A model that was distilled for one number of steps has that number alone.
 
     Args:
         f: the model.
@@ -380,7 +384,7 @@ def sample(
     Args:
         f: the model.
         n: how many.
-        sampler: default that of `sampler_for` with `default_steps`.
+        sampler: default that of `sampler_for`.
         seed: the samples depend on it alone (and on the labels).
         labels: class of each sample [n]; default all classes in turn.
         batch: how many at once; a matter of memory and speed only.
@@ -389,7 +393,7 @@ def sample(
     """
     labels = check_labels(f, labels, n)
     if sampler is None:
-        sampler = sampler_for(f, default_steps(f))
+        sampler = sampler_for(f)
     if batch < 1:
         raise FewstepError(f"the batch must hold at least 1 sample, got {batch}.")
     if indices is None:

@@ -118,6 +118,8 @@ def check_solver(f: FlowMap, solver: str | None, grid: str | None) -> None:
             "solvers and their time grids are for diffusion models: a consistency model takes "
             "--steps, --nfe or --taus."
         )
+    if (solver or grid) and only_steps(f) is not None:
+        raise FewstepError("this model was distilled for one sampler: it takes no --solver.")
 
 
 def spent(sampler: Sampler) -> str:
