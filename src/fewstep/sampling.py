@@ -200,8 +200,6 @@ class Walk(Sampler):
             return [start, p.t_min, *zero]
         if points == 1:
             return [start, *zero]
-        if p.straight and self.grid is None and zero and not grid.needs_snr:
-            return even_times(points, start).tolist()
         return [*grid(points, p, start).tolist(), *zero]
 
     def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
@@ -281,8 +279,6 @@ def sampler_for(
     grid: TimeGrid | str | None = None,
 ) -> Sampler:
     """The sampler that suits a model: `Multistep` for consistency models, else `Walk`.
-
-    A model that was distilled for one number of steps has that number alone.
 
     Args:
         f: the model.

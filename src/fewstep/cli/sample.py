@@ -16,7 +16,7 @@ from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import open_model
-from fewstep.sampling import Sampler, Walk, check_labels, sampler_for
+from fewstep.sampling import Sampler, Walk, check_labels, only_steps, sampler_for
 from fewstep.sampling import sample as sample_model
 
 

@@ -154,17 +154,6 @@ def _plan(f: FlowMap, wish: Wish, model: Path) -> tuple[Manifest, Walk | NestedD
     return manifest, sampler, kept
 
 
-def _sampler(f: FlowMap, wish: Wish) -> ODE | Progressive:
-    """The sampler, which draws no noise on the way and makes the same steps for every sample."""
-    sampler = sampler_for(f, wish.steps, solver=wish.solver)
-    if isinstance(sampler, Walk):
-        sampler = ODE(sampler.N, wish.solver)
-        if sampler.adaptive:
-            raise FewstepError(f"{wish.solver} chooses its own steps: pairs take a fixed number.")
-    assert isinstance(sampler, ODE | Progressive)  # all that a diffusion model has
-    return sampler
-
-
 def _data_of(model: Path) -> dict[str, object]:
     """The real images that a model was trained on, as a record; empty where nothing tells."""
     home = RunDirectory(model if model.is_dir() else model.parent)
