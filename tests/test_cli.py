@@ -38,7 +38,7 @@ COMMANDS = (
     "likelihood",
     "reproduce",
     "verify",
-    "edit inpaint",
+    "edit",
     "denoise",
     "interpolate",
     "serve",

@@ -21,7 +21,7 @@ from fewstep.objectives import DFNO, KD, PD, RF, Reflow
 from fewstep.parameterization import EDM, Parameterization, RectifiedFlow, TrigFlow, expand
 from fewstep.recipes import RECIPES
 from fewstep.recipes.execute import train
-from fewstep.sampling import ODE, NoiseStreams, Progressive, sample, sampler_for
+from fewstep.sampling import ODE, NestedDDIM, NoiseStreams, sample, sampler_for
 from fewstep.schedules import HalvingN, karras_grid, nested_times
 from fewstep.solvers import SOLVERS, ddim_step, denoised_of_step
 from fewstep.training.config import Training
@@ -142,7 +142,7 @@ def test_a_student_of_every_round_samples_as_its_teacher_does() -> None:
     x = p.prior(noise.normal().double())
     for t, s in pairwise(grid):
         x = ddim_step(x, truth.denoise(x, t.expand(16)), t.expand(16), s.expand(16), p)
-    sampled = Progressive(4)(f, NoiseStreams(0, range(16), (3,)))
+    sampled = NestedDDIM(4)(f, NoiseStreams(0, range(16), (3,)))
     torch.testing.assert_close(sampled.double(), x, rtol=1e-5, atol=1e-5)
 
 
@@ -234,7 +234,7 @@ def test_a_pd_model_samples_in_its_own_steps_alone(
     train(RECIPES["digits/edm"](**tiny_run), tmp_path / "edm", quiet=True, device="cpu")
     run = RECIPES[recipe](teacher=str(tmp_path / "edm"), **tiny_run)
     f = train(run, tmp_path / "pd", recipe=recipe, quiet=True, device="cpu")
-    assert sampler_for(f, steps) == Progressive(steps)
+    assert sampler_for(f, steps) == NestedDDIM(steps)
     assert sample(f, 3).shape == (3, 1, 8, 8)
     out = str(tmp_path / "x.png")
     assert fewstep(["sample", str(tmp_path / "pd"), "-n", "2", "-o", out]) == 0
@@ -319,14 +319,14 @@ def test_one_euler_step_solves_a_straight_flow_and_not_the_first() -> None:
         )
         return float((one - many).abs().max())
 
-    assert gap(straight) < 1e-4
+    assert gap(straight) < 3e-5
     assert gap(curved) > 0.3
 
 
 def test_the_solver_of_a_rectified_flow_makes_equal_steps() -> None:
     for N in (1, 2, 5):
         times = ODE(N).times(RectifiedFlow())
-        assert times == pytest.approx([1 - i / N for i in range(N + 1)])
+        assert times == pytest.approx([1 - i / N for i in range(N + 1)], abs=1e-7)
     grid = karras_grid(3, EDM(T=20.0)).flip(0).tolist()
     assert ODE(3).times(EDM(T=20.0))[:3] == pytest.approx(grid)
 

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import pytest
+import scipy.special
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator
 from fewstep.objectives import CD, CT, ECT, ICT, OBJECTIVES, Objective, ScoreMatching, TeacherUse
-from fewstep.parameterization import EDM, expand
+from fewstep.parameterization import EDM, PFGM, VP, DiscreteVP, Parameterization, expand
 from fewstep.schedules import karras_grid
 from fewstep.solvers import SOLVERS
 from oracles import Exact, Gaussian, columns_for, slope
@@ -23,8 +24,12 @@ P = EDM(T=20.0)
 TO_ZERO = EDM(T=20.0, eps=0.0)  # ECT's map ends at the data itself
 
 
-def process_of(name: str) -> EDM:
-    return TO_ZERO if name == "ect" or OBJECTIVES[name].kind == "generator" else P
+OWN_PROCESS = {"ddpm": DiscreteVP(time_scale=4.0), "pfgm": PFGM(T=20.0, D=64.0), "ect": TO_ZERO}
+
+
+def process_of(name: str) -> Parameterization:
+    generates = OBJECTIVES[name].kind == "generator"
+    return TO_ZERO if generates else OWN_PROCESS.get(name, P)
 
 
 def pairs_of(name: str, x: Tensor) -> dict[str, Tensor]:
@@ -32,7 +37,7 @@ def pairs_of(name: str, x: Tensor) -> dict[str, Tensor]:
     return columns_for(OBJECTIVES[name].columns, x)
 
 
-def network_map(num_classes: int = 0, dropout: float = 0.0, p: EDM = P) -> FlowMap:
+def network_map(num_classes: int = 0, dropout: float = 0.0, p: Parameterization = P) -> FlowMap:
     f = FlowMap(MLP((3,), num_classes=num_classes, width=16, blocks=1, dropout=dropout), p)
     for parameter in f.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -99,7 +104,7 @@ def test_the_same_random_stream_gives_the_same_loss(name: str) -> None:
 def test_describes_itself(name: str) -> None:
     cls = OBJECTIVES[name]
     assert cls.kind in ("diffusion", "consistency", "generator")
-    assert any(year in cls.paper for year in ("2021", "2022", "2023", "2024", "2025"))
+    assert any(year in cls.paper for year in ("2020", "2021", "2022", "2023", "2024", "2025"))
     assert "``" in (cls.__doc__ or "")
 
 
@@ -355,3 +360,75 @@ def test_cd_loss_of_the_exact_map_falls_with_the_solver_order() -> None:
         o = CD(f, 10, teacher=Exact(truth, "diffusion"), N=N, solver="heun")
         losses.append(float(o(truth.sample(4000, 3), 0).mean()))
     assert slope([1 / N for N in sizes], losses) > 5.0
+
+
+# Diffusion in other processes
+
+
+def test_ddpm_regresses_the_noise_at_the_steps_of_its_chain() -> None:
+    """For Gaussian data the least loss is known: ``E|epsilon - E[epsilon | x_n]|^2``, by n."""
+    truth = Gaussian(DiscreteVP(), v=0.49)
+    o = OBJECTIVES.call("ddpm", {"f": Exact(truth, "diffusion"), "K": 1})
+    torch.manual_seed(0)
+    losses = torch.cat([o(truth.sample(4000, 3), k) for k in range(10)])
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    a2, s2 = truth.p.alpha(t) ** 2, truth.p.sigma(t) ** 2
+    least = (0.49 * a2 / (0.49 * a2 + s2)).mean()
+    assert float(losses.mean()) == pytest.approx(float(least), rel=0.02)
+
+
+@pytest.mark.parametrize("p", [VP(), EDM(T=20.0)], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("likelihood", [False, True])
+def test_score_sde_has_its_least_loss_at_the_true_score(
+    p: Parameterization, likelihood: bool
+) -> None:
+    """The least loss of Gaussian data by quadrature over the times."""
+    truth = Gaussian(p, v=0.49)
+    o = OBJECTIVES.call(
+        "score_sde", {"f": Exact(truth, "diffusion"), "K": 1, "likelihood": likelihood}
+    )
+    torch.manual_seed(0)
+    losses = torch.cat([o(truth.sample(4000, 3), k) for k in range(10)])
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    t = p.t_min + u * (p.T - p.t_min)
+    if isinstance(p, EDM):
+        t = p.t_min * (p.T / p.t_min) ** u
+    a2, s2 = p.alpha(t) ** 2, p.sigma(t) ** 2
+    weight = p.diffusion(t) ** 2 / s2 if likelihood else torch.ones_like(t)
+    least = float((weight * 0.49 * a2 / (0.49 * a2 + s2)).mean())
+    error = float(losses.std()) / len(losses) ** 0.5
+    assert float(losses.mean()) == pytest.approx(least, abs=5 * error)
+
+
+@pytest.mark.parametrize("D", [8.0, 64.0])
+def test_pfgm_noise_is_a_student_variable(D: float) -> None:
+    """``E|R|^2 = N D/(D - 2)`` in training and at T; the share within the median is a half."""
+    p = PFGM(T=3.0, D=D)
+    o = build("pfgm", network_map())
+    o.p = p
+    torch.manual_seed(0)
+    noise = o.noise(torch.zeros(100_000, 5))
+    prior = p.prior(torch.randn(100_000, 5)) / 3
+    for R in (noise, prior):
+        square = R.square().sum(1)
+        assert float(square.mean()) == pytest.approx(5 * D / (D - 2), rel=0.03)
+        b = scipy.special.betaincinv(2.5, D / 2, 0.5)
+        inside = (square < D * b / (1 - b)).double().mean()
+        assert float(inside) == pytest.approx(0.5, abs=0.008)
+
+
+def test_pfgm_tends_to_edm() -> None:
+    z = torch.randn(64, 1, 8, 8)
+    torch.testing.assert_close(PFGM(D=1e7).prior(z), EDM().prior(z), rtol=1e-4, atol=1e-3)
+    errors = [float((PFGM(D=D).prior(z) - EDM().prior(z)).abs().max()) for D in (1e3, 1e4, 1e5)]
+    assert errors[0] > 5 * errors[1] > 25 * errors[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "p", "wanted"), [("ddpm", EDM(), "vp_discrete"), ("pfgm", EDM(), "pfgm")]
+)
+def test_a_method_of_another_process_is_refused(
+    name: str, p: Parameterization, wanted: str
+) -> None:
+    with pytest.raises(FewstepError, match=wanted):
+        OBJECTIVES.call(name, {"f": network_map(p=p), "K": 1})

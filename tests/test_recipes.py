@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fewstep.cli import run as fewstep
 from fewstep.data import Dataset
+from fewstep.errors import FewstepError
 from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.parameterization import EDM, Matched
 from fewstep.recipes import RECIPES, Run
+from fewstep.recipes.directory import open_model
 from fewstep.recipes.dry_run import dry_run
 from fewstep.recipes.execute import train
 
@@ -84,3 +89,25 @@ def test_large_recipes_train_on_images_of_the_right_shape(family: str, tmp_path:
         f = train(run, tmp_path / name.partition("/")[2], recipe=name, data=data, quiet=True)
         assert f.shape == (3, size, size)
         assert all(p.isfinite().all() for p in f.parameters())
+
+
+@pytest.mark.parametrize("name", ["cd", "ect"])
+def test_a_teacher_of_another_process(name: str, tmp_path: Path) -> None:
+    """A DDPM becomes a consistency model of EDM's process: its network, matched by the noise."""
+    tiny: dict[str, Any] = {"steps": 1, "network__width": 16, "samples": 4, "checkpoint_every": 1}
+    teacher = train(RECIPES["digits/ddpm"](**tiny), tmp_path / "ddpm", quiet=True)
+    recipe = RECIPES[f"digits/{name}"](
+        **tiny, lr=1e-12, network__highest=16.0, teacher=str(tmp_path / "ddpm")
+    )
+    train(recipe, tmp_path / name, quiet=True)
+    f = open_model(tmp_path / name)
+    assert f.info["kind"] == "consistency"
+    assert (f.p.T, type(f.p)) == (20.0, Matched)
+    assert f.p.eps == pytest.approx(0.002 if name == "cd" else 0.0)
+    x, label = torch.randn(3, *f.shape), torch.arange(3)
+    torch.testing.assert_close(f(x, f.p.eps or 1e-6, label=label), x, atol=1e-4, rtol=0)
+    t = torch.tensor([0.1, 1.0, 10.0])
+    expected = teacher.in_process(EDM(T=20.0)).D(x, t, label=label)
+    torch.testing.assert_close(f.D(x, t, label=label), expected)
+    with pytest.raises(FewstepError, match="num_classes"):
+        train(replace(recipe, data=replace(recipe.data, labels=False)), tmp_path / "x", quiet=True)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,15 +21,8 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
-from fewstep.schedules import TIME_GRIDS, TimeGrid, even_times, karras_grid, nested_times
-from fewstep.solvers import (
-    SAMPLERS,
-    Denoiser,
-    Integrator,
-    ddim_step,
-    default_grid,
-    start_with_snr,
-)
+from fewstep.schedules import TIME_GRIDS, TimeGrid, karras_grid, nested_times
+from fewstep.solvers import SAMPLERS, Denoiser, Integrator, ddim_step, default_grid, start_with_snr
 
 
 class NoiseStreams:
@@ -141,7 +134,7 @@ class Walk(Sampler):
     Solvers that end at 0 walk ``N`` times from ``T`` to ``t_min`` and then a last step to 0, where
     the velocity is not defined and the Euler step is the denoiser (Karras et al. 2022,
     Algorithm 1): with Heun ``2 N - 1`` evaluations. The others end at ``t_min``, after ``N``
-    steps. Without a grid the steps of a rectified flow are even, down to 0.
+    steps.
 
     Args:
         N: number of steps. Adaptive solvers pay no heed to it.
@@ -180,6 +173,11 @@ class Walk(Sampler):
         return self._solver.adaptive
 
     @property
+    def deterministic(self) -> bool:
+        """Whether the noise at ``T`` decides the sample, after known steps."""
+        return self._solver.convergence is not None and not self.adaptive
+
+    @property
     def nfe(self) -> int:
         """Network evaluations per sample; of an adaptive solver the mean of its last batch.
 
@@ -202,8 +200,6 @@ class Walk(Sampler):
             return [start, p.t_min, *zero]
         if points == 1:
             return [start, *zero]
-        if p.straight and self.grid is None and zero and not grid.needs_snr:
-            return even_times(points, start).tolist()
         return [*grid(points, p, start).tolist(), *zero]
 
     def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
@@ -226,13 +222,14 @@ class ODE(Walk):
 
 
 @dataclass(frozen=True)
-class Progressive(Sampler):
+class NestedDDIM(Sampler):
     """``N`` DDIM steps on the grid of a model that was distilled for just these steps.
 
     The grid is `fewstep.schedules.nested_times`; Salimans & Ho 2022, Algorithm 2.
     """
 
     N: int
+    deterministic: ClassVar[bool] = True
 
     @property
     def nfe(self) -> int:
@@ -283,19 +280,18 @@ def sampler_for(
 ) -> Sampler:
     """The sampler that suits a model: `Multistep` for consistency models, else `Walk`.
 
-    A model that was distilled for one number of steps has that number alone.
-
     Args:
         f: the model.
         steps: evaluations of a consistency model (default 1), solver steps of a diffusion model
-            (default 18).
+            (default 18); a model that was distilled for one number of steps has that alone.
         taus: time points of a consistency model.
         solver, grid: of a diffusion model; see `Walk`.
         nfe: network evaluations to spend exactly, instead of ``steps``.
 
     Raises:
-        FewstepError: both or fewer than one of them, what the model has no use for, a number of
-            steps that a distilled model does not have, or an ``nfe`` that the solver cannot spend.
+        FewstepError: both or fewer than one of them, what the model has no use for, or an
+            ``nfe`` that the solver cannot spend; steps or time points that a distilled model does
+            not have.
     """
     if steps is not None and nfe is not None:
         raise FewstepError("give the number of steps or of network evaluations, not both.")
@@ -304,16 +300,16 @@ def sampler_for(
         what = "step, got steps" if nfe is None else "network evaluation, got nfe"
         raise FewstepError(f"sampling needs at least 1 {what}={count}.")
     only = only_steps(f)
-    if only is not None:
-        if count not in (None, only) or taus or grid:
-            raise FewstepError(
-                f"this model was distilled for {only} step{'s' * (only > 1)} and knows no others: "
-                f"sample it with steps={only}, without time points or grids."
-            )
-        return Progressive(only) if f.info.get("kind") == "diffusion" else Multistep()
+    if only is not None and (count not in (None, only) or taus):
+        raise FewstepError(
+            f"this model was distilled for {only} step{'s' * (only > 1)} and knows no others: "
+            f"sample it with steps={only} and without time points."
+        )
     if f.info.get("kind") == "diffusion":
         if taus is not None:
             raise FewstepError("time points are for consistency models; this is a diffusion model.")
+        if only is not None:
+            return NestedDDIM(only)
         walk = Walk(steps or 18, solver, grid, nfe)
         if count is not None and SAMPLERS.build(solver).adaptive:
             raise FewstepError(f"{solver} chooses its own steps: set rtol and atol instead.")

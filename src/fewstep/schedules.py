@@ -56,7 +56,7 @@ class TimeGrid(ABC):
 
     @abstractmethod
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
-        """``N >= 2`` decreasing times from ``start`` to ``p.t_min``, in float64: [N]."""
+        """``N >= 2`` decreasing times from ``start`` to the last before 0, in float64: [N]."""
 
 
 TIME_GRIDS: Registry[TimeGrid] = Registry("time grid")
@@ -109,6 +109,15 @@ class LogSNRGrid(TimeGrid):
         return t
 
 
+@TIME_GRIDS.register("flow")
+@dataclass(frozen=True)
+class FlowGrid(TimeGrid):
+    """``N`` equal steps to 0: ``start (1 - i/N)`` for i in 0..N-1 (Liu et al. 2022, Section 2)."""
+
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        return torch.linspace(start, 0, N + 1, dtype=torch.float64)[:-1]
+
+
 def karras_time(u: Tensor, p: Parameterization, rho: float = 7.0) -> Tensor:
     """``tau(u) = (a + u (b - a))^rho``, u in [0, 1]: the grid is ``t_n = tau((n-1)/(N-1))``."""
     a, b = p.t_min ** (1 / rho), p.T ** (1 / rho)
@@ -124,21 +133,15 @@ def karras_spacing(t: Tensor, p: Parameterization, rho: float = 7.0) -> Tensor:
     return rho * (b - a) * t ** (1 - 1 / rho)
 
 
-def even_times(N: int, T: float) -> Tensor:
-    """``T (1 - i / N)``: the times of ``N`` steps along a flow that is meant to be straight.
-
-    Decreasing to 0, which is exact: [N + 1]. Liu et al. 2022, Section 2.
-    """
-    return torch.linspace(T, 0, N + 1, dtype=torch.float64)
-
-
 def nested_times(N: int, p: Parameterization) -> Tensor:
     """``T = t_0 > ... > t_N``: a grid whose every second point is the grid of ``N / 2``: [N + 1].
 
     Karras' grid of ``N + 1`` points, which ends at `Parameterization.t_min`, or a uniform one to 0
     where the flow is meant to be straight. Progressive distillation halves it.
     """
-    return even_times(N, p.T).float() if p.straight else karras_grid(N + 1, p).flip(0)
+    if p.straight:
+        return torch.linspace(p.T, 0, N + 1, dtype=torch.float64).float()
+    return karras_grid(N + 1, p).flip(0)
 
 
 # Number of grid points N(k)

@@ -51,7 +51,9 @@ def show(report: TheoryReport) -> None:
     for check in report.checks:
         table.add_row(f"[bold]{check.title}[/]", "", "", _mark(check.passed))
         for x in check.lines:
-            table.add_row(f"  {x.name}", f"{x.expected:g}", f"{x.slope:.3f}", _mark(x.passed))
+            table.add_row(
+                f"  {x.name}", f"{x.expected:g}", f"{round(x.slope, 3) + 0:.3f}", _mark(x.passed)
+            )
         for b in check.bounds:
             table.add_row(f"  {b.name}", f"≤ {b.limit:.0e}", f"{b.value:.1e}", _mark(b.passed))
     console = Console()

@@ -15,17 +15,21 @@ for _module in iter_modules(__path__):
 from fewstep.objectives.cd import CD  # noqa: E402
 from fewstep.objectives.continuous import ContinuousCD, ContinuousCT  # noqa: E402
 from fewstep.objectives.ct import CT  # noqa: E402
+from fewstep.objectives.ddpm import DDPM  # noqa: E402
 from fewstep.objectives.dfno import DFNO  # noqa: E402
 from fewstep.objectives.ect import ECT  # noqa: E402
 from fewstep.objectives.ict import ICT  # noqa: E402
 from fewstep.objectives.kd import KD  # noqa: E402
 from fewstep.objectives.pd import PD  # noqa: E402
+from fewstep.objectives.pfgm import PFGMpp  # noqa: E402
 from fewstep.objectives.rectified_flow import RF, Reflow  # noqa: E402
 from fewstep.objectives.score_matching import ScoreMatching  # noqa: E402
+from fewstep.objectives.score_sde import ScoreSDE  # noqa: E402
 
 __all__ = [
     "CD",
     "CT",
+    "DDPM",
     "DFNO",
     "ECT",
     "ICT",
@@ -37,7 +41,9 @@ __all__ = [
     "ContinuousCD",
     "ContinuousCT",
     "Objective",
+    "PFGMpp",
     "Reflow",
     "ScoreMatching",
+    "ScoreSDE",
     "TeacherUse",
 ]

@@ -47,6 +47,10 @@ class ScoreMatching(Objective):
     def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
         p = self.f.p
         t = self.times.sample(x).clamp(max=p.T)
-        x_t = p.diffuse(x, t, torch.randn_like(x))
+        x_t = p.diffuse(x, t, self.noise(x))
         error = self.f.D(x_t, t, **condition) - x
         return self.lambda_(t, torch.zeros_like(t), p) * error.flatten(1).square().mean(1)
+
+    def noise(self, x: Tensor) -> Tensor:
+        """What ``sigma(t)`` scales: standard normal, shaped like ``x``."""
+        return torch.randn_like(x)

@@ -6,7 +6,7 @@ from fewstep.parameterization.base import (
     expand,
     from_config,
 )
-from fewstep.parameterization.edm import EDM, VE, SimpleEDM
+from fewstep.parameterization.edm import EDM, PFGM, VE, SimpleEDM
 from fewstep.parameterization.flows import RectifiedFlow, TrigFlow
 from fewstep.parameterization.matched import Matched, match
 from fewstep.parameterization.prediction import PREDICTIONS, Prediction, convert
@@ -15,6 +15,7 @@ from fewstep.parameterization.vp import VP, CosineVP, DiscreteVP, SubVP
 __all__ = [
     "EDM",
     "PARAMETERIZATIONS",
+    "PFGM",
     "PREDICTIONS",
     "VE",
     "VP",

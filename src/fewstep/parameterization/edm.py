@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.errors import FewstepError
 from fewstep.parameterization.base import PARAMETERIZATIONS, Parameterization
 
 
@@ -83,3 +86,43 @@ class VE(EDM):
 
     def c_out(self, t: Tensor, s: Tensor) -> Tensor:
         return t - s
+
+
+@PARAMETERIZATIONS.register("pfgm")
+@dataclass(frozen=True)
+class PFGM(EDM):
+    """EDM's coefficients for PFGM++: the noise has the tails of an electric field in D dimensions.
+
+    With ``r = t sqrt(D)`` the field lines of PFGM++ obey EDM's PF-ODE ``dx/dt = (x - D(x, t)) / t``
+    (Xu et al. 2023, Section 4.1), so that samplers of ODEs are EDM's. What differs is the noise,
+    here at ``T``; see `fewstep.objectives.pfgm`.
+
+    Args:
+        D: dimensions added to the data: 1 is PFGM, more have lighter tails, infinitely many EDM.
+    """
+
+    D: float = 128.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.D < math.inf:
+            raise FewstepError(f"need 0 < D < inf, got D={self.D}; EDM is the limit of large D.")
+
+    def prior(self, z: Tensor) -> Tensor:
+        """``T`` times a Student variable of ``D`` degrees of freedom, from normal ``z`` [B, ...].
+
+        The direction is that of ``z``, the radius has the same quantile: ``|z|^2 ~ chi^2_N``, and
+        for the Student variable ``|R|^2 / (|R|^2 + D) ~ Beta(N/2, D/2)``.
+        """
+        from scipy import special  # here, since `import fewstep` need not wait for it
+
+        N = z[0].numel()
+        square = z.flatten(1).double().square().sum(1).cpu().numpy()
+        # each tail from its own side, so that no quantile rounds to 1
+        below, above = special.gammainc(N / 2, square / 2), special.gammaincc(N / 2, square / 2)
+        b = special.betaincinv(N / 2, self.D / 2, below)
+        c = special.betaincinv(self.D / 2, N / 2, above)
+        odds = np.where(below < 0.5, b / (1 - b), (1 - c) / c)
+        ratio = torch.from_numpy(self.D * odds / square)
+        scale = ratio.sqrt().to(z.device, z.dtype).reshape(-1, *[1] * (z.ndim - 1))
+        return self.T * scale * z

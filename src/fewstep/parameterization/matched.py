@@ -13,7 +13,7 @@ coefficients. It holds for denoisers (``s = 0``, where ``k = 1``), for consisten
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -102,8 +102,18 @@ class Matched(Parameterization):
         return {"name": name, "source": self.source.config, "target": self.target.config}
 
 
-def match(source: Parameterization, target: Parameterization) -> Parameterization:
-    """The process of ``target`` for a network of ``source``; the source itself where they agree."""
+def match(
+    source: Parameterization, target: Parameterization, *, eps: float | None = None
+) -> Parameterization:
+    """The process of ``target`` for a network of ``source``; the source itself where they agree.
+
+    Args:
+        source, target: processes; a matched one counts as its own source or target.
+        eps: where the map is to end, in the target's time; default where the source's ends.
+    """
     source = source.source if isinstance(source, Matched) else source
     target = target.target if isinstance(target, Matched) else target
+    if eps is not None:
+        log_snr = target.log_snr(torch.tensor(eps, dtype=torch.float64))
+        source = replace(source, eps=float(source.time_of_log_snr(log_snr)) if eps else 0.0)
     return source if source == target else Matched(source, target)

@@ -219,8 +219,8 @@ class DiscreteVP(VariancePreserving):
     """DDPM's chain of ``N`` steps: ``alpha(n/N)^2 = prod_{i <= n} (1 - beta_i)``.
 
     Between the steps ``ln alpha`` is interpolated linearly, so that continuous-time samplers can
-    use a network of discrete steps (Lu et al. 2022, Appendix D.2). ``c_noise`` is the index
-    ``n - 1`` in 0..N-1 that such networks take.
+    use a network of discrete steps (Lu et al. 2022, Appendix D.2). ``c_noise`` runs from 0 at step
+    1 to ``time_scale`` at step N: of 1000 steps it is the index ``n - 1`` that such networks take.
 
     Args:
         N: number of steps.
@@ -269,4 +269,4 @@ class DiscreteVP(VariancePreserving):
         return (n + (log_alpha - table[n]) / (table[n + 1] - table[n])) / self.N
 
     def c_noise(self, t: Tensor) -> Tensor:
-        return (t * self.N - 1).clamp(min=0)
+        return ((t * self.N - 1) * (self.time_scale / (self.N - 1))).clamp(min=0)

@@ -160,6 +160,9 @@ def make_map(run: Run, data: Dataset, recipe: str) -> FlowMap:
 def make_objective(run: Run, f: FlowMap) -> Objective:
     """The objective, with its teacher where it has one.
 
+    A consistency model may start from a teacher of another process: its network is then used in
+    the student's process by matching the signal-to-noise ratio (`fewstep.parameterization.match`).
+
     Raises:
         FewstepError: a teacher is missing, not wanted, or of another kind.
     """
@@ -177,6 +180,9 @@ def make_objective(run: Run, f: FlowMap) -> Objective:
             f"the teacher {path} was distilled itself and has no PF-ODE to follow: give the "
             "diffusion model."
         )
+    if f.info["kind"] == "consistency" and type(teacher.p) is not type(f.p):
+        f.p = parameterization.match(teacher.p, f.p, eps=f.p.eps)
+        teacher = teacher.in_process(f.p)
     check_teacher(teacher, f, path)
     f.load_weights(teacher.F.state_dict(), path)
     f.info["teacher"] = {"path": str(path), "sha256": fingerprint(teacher)}

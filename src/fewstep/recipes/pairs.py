@@ -24,7 +24,14 @@ from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory
 from fewstep.recipes.execute import fingerprint, real_data
-from fewstep.sampling import ODE, NoiseStreams, Progressive, Walk, check_labels, sampler_for
+from fewstep.sampling import (
+    NestedDDIM,
+    NoiseStreams,
+    Walk,
+    check_labels,
+    default_steps,
+    sampler_for,
+)
 
 SHARD = 4096  # pairs in a file
 FIRST = 2**32  # pair i has the noise stream of sample FIRST + i, so that no sample is a pair
@@ -110,15 +117,17 @@ def make_pairs(
     return manifest
 
 
-def _plan(f: FlowMap, wish: Wish, model: Path) -> tuple[Manifest, ODE | Progressive, list[int]]:
+def _plan(f: FlowMap, wish: Wish, model: Path) -> tuple[Manifest, Walk | NestedDDIM, list[int]]:
     """The manifest, the sampler, and which of its states a trajectory keeps."""
     if f.info.get("kind") != "diffusion":
         raise FewstepError(
             f"pairs are made by a diffusion model's sampler; {model} is a {f.info.get('kind')} "
             "model."
         )
-    sampler = _sampler(f, wish)
-    steps = sampler.N
+    steps = default_steps(f) if wish.steps is None else wish.steps
+    sampler = sampler_for(f, steps, solver=wish.solver)
+    if not isinstance(sampler, Walk | NestedDDIM) or not sampler.deterministic:
+        raise FewstepError(f"pairs need a deterministic sampler, not {wish.solver}.")
     if wish.trajectory > steps:
         raise FewstepError(
             f"a trajectory of {wish.trajectory} states needs at least as many steps, got {steps}."
@@ -145,17 +154,6 @@ def _plan(f: FlowMap, wish: Wish, model: Path) -> tuple[Manifest, ODE | Progress
     return manifest, sampler, kept
 
 
-def _sampler(f: FlowMap, wish: Wish) -> ODE | Progressive:
-    """The sampler, which draws no noise on the way and makes the same steps for every sample."""
-    sampler = sampler_for(f, wish.steps, solver=wish.solver)
-    if isinstance(sampler, Walk):
-        sampler = ODE(sampler.N, wish.solver)
-        if sampler.adaptive:
-            raise FewstepError(f"{wish.solver} chooses its own steps: pairs take a fixed number.")
-    assert isinstance(sampler, ODE | Progressive)  # all that a diffusion model has
-    return sampler
-
-
 def _data_of(model: Path) -> dict[str, object]:
     """The real images that a model was trained on, as a record; empty where nothing tells."""
     home = RunDirectory(model if model.is_dir() else model.parent)
@@ -178,7 +176,7 @@ def _split(rows: range, batch: int) -> list[range]:
 
 
 def _batches(
-    f: FlowMap, manifest: Manifest, sampler: ODE | Progressive, kept: list[int], parts: list[range]
+    f: FlowMap, manifest: Manifest, sampler: Walk | NestedDDIM, kept: list[int], parts: list[range]
 ) -> Iterator[dict[str, Tensor]]:
     """The tensors of a shard, batch by batch, on the CPU."""
     f.eval()

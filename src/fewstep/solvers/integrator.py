@@ -208,7 +208,9 @@ def default_grid(solver: Integrator, p: Parameterization) -> str:
 
     Even and quadratic spacing in time are meant for processes on a bounded interval. The time of
     a variance exploding process is its noise level, which needs small steps at the end: Karras'
-    grid replaces them.
+    grid replaces them. Where the flow is meant to be straight, equal steps replace Karras' grid.
     """
+    if p.straight and solver.grid == "karras":
+        return "flow"
     explodes = Level.at(p, p.T).alpha == Level.at(p, p.t_min).alpha
     return "karras" if explodes and solver.grid in ("time", "quadratic") else solver.grid

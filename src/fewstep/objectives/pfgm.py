@@ -1,0 +1,58 @@
+"""PFGM++: denoising under the perturbations of an electric field in ``D`` more dimensions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.objectives.base import OBJECTIVES
+from fewstep.objectives.score_matching import ScoreMatching
+from fewstep.parameterization import PFGM
+from fewstep.weightings import Weighting
+
+
+@OBJECTIVES.register("pfgm")
+class PFGMpp(ScoreMatching):
+    """EDM's loss with heavy-tailed noise: ``lambda_(t) mean (D(x + R, t) - x)^2``.
+
+    ``R`` has the density ``1 / (|R|^2 + D t^2)^((N + D)/2)`` over ``N`` dimensions of data: with
+    ``r = t sqrt(D)``, the kernel of the electric field of charges in N + D dimensions. That is
+    ``t`` times a multivariate Student variable of ``D`` degrees of freedom,
+
+        R = t z / sqrt(chi^2_D / D)
+
+    so that ``D -> infinity`` is EDM, and ``D = 1`` PFGM (Xu et al. 2022). All else is EDM's.
+
+    Args:
+        f: the map in training, of the parameterization pfgm, whose ``D`` it takes.
+        K, P_mean, P_std, weighting: as for `ScoreMatching`.
+
+    Raises:
+        FewstepError: another parameterization, whose samplers would start from Gaussian noise.
+    """
+
+    paper = "Xu, Liu, Tian, Tong, Tegmark, Jaakkola 2023, Eq. 3 and Section 4 (PFGM++)"
+
+    def __init__(
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        P_mean: float = -1.2,
+        P_std: float = 1.2,
+        weighting: Weighting | str = "edm",
+    ) -> None:
+        super().__init__(f, K, P_mean=P_mean, P_std=P_std, weighting=weighting)
+        if not isinstance(f.p, PFGM):
+            raise FewstepError(
+                f"pfgm needs the parameterization pfgm, not {type(f.p).__name__}: its samples "
+                "start from noise of the same heavy tails."
+            )
+        self.p = f.p
+
+    def noise(self, x: Tensor) -> Tensor:
+        D = torch.full((len(x), *[1] * (x.ndim - 1)), self.p.D, device=x.device)
+        chi2 = 2 * torch._standard_gamma(D / 2)
+        return torch.randn_like(x) * (D / chi2).sqrt()
