@@ -46,6 +46,9 @@ app.command(
     help="Pass from one image to another, as a strip or a film.",
 )
 app.command(
+    "fewstep.cli.tune_steps:app", name="tune-steps", help="Find the time points of a few steps."
+)
+app.command(
     "fewstep.cli.reproduce:app",
     name="reproduce",
     help="Train and compare every method, and write a report.",

@@ -4,6 +4,7 @@ RUN/run.json                    the settings, whole
 RUN/metrics.jsonl, events.*     the log, as lines of JSON and for TensorBoard
 RUN/samples/step-*.png          sample grids
 RUN/checkpoints/step-*/         checkpoints; every map in them is a model file
+RUN/taus.json                   time points that `fewstep tune-steps` found
 RUN/model.safetensors           the finished model, one file that describes itself
 """
 
@@ -24,6 +25,7 @@ from fewstep.training.checkpoint import Checkpoint, Checkpoints
 
 FORMAT = 1
 MODEL = "model.safetensors"
+TAUS = "taus.json"  # time points that a search found
 
 
 class RunDirectory:
@@ -156,12 +158,22 @@ def open_model(
     Raises:
         FewstepError: nothing of the kind is there; the message lists what is.
     """
+    home, file = model_file(path, checkpoint=checkpoint, ema=ema)
+    f = FlowMap.load(file, device)
+    f.info |= _tuned(home, file)
+    return f
+
+
+def model_file(
+    path: str | Path, *, checkpoint: str = "last", ema: str | None = None
+) -> tuple[Path, Path]:
+    """The folder that keeps what belongs to a model, and the model's file; see `open_model`."""
     path = Path(path)
     if not path.exists():
         raise not_there("run or model", path)
     if path.is_file():
-        return FlowMap.load(path, device)
-    directory = RunDirectory(path)
+        return path.parent, path
+    home, directory = path, RunDirectory(path)
     if directory.started:
         directory.record()
         path = directory.checkpoint(checkpoint).path
@@ -171,7 +183,19 @@ def open_model(
     name = ema or _default_map(path)
     if name not in maps:
         raise FewstepError(f"{path} has no map {name!r}; there is: {', '.join(maps)}.")
-    return FlowMap.load(path / f"{name}.safetensors", device)
+    return home, path / f"{name}.safetensors"
+
+
+def _tuned(home: Path, file: Path) -> dict[str, Any]:
+    """The time points that a search found for this very file."""
+    try:
+        stored = json.loads((home / TAUS).read_text())
+        same = stored["model"] == str(file.relative_to(home))
+        return {"taus": stored["taus"]} if same else {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FewstepError(f"cannot read {home / TAUS} ({error!r}): delete it.") from error
 
 
 def _default_map(path: Path) -> str:
