@@ -12,15 +12,19 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from fewstep.cli import run
+from fewstep.data import load, to_float
 from fewstep.errors import FewstepError
 from fewstep.recipes.directory import RunDirectory
+from fewstep.report.editing import Edited, best_blur, blurred, shortfalls
 from fewstep.report.plan import ROWS, STAGES
 from fewstep.report.reproduce import reproduce_digits
 from fewstep.report.stages import Stages
 
+EDITED = ("interpolation", *(f"edit-{n}" for n in range(1, 6)))
 SHORTEN = 0.004  # of the steps: 4 to 10 each
 
 
@@ -71,6 +75,7 @@ def test_an_interrupted_reproduction_is_taken_up_and_never_done_twice(
 
     check_page(folder)
     check_table(folder)
+    check_edits(folder)
 
     def twice(*_: object) -> None:
         raise AssertionError("done twice")
@@ -86,12 +91,12 @@ def check_page(folder: Path) -> None:
     """One file: every picture is inside, and nothing else is asked for."""
     html = (folder / "report.html").read_text()
     sources = re.findall(r"<img[^>]*src=\"([^\"]{0,30})", html)
-    assert len(sources) == 3 + len(ROWS)
+    assert len(sources) == 3 + len(EDITED) + len(ROWS)
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not re.search(r"(src|href)=\"(?!data:)", html)
     assert "cores" in html
     assert re.search(r"took \d+ s", html)
-    for picture in ("comparison", "curves", "quality"):
+    for picture in ("comparison", "curves", "quality", *EDITED):
         with Image.open(folder / f"{picture}.png") as image:
             image.load()
     assert len(list((folder / "grids").glob("*.png"))) == len(ROWS)
@@ -105,6 +110,31 @@ def check_table(folder: Path) -> None:
     assert float(rows[1]["fd_over_gaussian"]) == pytest.approx(1)
     assert [row["nfe"] for row in rows[:4]] == ["", "", "35", "9"]
     assert all(float(row["seconds_per_image"]) > 0 for row in rows[2:])
+
+
+def check_edits(folder: Path) -> None:
+    with (folder / "editing.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    tasks = {row["task"] for row in rows}
+    assert len(tasks) == 5
+    for task in tasks:
+        assert [row["baseline"] for row in rows if row["task"] == task] == ["1", "1", "0", "0"]
+    assert all(float(row["psnr_db"]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize(("psnr", "distance", "n"), [(9.0, 2.0, 0), (7.0, 2.0, 1), (7.0, 4.0, 2)])
+def test_a_model_behind_a_baseline_is_said_to_be(psnr: float, distance: float, n: int) -> None:
+    rows = [Edited("task", "copy", True, 8.0, 3.0), Edited("task", "ours", False, psnr, distance)]
+    found = shortfalls(rows)
+    assert len(found) == n
+    assert all("copy" in line and "ours" in line for line in found)
+
+
+def test_a_blur_for_more_noise_is_wider_and_keeps_constants() -> None:
+    x = to_float(load("digits").images)
+    assert best_blur(x, 0.1) < best_blur(x, 1.0)
+    constant = torch.full((1, 1, 8, 8), 0.3)
+    torch.testing.assert_close(blurred(constant, 0.8), constant)
 
 
 def test_a_training_that_fails_is_named_with_its_log(tmp_path: Path) -> None:

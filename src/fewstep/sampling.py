@@ -8,6 +8,7 @@ the network's arithmetic), and two models sampled with one seed start from the s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -38,11 +39,25 @@ class NoiseStreams:
             raise FewstepError(f"a seed is a whole number >= 0, got {seed}.")
         self.shape = shape
         self._generators = [_generator(seed, i) for i in indices]
+        self._rows = len(self._generators)
+
+    @classmethod
+    def join(cls, parts: Sequence[NoiseStreams], rows: int | None = None) -> NoiseStreams:
+        """The streams of several, such as of different seeds, side by side.
+
+        Args:
+            parts: at least one, all of one shape.
+            rows: with more rows than streams the last ones are zeros: a batch of a fixed size.
+        """
+        joined = cls(0, (), parts[0].shape)
+        joined._generators = [generator for part in parts for generator in part._generators]
+        joined._rows = max(rows or 0, len(joined._generators))
+        return joined
 
     def normal(self, device: torch.device | str = "cpu") -> Tensor:
         """The next draw of every stream: [B, *shape]. Drawn on the CPU, so the same anywhere."""
-        z = torch.empty(len(self._generators), *self.shape)
-        for row, generator in zip(z, self._generators, strict=True):
+        z = torch.zeros(self._rows, *self.shape)
+        for row, generator in zip(z, self._generators, strict=False):
             row.normal_(generator=generator)
         return z.to(device, non_blocking=True)
 
@@ -61,8 +76,16 @@ class Sampler(ABC):
         """Network evaluations per sample."""
 
     @abstractmethod
+    def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+        """What stands after each step, one row per stream of ``noise``: [B, *shape].
+
+        The last are the images, about [-1, 1], not clipped.
+        """
+
     def __call__(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Tensor:
         """One image per stream of ``noise``: [B, *shape], about [-1, 1], not clipped."""
+        (x,) = deque(self.steps(f, noise, **condition), maxlen=1)
+        return x
 
 
 @dataclass(frozen=True)
@@ -82,15 +105,16 @@ class Multistep(Sampler):
     def nfe(self) -> int:
         return 1 + len(self.taus)
 
-    def __call__(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Tensor:
+    def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
         p = f.p
         check_taus(self.taus, p)
         x = f(p.prior(noise.normal(f.device)), p.T, **condition)
+        yield x
         eps = f.time(p.eps, x)
         for tau in self.taus:
             t = f.time(tau, x)
             x = f(p.renoise(x, eps, t, noise.normal(f.device)), t, **condition)
-        return x
+            yield x
 
 
 def check_taus(taus: Sequence[float], p: Parameterization) -> None:
@@ -130,10 +154,11 @@ class ODE(Sampler):
     def nfe(self) -> int:
         return (self.N - 1) * self._solver.evaluations + 1
 
-    def __call__(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Tensor:
+    def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
         x = f.p.prior(noise.normal(f.device))
         if self.N == 1:
-            return f.D(x, f.p.T, **condition)
+            yield f.D(x, f.p.T, **condition)
+            return
         t = karras_grid(self.N, f.p, self.rho).flip(0).tolist()
 
         def v(x: Tensor, t: Tensor) -> Tensor:
@@ -141,7 +166,8 @@ class ODE(Sampler):
 
         for now, after in pairwise(t):
             x = self._solver.step(v, x, f.time(now, x), f.time(after, x))
-        return f.D(x, t[-1], **condition)  # in every process the Euler step to 0 is the denoiser
+            yield x
+        yield f.D(x, t[-1], **condition)  # in every process the Euler step to 0 is the denoiser
 
 
 def default_taus(f: FlowMap, steps: int) -> tuple[float, ...]:

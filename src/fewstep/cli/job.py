@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from cyclopts import Parameter
-from torch import Tensor
 
 from fewstep.cli.command import Whole
 from fewstep.cli.sample import label_of
-from fewstep.data import to_float, to_uint8
 from fewstep.distributed import pick_device
-from fewstep.editing.pictures import (
-    Fit,
-    Size,
-    check_out,
-    cut,
-    in_grey,
-    read_all,
-    write_all,
-)
+from fewstep.editing.pictures import check_out, read_all, write_all
+from fewstep.editing.tasks import How, Task
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.progress import progress
 from fewstep.recipes.directory import open_model
 
 
@@ -84,6 +73,10 @@ class Files:
             )
         return None
 
+    def how(self, label: int | None) -> How:
+        """The options as an editing task takes them."""
+        return How(label=label, batch=self.batch)
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
@@ -103,74 +96,42 @@ class Drawing(Files):
     ] = None
     seed: Annotated[Whole, Parameter(help="Decides the noise.")] = 0
 
-    def times(self, default: int) -> dict[str, Any]:
-        """The times, or their number, as the editing functions take them.
+    n: Annotated[
+        Whole,
+        Parameter(alias="-n", help="Results for each picture; they are put side by side."),
+    ] = 1
 
-        Raises:
-            FewstepError: both were given, and differ.
-        """
-        if self.taus is None:
-            return {"steps": default if self.steps is None else self.steps}
-        if self.steps not in (None, len(self.taus)):
-            raise FewstepError(
-                f"{self.steps} steps take {self.steps} --taus, not {len(self.taus)}."
-            )
-        return {"taus": self.taus}
-
-    def note(self, default: int) -> str:
-        """How many evaluations of the network an image takes."""
-        count = len(self.taus) if self.taus else self.times(default)["steps"]
-        return f"{count} network evaluation" + "s" * (count > 1)
+    def how(self, label: int | None) -> How:
+        return How(self.n, self.steps, self.taus, self.seed, label, self.batch)
 
 
 class Job:
-    """Pictures that are cut, edited as one batch, put together and written.
+    """Pictures that are read, edited as one batch, and written.
 
     Args:
         model, source: what the user gave: a run, and a picture or a folder of them.
         o: the options.
-        channels: to read the pictures in; default the model's.
+        task: what is done, where it is known before the pictures are read.
     """
 
-    def __init__(self, model: Path, source: Path, o: Files, channels: int | None = None) -> None:
+    def __init__(self, model: Path, source: Path, o: Files, task: Task | None = None) -> None:
         check_out(o.out, source)
         self.source, self.o = source, o
         self.f = o.open(model)
-        self.labels = o.labels(self.f)
-        self.pictures = read_all(source, channels or self.f.shape[0])
-        self.seconds = 0.0
+        self.label = o.labels(self.f)
+        self.pictures = read_all(source, task.channels(self.f) if task else self.f.shape[0])
 
-    @property
-    def size(self) -> Size:
-        """Height and width of the model's images."""
-        return self.f.shape[1], self.f.shape[2]
-
-    def all_in_colour(self) -> None:
-        """Let results have colours though the pictures were read in grey."""
-        self.pictures = [replace(p, grey=False) for p in self.pictures]
-
-    def tiles(self, fit: Fit, size: Size | None = None) -> list[Tensor]:
-        """Each picture as images in [-1, 1] [n, C, *size], by default of the model's size."""
-        return [to_float(cut(p.pixels, size or self.size, fit)) for p in self.pictures]
-
-    def run(
-        self, make: Callable[..., Tensor], tiles: list[Tensor], *rest: Any, **how: Any
-    ) -> list[Tensor]:
-        """What an editing function makes of all images at once, as bytes, picture by picture."""
-        y = torch.cat(tiles)
-        how |= {"labels": self.labels, "batch": self.o.batch}
+    def run(self, task: Task, note: str | None = None) -> None:
+        """Edit, write the results, and say so in a line."""
+        how = self.o.how(self.label)
         started = time.perf_counter()
-        with progress("editing", len(y)) as advance:
-            x = make(self.f, y, *rest, progress=advance, **how)
-        self.seconds = time.perf_counter() - started
-        return list(to_uint8(x).split([len(t) for t in tiles]))
-
-    def write(self, results: Sequence[Tensor], note: str) -> None:
-        """Results [C, H, W], in grey where the picture was, and a line that says so."""
+        results = task(self.f, self.pictures, how)
+        seconds = time.perf_counter() - started
         named = [
-            (p.name, in_grey(result) if p.grey else result)
-            for p, result in zip(self.pictures, results, strict=True)
+            (p.name, torch.cat(some, 2)) for p, some in zip(self.pictures, results, strict=True)
         ]
         write_all(named, self.o.out, self.source.is_dir())
+        n = task.evaluations(how)
+        note = note or f"{n} network evaluation" + "s" * (n > 1)
         count = f"{len(named)} picture" + "s" * (len(named) > 1)
-        print(f"{self.o.out}: {count}, {note}, {self.seconds:.2f} s")
+        print(f"{self.o.out}: {count}, {note}, {seconds:.2f} s")

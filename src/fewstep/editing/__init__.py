@@ -5,9 +5,10 @@
 `walk` and `slerp` move between noises, and `encode` finds the noise of an image.
 """
 
+from fewstep.editing.custom import Linear, Matrix
 from fewstep.editing.denoise import denoise, noise_level, time_of
 from fewstep.editing.edit import edit, editing_times, sdedit, start_time, variation
-from fewstep.editing.latent import decode, encode, latents, slerp, walk
+from fewstep.editing.latent import decode, encode, latents, mix, slerp, walk
 from fewstep.editing.operators import (
     OPERATORS,
     Colourise,
@@ -23,6 +24,8 @@ __all__ = [
     "Colourise",
     "Deblur",
     "Inpaint",
+    "Linear",
+    "Matrix",
     "Operator",
     "Outpaint",
     "SuperResolve",
@@ -32,6 +35,7 @@ __all__ = [
     "editing_times",
     "encode",
     "latents",
+    "mix",
     "noise_level",
     "sdedit",
     "slerp",

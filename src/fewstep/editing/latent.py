@@ -52,6 +52,39 @@ def slerp(z0: Tensor, z1: Tensor, alpha: Tensor | float) -> Tensor:
     return between.reshape(*alpha.shape, *z0.shape).to(z0.dtype)
 
 
+def mix(z: Tensor, weights: Sequence[float] | Tensor) -> Tensor:
+    """``r m / |m|`` with ``m = sum_k w_k z_k`` and ``r = sum_k w_k |z_k| / sum_k w_k``.
+
+    Several images mixed in the latent space. A mean of noises is shorter than noise; this one has
+    the weighted mean of their lengths, as `slerp` has for two. Equal weights of two latents of
+    one length give their slerp's middle; a weight of 1 among zeros gives that latent back.
+
+    Args:
+        z: latents [K, *shape].
+        weights: [K], or [M, K] for M mixtures; at least 0, with a positive sum.
+
+    Returns:
+        [*shape], or [M, *shape]; `decode` makes images of them.
+
+    Raises:
+        FewstepError: weights that do not fit, or latents that cancel each other.
+    """
+    w = torch.as_tensor(weights, dtype=torch.float64)
+    fits = w.ndim in (1, 2) and w.shape[-1] == len(z)
+    if not (fits and w.isfinite().all() and (w >= 0).all() and (w.sum(-1) > 0).all()):
+        raise FewstepError(
+            f"mixing {len(z)} latents takes {len(z)} weights >= 0 with a positive sum for each "
+            "mixture."
+        )
+    flat = z.double().flatten(1)
+    w = w / w.sum(-1, keepdim=True)
+    mean, length = w @ flat, (w @ flat.norm(dim=1))[..., None]
+    short = mean.norm(dim=-1, keepdim=True)
+    if (short <= 1e-6 * length).any():
+        raise FewstepError("these latents cancel each other: mix them with other weights.")
+    return (mean * length / short).reshape(*w.shape[:-1], *z.shape[1:]).to(z.dtype)
+
+
 def walk(z: Tensor, frames: int, *, closed: bool = False) -> Tensor:
     """Latents along the `slerp`s through ``z`` [K, *shape], ``frames`` per leg, ends included.
 

@@ -12,7 +12,8 @@ linear ``A`` and the coordinates of ``A x`` that the given image decides. The pa
     deblur            cosine transform (DCT-II)             frequencies that survived the blur
 
 All of them are orthogonal: white noise stays white, and an error in one coordinate is an error of
-the same size in the pixels. Your own task is a subclass with the three abstract methods.
+the same size in the pixels. Your own task is a `Linear` or a `Matrix`
+(`fewstep.editing.custom`), or a subclass with the three abstract methods.
 
 Quantisation, JPEG and clipping are not here: what they keep is an interval around a value, not
 a coordinate of an invertible linear map.

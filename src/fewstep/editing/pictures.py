@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -35,11 +36,15 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was read: uint8 [C, H, W], and what its result is called."""
+    """A picture that was read: uint8 [C, H, W], and what its result is called.
+
+    ``hole`` is True where pixels are to be generated, bool [H, W]; only inpainting asks for it.
+    """
 
     pixels: Tensor
     grey: bool
     name: str
+    hole: Tensor | None = None
 
     @property
     def size(self) -> Size:
@@ -67,19 +72,24 @@ def _visible(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".")
 
 
-def read(path: Path, channels: int, name: str) -> Picture:
-    """One file, converted to grey (1 channel) or colour (3)."""
-    if not path.is_file():
-        raise not_there("picture", path)
+def read(source: Path | bytes, channels: int, name: str) -> Picture:
+    """A file, or the bytes of one, converted to grey (1 channel) or colour (3).
+
+    Raises:
+        FewstepError: nothing there, or not one still picture.
+    """
+    if isinstance(source, Path) and not source.is_file():
+        raise not_there("picture", source)
+    what = source if isinstance(source, Path) else name
     try:
-        grey = not probe(path)[2]
-        with Image.open(path) as image:
+        grey = not probe(source)[2]
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             frames = getattr(image, "n_frames", 1)
-        pixels = decode(path, None, channels)
+        pixels = decode(source, None, channels)
     except Exception as error:
-        raise FewstepError(f"cannot read {path}: {reason(error)}.") from error
+        raise FewstepError(f"cannot read {what}: {reason(error)}.") from error
     if frames > 1:
-        raise FewstepError(f"{path} has {frames} frames: give one still picture.")
+        raise FewstepError(f"{what} has {frames} frames: give one still picture.")
     return Picture(torch.from_numpy(pixels.copy()), grey or channels == 1, name)
 
 
@@ -121,9 +131,9 @@ def join(tiles: Tensor, size: Size, fit: Fit) -> Tensor:
     return sheet.reshape(C, -1, columns * w)[:, : size[0], : size[1]]
 
 
-def read_mask(path: Path) -> Tensor:
+def read_mask(source: Path | bytes, name: str) -> Tensor:
     """A mask picture as bool [H, W], True where it is bright: to be generated."""
-    return read(path, 1, path.name).pixels[0] >= 128
+    return read(source, 1, name).pixels[0] >= 128
 
 
 def check_out(out: Path, source: Path) -> None:

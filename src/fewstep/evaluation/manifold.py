@@ -52,7 +52,7 @@ def neighbours(real: Tensor, fake: Tensor, k: int = 3, k_density: int = 5) -> Ne
             f"kind, got {len(real)} and {len(fake)}."
         )
     # Squared distances by matrix products cancel least around the centre.
-    centre = real.double().mean(0)
+    centre = real.mean(0).double()  # not exactly, lest all of them be copied
     radii, radii_density = _radii(real, centre, (k, k_density))
     (fake_radii,) = _radii(fake, centre, (k,))
     N, M = len(real), len(fake)

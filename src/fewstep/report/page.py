@@ -33,7 +33,11 @@ COLUMNS = (
 
 
 def write_page(
-    path: Path, pictures: Mapping[str, bytes], grids: Mapping[str, bytes], **facts: Any
+    path: Path,
+    pictures: Mapping[str, bytes],
+    grids: Mapping[str, bytes],
+    edited: Mapping[str, bytes],
+    **facts: Any,
 ) -> None:
     """Fill the template and write it, with the pictures as data in it."""
     try:
@@ -46,6 +50,7 @@ def write_page(
     html = template.render(
         pictures={name: _data(png) for name, png in pictures.items()},
         grids=[(name, _data(png)) for name, png in grids.items()],
+        edited=[(name, _data(png)) for name, png in edited.items()],
         **facts,
     )
     partial = path.with_suffix(".partial")

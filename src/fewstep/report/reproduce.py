@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.objectives import OBJECTIVES
 from fewstep.recipes import RECIPES
 from fewstep.recipes.directory import MODEL
-from fewstep.report import figures
+from fewstep.report import editing, figures
 from fewstep.report.page import by_group, machine, write_csv, write_page
 from fewstep.report.plan import ROWS, STAGES, Row
 from fewstep.report.scoring import SEED, Result, Scoreboard
@@ -73,12 +74,14 @@ def reproduce_digits(
         stages = Stages(STAGES, directory, workers=workers, shorten=shorten, device=device)
         stages.run()
         train, test = load("digits"), load("digits", split="test")
-        evaluator = Evaluator.of(
-            train_classifier(train.images, _labels(train)), train.images, _labels(train)
-        )
+        network = train_classifier(train.images, _labels(train))
+        evaluator = Evaluator.of(network, train.images, _labels(train))
         board = Scoreboard(evaluator, directory, pick_device(device))
         results = [*_baselines(evaluator, test), *board.results(ROWS)]
-    return _write(directory, results, clock["seconds"])
+        f, teacher = (FlowMap.load(directory / name / MODEL) for name in ("cd", "edm"))
+        edits = editing.Edits(f, teacher, train, test, network)
+        edits.run()
+    return _write(directory, results, edits, clock["seconds"])
 
 
 def _labels(data: Dataset) -> Tensor:
@@ -105,7 +108,9 @@ def _clock(directory: Path) -> Iterator[dict[str, float]]:
         path.write_text(json.dumps(clock))
 
 
-def _write(directory: Path, results: Sequence[Result], seconds: float) -> Report:
+def _write(
+    directory: Path, results: Sequence[Result], edits: editing.Edits, seconds: float
+) -> Report:
     R = next(r.scores.fd for r in results if r.method == GAUSSIAN)
     real = next(r.scores.fd for r in results if r.method == TEST)
     pictures = {
@@ -114,9 +119,11 @@ def _write(directory: Path, results: Sequence[Result], seconds: float) -> Report
         "curves": figures.curves(directory, [stage.name for stage in STAGES]),
     }
     grids = {f"{r.method}, NFE {nfe_of(results, r)}": png for r, png in _grids(directory)}
-    for name, png in pictures.items():
+    edited = _edited(edits)
+    for name, png in {**pictures, **edited}.items():
         (directory / f"{name}.png").write_bytes(png)
     write_csv(directory / "table.csv", results, R)
+    editing.write_csv(directory / "editing.csv", edits.results)
     page = directory / "report.html"
     write_page(
         page,
@@ -129,9 +136,20 @@ def _write(directory: Path, results: Sequence[Result], seconds: float) -> Report
         how=_how(results, R),
         trainings=_trainings(directory),
         remarks=remarks(results, R),
+        edits=groupby(edits.results, key=lambda r: r.task),
+        edited=edited,
+        shortfalls=editing.shortfalls(edits.results),
         machine=f"{machine()}. All of this took {seconds:.0f} s, trainings side by side.",
     )
     return Report(page, tuple(results), R, seconds)
+
+
+def _edited(edits: editing.Edits) -> dict[str, bytes]:
+    title = "From one seed (left) to another (right): CD, one evaluation per image"
+    pictures = {"interpolation": figures.comparison(edits.interpolation(), title)}
+    for number, (task, strips) in enumerate(edits.pictures(), 1):
+        pictures[f"edit-{number}"] = figures.comparison(strips, task.capitalize())
+    return pictures
 
 
 def nfe_of(results: Sequence[Result], row: Row) -> int | None:

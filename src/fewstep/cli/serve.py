@@ -1,0 +1,106 @@
+"""``fewstep serve [RUN ...]``."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from fewstep.cli.command import Whole, command
+from fewstep.distributed import pick_device
+from fewstep.errors import FewstepError
+
+
+def serve(
+    *models: Path,
+    host: str = "127.0.0.1",
+    port: Whole = 8000,
+    token: Annotated[str | None, Parameter(env_var="FEWSTEP_TOKEN")] = None,
+    open_to_all: Annotated[bool, Parameter(negative="")] = False,
+    browser: Annotated[bool, Parameter(negative="")] = False,
+    max_batch: Whole = 64,
+    wait_ms: float = 2.0,
+    queue: Whole = 256,
+    max_n: Whole = 64,
+    max_steps: Whole = 64,
+    timeout: float = 60.0,
+    checkpoint: str = "last",
+    ema: str | None = None,
+    device: str | None = None,
+) -> None:
+    """Serve models on a web page and an HTTP API.
+
+    Without a model, those that fewstep reproduce digits has made here. The page is at /, the API's
+    description at /docs. Requests that arrive together run as one batch; Ctrl-C or SIGTERM finishes
+    what was accepted.
+
+    Examples:
+      fewstep serve
+      fewstep serve runs/digits-cd runs/digits-edm --port 8080 --browser
+      fewstep serve runs/photos --host 0.0.0.0 --token correct-horse-battery
+
+    Parameters
+    ----------
+    models
+        Run folders, checkpoint folders or model files; the first is the default.
+    host
+        Address to listen on. Others than this machine's own need a token.
+    port
+        Port to listen on; 0 takes a free one.
+    token
+        What clients must send as Authorization: Bearer TOKEN.
+    open_to_all
+        Listen on an address that others can reach, without a token.
+    browser
+        Open the page in the browser.
+    max_batch
+        Images in a batch.
+    wait_ms
+        How long a request waits for others to share its batch, in milliseconds.
+    queue
+        Requests that may wait; more are told to come back later.
+    max_n
+        Images that a request may ask for.
+    max_steps
+        Steps that a request may ask for.
+    timeout
+        Seconds after which a request is given up.
+    checkpoint
+        Checkpoint of run folders: last, best or a step.
+    ema
+        Which running average, or f for the raw weights; default the first.
+    device
+        cpu, cuda, cuda:1 or mps; default a GPU where there is one.
+    """
+    try:
+        from fewstep.serving.answers import Limits
+        from fewstep.serving.server import Settings, bind
+        from fewstep.serving.server import serve as run
+        from fewstep.serving.shelf import Shelf
+    except ImportError as error:
+        raise FewstepError(f"{error.name} is missing: pip install 'fewstep[serve]'.") from error
+    settings = Settings(
+        host=host,
+        port=port,
+        token=token,
+        open_to_all=open_to_all,
+        max_batch=max_batch,
+        wait=wait_ms / 1000,
+        queue=queue,
+        limits=Limits(n=max_n, steps=max_steps, seconds=timeout),
+    )
+    sock = bind(host, port)
+    with sock:
+        shelf = Shelf.open(models, checkpoint=checkpoint, ema=ema, device=pick_device(device))
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{sock.getsockname()[1]}/" + (f"?token={token}" if token else "")
+        print(f"{', '.join(shelf.models)} at {url} (API: docs/; stop with Ctrl-C)", flush=True)
+        if browser:
+            threading.Timer(0.5, webbrowser.open, [url]).start()
+        run(shelf, settings, sock)
+
+
+app = command(serve)

@@ -1,0 +1,428 @@
+"""Edits of pictures of any size, by name: what the command line and the API offer.
+
+A task cuts pictures to images of the model's size, edits all of them as one batch, and puts each
+picture together again at its own size. Pixels that a task says it keeps are copied from the
+picture itself, so that they stay as they are to the bit.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.data import to_float, to_uint8
+from fewstep.editing.batches import Progress
+from fewstep.editing.denoise import denoise, noise_level
+from fewstep.editing.edit import edit, sdedit
+from fewstep.editing.operators import Colourise, Deblur, Inpaint, Operator, Outpaint, SuperResolve
+from fewstep.editing.pictures import Fit, Picture, Size, cut, in_grey, join, resized
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.progress import progress
+from fewstep.registry import Registry
+
+TASKS: Registry[Task] = Registry("editing task")
+GREY_LEVEL = 127.5  # grey levels per unit of data in [-1, 1]
+
+
+@dataclass(frozen=True)
+class How:
+    """How an edit is drawn.
+
+    Args:
+        n: results per picture, each with noise of its own.
+        steps: network evaluations; default the task's.
+        taus: decreasing times, instead of steps.
+        seed: decides the noise.
+        label: class of all results; for conditional models alone.
+        batch: images at once; a matter of memory and speed only.
+        advance: called with the number of images that each batch added; default a bar.
+    """
+
+    n: int = 1
+    steps: int | None = None
+    taus: tuple[float, ...] | None = None
+    seed: int = 0
+    label: int | None = None
+    batch: int = 256
+    advance: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise FewstepError(f"the number of results must be at least 1, got n={self.n}.")
+        if self.taus is not None and self.steps not in (None, len(self.taus)):
+            raise FewstepError(f"{self.steps} steps take {self.steps} taus, not {len(self.taus)}.")
+
+
+class Task(ABC):
+    """One way to edit pictures."""
+
+    default_steps: int = 8
+    fits: tuple[Fit, ...] = ("resize", "tile")
+    """Ways to bring a picture to the model's size that make sense, the default first."""
+    fit: Fit
+
+    def channels(self, f: FlowMap) -> int:
+        """Channels to read pictures with.
+
+        Raises:
+            FewstepError: the model cannot do this task.
+        """
+        return f.shape[0]
+
+    def images(self, f: FlowMap, p: Picture) -> Tensor:
+        """A picture as the images that the model edits: [n, *f.shape] in [-1, 1]."""
+        return to_float(cut(p.pixels, _size(f), self.fit))
+
+    @abstractmethod
+    def edit(self, f: FlowMap, y: Tensor, pictures: Sequence[Picture], **how: Any) -> Tensor:
+        """The images of all pictures [n, *f.shape], edited."""
+
+    def picture(self, f: FlowMap, p: Picture, x: Tensor) -> Tensor:
+        """The result for a picture, uint8 [C, H, W], from its edited images uint8 [n, C, h, w]."""
+        return join(x, p.size, self.fit)
+
+    def finish(self, p: Picture, pixels: Tensor) -> Tensor:
+        """Grey for a picture that was grey."""
+        return in_grey(pixels) if p.grey else pixels
+
+    def times(self, how: How) -> dict[str, Any]:
+        """How many steps, or which times, as the editing functions take them."""
+        if how.taus is not None:
+            return {"taus": how.taus}
+        return {"steps": self.default_steps if how.steps is None else how.steps}
+
+    def evaluations(self, how: How) -> int:
+        """Network evaluations of each image."""
+        return len(how.taus) if how.taus is not None else self.times(how)["steps"]
+
+    def __call__(
+        self, f: FlowMap, pictures: Sequence[Picture], how: How | None = None
+    ) -> list[list[Tensor]]:
+        """Edit pictures that were read with `channels`.
+
+        Returns:
+            ``how.n`` results uint8 [1 or 3, H, W] for each picture.
+
+        Raises:
+            FewstepError: the model, a picture or the settings do not fit.
+        """
+        how = how or How()
+        self.channels(f)
+        parts = [self.images(f, p).repeat(how.n, 1, 1, 1) for p in pictures]
+        y = torch.cat(parts)
+        options = {"seed": how.seed, "labels": how.label, "batch": how.batch, **self.times(how)}
+        repeated = [p for p in pictures for _ in range(how.n)]
+        with progress("editing", len(y)) as bar:
+            x = to_uint8(self.edit(f, y, repeated, progress=how.advance or bar, **options))
+        return [
+            [self.finish(p, self.picture(f, p, some)) for some in part.chunk(how.n)]
+            for p, part in zip(pictures, x.split([len(part) for part in parts]), strict=True)
+        ]
+
+
+def _size(f: FlowMap) -> Size:
+    return f.shape[1], f.shape[2]
+
+
+def _check_fit(task: Task) -> None:
+    if task.fit not in task.fits:
+        raise FewstepError(f"fit must be {' or '.join(task.fits)}, got {task.fit!r}.")
+
+
+@TASKS.register("inpaint")
+@dataclass(frozen=True)
+class InpaintTask(Task):
+    """Fill in what a mask or a box covers; all other pixels stay as they are.
+
+    Args:
+        box: left, top, width and height of what is to be generated; default each picture's `hole`.
+        fit: resize: stretch the picture to the model's size and back; tile: edit it in pieces.
+    """
+
+    box: tuple[int, int, int, int] | None = None
+    fit: Fit = "resize"
+
+    def __post_init__(self) -> None:
+        _check_fit(self)
+
+    def edit(self, f: FlowMap, y: Tensor, pictures: Sequence[Picture], **how: Any) -> Tensor:
+        kept = [self._kept(self.hole(p), _size(f)) for p in pictures]
+        return edit(f, y, Inpaint(torch.cat(kept)), **how)
+
+    def picture(self, f: FlowMap, p: Picture, x: Tensor) -> Tensor:
+        return torch.where(self.hole(p), join(x, p.size, self.fit), p.pixels)
+
+    def hole(self, p: Picture) -> Tensor:
+        """What is to be generated of a picture: bool [H, W].
+
+        Raises:
+            FewstepError: no mask and no box, both, or one that does not fit.
+        """
+        if (p.hole is None) == (self.box is None):
+            raise FewstepError("inpainting needs either a mask or a box.")
+        hole = p.hole if self.box is None else _filled(p, self.box)
+        assert hole is not None
+        if tuple(hole.shape) != p.size:
+            raise FewstepError(
+                f"the mask has {hole.shape[1]}x{hole.shape[0]} pixels, but {p.name} has "
+                f"{p.size[1]}x{p.size[0]}."
+            )
+        return hole
+
+    def _kept(self, hole: Tensor, size: Size) -> Tensor:
+        """Which pixels of the model's images are kept [n, 1, *size]: those without any hole."""
+        if self.fit == "tile":
+            return ~cut(hole[None], size, self.fit)
+        share = torch.nn.functional.interpolate(hole[None, None].float(), size, mode="area")
+        return share == 0
+
+
+def _filled(p: Picture, box: tuple[int, int, int, int]) -> Tensor:
+    left, top, width, height = box
+    H, W = p.size
+    if min(left, top) < 0 or min(width, height) < 1 or left + width > W or top + height > H:
+        raise FewstepError(
+            f"the box {' '.join(map(str, box))} (left, top, width, height) does not lie inside "
+            f"{p.name} with {W}x{H} pixels."
+        )
+    hole = torch.zeros(H, W, dtype=torch.bool)
+    hole[top : top + height, left : left + width] = True
+    return hole
+
+
+@TASKS.register("outpaint")
+@dataclass(frozen=True)
+class OutpaintTask(Task):
+    """Continue a picture beyond its edges; its own pixels stay as they are.
+
+    The model's canvas is divided into the margins and, inside, the picture, which is stretched to
+    it. The result is the picture with margins in proportion.
+
+    Args:
+        top, bottom, left, right: pixels of the model's canvas to generate on each side.
+    """
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+    fits = ("resize",)
+    fit: Fit = field(default="resize", init=False)
+
+    def __post_init__(self) -> None:
+        if not any((self.top, self.bottom, self.left, self.right)):
+            raise FewstepError("outpainting needs a margin: top, bottom, left or right.")
+
+    @property
+    def A(self) -> Outpaint:
+        """The operator."""
+        return Outpaint(self.top, self.bottom, self.left, self.right)
+
+    def images(self, f: FlowMap, p: Picture) -> Tensor:
+        rows, columns = self.A.inside((1, *f.shape))
+        inside = rows.stop - rows.start, columns.stop - columns.start
+        return self.A.reference(to_float(cut(p.pixels, inside, "resize")))
+
+    def edit(self, f: FlowMap, y: Tensor, pictures: Sequence[Picture], **how: Any) -> Tensor:
+        return edit(f, y, self.A, **how)
+
+    def picture(self, f: FlowMap, p: Picture, x: Tensor) -> Tensor:
+        (H, W), (h, w) = p.size, _size(f)
+        # pixels of the picture per pixel of the canvas
+        y, z = H / (h - self.top - self.bottom), W / (w - self.left - self.right)
+        above, before = round(self.top * y), round(self.left * z)
+        size = above + H + round(self.bottom * y), before + W + round(self.right * z)
+        result = resized(x[0], size).clone()
+        result[:, above : above + H, before : before + W] = p.pixels
+        return result
+
+
+@dataclass(frozen=True)
+class Transformed(Task):
+    """A task whose operator says all."""
+
+    @property
+    @abstractmethod
+    def A(self) -> Operator:
+        """The operator."""
+
+    def images(self, f: FlowMap, p: Picture) -> Tensor:
+        return self.A.reference(super().images(f, p))
+
+    def edit(self, f: FlowMap, y: Tensor, pictures: Sequence[Picture], **how: Any) -> Tensor:
+        return edit(f, y, self.A, **how)
+
+
+@TASKS.register("colourise")
+@dataclass(frozen=True)
+class ColouriseTask(Transformed):
+    """Give a grey picture colours; its grey values stay.
+
+    Args:
+        fit: resize: stretch the picture to the model's size and back; tile: edit it in pieces.
+    """
+
+    fit: Fit = "resize"
+
+    def __post_init__(self) -> None:
+        _check_fit(self)
+
+    @property
+    def A(self) -> Operator:
+        return Colourise()
+
+    def channels(self, f: FlowMap) -> int:
+        if f.shape[0] != 3:
+            raise FewstepError("this model makes grey images: it knows no colours.")
+        return 1
+
+    def finish(self, p: Picture, pixels: Tensor) -> Tensor:
+        return pixels
+
+
+@TASKS.register("superresolve")
+@dataclass(frozen=True)
+class SuperResolveTask(Transformed):
+    """Enlarge a picture by a whole factor; the means of its new pixels stay its old ones.
+
+    Args:
+        factor: how much larger; it must divide the model's size.
+        fit: tile: enlarge the picture in pieces; resize: stretch it to the model's size over the
+            factor.
+    """
+
+    factor: int = 2
+    fits = ("tile", "resize")
+    fit: Fit = "tile"
+
+    def __post_init__(self) -> None:
+        _check_fit(self)
+        SuperResolve(self.factor)  # says what is wrong with it
+
+    @property
+    def A(self) -> Operator:
+        return SuperResolve(self.factor)
+
+    def channels(self, f: FlowMap) -> int:
+        H, W = _size(f)
+        if H % self.factor or W % self.factor:
+            raise FewstepError(
+                f"the factor {self.factor} does not divide the model's {W}x{H} pixels."
+            )
+        return f.shape[0]
+
+    def images(self, f: FlowMap, p: Picture) -> Tensor:
+        H, W = _size(f)
+        small = H // self.factor, W // self.factor
+        return self.A.reference(to_float(cut(p.pixels, small, self.fit)))
+
+    def picture(self, f: FlowMap, p: Picture, x: Tensor) -> Tensor:
+        H, W = p.size
+        return join(x, (self.factor * H, self.factor * W), self.fit)
+
+
+@TASKS.register("deblur")
+@dataclass(frozen=True)
+class DeblurTask(Transformed):
+    """Sharpen a picture that a Gaussian has blurred; frequencies that survived are restored.
+
+    Args:
+        blur: standard deviation of the blur, in pixels of the model's images.
+        floor: frequencies that the blur left less of are generated; those above are divided by
+            what is left, which grows noise by at most 1 / floor.
+        fit: tile: sharpen the picture in pieces; resize: stretch it to the model's size and back.
+    """
+
+    blur: float = 1.0
+    floor: float = 0.1
+    fits = ("tile", "resize")
+    fit: Fit = "tile"
+
+    def __post_init__(self) -> None:
+        _check_fit(self)
+        Deblur(self.blur, self.floor)  # says what is wrong with them
+
+    @property
+    def A(self) -> Operator:
+        return Deblur(self.blur, self.floor)
+
+
+@TASKS.register("strokes")
+@dataclass(frozen=True)
+class StrokesTask(Task):
+    """Turn strokes of colour into an image (SDEdit).
+
+    Args:
+        strength: above 0 (stay with the strokes) to 1 (forget them).
+        fit: resize: stretch the picture to the model's size and back; tile: edit it in pieces.
+    """
+
+    strength: float = 0.6
+    fit: Fit = "resize"
+    default_steps = 2
+
+    def __post_init__(self) -> None:
+        _check_fit(self)
+
+    def edit(self, f: FlowMap, y: Tensor, pictures: Sequence[Picture], **how: Any) -> Tensor:
+        return sdedit(f, y, strength=self.strength, **how)
+
+
+@TASKS.register("vary")
+@dataclass(frozen=True)
+class VaryTask(StrokesTask):
+    """Make variations of an image.
+
+    Args:
+        strength: how different: above 0 to 1.
+        fit: resize: stretch the picture to the model's size and back; tile: edit it in pieces.
+    """
+
+    strength: float = 0.4
+
+
+@TASKS.register("denoise")
+@dataclass(frozen=True)
+class DenoiseTask(Task):
+    """Remove white noise of a known or estimated level, in one step.
+
+    Args:
+        sigma: standard deviation of the noise in grey levels of 255; default an estimate from each
+            picture.
+    """
+
+    sigma: float | None = None
+    default_steps = 1
+    fits = ("tile",)
+    fit: Fit = field(default="tile", init=False)
+
+    def __post_init__(self) -> None:
+        if self.sigma is not None and not self.sigma >= 0:
+            raise FewstepError(f"sigma must be at least 0, got {self.sigma:g}.")
+
+    def level(self, p: Picture) -> float:
+        """The level given, or that of a picture, in grey levels."""
+        if self.sigma is not None:
+            return self.sigma
+        return GREY_LEVEL * float(noise_level(to_float(p.pixels)[None]))
+
+    def times(self, how: How) -> dict[str, Any]:
+        if how.taus is not None or how.steps not in (None, 1):
+            raise FewstepError("denoising is one step: it takes no steps or taus.")
+        return {}
+
+    def evaluations(self, how: How) -> int:
+        return 1
+
+    def edit(self, f: FlowMap, y: Tensor, pictures: Sequence[Picture], **how: Any) -> Tensor:
+        del how["seed"]  # nothing is drawn
+        counts = torch.tensor([len(self.images(f, p)) for p in pictures])
+        each = [self.level(p) / GREY_LEVEL for p in pictures]
+        sigma = torch.tensor(each, dtype=torch.float64).repeat_interleave(counts)
+        return denoise(f, y, sigma, **how)

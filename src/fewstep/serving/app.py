@@ -1,0 +1,173 @@
+"""The HTTP API, and the page at its root."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from fewstep import __version__
+from fewstep.errors import FewstepError
+from fewstep.serving.answers import Answers, Disconnected, Limits
+from fewstep.serving.engine import Busy, Closed, Engine
+from fewstep.serving.forms import edit_body
+from fewstep.serving.guard import Guard, error
+from fewstep.serving.metrics import Metrics
+from fewstep.serving.schemas import EditBody, GenerationBody, InterpolationBody
+from fewstep.serving.shelf import Shelf
+
+HERE = Path(__file__).parent
+ABOUT = (
+    "Images from consistency models in one step or a few.\n\n"
+    "An image is decided by model, seed, index, class and steps; image i of a request is number i "
+    "of fewstep sample --seed SEED. Every PNG carries its settings in a text chunk named fewstep. "
+    'Errors are {"error": {"message", "type", "param", "code"}}.'
+)
+
+
+def create_app(
+    engine: Engine,
+    shelf: Shelf,
+    *,
+    limits: Limits | None = None,
+    token: str | None = None,
+    local: bool = True,
+) -> Guard:
+    """The ASGI application.
+
+    Args:
+        engine: runs the models of the shelf; it is closed with the application.
+        shelf: the models.
+        limits: what a request may ask for.
+        token: what clients must send; None for none.
+        local: answer only for loopback's names.
+    """
+    limits = limits or Limits()
+    answers, metrics = Answers(engine, shelf, limits), Metrics()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(engine.close)
+
+    app = FastAPI(
+        title="fewstep",
+        version=__version__,
+        description=ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    _add_routes(app, answers, metrics, engine)
+    _add_errors(app)
+    app.add_route("/docs", lambda _: RedirectResponse("/docs/"), include_in_schema=False)
+    app.mount("/docs", StaticFiles(directory=HERE / "docs", html=True), name="docs")
+    app.mount("/", StaticFiles(directory=HERE / "page", html=True), name="page")
+    return Guard(app, metrics=metrics, most=limits.body, token=token, local=local)
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The request does not fit the model or the limits."},
+    401: {"description": "The token is missing or wrong."},
+    413: {"description": "The body is too large."},
+    422: {"description": "A field is missing, unknown or of the wrong kind."},
+    429: {"description": "The queue is full; see Retry-After."},
+    503: {"description": "The server is shutting down."},
+    504: {"description": "The answer took too long."},
+}
+
+
+def _add_routes(app: FastAPI, answers: Answers, metrics: Metrics, engine: Engine) -> None:
+    images = {"tags": ["images"], "responses": ERRORS}
+    about = {"tags": ["server"]}
+
+    @app.post("/v1/images/generations", **images)  # type: ignore[arg-type]
+    async def generations(body: GenerationBody, request: Request) -> Response:
+        """Make images."""
+        return await answers.generations(body, request)
+
+    @app.post("/v1/images/edits", openapi_extra=_either_form_or_json(), **images)  # type: ignore[arg-type]
+    async def edits(request: Request) -> Response:
+        """Edit a picture: inpaint, outpaint, colourise, superresolve, deblur, strokes, vary, ..."""
+        body, image, mask = await edit_body(request)
+        return await answers.edits(body, image, mask, request)
+
+    @app.post("/v1/images/interpolations", **images)  # type: ignore[arg-type]
+    async def interpolations(body: InterpolationBody, request: Request) -> Response:
+        """Pass from one image to another over a sphere of noise."""
+        return await answers.interpolations(body, request)
+
+    @app.get("/v1/models", **about)  # type: ignore[arg-type]
+    async def models() -> dict[str, Any]:
+        """The models and what each can do."""
+        described = answers.shelf.describe(answers.limits.steps)
+        return {"object": "list", "data": described}
+
+    @app.get("/health", **about)  # type: ignore[arg-type]
+    async def health() -> dict[str, str]:
+        """Whether the server takes requests."""
+        if engine.closed:
+            raise Closed("the server is shutting down.")
+        return {"status": "ok"}
+
+    @app.get("/metrics", response_class=PlainTextResponse, **about)  # type: ignore[arg-type]
+    async def metrics_text() -> str:
+        """Counters and histograms for Prometheus."""
+        return metrics.text(engine)
+
+
+def _either_form_or_json() -> dict[str, Any]:
+    """What the edits take, for the OpenAPI description."""
+    schema = EditBody.model_json_schema(by_alias=True)
+    form = json.loads(json.dumps(schema))
+    for name in ("image", "mask"):
+        form["properties"][name] = {"type": "string", "format": "binary"}
+    kinds = {"application/json": schema, "multipart/form-data": form}
+    content = {kind: {"schema": one} for kind, one in kinds.items()}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(FewstepError)
+    async def mistake(_: Request, exc: FewstepError) -> JSONResponse:
+        return JSONResponse(error(str(exc), "invalid"), 400)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, exc: RequestValidationError) -> JSONResponse:
+        first = exc.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        message = f"{where}: {first['msg']}." if where else f"{first['msg']}."
+        return JSONResponse(error(message, "invalid", where or None), 422)
+
+    @app.exception_handler(Busy)
+    async def busy(_: Request, exc: Busy) -> JSONResponse:
+        headers = {"Retry-After": str(exc.seconds)}
+        return JSONResponse(error(str(exc), "busy"), 429, headers=headers)
+
+    @app.exception_handler(Closed)
+    async def closed(_: Request, exc: Closed) -> JSONResponse:
+        return JSONResponse(error(str(exc), "closed"), 503, headers={"Retry-After": "10"})
+
+    @app.exception_handler(TimeoutError)
+    async def late(_: Request, exc: TimeoutError) -> JSONResponse:
+        return JSONResponse(error(str(exc), "timeout"), 504)
+
+    @app.exception_handler(Disconnected)
+    @app.exception_handler(ClientDisconnect)
+    async def left(_: Request, exc: Exception) -> Response:
+        return Response(status_code=499)  # nobody reads it; the metrics count it
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, exc: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method"}.get(exc.status_code, "invalid")
+        return JSONResponse(error(f"{exc.detail}.", code), exc.status_code, headers=exc.headers)

@@ -1,0 +1,104 @@
+// The page as a whole: the model, the tabs, and a link that reproduces what is seen.
+
+import * as api from "./api.js";
+import { Compare } from "./compare.js";
+import { Edit } from "./edit.js";
+import { Generate } from "./generate.js";
+import { Interpolate } from "./interpolate.js";
+import { dice, el, fill, showValues, values } from "./widgets.js";
+
+const TABS = { generate: Generate, edit: Edit, interpolate: Interpolate, compare: Compare };
+
+class App {
+  constructor(models) {
+    this.models = models;
+    this.select = document.querySelector("#model");
+    this.select.replaceChildren(...models.map(({ id }) => el("option", { value: id }, id)));
+    for (const [name, Tab] of Object.entries(TABS)) this[name] = new Tab(this, document.getElementById(name));
+    this.select.addEventListener("change", () => this.use(this.select.value));
+    const buttons = [...document.querySelectorAll("[role=tab]")];
+    for (const button of buttons) {
+      button.addEventListener("click", () => this.go(name(button)));
+      button.addEventListener("keydown", (event) => this.arrow(event, buttons));
+    }
+    window.addEventListener("hashchange", () => this.restore());
+    this.use((models.find((model) => model.default) ?? models[0]).id);
+    this.restore();
+  }
+
+  find(id) {
+    return this.models.find((model) => model.id === id);
+  }
+
+  use(id) {
+    if (this.model?.id === id || !this.find(id)) return;
+    this.model = this.find(id);
+    this.select.value = id;
+    const place = document.querySelector("#facts");
+    place.textContent = facts(this.model);
+    place.title = this.model.objective ?? "";
+    for (const tab of Object.keys(TABS)) this[tab].model(this.model);
+    showValues(document);
+  }
+
+  go(tab) {
+    for (const button of document.querySelectorAll("[role=tab]")) {
+      const chosen = name(button) === tab;
+      button.setAttribute("aria-selected", String(chosen));
+      button.tabIndex = chosen ? 0 : -1;
+      document.getElementById(name(button)).hidden = !chosen;
+    }
+  }
+
+  arrow(event, buttons) {
+    const to = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!to) return;
+    const next = buttons[(buttons.indexOf(event.currentTarget) + to + buttons.length) % buttons.length];
+    this.go(name(next));
+    next.focus();
+  }
+
+  /** Write what a tab's form holds into the address. */
+  remember(tab, form, more = {}) {
+    const settings = Object.entries(values(form)).filter(([, value]) => typeof value === "string" && value !== "");
+    const text = new URLSearchParams({ tab, model: this.model.id, ...Object.fromEntries(settings), ...more });
+    history.replaceState(null, "", `#${text}`);
+  }
+
+  /** Show what the address says, and run it. */
+  restore() {
+    const { tab, model, ...settings } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+    if (!(tab in TABS)) return this.go("generate");
+    if (model && !this.find(model)) warn(`This link is about the model "${model}", which is not served.`);
+    this.use(model);
+    this.go(tab);
+    fill(this[tab].form, { class: "", ...settings });
+    this[tab].form.dispatchEvent(new Event("input", { bubbles: true }));
+    if (Object.keys(settings).length) (this[tab].restore?.(settings) ?? this[tab].runner.run());
+  }
+}
+
+const name = (button) => button.getAttribute("aria-controls");
+
+function facts({ kind, objective, shape: [C, H, W], classes }) {
+  const colours = C === 1 ? "grey" : "colour";
+  return [objective?.split("(")[0], kind, `${W} × ${H} ${colours}`, classes ? `${classes.length} classes` : "no classes"]
+    .filter(Boolean).join(" · ");
+}
+
+function warn(text) {
+  const place = document.querySelector("#trouble");
+  place.textContent = text;
+  place.hidden = false;
+}
+
+document.addEventListener("input", (event) => event.target.form && showValues(event.target.form));
+showValues(document);
+dice(document);
+try {
+  const models = await api.models();
+  if (models.length) new App(models);
+  else warn("The server has no model. Start it with a run: fewstep serve runs/digits-cd");
+} catch (error) {
+  warn(error.message);
+}

@@ -1,0 +1,102 @@
+"""The bodies of requests."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Format = Literal["b64_json", "png"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Label = Annotated[int, Field(ge=0, lt=2**31)] | Annotated[str, Field(max_length=100)]
+Name = Annotated[str, Field(max_length=200)]
+
+
+class Body(BaseModel):
+    """What all requests have in common: unknown fields are refused, so that no typo is ignored."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    model: Name | None = Field(None, description="Id of a model; default the first of /v1/models.")
+    seed: Seed | None = Field(None, description="Decides the images; default a random one.")
+    steps: int | None = Field(
+        None, ge=1, le=10_000, description="Network evaluations; of a diffusion model solver steps."
+    )
+    label: Label | None = Field(
+        None, alias="class", description="Class by number or name, for a conditional model."
+    )
+
+
+class GenerationBody(Body):
+    """``POST /v1/images/generations``."""
+
+    n: int = Field(1, ge=1, le=10_000, description="Number of images.")
+    size: str | None = Field(
+        None,
+        max_length=20,
+        examples=["256x256"],
+        description="WxH, a whole multiple of the model's size: pixels are repeated.",
+    )
+    response_format: Format = "b64_json"
+    strip: bool = Field(False, description="Also the images after every step.")
+    stream: bool = Field(
+        False, description="Server-sent events: every step as it is done, then the whole answer."
+    )
+    prompt: Name | None = Field(
+        None, description="The class by name, for clients that know no other field."
+    )
+
+
+class EditBody(Body):
+    """``POST /v1/images/edits``, as JSON; as a form, ``image`` and ``mask`` are files."""
+
+    image: str = Field(description="Picture in base64; a data URL is fine.")
+    mask: str | None = Field(None, description="Mask in base64, bright where to generate.")
+    task: Name = Field("inpaint", description="One of the model's tasks in /v1/models.")
+    n: int = Field(1, ge=1, le=10_000, description="Results, each with noise of its own.")
+    strength: float | None = Field(
+        None, gt=0, le=1, description="How far strokes and vary go from the picture."
+    )
+    factor: int | None = Field(None, ge=2, le=64, description="Of superresolve.")
+    sigma: float | None = Field(
+        None, ge=0, description="Of denoise: noise in grey levels of 255; default an estimate."
+    )
+    blur: float | None = Field(None, ge=0, le=1000, description="Of deblur, in model pixels.")
+    floor: float | None = Field(None, gt=0, le=1, description="Of deblur: smallest gain trusted.")
+    top: int | None = Field(None, ge=0, le=10_000, description="Of outpaint: margin.")
+    bottom: int | None = Field(None, ge=0, le=10_000, description="Of outpaint: margin.")
+    left: int | None = Field(None, ge=0, le=10_000, description="Of outpaint: margin.")
+    right: int | None = Field(None, ge=0, le=10_000, description="Of outpaint: margin.")
+    fit: Literal["resize", "tile"] | None = Field(
+        None, description="Stretch the picture to the model's size and back, or edit it in pieces."
+    )
+    response_format: Format = "b64_json"
+
+    def settings(self) -> dict[str, float | int | str]:
+        """The task's own settings that were given."""
+        names = ("strength", "factor", "sigma", "blur", "floor", "top", "bottom", "left", "right")
+        given = {name: getattr(self, name) for name in (*names, "fit")}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class End(BaseModel):
+    """One end of an interpolation: image number ``index`` of a seed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: Seed
+    index: int = Field(0, ge=0, lt=2**31)
+
+
+class InterpolationBody(BaseModel):
+    """``POST /v1/images/interpolations``."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    model: Name | None = None
+    start: End = Field(alias="from")
+    to: End
+    frames: int = Field(9, ge=2, le=64)
+    steps: int | None = Field(None, ge=1, le=10_000)
+    label: Label | None = Field(None, alias="class")
+    size: str | None = Field(None, max_length=20)

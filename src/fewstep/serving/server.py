@@ -1,0 +1,123 @@
+"""Runs the API and the page until it is told to stop."""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import signal
+import socket
+import sys
+from dataclasses import dataclass, field
+
+import uvicorn
+
+from fewstep.errors import FewstepError
+from fewstep.serving.answers import Limits
+from fewstep.serving.app import create_app
+from fewstep.serving.engine import Engine
+from fewstep.serving.shelf import Shelf
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where and how to serve.
+
+    Args:
+        host, port: address to bind; port 0 takes any free one.
+        token: what clients must send; None for none.
+        open_to_all: bind another address than loopback without a token.
+        max_batch: images in a batch.
+        wait: seconds that the oldest request waits for others to share its batch.
+        queue: requests that may wait.
+        limits: what a request may ask for.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    open_to_all: bool = False
+    max_batch: int = 64
+    wait: float = 0.002
+    queue: int = 256
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 2**16:
+            raise FewstepError(f"a port is a number in 0..65535, got {self.port}.")
+        if self.token is not None and (len(self.token) < 8 or not self.token.isascii()):
+            raise FewstepError("a token must have at least 8 characters, all of them ASCII.")
+        if not self.local and self.token is None and not self.open_to_all:
+            raise FewstepError(
+                f"{self.host} can be reached by others: give --token SECRET, or say "
+                "--open-to-all if everybody may use the models."
+            )
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach the address."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        FewstepError: the port is in use, or the address is not this machine's.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise FewstepError(f"cannot serve on {host}: {error.strerror or error}.") from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        hint = f"another program uses port {port}: choose one with --port, or 0 for any"
+        reason = hint if "in use" in str(error) else f"{error.strerror or error}"
+        raise FewstepError(f"cannot serve on {host}:{port}: {reason}.") from error
+    return sock
+
+
+def serve(shelf: Shelf, settings: Settings, sock: socket.socket) -> None:
+    """Serve on a bound socket until SIGTERM or Ctrl-C; what was accepted is finished."""
+    engine = Engine(
+        shelf.models,
+        max_batch=settings.max_batch,
+        wait=settings.wait,
+        capacity=settings.queue,
+    )
+    app = create_app(
+        engine, shelf, limits=settings.limits, token=settings.token, local=settings.local
+    )
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        limit_concurrency=4 * settings.queue + 64,
+        lifespan="on",
+    )
+    gc.collect()
+    gc.freeze()  # torch's many objects need not be looked through while requests wait
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        uvicorn.Server(config).run(sockets=[sock])
+    except KeyboardInterrupt:
+        pass  # uvicorn has finished its work, and passes the signal on
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        engine.close()
+        print("stopped.", file=sys.stderr)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

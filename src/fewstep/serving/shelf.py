@@ -1,0 +1,138 @@
+"""The models that are served, by id, and what each of them can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewstep.editing.tasks import TASKS, ColouriseTask
+from fewstep.errors import FewstepError, unknown
+from fewstep.flow_map import FlowMap
+from fewstep.recipes.directory import open_model
+
+DIGITS = Path("runs/reproduce-digits")
+PREFERRED = ("cd", "ect", "ict", "ct", "edm")
+"""Models of the digits reproduction, the one that is offered first in front."""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Models by id, the default first."""
+
+    models: dict[str, FlowMap]
+
+    @classmethod
+    def open(
+        cls,
+        runs: Sequence[Path],
+        *,
+        checkpoint: str = "last",
+        ema: str | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Shelf:
+        """The models of runs, or those that ``reproduce digits`` has made here.
+
+        A model's id is the name of its folder or file; where two share one, with the folder above.
+
+        Raises:
+            FewstepError: a run that is none, one that makes no images, or nothing to serve.
+        """
+        paths = list(runs) or [DIGITS / n for n in PREFERRED if (DIGITS / n).is_dir()]
+        if not paths:
+            raise FewstepError(
+                "there is no model to serve: name a run, or make one with fewstep reproduce digits."
+            )
+        models: dict[str, FlowMap] = {}
+        for path, name in zip(paths, _names(paths), strict=True):
+            f = open_model(path, checkpoint=checkpoint, ema=ema, device=device)
+            if len(f.shape) != 3 or f.shape[0] not in (1, 3):
+                raise FewstepError(f"{path} makes points of shape {list(f.shape)}, not images.")
+            models[name] = f.eval().requires_grad_(False)
+        return cls(models)
+
+    def __getitem__(self, name: str | None) -> tuple[str, FlowMap]:
+        """Id and model of a name; the default for None.
+
+        Raises:
+            FewstepError: no such model.
+        """
+        name = next(iter(self.models)) if name is None else name
+        if name not in self.models:
+            raise unknown("model", name, self.models)
+        return name, self.models[name]
+
+    def describe(self, most_steps: int) -> list[dict[str, Any]]:
+        """What a client needs to know of each model."""
+        return [
+            {
+                "id": name,
+                "object": "model",
+                "default": i == 0,
+                "kind": f.info.get("kind", "consistency"),
+                "objective": str(f.info.get("objective", "")).partition("(")[0] or None,
+                "shape": list(f.shape),
+                "classes": class_names(f),
+                "default_steps": default_steps(f),
+                "max_steps": most_steps,
+                "tasks": tasks_of(f),
+            }
+            for i, (name, f) in enumerate(self.models.items())
+        ]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    short = [path.resolve().stem if path.suffix else path.resolve().name for path in paths]
+    names = [
+        name if short.count(name) == 1 else f"{path.resolve().parent.name}-{name}"
+        for path, name in zip(paths, short, strict=True)
+    ]
+    return [
+        name if names.count(name) == 1 else f"{name}-{names[:i].count(name) + 1}"
+        for i, name in enumerate(names)
+    ]
+
+
+def is_diffusion(f: FlowMap) -> bool:
+    """Whether a model is a diffusion model, which samples in many steps and does not edit."""
+    return f.info.get("kind") == "diffusion"
+
+
+def default_steps(f: FlowMap) -> int:
+    """Steps where none are asked for."""
+    return 18 if is_diffusion(f) else 1
+
+
+def class_names(f: FlowMap) -> list[str] | None:
+    """The classes of a conditional model."""
+    if not f.num_classes:
+        return None
+    return list(f.info.get("classes") or map(str, range(f.num_classes)))
+
+
+def tasks_of(f: FlowMap) -> list[str]:
+    """Names of the edits that a model can do."""
+    if is_diffusion(f):
+        return ["denoise"]
+    return [n for n in TASKS if f.shape[0] == 3 or TASKS[n] is not ColouriseTask]
+
+
+def class_number(f: FlowMap, label: int | str | None) -> int | None:
+    """A class by number or name; None for none.
+
+    Raises:
+        FewstepError: an unconditional model, or a class that it does not have.
+    """
+    names = class_names(f)
+    if label is None:
+        return None
+    if names is None:
+        raise FewstepError("this model is unconditional: it takes no class.")
+    if str(label) in names:
+        return names.index(str(label))
+    if str(label).isdecimal() and int(label) < len(names):
+        return int(label)
+    raise unknown("class", str(label), names)
