@@ -47,6 +47,8 @@ app.command(
 )
 app.command(
     "fewstep.cli.tune_steps:app", name="tune-steps", help="Find the time points of a few steps."
+)
+app.command(
     "fewstep.cli.serve:app", name="serve", help="Serve models on a web page and an HTTP API."
 )
 app.command(
