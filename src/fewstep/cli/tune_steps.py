@@ -2,114 +2,173 @@
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Annotated
 
+import torch
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
-from fewstep.data import load, to_uint8
+from fewstep.data import load
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
-from fewstep.evaluation import Evaluator
+from fewstep.evaluation import Evaluator, Reference
 from fewstep.evaluation.choice import feature_network
+from fewstep.evaluation.reference import holds_statistics
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
-from fewstep.recipes.directory import TAUS, model_file
-from fewstep.recipes.time_points import SearchState, greedy_ternary_search, write_json
-from fewstep.sampling import default_taus, sample, sampler_for
+from fewstep.recipes.directory import RunDirectory, model_file
+from fewstep.recipes.execute import load_data
+from fewstep.recipes.stored_taus import TAUS, keep_taus
+from fewstep.recipes.time_points import FRESH, MOST, Search, SearchState, Verdict, greedy_search
+from fewstep.training.checkpoint import sha256_of
 
 
 def tune_steps(
     model: Path,
     /,
     *,
-    steps: Annotated[str, Parameter()] = "2..4",
-    reference: str = "digits",
-    n: Annotated[Whole, Parameter(alias="-n")] = 1000,
-    rounds: Whole = 8,
+    steps: Annotated[tuple[Whole, ...], Parameter(consume_multiple=True, negative_iterable="")] = (
+        2,
+        3,
+        4,
+    ),
+    reference: str | None = None,
+    features: str | None = None,
+    weights: Path | None = None,
+    n: Annotated[Whole | None, Parameter(alias="-n")] = None,
+    grid: Whole = 8,
+    rounds: Whole = 3,
+    seeds: Whole = 3,
     seed: Whole = 1,
+    checkpoint: str = "last",
+    ema: str | None = None,
+    batch: Whole = 256,
     device: str | None = None,
 ) -> None:
-    """Find the time points of multistep sampling by Fréchet distance, and keep them.
+    """Find the time points of a few steps by Fréchet distance, and keep them with the model.
 
-    They are stored in taus.json of the run folder, where `fewstep sample --steps 2` finds them.
-    An interrupted search resumes. Points that are no better than the default ones on
-    other noise (the next seed) are not kept.
+    One point after the other, by a coarse scan and ternary search inside its best interval. Points
+    that beat the default ones on each of 5 fresh seeds are kept in taus.json beside the model,
+    where sample, evaluate, edit and serve find them; otherwise the default ones stay.
+
+    Interrupted, it goes on where it was with the same command.
 
     Examples:
       fewstep tune-steps runs/digits-cd
-      fewstep tune-steps runs/digits-cd --steps 2..3 -n 500
+      fewstep tune-steps runs/digits-cd --steps 2 3
+      fewstep tune-steps runs/cifar10-ect --steps 2 -n 10000 --features inception
+      fewstep sample runs/digits-cd --steps 2
 
     Parameters
     ----------
     model
         Run folder, checkpoint folder or model file of a consistency model.
     steps
-        Network evaluations: a number or a range such as 2..4.
+        Numbers of network evaluations to find time points for, 2 to 16.
     reference
-        Real images to score against.
+        Real images or statistics to score against, as evaluate takes them. Default the images
+        that the run trained on.
+    features
+        Feature network, as evaluate takes it. Default classifier for labelled images of up to 16
+        pixels, otherwise inception.
+    weights
+        File of the feature network's published weights; default where it looks for them.
     n
-        Samples per score.
+        Samples per score and seed; default as many as the reference has.
+    grid
+        Points of the coarse scan.
     rounds
-        Comparisons per time point; each narrows it down by a third.
+        Comparisons of the ternary search; each takes a third off the interval.
+    seeds
+        Seeds that a score of the search is the mean of.
     seed
-        Noise of the search; scores with another seed are a held-out check.
+        The first of them; the fresh ones follow the last.
+    checkpoint
+        Checkpoint of a run folder: last, best or a step.
+    ema
+        Which running average; default the first.
+    batch
+        Samples made at once.
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     """
-    counts = counts_of(steps)
-    home, file = model_file(model)
-    f = FlowMap.load(file, pick_device(device))
+    counts = _checked(steps, n, seeds)
+    on = pick_device(device)
+    home, file = model_file(model, checkpoint=checkpoint, ema=ema)
+    f = FlowMap.load(file, on)
     if f.info.get("kind") == "diffusion":
         raise FewstepError(f"{model} is a diffusion model: time points are for consistency models.")
-    data = load(reference)
-    evaluator = Evaluator.of(feature_network(data=data), data.images, data.labels, metrics=["fd"])
-    labels = evaluator.labels_for(n) if f.num_classes else None
-
-    def fd(taus: tuple[float, ...], seed: int) -> float:
-        x = sample(f, n, sampler_for(f, len(taus) + 1, taus=taus), seed=seed, labels=labels)
-        return float(evaluator.score(to_uint8(x)).fd)
-
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    settings = {"model": digest, "evaluator": evaluator.fingerprint, "n": n, "seed": seed}
-    state = SearchState(home / "tune-steps.json", settings)
-    found = dict(f.info.get("taus", {}))
-    with progress("scoring", sum(2 * rounds * (count - 1) for count in counts)) as advance:
-
-        def score(taus: tuple[float, ...]) -> float:
-            result = state.score(taus, lambda: fd(taus, seed))
-            advance(1)
-            return result
-
-        for count in counts:
-            found[str(count)] = greedy_ternary_search(f.p, count, rounds, score)
-    for count in counts:
-        taus = tuple(found[str(count)])
-        before, after = fd(default_taus(f, count), seed + 1), fd(taus, seed + 1)
-        points = ", ".join(f"{tau:.4g}" for tau in taus)
-        print(f"{count} steps: {points}; held-out Fréchet distance {before:.4g} -> {after:.4g}")
-        if after >= before:  # the search fitted the noise of its seed
-            found[str(count)] = list(default_taus(f, count))
-            print(f"{count} steps: no better on other noise, so the default points are kept")
-    write_json(home / TAUS, {"model": str(file.relative_to(home)), "sha256": digest, "taus": found})
+    evaluator = _evaluator(model, reference, features, weights, on)
+    n = n or evaluator.n
+    settings = {"model": sha256_of(file), "evaluator": evaluator.fingerprint, "n": n}
+    state = SearchState(home / f"tune-steps-{file.stem}.json", settings)
+    search = Search(f, evaluator, state, n, seed, seeds, batch)
+    with progress("searching", search.cost(counts, grid, rounds)) as advance:
+        search = replace(search, advance=advance)
+        taus = greedy_search(f.p, counts[-1], search.mean_fd, grid=grid, rounds=rounds)
+        verdicts = {count: search.verdict(taus[: count - 1]) for count in counts}
+    for count, verdict in verdicts.items():
+        print(_sentence(count, verdict, seeds))
+    found = {str(count): list(v.found) for count, v in verdicts.items() if v.better}
+    keep_taus(home, file, found, counts)
+    state.remove()
+    print(f"{home / TAUS}: time points for {', '.join(found) or 'no number of'} steps")
 
 
-def counts_of(text: str) -> list[int]:
-    """``"2..4"`` -> [2, 3, 4].
+def _checked(steps: tuple[int, ...], n: int | None, seeds: int) -> list[int]:
+    """The numbers of steps in order, each once."""
+    counts = sorted(set(steps))
+    if not counts or counts[0] < 2 or counts[-1] > MOST:
+        given = " ".join(map(str, steps))
+        raise FewstepError(f"--steps takes numbers from 2 to {MOST}, got {given}.")
+    if n is not None and n < 2:
+        raise FewstepError(f"a Fréchet distance needs at least 2 samples, got -n {n}.")
+    if seeds < 1:
+        raise FewstepError(f"the search needs at least 1 seed, got --seeds {seeds}.")
+    return counts
+
+
+def _evaluator(
+    model: Path,
+    reference: str | None,
+    features: str | None,
+    weights: Path | None,
+    device: torch.device,
+) -> Evaluator:
+    """Scores the Fréchet distance alone.
 
     Raises:
-        FewstepError: not a number or range, or below 2.
+        FewstepError: no reference was given and the model does not say what it was trained on.
     """
-    first, _, last = text.partition("..")
-    try:
-        counts = list(range(int(first), int(last or first) + 1))
-    except ValueError:
-        counts = []
-    if not counts or counts[0] < 2:
-        raise FewstepError(f"--steps must be a number or range from 2 on, like 2..4; got {text!r}.")
-    return counts
+    if reference is not None and holds_statistics(reference):
+        network = feature_network(features, weights=weights).to(device)
+        return Evaluator(network, Reference.load(reference, network), metrics=["fd"])
+    home = RunDirectory(model)
+    if reference is None and not home.started:
+        raise FewstepError(f"{model} does not say what it was trained on: give --reference.")
+    data = load_data(home.run()[1]) if reference is None else load(reference)
+    network = feature_network(features, weights=weights, data=data).to(device)
+    return Evaluator(network, Reference.of_data(network, data), metrics=["fd"])
+
+
+def _sentence(count: int, verdict: Verdict, seeds: int) -> str:
+    """Both sets of time points, both pairs of distances, and which points it is."""
+    default, found = (
+        ", ".join(f"{tau:.4g}" for tau in taus) for taus in (verdict.default, verdict.found)
+    )
+    lines = [f"{count} steps: {default} -> {found}"]
+    fresh = [mean(side) for side in zip(*verdict.fresh, strict=True)]
+    for (before, after), number, which in (
+        (verdict.searched, seeds, "seeds of the search"),
+        (fresh, FRESH, "fresh seeds"),
+    ):
+        lines.append(f"  Fréchet distance {before:.3f} -> {after:.3f}, mean of {number} {which}")
+    wins = sum(after < before for before, after in verdict.fresh)
+    result = "kept" if verdict.better else "the default points stay"
+    return "\n".join([*lines, f"  better on {wins} of {FRESH} fresh seeds: {result}"])
 
 
 app = command(tune_steps)

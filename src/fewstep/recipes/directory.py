@@ -21,11 +21,11 @@ import fewstep
 from fewstep.errors import FewstepError, not_there
 from fewstep.flow_map import FlowMap
 from fewstep.recipes.run import Run
+from fewstep.recipes.stored_taus import read_taus
 from fewstep.training.checkpoint import Checkpoint, Checkpoints
 
 FORMAT = 1
 MODEL = "model.safetensors"
-TAUS = "taus.json"  # time points that a search found
 
 
 class RunDirectory:
@@ -149,6 +149,8 @@ def open_model(
 ) -> FlowMap:
     """The model of a run folder, a checkpoint folder, or a model file.
 
+    Time points that `fewstep tune-steps` found for these very weights replace the model's own.
+
     Args:
         path: which.
         checkpoint: of a run folder: "last", "best" or a step.
@@ -160,7 +162,7 @@ def open_model(
     """
     home, file = model_file(path, checkpoint=checkpoint, ema=ema)
     f = FlowMap.load(file, device)
-    f.info |= _tuned(home, file)
+    f.info["taus"] = {**f.info.get("taus", {}), **read_taus(home, file)}
     return f
 
 
@@ -184,18 +186,6 @@ def model_file(
     if name not in maps:
         raise FewstepError(f"{path} has no map {name!r}; there is: {', '.join(maps)}.")
     return home, path / f"{name}.safetensors"
-
-
-def _tuned(home: Path, file: Path) -> dict[str, Any]:
-    """The time points that a search found for this very file."""
-    try:
-        stored = json.loads((home / TAUS).read_text())
-        same = stored["model"] == str(file.relative_to(home))
-        return {"taus": stored["taus"]} if same else {}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FewstepError(f"cannot read {home / TAUS} ({error!r}): delete it.") from error
 
 
 def _default_map(path: Path) -> str:
