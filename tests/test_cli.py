@@ -29,25 +29,13 @@ from fewstep.recipes.execute import arguments_of
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
 
-COMMANDS = ("train", "sample", "evaluate", "reproduce", "list")
+COMMANDS = ["train", "sample", "evaluate", "edit", "denoise", "interpolate", "tune-steps", "serve"]
+COMMANDS += ["reproduce", "list"]
 TINY = ["--steps", "4", "--samples", "4", "--checkpoint-every", "2", "--quiet", "--device", "cpu"]
 TINY += ["--network.width", "16", "--network.blocks", "1", "--network.hidden", "16"]
 
 Answer = tuple[int, str, str]
 Call = Callable[..., Answer]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs the command line in this process: exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*words: object) -> Answer:
-        capsys.readouterr()
-        code = run([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")

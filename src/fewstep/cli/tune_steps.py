@@ -40,8 +40,8 @@ def tune_steps(
     weights: Path | None = None,
     n: Annotated[Whole | None, Parameter(alias="-n")] = None,
     grid: Whole = 8,
-    rounds: Whole = 3,
-    seeds: Whole = 3,
+    rounds: Whole = 2,
+    seeds: Whole = 5,
     seed: Whole = 1,
     checkpoint: str = "last",
     ema: str | None = None,
@@ -51,8 +51,8 @@ def tune_steps(
     """Find the time points of a few steps by Fréchet distance, and keep them with the model.
 
     One point after the other, by a coarse scan and ternary search inside its best interval. Points
-    that beat the default ones on each of 5 fresh seeds are kept in taus.json beside the model,
-    where sample, evaluate, edit and serve find them; otherwise the default ones stay.
+    that are better than the default ones on fresh seeds, beyond chance, are kept in taus.json
+    beside the model, where sample, evaluate, edit and serve find them; else the default ones stay.
 
     Interrupted, it goes on where it was with the same command.
 
@@ -166,9 +166,11 @@ def _sentence(count: int, verdict: Verdict, seeds: int) -> str:
         (fresh, FRESH, "fresh seeds"),
     ):
         lines.append(f"  Fréchet distance {before:.3f} -> {after:.3f}, mean of {number} {which}")
-    wins = sum(after < before for before, after in verdict.fresh)
-    result = "kept" if verdict.better else "the default points stay"
-    return "\n".join([*lines, f"  better on {wins} of {FRESH} fresh seeds: {result}"])
+    result = "kept" if verdict.better else "no better, the default points stay"
+    lines.append(
+        f"  gain {verdict.gain:.3f} with a standard error of {verdict.error:.3f}: {result}"
+    )
+    return "\n".join(lines)
 
 
 app = command(tune_steps)
