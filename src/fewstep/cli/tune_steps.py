@@ -115,7 +115,8 @@ def tune_steps(
     found = {str(count): list(v.found) for count, v in verdicts.items() if v.better}
     keep_taus(home, file, found, counts)
     state.remove()
-    print(f"{home / TAUS}: time points for {', '.join(found) or 'no number of'} steps")
+    if found:
+        print(f"{home / TAUS}: time points for {', '.join(found)} steps")
 
 
 def _checked(steps: tuple[int, ...], n: int | None, seeds: int) -> list[int]:

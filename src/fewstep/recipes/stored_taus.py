@@ -69,7 +69,8 @@ def keep_taus(home: Path, file: Path, taus: Taus, counts: list[int]) -> None:
     after = {k: v for k, v in before.items() if int(k) not in counts} | taus
     others = {key: entry for key, entry in known.items() if entry["file"] != name}
     others.pop(digest, None)
-    write_json(home / TAUS, others | {digest: {"file": name, "taus": after}})
+    if known or after:
+        write_json(home / TAUS, others | ({digest: {"file": name, "taus": after}} if after else {}))
 
 
 def write_json(path: Path, value: Any) -> None:
