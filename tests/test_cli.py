@@ -42,6 +42,7 @@ COMMANDS = (
     "denoise",
     "interpolate",
     "serve",
+    "tune-steps",
     "list",
 )
 TINY = ["--steps", "4", "--samples", "4", "--checkpoint-every", "2", "--quiet", "--device", "cpu"]
@@ -49,19 +50,6 @@ TINY += ["--network.width", "16", "--network.blocks", "1", "--network.hidden", "
 
 Answer = tuple[int, str, str]
 Call = Callable[..., Answer]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs the command line in this process: exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*words: object) -> Answer:
-        capsys.readouterr()
-        code = run([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from fewstep.cli import run
 from fewstep.editing.tasks import TASKS
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
@@ -49,20 +48,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+def call(call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Runs a command that must succeed: its output. With ``fails`` the one line of its error."""
     monkeypatch.setenv("COLUMNS", "1000")
 
-    def call(*words: object, fails: bool = False) -> str:
-        capsys.readouterr()
-        code = run([str(word) for word in words])
-        out, err = capsys.readouterr()
+    def checked(*words: object, fails: bool = False) -> str:
+        code, out, err = call(*words)
         assert (code != 0) == fails, out + err
         if fails:
             assert "Traceback" not in err
         return err if fails else out
 
-    return call
+    return checked
 
 
 def draw(path: Path, size: tuple[int, int] = CANVAS, mode: str = "RGB") -> np.ndarray:

@@ -15,6 +15,10 @@ class FewstepError(ValueError):
     """A user's mistake: the message names the file, key or value at fault and says what to do."""
 
 
+class FewstepWarning(UserWarning):
+    """What a user should know although it stops nothing; the command line prints one line."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> FewstepError:
     """The error for a name that is not in a closed list, with the nearest one that is."""
     known = sorted(known)

@@ -6,21 +6,24 @@ Commands are imported when they are called, so that ``fewstep --help`` does not 
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import UnusedCliTokensError
 
 import fewstep
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, FewstepWarning
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
+_with_place = warnings.formatwarning
 
 app = App(
     name="fewstep",
     version=fewstep.__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `run` answers it
     help="Consistency models: train, distil, sample in one step or a few, score, report.",
     help_epilogue="""\
 Examples:
@@ -54,6 +57,9 @@ app.command(
     help="Pass from one image to another, as a strip or a film.",
 )
 app.command(
+    "fewstep.cli.tune_steps:app", name="tune-steps", help="Find the time points of a few steps."
+)
+app.command(
     "fewstep.cli.serve:app", name="serve", help="Serve models on a web page and an HTTP API."
 )
 app.command(
@@ -73,6 +79,7 @@ app.command(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 the user's mistake, 130 interrupted."""
+    warnings.formatwarning = _one_line
     sys.exit(run(arguments))
 
 
@@ -90,6 +97,19 @@ def run(arguments: list[str] | None = None) -> int:
         print("fewstep: interrupted.", file=sys.stderr)
         return INTERRUPTED
     return result if isinstance(result, int) else 0
+
+
+def _one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Our own warnings without the place in the code, which says nothing to a user."""
+    if issubclass(category, FewstepWarning):
+        return f"fewstep: {message}\n"
+    return _with_place(message, category, filename, lineno, line)
 
 
 def _mistake(message: str) -> int:

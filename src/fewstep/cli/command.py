@@ -34,7 +34,7 @@ def command(function: Callable[..., Any]) -> App:
 
     The help by itself leaves out a docstring's examples.
     """
-    name = function.__name__.strip("_")
+    name = function.__name__.strip("_").replace("_", "-")
     function.__doc__ = unwrapped(function.__doc__ or "")
     app = App(name=name, help_format="plaintext", help_epilogue=more(function))
     app.default(function)

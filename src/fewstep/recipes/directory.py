@@ -4,6 +4,7 @@ RUN/run.json                    the settings, whole
 RUN/metrics.jsonl, events.*     the log, as lines of JSON and for TensorBoard
 RUN/samples/step-*.png          sample grids
 RUN/checkpoints/step-*/         checkpoints; every map in them is a model file
+RUN/taus.json                   time points that `fewstep tune-steps` found
 RUN/model.safetensors           the finished model, one file that describes itself
 """
 
@@ -20,6 +21,7 @@ import fewstep
 from fewstep.errors import FewstepError, not_there
 from fewstep.flow_map import FlowMap
 from fewstep.recipes.run import Run
+from fewstep.recipes.stored_taus import read_taus
 from fewstep.training.checkpoint import Checkpoint, Checkpoints
 
 FORMAT = 1
@@ -147,6 +149,8 @@ def open_model(
 ) -> FlowMap:
     """The model of a run folder, a checkpoint folder, or a model file.
 
+    Time points that `fewstep tune-steps` found for these very weights replace the model's own.
+
     Args:
         path: which.
         checkpoint: of a run folder: "last", "best" or a step.
@@ -156,12 +160,22 @@ def open_model(
     Raises:
         FewstepError: nothing of the kind is there; the message lists what is.
     """
+    home, file = model_file(path, checkpoint=checkpoint, ema=ema)
+    f = FlowMap.load(file, device)
+    f.info["taus"] = {**f.info.get("taus", {}), **read_taus(home, file)}
+    return f
+
+
+def model_file(
+    path: str | Path, *, checkpoint: str = "last", ema: str | None = None
+) -> tuple[Path, Path]:
+    """The folder that keeps what belongs to a model, and the model's file; see `open_model`."""
     path = Path(path)
     if not path.exists():
         raise not_there("run or model", path)
     if path.is_file():
-        return FlowMap.load(path, device)
-    directory = RunDirectory(path)
+        return path.parent, path
+    home, directory = path, RunDirectory(path)
     if directory.started:
         directory.record()
         path = directory.checkpoint(checkpoint).path
@@ -171,7 +185,7 @@ def open_model(
     name = ema or _default_map(path)
     if name not in maps:
         raise FewstepError(f"{path} has no map {name!r}; there is: {', '.join(maps)}.")
-    return FlowMap.load(path / f"{name}.safetensors", device)
+    return home, path / f"{name}.safetensors"
 
 
 def _default_map(path: Path) -> str:

@@ -59,7 +59,7 @@ class Checkpoint:
             if manifest["format"] != FORMAT:
                 return f"it has format {manifest['format']}, this fewstep reads {FORMAT}"
             for name, expected in manifest["sha256"].items():
-                if _sha256(self.path / name) != expected:
+                if sha256_of(self.path / name) != expected:
                     return f"{name} does not match its checksum"
         except (OSError, ValueError, KeyError) as error:
             return f"{type(error).__name__}: {error}"
@@ -70,7 +70,8 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hash of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -167,7 +168,7 @@ class Checkpoints:
                 "step": step,
                 "score": score,
                 "default": default,
-                "sha256": {p.name: _sha256(p) for p in sorted(partial.iterdir())},
+                "sha256": {p.name: sha256_of(p) for p in sorted(partial.iterdir())},
             }
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
             for path in [*partial.iterdir(), partial]:
