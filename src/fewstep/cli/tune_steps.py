@@ -168,9 +168,7 @@ def _sentence(count: int, verdict: Verdict, seeds: int) -> str:
     ):
         lines.append(f"  Fréchet distance {before:.3f} -> {after:.3f}, mean of {number} {which}")
     result = "kept" if verdict.better else "no better, the default points stay"
-    lines.append(
-        f"  gain {verdict.gain:.3f} with a standard error of {verdict.error:.3f}: {result}"
-    )
+    lines.append(f"  gain {verdict.gain:.3f}, standard error {verdict.error:.3f}: {result}")
     return "\n".join(lines)
 
 
