@@ -162,7 +162,8 @@ def open_model(
     """
     home, file = model_file(path, checkpoint=checkpoint, ema=ema)
     f = FlowMap.load(file, device)
-    f.info["taus"] = {**f.info.get("taus", {}), **read_taus(home, file)}
+    if taus := read_taus(home, file):
+        f.info["taus"] = {**f.info.get("taus", {}), **taus}
     return f
 
 
