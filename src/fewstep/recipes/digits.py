@@ -55,14 +55,12 @@ def edm() -> Run:
 def ddpm() -> Run:
     """DDPM: the noise at 1000 discrete steps (Ho, Jain, Abbeel 2020).
 
-    The paper's chain and loss. The network predicts v, from which the noise follows: where alpha is
-    small, a perceptron that predicts the noise itself leaves too large an error in D. Sample it
-    with --solver ancestral --steps 1000, as the paper does.
+    The paper's chain and loss. Sample it with --solver ancestral --steps 1000, as the paper does.
     """
     return Run(
         objective=component("ddpm"),
         network=FLOW_NETWORK,
-        p=component("vp_discrete", prediction="v", sigma_data=0.752, time_scale=1.0),
+        p=component("vp_discrete", sigma_data=0.752, time_scale=1.0),
         data=DATA,
         training=replace(TRAINING, steps=2600, lr=3e-3),
     )
@@ -72,13 +70,12 @@ def ddpm() -> Run:
 def vp() -> Run:
     """Score SDE, variance preserving: the score in continuous time (Song et al. 2021).
 
-    The paper's betas and loss; the network predicts v, as that of digits/ddpm. Sample it with
-    --solver pc --steps 1000, as the paper does.
+    The paper's betas and loss. Sample it with --solver pc --steps 1000, as the paper does.
     """
     return Run(
         objective=component("score_sde"),
         network=FLOW_NETWORK,
-        p=component("vp", prediction="v", sigma_data=0.752, time_scale=1.0),
+        p=component("vp", sigma_data=0.752, time_scale=1.0),
         data=DATA,
         training=replace(TRAINING, steps=2600, lr=3e-3),
     )
