@@ -44,7 +44,7 @@ def interrupt_after_the_first_model(folder: Path) -> subprocess.CompletedProcess
             assert time.monotonic() < deadline
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 

@@ -18,7 +18,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator, Network
 from fewstep.objectives import OBJECTIVES, TeacherUse
-from fewstep.parameterization import EDM
+from fewstep.parameterization import EDM, PFGM, DiscreteVP, Parameterization
 from fewstep.training import trainer as trainer_module
 from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.config import Training
@@ -70,7 +70,8 @@ def make(
     if "trajectory" in cls.columns:
         base = f"mlp(width=8, blocks=1, dropout={dropout})"
         network = FourierOperator((1, 4, 4), num_classes=3, base=base)
-    f = FlowMap(network, EDM(T=5.0, **to_zero), info={"kind": cls.kind})
+    own: dict[str, Parameterization] = {"ddpm": DiscreteVP(), "pfgm": PFGM(T=5.0)}
+    f = FlowMap(network, own.get(objective, EDM(T=5.0, **to_zero)), info={"kind": cls.kind})
     extra: dict[str, Any] = {"s1": 10} if objective in ("ct", "ict") else {}
     if cls.teacher_use is TeacherUse.DISTIL:
         extra["teacher"] = f.frozen_copy()
