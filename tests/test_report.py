@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,8 @@ def interrupt_after_the_first_model(folder: Path) -> subprocess.CompletedProcess
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # as in a terminal, also where this suite itself runs with Ctrl-C ignored, in the background
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 120
         while not any(RunDirectory(folder / stage.name).finished for stage in STAGES):
