@@ -19,9 +19,8 @@ from PIL import Image
 from fewstep.cli import run
 from fewstep.data import load, to_float
 from fewstep.errors import FewstepError
-from fewstep.recipes.directory import RunDirectory
 from fewstep.report.editing import Edited, best_blur, blurred, shortfalls
-from fewstep.report.plan import ROWS, STAGES
+from fewstep.report.plan import SHORT
 from fewstep.report.reproduce import reproduce_digits
 from fewstep.report.stages import Stages
 
@@ -42,7 +41,7 @@ def interrupt_after_the_first_model(folder: Path) -> subprocess.CompletedProcess
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 120
-        while not any(RunDirectory(folder / stage.name).finished for stage in STAGES):
+        while not any(stage.finished(folder) for stage in SHORT.stages):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -66,14 +65,14 @@ def test_an_interrupted_reproduction_is_taken_up_and_never_done_twice(
     assert stopped.returncode == 130
     assert "Traceback" not in stopped.stderr
     before = models(folder)
-    assert 1 <= len(before) < len(STAGES)
+    assert 1 <= len(before) < len(SHORT.stages)
 
     assert run(["reproduce", "digits", "--out", str(folder), "--shorten", str(SHORTEN)]) == 0
     after = models(folder)
-    assert set(after) == {stage.name for stage in STAGES}
+    assert set(after) == {stage.name for stage in SHORT.stages}
     assert before.items() <= after.items()
     printed = capsys.readouterr().out
-    assert all(row.method in printed for row in ROWS)
+    assert all(row.method in printed for row in SHORT.rows)
     assert str(folder / "report.html") in printed.replace("\n", "")
 
     check_page(folder)
@@ -94,7 +93,7 @@ def check_page(folder: Path) -> None:
     """One file: every picture is inside, and nothing else is asked for."""
     html = (folder / "report.html").read_text()
     sources = re.findall(r"<img[^>]*src=\"([^\"]{0,30})", html)
-    assert len(sources) == 3 + len(EDITED) + len(ROWS)
+    assert len(sources) == 3 + len(EDITED) + len(SHORT.rows)
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not re.search(r"(src|href)=\"(?!data:)", html)
     assert "cores" in html
@@ -102,13 +101,13 @@ def check_page(folder: Path) -> None:
     for picture in ("comparison", "curves", "quality", *EDITED):
         with Image.open(folder / f"{picture}.png") as image:
             image.load()
-    assert len(list((folder / "grids").glob("*.png"))) == len(ROWS)
+    assert len(list((folder / "grids").glob("*.png"))) == len(SHORT.rows)
 
 
 def check_table(folder: Path) -> None:
     with (folder / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["method"] for row in rows[2:]] == [row.method for row in ROWS]
+    assert [row["method"] for row in rows[2:]] == [row.method for row in SHORT.rows]
     assert {row["method"] for row in rows[:2]} == {"real test split", "class-wise pixel Gaussian"}
     assert float(rows[1]["fd_over_gaussian"]) == pytest.approx(1)
     assert [row["nfe"] for row in rows[:4]] == ["", "", "35", "9"]

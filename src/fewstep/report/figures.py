@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # Of Okabe and Ito, told apart by the colour-blind as well; in the order in which they are used.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4B0092", "#994F00",
            "#117733", "#882255", "#332288", "#AA4499")  # fmt: skip
+MARKERS = "osD^vP*"
+LEGEND = 8  # series that have room for their names inside a figure
 
 
 def png_of(images: Tensor, columns: int) -> bytes:
@@ -84,24 +86,38 @@ def quality(
     points: Mapping[str, Sequence[tuple[int, float]]], baseline: float, real: float
 ) -> bytes:
     """Fréchet distance against network evaluations, one line per method."""
-    fig, (ax,) = _figure(1, 1, (7, 3.6))
-    for name, series in points.items():
+    many = len(points) > LEGEND
+    fig, (ax,) = _figure(1, 1, (10, 5) if many else (7, 3.6))
+    looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
+    for (name, series), (colour, marker) in zip(points.items(), looks, strict=False):
         nfe, fd = zip(*sorted(series), strict=True)
-        ax.plot(nfe, fd, "o-", label=name, markersize=4)
+        ax.plot(nfe, fd, marker=marker, color=colour, label=name, markersize=4 + many)
     ax.axhline(baseline, color="grey", linestyle="--", linewidth=1)
     ax.annotate("class-wise Gaussian", (1, baseline), fontsize=8, va="bottom", color="grey")
     ax.axhline(real, color="black", linestyle=":", linewidth=1)
     ax.annotate("real test images", (1, real), fontsize=8, va="bottom")
     ax.set(xlabel="network evaluations per image", ylabel="Fréchet distance", xscale="log")
     ax.set_yscale("log")
-    evaluations = sorted({nfe for series in points.values() for nfe, _ in series})
-    ax.set_xticks(evaluations, [str(nfe) for nfe in evaluations])
+    ticks = _apart(sorted({nfe for series in points.values() for nfe, _ in series}))
+    ax.set_xticks(ticks, [str(nfe) for nfe in ticks])
     ax.minorticks_off()
     ax.yaxis.set_major_formatter("{x:g}")
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
+    if many:
+        fig.legend(loc="outside right upper", frameon=False, fontsize=8)
+    else:
+        ax.legend(frameon=False, fontsize=8)
     return _rendered(fig)
+
+
+def _apart(values: Sequence[int]) -> list[int]:
+    """Those of increasing values that have room for a label on a logarithmic axis."""
+    kept = list(values[:1])
+    for value in values[1:]:
+        if value > kept[-1] * (values[-1] / values[0]) ** 0.03:
+            kept.append(value)
+    return kept
 
 
 def _curve(ax: Axes, lines: list[dict[str, float]], key: str, label: str) -> None:

@@ -1,23 +1,15 @@
-"""What a reproduction trains, and which lines its table has."""
+"""What the short reproduction trains, and which lines its table has."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fewstep.report.stage import Stage, Training
 
-@dataclass(frozen=True)
-class Stage:
-    """One training.
-
-    Args:
-        name: name of its folder.
-        recipe: which recipe.
-        teacher: the stage whose model it starts from.
-    """
-
-    name: str
-    recipe: str
-    teacher: str | None = None
+SAMPLED = "Diffusion + samplers"
+DISTILLED = "Diffusion + distillation"
+DIRECT = "Direct generation"
 
 
 @dataclass(frozen=True)
@@ -28,49 +20,102 @@ class Row:
         group: heading it stands under, after Table 1 of Song et al. 2023.
         method: name in the table.
         stage: the training it comes from.
-        steps: solver steps of a diffusion model, evaluations of a consistency model.
-        solver: solver of a diffusion model.
+        steps: solver steps of a diffusion model, evaluations of a consistency model; None where
+            ``nfe`` says it, or where the solver chooses them itself.
+        solver: solver of a diffusion model, as a spec.
+        nfe: network evaluations to spend exactly, instead of ``steps``.
+        published: the line of the paper's table that it stands for: method and evaluations.
     """
 
     group: str
     method: str
     stage: str
-    steps: int
+    steps: int | None = None
     solver: str = "heun"
+    nfe: int | None = None
+    published: tuple[str, int] | None = None
 
     @property
     def key(self) -> str:
         """Unique in the table; names files."""
-        return f"{self.stage}-{self.solver}-{self.steps}"
+        solver = "".join(c if c.isalnum() else "-" for c in self.solver).strip("-")
+        count = "own" if self.count is None else self.count[1]
+        return f"{self.stage}-{solver}-{count}"
+
+    @property
+    def count(self) -> tuple[str, int] | None:
+        """The flag of the command line that says how long to sample, and its value."""
+        if self.nfe is not None:
+            return "--nfe", self.nfe
+        return None if self.steps is None else ("--steps", self.steps)
+
+    @property
+    def options(self) -> list[str]:
+        """The options of ``fewstep evaluate`` for this line."""
+        chosen = [] if self.solver == "heun" else ["--solver", _quoted(self.solver)]
+        return chosen + ([] if self.count is None else [self.count[0], str(self.count[1])])
 
 
-STAGES = (
-    Stage("edm", "digits/edm"),
-    Stage("ict", "digits/ict"),
-    Stage("cd", "digits/cd", teacher="edm"),
-    Stage("ect", "digits/ect", teacher="edm"),
-    Stage("ct", "digits/ct"),
-)
+def _quoted(spec: str) -> str:
+    return f'"{spec}"' if "(" in spec else spec
 
-SAMPLERS = "Diffusion + samplers"
-DISTILLED = "Diffusion + distillation"
-DIRECT = "Direct generation"
 
-ROWS = (
-    Row(SAMPLERS, "EDM, Heun", "edm", 18),
-    Row(SAMPLERS, "EDM, Heun", "edm", 5),
-    Row(SAMPLERS, "EDM, Euler (DDIM)", "edm", 35, "euler"),
-    Row(SAMPLERS, "EDM, Euler (DDIM)", "edm", 10, "euler"),
-    Row(SAMPLERS, "EDM, Euler (DDIM)", "edm", 4, "euler"),
-    Row(DISTILLED, "CD", "cd", 1),
-    Row(DISTILLED, "CD", "cd", 2),
-    Row(DISTILLED, "CD", "cd", 4),
-    Row(DISTILLED, "ECT", "ect", 1),
-    Row(DISTILLED, "ECT", "ect", 2),
-    Row(DISTILLED, "ECT", "ect", 4),
-    Row(DIRECT, "iCT", "ict", 1),
-    Row(DIRECT, "iCT", "ict", 2),
-    Row(DIRECT, "iCT", "ict", 4),
-    Row(DIRECT, "CT", "ct", 1),
-    Row(DIRECT, "CT", "ct", 2),
+@dataclass(frozen=True)
+class Plan:
+    """A reproduction.
+
+    Args:
+        stages: what is made, those that others need first.
+        rows: the lines of the table, group by group.
+        shown: keys of the rows whose samples stand in the page's first picture.
+        curves: trainings whose curves are drawn.
+    """
+
+    stages: tuple[Stage, ...]
+    rows: tuple[Row, ...]
+    shown: tuple[str, ...]
+    curves: tuple[str, ...] = ("edm", "ict", "cd", "ect", "ct")
+
+    def stage(self, name: str) -> Stage:
+        """The stage of a name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def all_required(self, name: str) -> Sequence[Stage]:
+        """A stage and all that it builds on, each once, those needed first at the front."""
+        found: dict[str, Stage] = {}
+        for required in self.stage(name).requires:
+            found |= {stage.name: stage for stage in self.all_required(required)}
+        return [*found.values(), self.stage(name)]
+
+
+SHORT = Plan(
+    stages=(
+        Training("edm", recipe="digits/edm"),
+        Training("ict", recipe="digits/ict"),
+        Training("cd", {"--teacher": "edm"}, "digits/cd"),
+        Training("ect", {"--teacher": "edm"}, "digits/ect"),
+        Training("ct", recipe="digits/ct"),
+    ),
+    rows=(
+        Row(SAMPLED, "EDM, Heun", "edm", 18, published=("EDM", 36)),
+        Row(SAMPLED, "EDM, Heun", "edm", 5),
+        Row(SAMPLED, "EDM, Euler (DDIM)", "edm", 35, "euler"),
+        Row(SAMPLED, "EDM, Euler (DDIM)", "edm", 10, "euler", published=("DDIM", 10)),
+        Row(SAMPLED, "EDM, Euler (DDIM)", "edm", 4, "euler"),
+        Row(DISTILLED, "CD", "cd", 1, published=("CD", 1)),
+        Row(DISTILLED, "CD", "cd", 2, published=("CD", 2)),
+        Row(DISTILLED, "CD", "cd", 4),
+        Row(DISTILLED, "ECT", "ect", 1),
+        Row(DISTILLED, "ECT", "ect", 2),
+        Row(DISTILLED, "ECT", "ect", 4),
+        Row(DIRECT, "iCT", "ict", 1),
+        Row(DIRECT, "iCT", "ict", 2),
+        Row(DIRECT, "iCT", "ict", 4),
+        Row(DIRECT, "CT", "ct", 1, published=("CT", 1)),
+        Row(DIRECT, "CT", "ct", 2, published=("CT", 2)),
+    ),
+    shown=(
+        *("edm-heun-18", "edm-euler-4", "cd-heun-1", "cd-heun-2", "ect-heun-1", "ect-heun-2"),
+        *("ict-heun-1", "ict-heun-2", "ct-heun-1", "ct-heun-2"),
+    ),
 )

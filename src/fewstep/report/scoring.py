@@ -1,4 +1,4 @@
-"""Sample every row of the table, score the samples, and remember the scores."""
+"""Sample every row of the table, score the samples, and remember the scores and a picture."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from fewstep.evaluation import Evaluator, Scores
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import MODEL
+from fewstep.report.figures import png_of
 from fewstep.report.plan import Row
 from fewstep.sampling import Sampler, sample, sampler_for
 
 SEED = 0
-WARM = 64  # samples made before the clock starts
+SHOWN = 100  # samples in a row's picture, made before the clock starts
 
 
 @dataclass(frozen=True)
@@ -75,25 +76,31 @@ class Scoreboard:
                 advance(1)
         return found
 
+    def grid(self, row: Row) -> Path:
+        """The picture of a row's samples, the classes in turn."""
+        return self.directory / "grids" / f"{row.key}.png"
+
     def _result(self, row: Row) -> Result:
         path = self.directory / row.stage / MODEL
         f = FlowMap.load(path, self.device)
-        sampler = sampler_for(f, row.steps, solver=row.solver)
+        sampler = sampler_of(f, row)
         identity = f"{row.key} {sampler} {_sha256(path)} {self.evaluator.fingerprint}"
-        if identity not in self._known:
+        if identity not in self._known or not self.grid(row).is_file():
+            self.grid(row).parent.mkdir(exist_ok=True)
+            self.grid(row).write_bytes(png_of(samples(f, row, SHOWN), columns=10))
             images, seconds = self._timed(f, sampler)
             scores = self.evaluator.score(images, self.evaluator.labels)
-            self._known[identity] = {"scores": asdict(scores), "seconds": seconds}
+            known = {"scores": asdict(scores), "seconds": seconds, "nfe": sampler.nfe}
+            self._known[identity] = known
             self._write()
         known = self._known[identity]
         scores = Scores(**known["scores"])
-        return Result(row.group, row.method, sampler.nfe, scores, known["seconds"], row.key)
+        return Result(row.group, row.method, known["nfe"], scores, known["seconds"], row.key)
 
     def _timed(self, f: FlowMap, sampler: Sampler) -> tuple[Tensor, float]:
         """Samples with the reference's labels, and the seconds per image."""
         labels = self.evaluator.labels if f.num_classes else None
         n = self.evaluator.n
-        sample(f, WARM, sampler)
         start = time.perf_counter()
         x = sample(f, n, sampler, seed=SEED, labels=labels)
         return to_uint8(x), (time.perf_counter() - start) / n
@@ -102,6 +109,16 @@ class Scoreboard:
         partial = self._path.with_suffix(".partial")
         partial.write_text(json.dumps(self._known, indent=1))
         os.replace(partial, self._path)
+
+
+def sampler_of(f: FlowMap, row: Row) -> Sampler:
+    """How a row samples its model."""
+    return sampler_for(f, row.steps, solver=row.solver, nfe=row.nfe)
+
+
+def samples(f: FlowMap, row: Row, n: int) -> Tensor:
+    """``n`` 8-bit samples of a row, the classes in turn, from the same noise for every row."""
+    return to_uint8(sample(f, n, sampler_of(f, row), seed=SEED))
 
 
 def _sha256(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""Run the trainings of a reproduction side by side, and show them all.
+"""Run the stages of a reproduction side by side, and show them all.
 
-Small networks do not fill a machine, so each training is a process of its own with its share of
-the cores; one that needs a teacher waits for it. A stage that has finished is not run again, and
-one that was interrupted is taken up where it was.
+Small networks do not fill a machine, so each stage is a process of its own with its share of
+the cores; one that needs another's model or pairs waits for it. A stage that has finished is not
+run again, and one that was interrupted is taken up where it was.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ from rich.progress import (
 )
 
 from fewstep.errors import FewstepError
-from fewstep.recipes import RECIPES
-from fewstep.recipes.directory import RunDirectory
-from fewstep.report.plan import Stage
-from fewstep.training.logbook import read_metrics
+from fewstep.report.clock import Clock
+from fewstep.report.stage import Stage, Training
 
 INTERRUPTED = 130  # exit code of a training that was asked to stop
 POLL = 0.3  # seconds between two looks at the trainings
@@ -38,21 +36,23 @@ POLL = 0.3  # seconds between two looks at the trainings
 
 @dataclass
 class Running:
-    """A training process."""
+    """A stage's process."""
 
     stage: Stage
     process: subprocess.Popen[bytes]
     log: Path
+    started: float
 
 
 class Stages:
     """Runs stages in a folder.
 
     Args:
-        stages: what to train.
+        stages: what to make.
         directory: the reproduction's folder; each stage has a subfolder.
-        workers: trainings at a time; default one per core, at most as many as stages.
-        shorten: factor on the number of steps of every training.
+        clock: counts each stage's seconds.
+        workers: stages at a time; default one per core, at most as many as stages.
+        shorten: factor on the number of steps of every training, and on the number of pairs.
         device: where to train; default a GPU where there is one.
     """
 
@@ -60,6 +60,7 @@ class Stages:
         self,
         stages: Sequence[Stage],
         directory: Path,
+        clock: Clock,
         *,
         workers: int | None = None,
         shorten: float = 1.0,
@@ -67,63 +68,51 @@ class Stages:
     ) -> None:
         if workers is not None and workers < 1:
             raise FewstepError(f"the number of workers must be at least 1, got {workers}.")
-        self.stages, self.directory = stages, directory
+        self.stages, self.directory, self.clock = stages, directory, clock
         self.shorten, self.device = shorten, device
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.workers = workers or max(1, min(cores or 1, len(stages)))
         self.threads = max(1, (cores or 1) // self.workers)
         self.console = Console(stderr=True)
 
-    def folder(self, name: str) -> Path:
-        """The run folder of a stage."""
-        return self.directory / name
-
-    def finished(self, stage: Stage) -> bool:
-        return RunDirectory(self.folder(stage.name)).finished
-
-    def steps(self, stage: Stage) -> int:
-        """Training steps of a stage."""
-        return max(1, round(RECIPES[stage.recipe]().training.steps * self.shorten))
-
     def run(self) -> None:
-        """Train whatever is not trained yet.
+        """Make whatever is not there yet.
 
         Raises:
-            FewstepError: a training failed; its log is named.
-            KeyboardInterrupt: after every training has saved its state.
+            FewstepError: a stage failed; its log is named.
+            KeyboardInterrupt: after every stage has saved its state.
         """
-        waiting = [stage for stage in self.stages if not self.finished(stage)]
+        finished = {s.name for s in self.stages if s.finished(self.directory)}
+        waiting = [stage for stage in self.stages if stage.name not in finished]
         running: list[Running] = []
         with self._bars() as bars:
-            tasks = {s.name: self._task(bars, s) for s in self.stages}
+            shown = _Shown(bars, self.stages, self.directory, self.shorten)
             seen = any(self._pictures())
             try:
                 while waiting or running:
-                    self._launch(waiting, running)
+                    self._launch(waiting, running, finished)
                     time.sleep(POLL)
-                    for stage in self.stages:
-                        self._show(bars, tasks[stage.name], stage)
+                    shown.update([r.stage for r in running], len(finished))
                     if not seen and (pictures := self._pictures()):
                         seen = True
                         self.console.print(f"first picture: {pictures[0]}", highlight=False)
-                    running = [r for r in running if not self._done(r)]
+                    for done in [r for r in running if self._done(r)]:
+                        running.remove(done)
+                        finished.add(done.stage.name)
             except BaseException:
                 self._stop(running)
                 raise
 
-    def _launch(self, waiting: list[Stage], running: list[Running]) -> None:
-        ready = [
-            s for s in waiting if s.teacher is None or RunDirectory(self.folder(s.teacher)).finished
-        ]
+    def _launch(self, waiting: list[Stage], running: list[Running], finished: set[str]) -> None:
+        ready = [s for s in waiting if finished.issuperset(s.requires)]
         for stage in ready[: self.workers - len(running)]:
             waiting.remove(stage)
             running.append(self._start(stage))
 
     def _start(self, stage: Stage) -> Running:
-        command = [sys.executable, "-m", "fewstep", "train", stage.recipe, "--quiet"]
-        command += ["--out", str(self.folder(stage.name)), "--steps", str(self.steps(stage))]
-        if stage.teacher:
-            command += ["--teacher", str(self.folder(stage.teacher))]
+        command = [sys.executable, "-m", "fewstep", *stage.command(self.directory, self.shorten)]
+        if isinstance(stage, Training):
+            command.append("--quiet")
         if self.device:
             command += ["--device", self.device]
         log = self.directory / f"{stage.name}.log"
@@ -132,32 +121,35 @@ class Stages:
             process = subprocess.Popen(
                 command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment
             )
-        return Running(stage, process, log)
+        return Running(stage, process, log, time.perf_counter())
 
     def _done(self, running: Running) -> bool:
         code = running.process.poll()
         if code is None:
             return False
+        self._count(running)
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         if code != 0:
             lines = running.log.read_text(errors="replace").strip().splitlines()
             last = lines[-1].removeprefix("fewstep: ") if lines else f"exit code {code}"
-            raise FewstepError(
-                f"training {running.stage.recipe} failed: {last} (log: {running.log})"
-            )
-        self.console.print(f"trained {running.stage.name}", highlight=False)
+            raise FewstepError(f"{running.stage.name} failed: {last} (log: {running.log})")
+        self.console.print(f"made {running.stage.name}", highlight=False)
         return True
 
+    def _count(self, running: Running) -> None:
+        self.clock.add(running.stage.name, time.perf_counter() - running.started)
+
     def _stop(self, running: list[Running]) -> None:
-        """Ask the trainings to save and stop, and wait for them."""
+        """Ask the stages to save and stop, and wait for them."""
         alive = [r for r in running if r.process.poll() is None]
         if alive:
-            self.console.print("saving the trainings...")
+            self.console.print("saving what is there...")
         for r in alive:
             r.process.send_signal(signal.SIGTERM)
         for r in alive:
             r.process.wait()
+            self._count(r)
 
     def _pictures(self) -> list[Path]:
         return sorted(self.directory.glob("*/samples/*.png"))
@@ -174,15 +166,38 @@ class Stages:
             disable=not sys.stderr.isatty(),
         )
 
-    def _task(self, bars: Progress, stage: Stage) -> TaskID:
-        return bars.add_task(
-            f"{stage.name:<4} {RECIPES[stage.recipe]().objective.name}",
-            total=self.steps(stage),
-            status="waiting",
-        )
 
-    def _show(self, bars: Progress, task: TaskID, stage: Stage) -> None:
-        lines = [line for line in read_metrics(self.folder(stage.name)) if "loss" in line]
-        if lines:
-            status = f"loss {lines[-1]['loss']:.4f}"
-            bars.update(task, completed=int(lines[-1]["step"]), status=status)
+class _Shown:
+    """A bar for each stage that runs or has run, and one for all of them.
+
+    Args:
+        bars: where they stand.
+        stages: what there is to make.
+        directory, shorten: of the reproduction.
+    """
+
+    def __init__(
+        self, bars: Progress, stages: Sequence[Stage], directory: Path, shorten: float
+    ) -> None:
+        self.bars, self.stages, self.directory, self.shorten = bars, stages, directory, shorten
+        self._width = max(len(stage.name) for stage in stages)
+        self._tasks: dict[str, TaskID] = {}
+        self._all = self._bar("all", 100)
+
+    def _bar(self, name: str, total: int) -> TaskID:
+        return self.bars.add_task(f"{name:<{self._width}}", total=total, status="")
+
+    def update(self, running: Sequence[Stage], finished: int) -> None:
+        """Move the bars of those that run, and take away those of others that are done."""
+        share = float(finished)
+        for stage in running:
+            total = stage.steps(self.shorten)
+            if stage.name not in self._tasks:
+                self._tasks[stage.name] = self._bar(stage.name, total)
+            now = stage.progress(self.directory)
+            self.bars.update(self._tasks[stage.name], completed=now.done, status=now.status)
+            share += now.done / total
+        for name in self._tasks.keys() - {stage.name for stage in running}:
+            self.bars.remove_task(self._tasks.pop(name))
+        status = f"{finished} of {len(self.stages)} made"
+        self.bars.update(self._all, completed=100 * share / len(self.stages), status=status)

@@ -1,0 +1,139 @@
+"""What a reproduction makes before it can sample: models, and pairs of noise and sample."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fewstep.data.pairs import is_pairs, read_manifest, shard_path
+from fewstep.recipes import RECIPES
+from fewstep.recipes.directory import RunDirectory
+from fewstep.training.logbook import read_metrics
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is: ``done`` of its steps, and a few words."""
+
+    done: int = 0
+    status: str = "waiting"
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """One command of fewstep, which fills a folder of its own.
+
+    Args:
+        name: of its folder.
+        needs: the stages that it takes up, by the option that names their folder.
+    """
+
+    name: str
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, directory: Path, shorten: float = 1.0) -> list[str]:
+        """The arguments of fewstep, with every stage's folder in ``directory``.
+
+        Args:
+            directory: of the reproduction.
+            shorten: factor on the steps.
+        """
+        needs = [part for flag, name in self.needs.items() for part in (flag, directory / name)]
+        return [str(part) for part in (*self._command(directory, shorten), *needs)]
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """The stages that must have finished before this one starts."""
+        return tuple(self.needs.values())
+
+    @abstractmethod
+    def _command(self, directory: Path, shorten: float) -> list[str | Path]:
+        """The command without the stages that it needs."""
+
+    @abstractmethod
+    def steps(self, shorten: float = 1.0) -> int:
+        """What the progress is counted in: steps or pairs."""
+
+    @abstractmethod
+    def finished(self, directory: Path) -> bool:
+        """Whether all of it is there."""
+
+    @abstractmethod
+    def progress(self, directory: Path) -> Progress:
+        """How far it is."""
+
+
+@dataclass(frozen=True)
+class Training(Stage):
+    """A training.
+
+    Args:
+        recipe: which.
+    """
+
+    recipe: str = ""
+
+    @property
+    def objective(self) -> str:
+        return RECIPES[self.recipe]().objective.name
+
+    def _command(self, directory: Path, shorten: float) -> list[str | Path]:
+        steps = [] if shorten == 1 else ["--steps", str(self.steps(shorten))]
+        return ["train", self.recipe, *steps, "--out", directory / self.name]
+
+    def steps(self, shorten: float = 1.0) -> int:
+        return max(1, round(RECIPES[self.recipe]().training.steps * shorten))
+
+    def finished(self, directory: Path) -> bool:
+        return RunDirectory(directory / self.name).finished
+
+    def progress(self, directory: Path) -> Progress:
+        lines = [line for line in read_metrics(directory / self.name) if "loss" in line]
+        if not lines:
+            return Progress()
+        return Progress(int(lines[-1]["step"]), f"loss {lines[-1]['loss']:.4f}")
+
+
+@dataclass(frozen=True)
+class Pairs(Stage):
+    """Pairs of noise and sample of a model, to distil it from.
+
+    Args:
+        model: the stage that trains it.
+        n: how many.
+        trajectory: states of each trajectory to keep; 0 for the sample alone.
+    """
+
+    model: str = ""
+    n: int = 20_000
+    trajectory: int = 0
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return (self.model, *self.needs.values())
+
+    def _command(self, directory: Path, shorten: float) -> list[str | Path]:
+        n = ["-n", str(self.steps(shorten))]
+        kept = ["--trajectory", str(self.trajectory)] if self.trajectory else []
+        return ["pairs", directory / self.model, *n, *kept, "-o", directory / self.name]
+
+    def steps(self, shorten: float = 1.0) -> int:
+        return max(1, round(self.n * shorten))
+
+    def finished(self, directory: Path) -> bool:
+        folder = directory / self.name
+        return is_pairs(folder) and len(list(self._shards(folder))) == read_manifest(folder).shards
+
+    def progress(self, directory: Path) -> Progress:
+        folder = directory / self.name
+        if not is_pairs(folder):
+            return Progress()
+        manifest = read_manifest(folder)
+        return Progress(sum(len(manifest.rows(i)) for i in self._shards(folder)), "pairs")
+
+    @staticmethod
+    def _shards(folder: Path) -> Iterator[int]:
+        """The shards that are there; they appear whole."""
+        return (i for i in range(read_manifest(folder).shards) if shard_path(folder, i).exists())
