@@ -19,12 +19,17 @@ from PIL import Image
 from fewstep.cli import run
 from fewstep.data import load, to_float
 from fewstep.errors import FewstepError
-from fewstep.report.editing import Edited, best_blur, blurred, shortfalls
+from fewstep.report.editing import LEVELS, Edited, best_blur, blurred, shortfalls
 from fewstep.report.plan import SHORT
 from fewstep.report.reproduce import reproduce_digits
 from fewstep.report.stages import Stages
 
-EDITED = ("interpolation", *(f"edit-{n}" for n in range(1, 6)))
+EDITED = (
+    "interpolation",
+    *(f"denoising-noise-{sigma:g}" for sigma in LEVELS),
+    "inpainting-the-right-half",
+    "super-resolution-factor-2",
+)
 SHORTEN = 0.004  # of the steps: 4 to 10 each
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Row:
     @property
     def key(self) -> str:
         """Unique in the table; names files."""
-        solver = "".join(c if c.isalnum() else "-" for c in self.solver).strip("-")
+        solver = slug(self.solver)
         count = "own" if self.count is None else self.count[1]
         return f"{self.stage}-{solver}-{count}"
 
@@ -54,6 +55,11 @@ class Row:
         """The options of ``fewstep evaluate`` for this line."""
         chosen = [] if self.solver == "heun" else ["--solver", _quoted(self.solver)]
         return chosen + ([] if self.count is None else [self.count[0], str(self.count[1])])
+
+
+def slug(text: str) -> str:
+    """A part of a file name: letters, digits and points, with dashes between."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
 
 
 def _quoted(spec: str) -> str:

@@ -21,7 +21,7 @@ from fewstep.recipes.directory import MODEL
 from fewstep.report import editing, figures
 from fewstep.report.clock import ALL, Clock
 from fewstep.report.page import by_group, machine, write_csv, write_page
-from fewstep.report.plan import SAMPLED, SHORT, Plan
+from fewstep.report.plan import SAMPLED, SHORT, Plan, slug
 from fewstep.report.remarks import GAUSSIAN, TEST, lead, method, remarks
 from fewstep.report.scoring import Result, Scoreboard, samples
 from fewstep.report.stage import Training
@@ -151,8 +151,8 @@ def _write(
 def _edited(edits: editing.Edits) -> dict[str, bytes]:
     title = "From one seed (left) to another (right): CD, one evaluation per image"
     pictures = {"interpolation": figures.comparison(edits.interpolation(), title)}
-    for number, (task, strips) in enumerate(edits.pictures(), 1):
-        pictures[f"edit-{number}"] = figures.comparison(strips, task.capitalize())
+    for task, strips in edits.pictures():
+        pictures[slug(task)] = figures.comparison(strips, task.capitalize())
     return pictures
 
 

@@ -136,10 +136,10 @@ class Table:
         yield "## Every row of the paper's tables"
         yield ""
         yield (
-            "Figures of Tables 1 and 2 of Song et al. 2023, who quote the papers named. The "
-            "command is that for this data set: of CIFAR-10 the one that made the digits' score "
-            "beside it, of the others the recipe with the paper's hyper-parameters. What has no recipe "
-            "there, such as GANs, flows and VAEs, enters by its samples: a folder or .npz of images, "
+            "Figures of Tables 1 and 2 of Song et al. 2023, who quote the papers named. For "
+            "CIFAR-10 the command is the one that made the digits' score beside it, for the other "
+            "data sets the recipe with the paper's hyper-parameters. What has no recipe there, "
+            "such as GANs, flows and VAEs, enters by its samples: a folder or .npz of images, "
             "scored into the same table."
         )
         yield ""
