@@ -405,8 +405,22 @@ def test_digits_classifier_and_what_its_distance_means(tmp_path: Path) -> None:
 
     again = train_classifier(train.images, train.labels, cache=tmp_path)
     assert again.fingerprint == network.fingerprint
-    (cached,) = (tmp_path / "classifiers").iterdir()
-    cached.write_bytes(b"damaged")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_classifier_is_the_same_for_any_number_of_cores(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewstep.evaluation.classifier.STEPS", 20)
+    train, before = load("digits"), torch.get_num_threads()
+    one = train_classifier(train.images, train.labels, cache=tmp_path / "a")
+    torch.set_num_threads(threads)
+    try:
+        several = train_classifier(train.images, train.labels, cache=tmp_path / "b")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert several.fingerprint == one.fingerprint
 
 
 def test_classifier_is_deterministic_and_its_cache_is_checked(
