@@ -22,11 +22,13 @@ from torch import Tensor, nn
 
 from fewstep import networks, parameterization
 from fewstep.errors import FewstepError
+from fewstep.latents import Latents
 from fewstep.networks import Network
 from fewstep.parameterization import Parameterization, expand
 
 FORMAT = 1  # version of the file's header
 HEADER = "fewstep"  # its key in the safetensors metadata
+LATENTS = "latents."  # what the names of the autoencoder's tensors begin with
 
 
 class FlowMap(nn.Module):
@@ -36,23 +38,46 @@ class FlowMap(nn.Module):
         F: raw network (see `fewstep.networks`).
         p: parameterization: the process and the coefficients.
         info: free JSON values that travel with the weights: ``kind`` ("diffusion",
-            "consistency", or "generator" for a map from ``T`` alone), ``classes`` (names), ``taus``
-            (good time points), ``sampling_steps`` (the one number of steps that a distilled model
-            has), the recipe, ...
+            "consistency", "generator" for a map from ``T`` alone, or "autoencoder"), ``classes``
+            (names), ``taus`` (good time points), ``sampling_steps`` (the one number of steps that a
+            distilled model has), the recipe, ...
+        latents: the latent space that ``x`` lives in; None where ``x`` is the image itself.
+
+    Raises:
+        FewstepError: a network of another shape than the latents.
     """
 
     def __init__(
-        self, F: Network, p: Parameterization, *, info: dict[str, Any] | None = None
+        self,
+        F: Network,
+        p: Parameterization,
+        *,
+        info: dict[str, Any] | None = None,
+        latents: Latents | None = None,
     ) -> None:
         super().__init__()
+        if latents is not None and latents.shape != F.shape:
+            raise FewstepError(
+                f"the network maps shape {list(F.shape)}, the latents have {list(latents.shape)}."
+            )
         self.F = F
         self.p = p
         self.info = dict(info or {})
+        self.latents = latents
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one example."""
+        """Shape of one ``x``."""
         return self.F.shape
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image; that of ``x`` unless the model lives in a latent space."""
+        return self.F.shape if self.latents is None else self.latents.image_shape
+
+    def image(self, x: Tensor) -> Tensor:
+        """The images of points ``x`` at time 0: [B, *shape] to [B, *image_shape]."""
+        return x if self.latents is None else self.latents.decode(x)
 
     @property
     def num_classes(self) -> int:
@@ -122,18 +147,20 @@ class FlowMap(nn.Module):
         taus = {
             n: [moved(tau) for tau in points] for n, points in self.info.get("taus", {}).items()
         }
-        return FlowMap(self.F, matched, info=self.info | ({"taus": taus} if taus else {}))
+        info = self.info | ({"taus": taus} if taus else {})
+        return FlowMap(self.F, matched, info=info, latents=self.latents)
 
     def frozen_copy(self) -> FlowMap:
-        """A copy without gradients, such as a running average."""
-        return copy.deepcopy(self).requires_grad_(False)
+        """A copy without gradients, such as a running average; the latent space is shared."""
+        shared = {} if self.latents is None else {id(self.latents): self.latents}
+        return copy.deepcopy(self, shared).requires_grad_(False)
 
     @torch.no_grad()
     def average_(self, f: FlowMap, mu: float) -> None:
         """``theta <- mu theta + (1 - mu) theta_f`` in place; buffers are copied."""
-        mine, theirs = ([p.detach() for p in g.parameters()] for g in (self, f))
+        mine, theirs = ([p.detach() for p in g.F.parameters()] for g in (self, f))
         torch._foreach_lerp_(mine, theirs, 1 - mu)
-        for buffer, source in zip(self.buffers(), f.buffers(), strict=True):
+        for buffer, source in zip(self.F.buffers(), f.F.buffers(), strict=True):
             buffer.copy_(source)
 
     def header(self) -> dict[str, str]:
@@ -145,6 +172,7 @@ class FlowMap(nn.Module):
                     "network": self.F.config,
                     "parameterization": self.p.config,
                     "info": self.info,
+                    **({} if self.latents is None else {"latents": self.latents.config}),
                 }
             )
         }
@@ -155,7 +183,10 @@ class FlowMap(nn.Module):
         Raises:
             FewstepError: the disk is full or not writable.
         """
-        tensors = {k: v.detach().contiguous() for k, v in self.F.state_dict().items()}
+        tensors = self.F.state_dict()
+        if self.latents is not None:
+            tensors |= {LATENTS + k: v for k, v in self.latents.state_dict().items()}
+        tensors = {k: v.detach().contiguous() for k, v in tensors.items()}
         try:
             save_file(tensors, str(path), metadata=self.header())
         except (SafetensorError, OSError) as error:
@@ -166,7 +197,8 @@ class FlowMap(nn.Module):
         """Read what `save` wrote.
 
         Raises:
-            FewstepError: the file is missing, damaged, of another version, or not a flow map.
+            FewstepError: the file is missing, damaged, of another version, or not a flow map; a
+                latent model without its decoder.
         """
         path = Path(path)
         header, tensors = _read(path, str(device))
@@ -177,7 +209,9 @@ class FlowMap(nn.Module):
                 )
             F = networks.from_config(header["network"])
             p = parameterization.from_config(header["parameterization"])
-            f = cls(F, p, info=header["info"])
+            space = header.get("latents")
+            latents = None if space is None else Latents.from_config(space)
+            f = cls(F, p, info=header["info"], latents=latents)
         except (KeyError, TypeError) as error:
             raise FewstepError(
                 f"the header of {path} does not describe a model ({type(error).__name__}: {error})."
@@ -186,20 +220,42 @@ class FlowMap(nn.Module):
         return f.to(device).eval()
 
     def load_weights(self, tensors: dict[str, Tensor], source: object) -> None:
-        """Put weights into ``F``; they must fit exactly.
+        """Put weights into ``F``, and into the decoder of a latent model; they must fit exactly.
+
+        Raises:
+            FewstepError: names or shapes differ, and the message names the first; a latent model
+                without its decoder.
+        """
+        decoder = {k.removeprefix(LATENTS): v for k, v in tensors.items() if k.startswith(LATENTS)}
+        if self.latents is not None:
+            if not decoder:
+                raise FewstepError(
+                    f"{source} is a model of latents, but without the autoencoder that decodes "
+                    f"them (no tensor {LATENTS}*). Copy the model file whole, or train it again."
+                )
+            _fill(self.latents, decoder, source)
+            tensors = {k: v for k, v in tensors.items() if not k.startswith(LATENTS)}
+        _fill(self.F, tensors, source)
+
+    def take_network(self, other: FlowMap, source: object) -> None:
+        """Take over the weights of another map's network; they must fit exactly.
 
         Raises:
             FewstepError: names or shapes differ; the message names the first.
         """
-        mine = {k: tuple(v.shape) for k, v in self.F.state_dict().items()}
-        for name in sorted(mine.keys() | tensors.keys()):
-            there = tuple(tensors[name].shape) if name in tensors else "absent"
-            if there != mine.get(name, "absent"):
-                raise FewstepError(
-                    f"the weights of {source} do not fit this network: {name!r} is {there} there "
-                    f"and {mine.get(name, 'absent')} here. Give the network the same settings."
-                )
-        self.F.load_state_dict(tensors)
+        _fill(self.F, other.F.state_dict(), source)
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], source: object) -> None:
+    mine = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+    for name in sorted(mine.keys() | tensors.keys()):
+        there = tuple(tensors[name].shape) if name in tensors else "absent"
+        if there != mine.get(name, "absent"):
+            raise FewstepError(
+                f"the weights of {source} do not fit this network: {name!r} is {there} there "
+                f"and {mine.get(name, 'absent')} here. Give the network the same settings."
+            )
+    module.load_state_dict(tensors)
 
 
 def _read(path: Path, device: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -95,6 +95,10 @@ class Likelihood:
             )
         if f.info.get("sampling_steps") is not None:
             raise FewstepError("a likelihood needs a model of all times; this one was distilled.")
+        if f.latents is not None:
+            raise FewstepError(
+                "a likelihood is of pixels; this model has one of an autoencoder's latents alone."
+            )
         f.eval()
         model = Denoiser(f.p, lambda x, t: f.D(x, t, **condition))
         signs = [noise.normal(x.device).sign().to(x) for _ in range(self.directions(f))]

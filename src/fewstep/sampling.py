@@ -7,12 +7,13 @@ the network's arithmetic), and two models sampled with one seed start from the s
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.networks import Autoencoder
 from fewstep.parameterization import Parameterization
 from fewstep.schedules import TIME_GRIDS, TimeGrid, karras_grid, nested_times
 from fewstep.solvers import SAMPLERS, Denoiser, Integrator, ddim_step, default_grid, start_with_snr
@@ -76,16 +78,20 @@ class Sampler(ABC):
         """Network evaluations per sample."""
 
     @abstractmethod
-    def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
-        """What stands after each step, one row per stream of ``noise``: [B, *shape].
+    def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+        """What stands after each step, in the space of the model: [B, *f.shape]."""
 
-        The last are the images, about [-1, 1], not clipped.
+    def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+        """What stands after each step, one row per stream of ``noise``: [B, *f.image_shape].
+
+        The last are the images, about [-1, 1], not clipped. States of a latent space are decoded.
         """
+        return (f.image(x) for x in self.states(f, noise, **condition))
 
     def __call__(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Tensor:
-        """One image per stream of ``noise``: [B, *shape], about [-1, 1], not clipped."""
-        (x,) = deque(self.steps(f, noise, **condition), maxlen=1)
-        return x
+        """One image per stream of ``noise``: [B, *f.image_shape], about [-1, 1], not clipped."""
+        (x,) = deque(self.states(f, noise, **condition), maxlen=1)
+        return f.image(x)
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class Multistep(Sampler):
     def nfe(self) -> int:
         return 1 + len(self.taus)
 
-    def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+    def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
         p = f.p
         check_taus(self.taus, p)
         x = f(p.prior(noise.normal(f.device)), p.T, **condition)
@@ -202,7 +208,7 @@ class Walk(Sampler):
             return [start, *zero]
         return [*grid(points, p, start).tolist(), *zero]
 
-    def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+    def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
         model = Denoiser(f.p, lambda x, t: f.D(x, t, **condition))
         t = self.times(f.p)
         z = noise.normal(f.device)
@@ -239,12 +245,30 @@ class NestedDDIM(Sampler):
         """``T`` and the time that each step reaches."""
         return nested_times(self.N, p).tolist()
 
-    def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+    def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
         x = f.p.prior(noise.normal(f.device))
         for now, after in pairwise(self.times(f.p)):
             t, s = f.time(now, x), f.time(after, x)
             x = ddim_step(x, f.D(x, t, **condition), t, s, f.p)
             yield x
+
+
+@dataclass(frozen=True)
+class Prior(Sampler):
+    """``g(z)`` of ``z ~ N(0, I)``: what an autoencoder by itself makes of noise.
+
+    Kingma & Welling 2014. The latent is the first numbers of the sample's noise.
+    """
+
+    @property
+    def nfe(self) -> int:
+        return 1
+
+    def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+        autoencoder = cast("Autoencoder", f.F)
+        d = math.prod(autoencoder.latent_shape)
+        z = noise.normal(f.device).flatten(1)[:, :d].unflatten(1, autoencoder.latent_shape)
+        yield autoencoder.decode(z)
 
 
 def only_steps(f: FlowMap) -> int | None:
@@ -314,6 +338,10 @@ def sampler_for(
         if count is not None and SAMPLERS.build(solver).adaptive:
             raise FewstepError(f"{solver} chooses its own steps: set rtol and atol instead.")
         return walk
+    if f.info.get("kind") == "autoencoder":
+        if taus or count not in (None, 1):
+            raise FewstepError("an autoencoder makes its samples in 1 step and has no others.")
+        return Prior()
     steps = count if count is not None else len(taus or ()) + 1
     if taus is not None and len(taus) != steps - 1:
         raise FewstepError(f"{steps} steps take {steps - 1} time points, got {len(taus)}.")
@@ -396,7 +424,7 @@ def sample(
         indices = range(n)
     elif labels is not None:
         labels = labels[list(indices)]
-    parts = [torch.empty(0, *f.shape)]
+    parts = [torch.empty(0, *f.image_shape)]
     for x in sample_batches(f, indices, sampler, seed=seed, labels=labels, batch=batch):
         parts.append(x.clamp(-1, 1))
         if progress:

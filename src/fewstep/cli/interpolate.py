@@ -114,8 +114,9 @@ def _latent(f: FlowMap, coder: FlowMap, word: str, seed: int, label: int | None)
             f"classes, the model {list(f.shape)} in {f.num_classes}."
         )
     path = Path(word)
-    pixels = read(path, f.shape[0], path.name).pixels
-    return encode(coder, to_float(cut(pixels, (f.shape[1], f.shape[2]), "resize")), labels=label)
+    channels, *size = f.image_shape
+    pixels = read(path, channels, path.name).pixels
+    return encode(coder, to_float(cut(pixels, (size[0], size[1]), "resize")), labels=label)
 
 
 def _how(f: FlowMap, steps: int | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from fewstep.cli.command import Whole
 from fewstep.cli.sample import label_of
 from fewstep.distributed import pick_device
+from fewstep.editing.batches import check_pixels
 from fewstep.editing.pictures import check_out, read_all, write_all
 from fewstep.editing.tasks import How, Task
 from fewstep.errors import FewstepError
@@ -53,8 +54,8 @@ class Files:
         f = open_model(
             model, checkpoint=self.checkpoint, ema=self.ema, device=pick_device(self.device)
         )
-        if len(f.shape) != 3 or f.shape[0] not in (1, 3):
-            raise FewstepError(f"{model} makes points of shape {list(f.shape)}, not images.")
+        if len(f.image_shape) != 3 or f.image_shape[0] not in (1, 3):
+            raise FewstepError(f"{model} makes points of shape {list(f.image_shape)}, not images.")
         return f
 
     def labels(self, f: FlowMap) -> int | None:
@@ -118,6 +119,7 @@ class Job:
         check_out(o.out, source)
         self.source, self.o = source, o
         self.f = o.open(model)
+        check_pixels(self.f, "editing" if task else "denoising")
         self.label = o.labels(self.f)
         self.pictures = read_all(source, task.channels(self.f) if task else self.f.shape[0])
 

@@ -37,6 +37,7 @@ HEADINGS = {
     }.items()
 }
 TEACHER = "Run folder or model file of the diffusion model to start from."
+AUTOENCODER = "Run folder or model file of the autoencoder in whose latent space to train."
 OUT = "Run folder; default runs/ and the recipe's name."
 DEVICE = "Where to compute: cpu, cuda, cuda:1 or mps; default a GPU where there is one."
 QUIET = "No progress bar."
@@ -165,6 +166,8 @@ def _flags(run: Run) -> Iterator[inspect.Parameter]:
     yield _flag("dry_run", bool, False, DRY_RUN, "run")
     if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
         yield _flag("teacher", str | None, run.teacher, TEACHER, "data")
+    if run.objective.name != "autoencoder":
+        yield _flag("autoencoder", str | None, run.autoencoder, AUTOENCODER, "data")
     yield from _record_flags(run.data, "data")
     yield from _record_flags(run.training, "training")
     for kind in ("objective", "network", "p"):

@@ -99,8 +99,8 @@ def tune_steps(
     on = pick_device(device)
     home, file = model_file(model, checkpoint=checkpoint, ema=ema)
     f = FlowMap.load(file, on)
-    if f.info.get("kind") == "diffusion":
-        raise FewstepError(f"{model} is a diffusion model: time points are for consistency models.")
+    if (kind := f.info.get("kind")) in ("diffusion", "autoencoder"):
+        raise FewstepError(f"{model} is of kind {kind}: time points are for consistency models.")
     evaluator = _evaluator(model, reference, features, weights, on)
     n = n or evaluator.n
     settings = {"model": sha256_of(file), "evaluator": evaluator.fingerprint, "n": n}

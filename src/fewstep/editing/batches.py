@@ -27,8 +27,24 @@ def check_images(f: FlowMap, x: Tensor) -> None:
         raise FewstepError("images to edit must be finite numbers.")
 
 
+def check_pixels(f: FlowMap, what: str) -> None:
+    """Raise `FewstepError` for an autoencoder, or for a model whose ``x`` is no image."""
+    check_no_autoencoder(f, what)
+    if f.latents is not None:
+        raise FewstepError(
+            f"{what} works on pixels; this model works on the latents of an autoencoder."
+        )
+
+
+def check_no_autoencoder(f: FlowMap, what: str) -> None:
+    """Raise `FewstepError` for an autoencoder, which is no map along the PF-ODE."""
+    if f.info.get("kind") == "autoencoder":
+        raise FewstepError(f"{what} needs a model of noisy images; this is an autoencoder.")
+
+
 def check_consistency(f: FlowMap, what: str) -> None:
     """Raise `FewstepError` for a diffusion model, whose ``f(x, t)`` is a blurred mean."""
+    check_pixels(f, what)
     check_all_times(f, what)
     if f.info.get("kind") == "diffusion":
         raise FewstepError(

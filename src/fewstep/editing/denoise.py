@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewstep.editing.batches import Labels, Progress, batches, check_all_times, check_images
+from fewstep.editing.batches import (
+    Labels,
+    Progress,
+    batches,
+    check_all_times,
+    check_images,
+    check_pixels,
+)
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization, expand
@@ -44,6 +51,7 @@ def denoise(
     Raises:
         FewstepError: images or labels that do not fit, a negative noise level or one above ``T``'s.
     """
+    check_pixels(f, "denoising")
     check_images(f, x)
     check_all_times(f, "denoising")
     sigma = noise_level(x) if sigma is None else torch.as_tensor(sigma, dtype=torch.float64)

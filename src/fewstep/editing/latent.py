@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.editing.batches import Labels, batches, check_all_times, check_images
+from fewstep.editing.batches import (
+    Labels,
+    batches,
+    check_all_times,
+    check_images,
+    check_no_autoencoder,
+    check_pixels,
+)
 from fewstep.editing.edit import refine
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -120,7 +127,7 @@ def decode(
     labels: Labels = None,
     batch: int = 256,
 ) -> Tensor:
-    """Images of latents: [B, *shape] to [B, *shape] on the CPU, not clipped.
+    """Images of latents: [B, *f.shape] to [B, *f.image_shape] on the CPU, not clipped.
 
     A consistency model gives ``f(sigma(T) z, T)`` and, with ``taus``, the further steps of
     multistep sampling; all images get the same noise in them, so that neighbouring latents give
@@ -130,6 +137,7 @@ def decode(
     Raises:
         FewstepError: latents, times or labels that do not fit.
     """
+    check_no_autoencoder(f, "decoding")
     check_images(f, z)
     check_taus(taus, f.p)
     if taus or f.info.get("kind") == "diffusion":
@@ -143,7 +151,7 @@ def decode(
             else:
                 noise = NoiseStreams(seed, [0] * len(x), f.shape)
                 x = refine(f, x, (f.p.T, *taus), noise, **condition)
-            done.append(x.cpu())
+            done.append(f.image(x).cpu())
     return torch.cat(done)
 
 
@@ -176,6 +184,7 @@ def encode(
     Raises:
         FewstepError: not a diffusion model; images or labels that do not fit; fewer steps than one.
     """
+    check_pixels(f, "encoding")
     check_images(f, x)
     check_all_times(f, "encoding")
     if f.info.get("kind") != "diffusion":

@@ -1,7 +1,8 @@
 """Raw networks ``F(x, c_noise, label=None, c_noise_s=None)``, which know nothing of diffusion.
 
 `MLP` is for points and tiny images; `UNet` is the DDPM++/NCSN++ U-Net of EDM; `ADM` is the U-Net of
-ADM for larger images; `FourierOperator` gives whole trajectories.
+ADM for larger images; `FourierOperator` gives whole trajectories. `MLPAutoencoder` and
+`ConvAutoencoder` make the latent spaces of other models.
 """
 
 from __future__ import annotations
@@ -9,12 +10,24 @@ from __future__ import annotations
 from typing import Any
 
 from fewstep.networks.adm import ADM
+from fewstep.networks.autoencoder import Autoencoder, ConvAutoencoder, MLPAutoencoder
 from fewstep.networks.base import NETWORKS, Network
 from fewstep.networks.dfno import FourierOperator
 from fewstep.networks.mlp import MLP
 from fewstep.networks.unet import UNet
 
-__all__ = ["ADM", "MLP", "NETWORKS", "FourierOperator", "Network", "UNet", "from_config"]
+__all__ = [
+    "ADM",
+    "MLP",
+    "NETWORKS",
+    "Autoencoder",
+    "ConvAutoencoder",
+    "FourierOperator",
+    "MLPAutoencoder",
+    "Network",
+    "UNet",
+    "from_config",
+]
 
 
 def from_config(config: dict[str, Any]) -> Network:

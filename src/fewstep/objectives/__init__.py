@@ -12,6 +12,7 @@ from fewstep.objectives.base import OBJECTIVES, ConsistencyObjective, Objective,
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
+from fewstep.objectives.autoencoder import VariationalAutoencoder  # noqa: E402
 from fewstep.objectives.cd import CD  # noqa: E402
 from fewstep.objectives.continuous import ContinuousCD, ContinuousCT  # noqa: E402
 from fewstep.objectives.ct import CT  # noqa: E402
@@ -46,4 +47,5 @@ __all__ = [
     "ScoreMatching",
     "ScoreSDE",
     "TeacherUse",
+    "VariationalAutoencoder",
 ]

@@ -18,7 +18,8 @@ from fewstep.data.pairs import is_pairs, read_manifest
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.networks import NETWORKS
+from fewstep.latents import Latents
+from fewstep.networks import NETWORKS, Autoencoder
 from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
 from fewstep.recipes.directory import MODEL, RunDirectory, open_model
 from fewstep.recipes.run import Data, Run, require
@@ -64,9 +65,11 @@ def train(
     home = RunDirectory(directory)
     group = processes(device)
     home.check_same(recipe, run)
-    dataset = group.in_turn(lambda: load_data(run)) if data is None else data
+    images = group.in_turn(lambda: load_data(run)) if data is None else data
+    latents = find_latents(run, images)
+    dataset = images if latents is None else latents.encoded(images)
     torch.manual_seed(mix(run.training.seed))
-    f = make_map(run, dataset, recipe)
+    f = make_map(run, dataset, recipe, latents)
     objective = make_objective(run, f)
     check_pairs(objective, dataset, run)
     trainer = Trainer(
@@ -74,7 +77,7 @@ def train(
         dataset,
         run.training,
         home.path,
-        held_out=held_out(dataset, run.training),
+        held_out=held_out(images, run.training),
         group=group,
         quiet=quiet,
     )
@@ -140,7 +143,48 @@ def held_out(data: Dataset, config: Training) -> torch.Tensor:
     return data.batch(some, torch.device("cpu"))[0]
 
 
-def make_map(run: Run, data: Dataset, recipe: str) -> FlowMap:
+def find_latents(run: Run, data: Dataset) -> Latents | None:
+    """The latent space to train in: that of the teacher, or of the run's autoencoder; or none.
+
+    Raises:
+        FewstepError: a model that is no autoencoder; an autoencoder that is not the teacher's; what
+            a latent space does not allow.
+    """
+    taken = getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE
+    teacher = open_model(run.teacher).latents if taken and run.teacher else None
+    if run.autoencoder is None and teacher is None:
+        return None
+    if run.data.data is not None and is_pairs(Path(run.data.data)):
+        raise FewstepError("pairs are of images: a model of latents cannot learn from them.")
+    if run.training.flip:
+        raise FewstepError("latents cannot be mirrored: leave out --flip.")
+    if run.autoencoder is None:
+        return teacher
+    latents = open_latents(run.autoencoder, data)
+    if taken and run.teacher and (teacher is None or teacher.fingerprint != latents.fingerprint):
+        raise FewstepError(
+            f"the teacher {run.teacher} is not a model of the latents of {run.autoencoder} and "
+            "these images: a teacher of latents needs no --autoencoder, it has its own."
+        )
+    return latents
+
+
+def open_latents(path: str, data: Dataset) -> Latents:
+    """The latent space of a trained autoencoder, standardised on the data.
+
+    Raises:
+        FewstepError: a model that is no autoencoder.
+    """
+    model = open_model(path)
+    if not isinstance(model.F, Autoencoder):
+        raise FewstepError(
+            f"{path} is a {model.info.get('kind')} model, not an autoencoder: train one, such as "
+            "digits/autoencoder."
+        )
+    return Latents.of(model.F, data)
+
+
+def make_map(run: Run, data: Dataset, recipe: str, latents: Latents | None = None) -> FlowMap:
     """The map in training, freshly initialised."""
     classes = data.num_classes if run.data.labels and data.labels is not None else 0
     arguments = {"shape": tuple(data.shape), "num_classes": classes, **run.network.arguments}
@@ -154,7 +198,7 @@ def make_map(run: Run, data: Dataset, recipe: str) -> FlowMap:
         "classes": list(data.classes) if classes else [],
         "taus": {k: list(v) for k, v in run.taus.items()},
     }
-    return FlowMap(F, p, info=info)
+    return FlowMap(F, p, info=info, latents=latents)
 
 
 def make_objective(run: Run, f: FlowMap) -> Objective:
@@ -184,7 +228,7 @@ def make_objective(run: Run, f: FlowMap) -> Objective:
         f.p = parameterization.match(teacher.p, f.p, eps=f.p.eps)
         teacher = teacher.in_process(f.p)
     check_teacher(teacher, f, path)
-    f.load_weights(teacher.F.state_dict(), path)
+    f.take_network(teacher, path)
     f.info["teacher"] = {"path": str(path), "sha256": fingerprint(teacher)}
     if use is TeacherUse.DISTIL:
         arguments["teacher"] = teacher

@@ -124,6 +124,8 @@ def _plan(f: FlowMap, wish: Wish, model: Path) -> tuple[Manifest, Walk | NestedD
             f"pairs are made by a diffusion model's sampler; {model} is a {f.info.get('kind')} "
             "model."
         )
+    if f.latents is not None:
+        raise FewstepError(f"pairs are of images; {model} works on an autoencoder's latents.")
     steps = default_steps(f) if wish.steps is None else wish.steps
     sampler = sampler_for(f, steps, solver=wish.solver)
     if not isinstance(sampler, Walk | NestedDDIM) or not sampler.deterministic:

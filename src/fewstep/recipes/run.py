@@ -14,6 +14,9 @@ from typing import Any
 from fewstep.errors import FewstepError, unknown
 from fewstep.training.config import Training
 
+MODELS = ("teacher", "autoencoder")
+"""Settings of a run that name another model."""
+
 
 @dataclass(frozen=True)
 class Component:
@@ -59,6 +62,7 @@ class Run:
         data: the images.
         training: how.
         teacher: run folder or model file of the diffusion model to start from.
+        autoencoder: run folder or model file of the autoencoder in whose latent space to train.
         taus: time points for several sampling steps, by the number of steps; stored with the model.
     """
 
@@ -68,11 +72,12 @@ class Run:
     data: Data
     training: Training
     teacher: str | None = None
+    autoencoder: str | None = None
     taus: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def flat(self) -> dict[str, Any]:
         """Every setting that differs from a component's default, under its flat key."""
-        settings: dict[str, Any] = {"teacher": self.teacher}
+        settings: dict[str, Any] = {name: getattr(self, name) for name in MODELS}
         settings |= asdict(self.data) | asdict(self.training)
         for prefix in ("objective", "network", "p"):
             part: Component = getattr(self, prefix)
@@ -96,8 +101,9 @@ class Run:
             part: Component = getattr(self, prefix)
             changed: Any = {prefix: replace(part, arguments=part.arguments | {name: value})}
             return replace(self, **changed)
-        if key == "teacher":
-            return replace(self, teacher=value)
+        if key in MODELS:
+            other: Any = {key: value}
+            return replace(self, **other)
         for part_name in ("training", "data"):
             part_now = getattr(self, part_name)
             if key in {f.name for f in dataclasses.fields(part_now)}:
@@ -121,6 +127,7 @@ class Run:
             data=Data(**stored["data"]),
             training=Training(**training),
             teacher=stored["teacher"],
+            autoencoder=stored.get("autoencoder"),
             taus={k: tuple(v) for k, v in stored["taus"].items()},
         )
 

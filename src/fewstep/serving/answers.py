@@ -171,7 +171,9 @@ class Answers:
         name, f = self.shelf[body.model]
         self.limits.check(body.frames, body.steps)
         steps = body.steps or default_steps(f)
-        scale = parse_size(body.size, (f.shape[1], f.shape[2]), self.limits.pixels // body.frames)
+        scale = parse_size(
+            body.size, (f.image_shape[1], f.image_shape[2]), self.limits.pixels // body.frames
+        )
         label = _end_class(f, body.label, body.start)
 
         def frames(f: FlowMap) -> Tensor:
@@ -250,7 +252,9 @@ class _Generating:
         limits = answers.limits
         limits.check(body.n, self.steps)
         frames = body.n * (self.steps if body.strip else 1)
-        self.scale = parse_size(body.size, (f.shape[1], f.shape[2]), limits.pixels // frames)
+        self.scale = parse_size(
+            body.size, (f.image_shape[1], f.image_shape[2]), limits.pixels // frames
+        )
         self.seed = _seed(body)
         label = body.prompt if body.label is None else body.label
         number = class_number(f, label)

@@ -50,8 +50,9 @@ class Shelf:
         models: dict[str, FlowMap] = {}
         for path, name in zip(paths, _names(paths), strict=True):
             f = open_model(path, checkpoint=checkpoint, ema=ema, device=device)
-            if len(f.shape) != 3 or f.shape[0] not in (1, 3):
-                raise FewstepError(f"{path} makes points of shape {list(f.shape)}, not images.")
+            if len(f.image_shape) != 3 or f.image_shape[0] not in (1, 3):
+                shape = list(f.image_shape)
+                raise FewstepError(f"{path} makes points of shape {shape}, not images.")
             models[name] = f.eval().requires_grad_(False)
         return cls(models)
 
@@ -75,10 +76,10 @@ class Shelf:
                 "default": i == 0,
                 "kind": f.info.get("kind", "consistency"),
                 "objective": str(f.info.get("objective", "")).partition("(")[0] or None,
-                "shape": list(f.shape),
+                "shape": list(f.image_shape),
                 "classes": class_names(f),
                 "default_steps": default_steps(f),
-                "max_steps": only_steps(f) or most_steps,
+                "max_steps": 1 if _is_autoencoder(f) else only_steps(f) or most_steps,
                 "tasks": tasks_of(f),
             }
             for i, (name, f) in enumerate(self.models.items())
@@ -97,6 +98,10 @@ def _names(paths: Sequence[Path]) -> list[str]:
     ]
 
 
+def _is_autoencoder(f: FlowMap) -> bool:
+    return f.info.get("kind") == "autoencoder"
+
+
 def is_diffusion(f: FlowMap) -> bool:
     """Whether a model is a diffusion model, which samples in many steps and does not edit."""
     return f.info.get("kind") == "diffusion"
@@ -111,7 +116,7 @@ def class_names(f: FlowMap) -> list[str] | None:
 
 def tasks_of(f: FlowMap) -> list[str]:
     """Names of the edits that a model can do."""
-    if only_steps(f) is not None:
+    if only_steps(f) is not None or f.latents is not None or _is_autoencoder(f):
         return []
     if is_diffusion(f):
         return ["denoise"]

@@ -208,7 +208,7 @@ class Trainer:
         return nullcontext()
 
     def _clip(self) -> Tensor:
-        parameters = self.objective.f.parameters()
+        parameters = list(self.objective.f.F.parameters())
         if self.config.clip is None:
             grads = [p.grad for p in parameters if p.grad is not None]
             return nn.utils.get_total_norm(grads)
@@ -361,7 +361,7 @@ def mix(*numbers: int) -> int:
 
 def make_optimizer(objective: Objective, config: Training) -> Optimizer:
     """The optimiser of the map's parameters, in torch's fastest form."""
-    parameters = list(objective.f.parameters())
+    parameters = list(objective.f.F.parameters())
     settings: dict[str, Any] = {
         "lr": config.lr,
         "betas": config.betas,

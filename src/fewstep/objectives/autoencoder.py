@@ -1,0 +1,54 @@
+"""A variational autoencoder, whose latent space a diffusion model is then trained in."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor
+
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.networks import Autoencoder
+from fewstep.networks.autoencoder import draw, kl_to_standard_normal
+from fewstep.objectives.base import OBJECTIVES, Objective
+
+
+@OBJECTIVES.register("autoencoder")
+class VariationalAutoencoder(Objective):
+    """``(|x - g(z)|^2 + beta KL(q(z|x) || N(0, I))) / d`` with ``z ~ q(z|x)``, ``d`` pixels.
+
+    The first stage of LSGM in its practical form: the autoencoder is trained before the score
+    model, with a small ``beta`` that only keeps the latents smooth and bounded. LSGM (Vahdat,
+    Kreis, Kautz 2021) goes on to train both together, its cross entropy in place of the KL. With
+    ``beta = 2 s^2`` it is the negative ELBO of a Gaussian decoder of standard deviation ``s``, up
+    to constants and a factor (Kingma & Welling 2014, Eq. 3).
+
+    Args:
+        f: holds the autoencoder as its network.
+        K: total number of training steps.
+        beta: weight of the KL divergence; images are in [-1, 1].
+
+    Raises:
+        FewstepError: a network that is no autoencoder; a negative ``beta``.
+    """
+
+    kind = "autoencoder"
+    paper = "Kingma & Welling 2014; first stage of Vahdat, Kreis, Kautz 2021 (LSGM)"
+
+    def __init__(self, f: FlowMap, K: int, *, beta: float = 0.01) -> None:
+        super().__init__(f, K)
+        if not isinstance(f.F, Autoencoder):
+            raise FewstepError("the autoencoder objective trains an autoencoder network.")
+        if beta < 0:
+            raise FewstepError(f"beta weighs a divergence and must be at least 0, got {beta:g}.")
+        self.beta = beta
+
+    @property
+    def network(self) -> Autoencoder:
+        """The autoencoder in training."""
+        return cast("Autoencoder", self.f.F)
+
+    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+        mu, log_var = self.network.encode(x)
+        error = (x - self.network.decode(draw(mu, log_var))).square().flatten(1)
+        return error.mean(1) + self.beta / error.shape[1] * kl_to_standard_normal(mu, log_var)
