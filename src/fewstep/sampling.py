@@ -141,6 +141,7 @@ class Walk(Sampler):
         solver: a solver or its spec; see `fewstep.solvers.SAMPLERS`.
         grid: a grid of times or its spec; default that of the solver's paper.
         budget: network evaluations to spend exactly, instead of ``N``.
+        clip: clip the denoised ``D`` of every evaluation to [-1, 1]; see `Denoiser`.
 
     Raises:
         FewstepError: no steps, an unknown solver or grid, or a budget that the solver cannot
@@ -151,6 +152,7 @@ class Walk(Sampler):
     solver: Integrator | str = "heun"
     grid: TimeGrid | str | None = None
     budget: int | None = None
+    clip: bool = False
     _solver: Integrator = field(init=False, repr=False, compare=False)
     _spend: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _measured: deque[float] = field(init=False, repr=False, compare=False)
@@ -203,7 +205,7 @@ class Walk(Sampler):
         return [*grid(points, p, start).tolist(), *zero]
 
     def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
-        model = Denoiser(f.p, lambda x, t: f.D(x, t, **condition))
+        model = Denoiser(f.p, lambda x, t: f.D(x, t, **condition), clip=self.clip)
         t = self.times(f.p)
         z = noise.normal(f.device)
         x = f.p.prior(z) if t[0] == f.p.T else f.p.sigma(f.time(t[0], z))[0] * z
@@ -277,6 +279,7 @@ def sampler_for(
     solver: Integrator | str = "heun",
     nfe: int | None = None,
     grid: TimeGrid | str | None = None,
+    clip: bool = False,
 ) -> Sampler:
     """The sampler that suits a model: `Multistep` for consistency models, else `Walk`.
 
@@ -287,6 +290,7 @@ def sampler_for(
         taus: time points of a consistency model.
         solver, grid: of a diffusion model; see `Walk`.
         nfe: network evaluations to spend exactly, instead of ``steps``.
+        clip: of a diffusion model; see `Walk`.
 
     Raises:
         FewstepError: both or fewer than one of them, what the model has no use for, or an
@@ -309,11 +313,15 @@ def sampler_for(
         if taus is not None:
             raise FewstepError("time points are for consistency models; this is a diffusion model.")
         if only is not None:
+            if clip:
+                raise FewstepError("this model was distilled for one sampler: it takes no clip.")
             return NestedDDIM(only)
-        walk = Walk(steps or 18, solver, grid, nfe)
+        walk = Walk(steps or 18, solver, grid, nfe, clip)
         if count is not None and SAMPLERS.build(solver).adaptive:
             raise FewstepError(f"{solver} chooses its own steps: set rtol and atol instead.")
         return walk
+    if clip:
+        raise FewstepError("clip is for the solvers of diffusion models; this model solves nothing.")
     steps = count if count is not None else len(taus or ()) + 1
     if taus is not None and len(taus) != steps - 1:
         raise FewstepError(f"{steps} steps take {steps - 1} time points, got {len(taus)}.")

@@ -10,40 +10,39 @@ from torch import Tensor
 
 from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective
-from fewstep.parameterization import EDM, Parameterization, convert
+from fewstep.parameterization import EDM, Parameterization
+from fewstep.weightings import WEIGHTINGS, Weighting
 
 
 @OBJECTIVES.register("score_sde")
 class ScoreSDE(Objective):
-    """``w(t) mean (score(x_t, t) - grad log p(x_t | x))^2`` with ``grad log p = -epsilon / sigma``.
+    """``lambda_(t) mean (D(x_t, t) - x)^2``, which is ``w mean (score - grad log p(x_t | x))^2``.
 
-    With ``w = sigma^2`` that is ``mean (epsilon(x_t, t) - epsilon)^2``; with ``likelihood``
-    ``w = g(t)^2``, which bounds the negative log-likelihood (Song, Durkan, Murray, Ermon 2021).
+    ``w = lambda_ sigma^4 / alpha^2`` since ``score = (alpha D - x_t) / sigma^2``. The weighting snr
+    is the paper's ``w = sigma^2``, with ``mean (epsilon(x_t, t) - epsilon)^2`` for the loss; the
+    weighting likelihood is ``w = g(t)^2`` (Song, Durkan, Murray, Ermon 2021).
     ``t`` is uniform on [t_min, T] (Eq. 7); where time is the noise level, as in EDM and VE, its
     logarithm is, which is the uniform time of the paper's geometric VE schedule (Eq. 9).
 
     Args:
         f: the map in training, through its ``f.D``.
         K: total number of training steps.
-        likelihood: the weight ``g^2`` instead of ``sigma^2``.
+        weighting: ``lambda_``.
     """
 
     kind = "diffusion"
     paper = "Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole 2021, Eq. 7 (Score SDE)"
 
-    def __init__(self, f: FlowMap, K: int, *, likelihood: bool = False) -> None:
+    def __init__(self, f: FlowMap, K: int, *, weighting: Weighting | str = "snr") -> None:
         super().__init__(f, K)
-        self.likelihood = likelihood
+        self.lambda_ = WEIGHTINGS.build(weighting)
 
     def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
         p = self.f.p
         t = uniform_time(p, len(x), x.device)
-        z = torch.randn_like(x)
-        x_t = p.diffuse(x, t, z)
-        D = self.f.D(x_t, t, **condition)
-        epsilon = convert(D, x_t, t, p, source="x0", target="epsilon")
-        loss = (epsilon - z).flatten(1).square().mean(1)
-        return loss * (p.diffusion(t) / p.sigma(t)) ** 2 if self.likelihood else loss
+        x_t = p.diffuse(x, t, torch.randn_like(x))
+        error = self.f.D(x_t, t, **condition) - x
+        return self.lambda_(t, torch.zeros_like(t), p) * error.flatten(1).square().mean(1)
 
 
 def uniform_time(p: Parameterization, B: int, device: torch.device) -> Tensor:
