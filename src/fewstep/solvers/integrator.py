@@ -211,13 +211,13 @@ def start_with_snr(p: Parameterization) -> float:
 
 
 def default_grid(solver: Integrator, p: Parameterization) -> str:
-    """The grid of the solver's paper.
+    """The grid of the solver's paper; for Karras' grid that of the process, which it was made for.
 
     Even and quadratic spacing in time are meant for processes on a bounded interval. The time of
     a variance exploding process is its noise level, which needs small steps at the end: Karras'
-    grid replaces them. Where the flow is meant to be straight, equal steps replace Karras' grid.
+    grid replaces them.
     """
-    if p.straight and solver.grid == "karras":
-        return "flow"
+    if solver.grid == "karras":
+        return p.grid
     explodes = Level.at(p, p.T).alpha == Level.at(p, p.t_min).alpha
     return "karras" if explodes and solver.grid in ("time", "quadratic") else solver.grid
