@@ -14,9 +14,10 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator
 from fewstep.objectives import CD, CT, ECT, ICT, OBJECTIVES, Objective, ScoreMatching, TeacherUse
-from fewstep.parameterization import EDM, PFGM, VP, DiscreteVP, Parameterization, expand
+from fewstep.parameterization import EDM, PFGM, VE, VP, DiscreteVP, Parameterization, expand
 from fewstep.schedules import karras_grid
 from fewstep.solvers import SOLVERS
+from fewstep.training_times import TRAINING_TIMES
 from oracles import Exact, Gaussian, columns_for, slope
 
 each = pytest.mark.parametrize("name", list(OBJECTIVES))

@@ -168,7 +168,7 @@ class Parameterization(ABC):
         """Grid on which solvers of the PF-ODE step where no paper of theirs has another.
 
         A spec of `fewstep.schedules.TIME_GRIDS`: equal steps where the flow is meant to be
-        straight, Karras' grid where time is the noise level or sets out from no data at all.
+        straight, Karras' grid where time is the noise level.
         """
         return "flow" if self.straight else "karras"
 
