@@ -69,7 +69,7 @@ def test_clipping_leaves_a_denoiser_alone_that_keeps_the_range(
 
 @each_process
 def test_every_form_of_the_denoised_is_clipped(p: Parameterization) -> None:
-    """What each form says of ``D`` is the clipped one, of a denoiser up to three times too large."""
+    """What each form says of ``D`` is the clipped one, of a denoiser that is too large."""
     f = TwoPoints(p, gain=3.0).double()
     x, t = 3 * torch.randn(64, 3, dtype=torch.float64), torch.full((64,), 0.6, dtype=torch.float64)
     model, exact = Denoiser(p, f.D, clip=True), Denoiser(p, f.D)
@@ -138,7 +138,7 @@ def test_the_process_decides_where_heun_steps(p: Parameterization, grid: str) ->
 def test_the_default_sampler_is_right_where_no_signal_is_left(p: Parameterization) -> None:
     """Validation judges by it. Of Gaussian data the end of every noise is known: 0.3 + 0.7 z.
 
-    The cosine chain ends at alpha = 5e-5; Karras' grid, in ``t`` or sigma/alpha, errs there by more.
+    The cosine chain ends at alpha = 5e-5, where Karras' grid, in ``t`` or sigma/alpha, errs more.
     """
     noise = NoiseStreams(0, range(64), (3,))
     x = sampler_for(f := Exact(Gaussian(p, m=0.3, v=0.49), "diffusion"))(f, noise)

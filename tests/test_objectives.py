@@ -413,7 +413,7 @@ def test_lognormal_times_have_the_same_noise_in_every_process(p: Parameterizatio
     noise = -p.log_snr(t.double())
     assert float(noise.mean()) == pytest.approx(-0.6, abs=0.03)
     assert float(noise.std()) == pytest.approx(1.4, abs=0.03)
-    assert p.t_min <= float(t.min()) and float(t.max()) <= p.T
+    assert p.t_min <= float(t.min()) <= float(t.max()) <= p.T
 
 
 @pytest.mark.parametrize("D", [8.0, 64.0])

@@ -321,7 +321,9 @@ def sampler_for(
             raise FewstepError(f"{solver} chooses its own steps: set rtol and atol instead.")
         return walk
     if clip:
-        raise FewstepError("clip is for the solvers of diffusion models; this model solves nothing.")
+        raise FewstepError(
+            "clip is for the solvers of diffusion models; this model solves nothing."
+        )
     steps = count if count is not None else len(taus or ()) + 1
     if taus is not None and len(taus) != steps - 1:
         raise FewstepError(f"{steps} steps take {steps - 1} time points, got {len(taus)}.")

@@ -67,8 +67,8 @@ TIME_GRIDS: Registry[TimeGrid] = Registry("time grid")
 class KarrasGrid(TimeGrid):
     """Evenly spaced in ``(sigma/alpha)^(1/rho)``: many small noises (Karras et al. 2022, Eq. 5).
 
-    The paper's ``sigma_i`` are noise levels of the unscaled data and its ``t_i = sigma^-1(sigma_i)``
-    the times of any process that have them (its Algorithm 1); EDM's time is the noise level itself.
+    The paper's ``sigma_i`` are noise levels of unscaled data and its ``t_i = sigma^-1(sigma_i)``
+    the times of any process that have them (Algorithm 1); EDM's time is the noise level itself.
     """
 
     needs_snr: ClassVar[bool] = True

@@ -31,7 +31,7 @@ class TrainingTimes(ABC):
 @TRAINING_TIMES.register("uniform")
 @dataclass(frozen=True)
 class UniformTimes(TrainingTimes):
-    """``t ~ U[t_min, T]`` (Song et al. 2021, Eq. 7); of EDM and VE ``ln t`` is uniform instead.
+    """``t ~ U(t_min, T)`` (Song et al. 2021, Eq. 7); of EDM and VE ``ln t`` is uniform instead.
 
     There time is the noise level, and its logarithm the uniform time of the paper's geometric VE
     schedule (Eq. 9).

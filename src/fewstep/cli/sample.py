@@ -126,7 +126,9 @@ def check_solver(f: FlowMap, solver: str | None, grid: str | None, clip: bool) -
             "takes --steps, --nfe or --taus."
         )
     if given and only_steps(f) is not None:
-        raise FewstepError("this model was distilled for one sampler: it takes no --solver, --grid or --clip.")
+        raise FewstepError(
+            "this model was distilled for one sampler: it takes no --solver, --grid or --clip."
+        )
 
 
 def spent(sampler: Sampler) -> str:

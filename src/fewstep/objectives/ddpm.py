@@ -19,8 +19,8 @@ class DDPM(Objective):
     """``lambda_(t) mean (D(x_t, t) - x)^2`` at ``t = n / N`` with ``n ~ U{1, ..., N}``.
 
     ``x_t = alpha x + sigma epsilon`` is step ``n`` of the chain of the parameterization
-    vp_discrete. With the weight ``alpha^2 / sigma^2`` that is ``mean (epsilon(x_t, t) - epsilon)^2``,
-    ``L_simple`` of the paper, Eq. 14.
+    vp_discrete. With the weighting snr that is ``mean (epsilon(x_t, t) - epsilon)^2``, ``L_simple``
+    of the paper, Eq. 14.
 
     Args:
         f: the map in training, of the process vp_discrete, through its ``f.D``.
