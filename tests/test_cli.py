@@ -447,6 +447,7 @@ def refused(answer: Answer, *expected: str) -> None:
         ("sample RUNS/edm --grid karas", ["time grid 'karas'", "Did you mean 'karras'"]),
         ("sample RUNS/cd --solver dpm3", ["consistency model", "--steps"]),
         ("sample RUNS/cd --grid time", ["consistency model", "--steps"]),
+        ("sample RUNS/cd --clip", ["--clip", "consistency model"]),
         ("sample RUNS/edm --label 12", ["class '12'", "0, 1, 2"]),
         ("sample RUNS/free --label 1", ["unconditional", "--label"]),
         ("sample RUNS/cd --steps 3 --taus 0.5 0.8", ["decrease", "0.5, 0.8"]),

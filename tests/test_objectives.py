@@ -14,9 +14,10 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator
 from fewstep.objectives import CD, CT, ECT, ICT, OBJECTIVES, Objective, ScoreMatching, TeacherUse
-from fewstep.parameterization import EDM, PFGM, VP, DiscreteVP, Parameterization, expand
+from fewstep.parameterization import EDM, PFGM, VE, VP, DiscreteVP, Parameterization, expand
 from fewstep.schedules import karras_grid
 from fewstep.solvers import SOLVERS
+from fewstep.training_times import TRAINING_TIMES
 from oracles import Exact, Gaussian, columns_for, slope
 
 each = pytest.mark.parametrize("name", list(OBJECTIVES))
@@ -378,14 +379,14 @@ def test_ddpm_regresses_the_noise_at_the_steps_of_its_chain() -> None:
 
 
 @pytest.mark.parametrize("p", [VP(), EDM(T=20.0)], ids=lambda p: type(p).__name__)
-@pytest.mark.parametrize("likelihood", [False, True])
+@pytest.mark.parametrize("weighting", ["snr", "likelihood", "edm", "min_snr(gamma=5)"])
 def test_score_sde_has_its_least_loss_at_the_true_score(
-    p: Parameterization, likelihood: bool
+    p: Parameterization, weighting: str
 ) -> None:
     """The least loss of Gaussian data by quadrature over the times."""
     truth = Gaussian(p, v=0.49)
     o = OBJECTIVES.call(
-        "score_sde", {"f": Exact(truth, "diffusion"), "K": 1, "likelihood": likelihood}
+        "score_sde", {"f": Exact(truth, "diffusion"), "K": 1, "weighting": weighting}
     )
     torch.manual_seed(0)
     losses = torch.cat([o(truth.sample(4000, 3), k) for k in range(10)])
@@ -394,10 +395,25 @@ def test_score_sde_has_its_least_loss_at_the_true_score(
     if isinstance(p, EDM):
         t = p.t_min * (p.T / p.t_min) ** u
     a2, s2 = p.alpha(t) ** 2, p.sigma(t) ** 2
-    weight = p.diffusion(t) ** 2 / s2 if likelihood else torch.ones_like(t)
-    least = float((weight * 0.49 * a2 / (0.49 * a2 + s2)).mean())
+    weights = {  # of the error of epsilon
+        "snr": torch.ones_like(t),
+        "likelihood": p.diffusion(t) ** 2 / s2,
+        "edm": 1 + s2 / a2 / p.sigma_data**2,
+        "min_snr(gamma=5)": (5 * s2 / a2).clamp(max=1),
+    }
+    least = float((weights[weighting] * 0.49 * a2 / (0.49 * a2 + s2)).mean())
     error = float(losses.std()) / len(losses) ** 0.5
     assert float(losses.mean()) == pytest.approx(least, abs=5 * error)
+
+
+@pytest.mark.parametrize("p", [VP(), EDM(T=20.0), VE(T=20.0), DiscreteVP()], ids=str)
+def test_lognormal_times_have_the_same_noise_in_every_process(p: Parameterization) -> None:
+    torch.manual_seed(0)
+    t = TRAINING_TIMES.build("lognormal(P_mean=-0.6, P_std=1.4)").sample(torch.zeros(50_000, 1), p)
+    noise = -p.log_snr(t.double())
+    assert float(noise.mean()) == pytest.approx(-0.6, abs=0.03)
+    assert float(noise.std()) == pytest.approx(1.4, abs=0.03)
+    assert p.t_min <= float(t.min()) <= float(t.max()) <= p.T
 
 
 @pytest.mark.parametrize("D", [8.0, 64.0])

@@ -33,7 +33,7 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import NoiseStreams, check_labels
-from fewstep.schedules import TIME_GRIDS
+from fewstep.schedules import power_grid
 from fewstep.solvers import SAMPLERS, AdaptiveRK45, Denoiser, Integrator, Solver, rk45
 
 EXACT_UP_TO = 64  # dimensions: beyond it a random estimate is far cheaper than its error matters
@@ -125,7 +125,7 @@ class Likelihood:
             state, spent = rk45(rate, state, f.p.t_min, f.p.T, solver.rtol, solver.atol)
             return state, float(spent.mean())
         assert isinstance(solver, Solver)
-        t = TIME_GRIDS.build("karras")(self.N + 1, f.p, f.p.T).flip(0).tolist()
+        t = power_grid(self.N + 1, f.p.t_min, f.p.T, 7.0).tolist()
         for now, after in pairwise(t):
             state = solver.step(rate, state, f.time(now, state), f.time(after, state))
         return state, float(self.N * solver.cost)

@@ -147,6 +147,7 @@ class Walk(Sampler):
         solver: a solver or its spec; see `fewstep.solvers.SAMPLERS`.
         grid: a grid of times or its spec; default that of the solver's paper.
         budget: network evaluations to spend exactly, instead of ``N``.
+        clip: clip the denoised ``D`` of every evaluation to [-1, 1]; see `Denoiser`.
 
     Raises:
         FewstepError: no steps, an unknown solver or grid, or a budget that the solver cannot
@@ -157,6 +158,7 @@ class Walk(Sampler):
     solver: Integrator | str = "heun"
     grid: TimeGrid | str | None = None
     budget: int | None = None
+    clip: bool = False
     _solver: Integrator = field(init=False, repr=False, compare=False)
     _spend: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _measured: deque[float] = field(init=False, repr=False, compare=False)
@@ -209,7 +211,7 @@ class Walk(Sampler):
         return [*grid(points, p, start).tolist(), *zero]
 
     def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
-        model = Denoiser(f.p, lambda x, t: f.D(x, t, **condition))
+        model = Denoiser(f.p, lambda x, t: f.D(x, t, **condition), clip=self.clip)
         t = self.times(f.p)
         z = noise.normal(f.device)
         x = f.p.prior(z) if t[0] == f.p.T else f.p.sigma(f.time(t[0], z))[0] * z
@@ -301,6 +303,7 @@ def sampler_for(
     solver: Integrator | str = "heun",
     nfe: int | None = None,
     grid: TimeGrid | str | None = None,
+    clip: bool = False,
 ) -> Sampler:
     """The sampler that suits a model: `Multistep` for consistency models, else `Walk`.
 
@@ -311,6 +314,7 @@ def sampler_for(
         taus: time points of a consistency model.
         solver, grid: of a diffusion model; see `Walk`.
         nfe: network evaluations to spend exactly, instead of ``steps``.
+        clip: of a diffusion model; see `Walk`.
 
     Raises:
         FewstepError: both or fewer than one of them, what the model has no use for, or an
@@ -333,11 +337,19 @@ def sampler_for(
         if taus is not None:
             raise FewstepError("time points are for consistency models; this is a diffusion model.")
         if only is not None:
+            if clip:
+                raise FewstepError("this model was distilled for one sampler: it takes no clip.")
             return NestedDDIM(only)
-        walk = Walk(steps or 18, solver, grid, nfe)
+        if clip and f.latents is not None:
+            raise FewstepError("clip is for pixels; this model works on an autoencoder's latents.")
+        walk = Walk(steps or 18, solver, grid, nfe, clip)
         if count is not None and SAMPLERS.build(solver).adaptive:
             raise FewstepError(f"{solver} chooses its own steps: set rtol and atol instead.")
         return walk
+    if clip:
+        raise FewstepError(
+            "clip is for the solvers of diffusion models; this model solves nothing."
+        )
     if f.info.get("kind") == "autoencoder":
         if taus or count not in (None, 1):
             raise FewstepError("an autoencoder makes its samples in 1 step and has no others.")

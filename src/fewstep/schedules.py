@@ -65,7 +65,13 @@ TIME_GRIDS: Registry[TimeGrid] = Registry("time grid")
 @TIME_GRIDS.register("karras")
 @dataclass(frozen=True)
 class KarrasGrid(TimeGrid):
-    """Evenly spaced in ``t^(1/rho)``: many small times (Karras et al. 2022, Eq. 5)."""
+    """Evenly spaced in ``(sigma/alpha)^(1/rho)``: many small noises (Karras et al. 2022, Eq. 5).
+
+    The paper's ``sigma_i`` are noise levels of unscaled data and its ``t_i = sigma^-1(sigma_i)``
+    the times of any process that have them (Algorithm 1); EDM's time is the noise level itself.
+    """
+
+    needs_snr: ClassVar[bool] = True
 
     rho: float = 7.0
 
@@ -74,7 +80,11 @@ class KarrasGrid(TimeGrid):
             raise FewstepError(f"a time grid needs rho > 0, got {self.rho}.")
 
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
-        return power_grid(N, p.t_min, start, self.rho).flip(0)
+        last, first = (-p.log_snr(torch.tensor([p.t_min, start], dtype=torch.float64))).exp()
+        noise = power_grid(N, float(last), float(first), self.rho).flip(0)
+        t = p.time_of_log_snr(-noise.log())
+        t[0], t[-1] = start, p.t_min
+        return t
 
 
 @TIME_GRIDS.register("time")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewstep.errors import FewstepError
 from fewstep.parameterization import Parameterization
 from fewstep.registry import Registry
 
@@ -41,6 +42,49 @@ class EDMWeighting(Weighting):
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
         sigma = p.sigma(t) / p.alpha(t)
         return (sigma**2 + p.sigma_data**2) / (sigma * p.sigma_data) ** 2
+
+
+@WEIGHTINGS.register("snr")
+@dataclass(frozen=True)
+class SNR(Weighting):
+    """``alpha^2 / sigma^2`` at ``t``: of the error of ``D``, the unweighted one of epsilon.
+
+    ``L_simple`` of Ho et al. 2020, Eq. 14, and ``sigma^2`` of the score's in Song et al. 2021.
+    """
+
+    def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
+        return (p.alpha(t) / p.sigma(t)).square()
+
+
+@WEIGHTINGS.register("likelihood")
+@dataclass(frozen=True)
+class LikelihoodWeighting(Weighting):
+    """``g^2 alpha^2 / sigma^4`` at ``t``, which is ``g^2`` of the error of the score.
+
+    Over uniform times it bounds the negative log-likelihood (Song, Durkan, Murray, Ermon 2021).
+    """
+
+    def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
+        return (p.diffusion(t) * p.alpha(t) / p.sigma(t) ** 2).square()
+
+
+@WEIGHTINGS.register("min_snr")
+@dataclass(frozen=True)
+class MinSNR(Weighting):
+    """``min(alpha^2 / sigma^2, gamma)`` at ``t``; Hang et al. 2023, Section 3.4.
+
+    Args:
+        gamma: largest weight.
+    """
+
+    gamma: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.gamma > 0:
+            raise FewstepError(f"min_snr needs gamma > 0, got {self.gamma}.")
+
+    def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
+        return (p.alpha(t) / p.sigma(t)).square().clamp(max=self.gamma)
 
 
 @WEIGHTINGS.register("truncated_snr")

@@ -46,6 +46,7 @@ def evaluate(
     nfe: Annotated[tuple[Whole, ...], ANY_NUMBER] = (),
     solver: str = "heun",
     grid: str | None = None,
+    clip: bool = False,
     n: Annotated[Whole | None, Parameter(alias="-n")] = None,
     seed: Whole = 0,
     checkpoint: str = "last",
@@ -102,6 +103,8 @@ def evaluate(
         Solver of a diffusion model, as fewstep list samplers shows them.
     grid
         Times of a diffusion model's steps; default that of the solver's paper.
+    clip
+        Clip the denoised image to [-1, 1] at every evaluation of a diffusion model.
     n
         Images per model; default as many as the reference has.
     seed
@@ -130,7 +133,7 @@ def evaluate(
     if save_reference is not None and group.first:
         against.save(save_reference)
     evaluator = Evaluator(network, against, metrics=metrics, replicates=bootstrap, group=group)
-    samplers = Samplers(steps, nfe, solver, grid)
+    samplers = Samplers(steps, nfe, solver, grid, clip)
     models = Models(evaluator, group, samplers, n, seed, checkpoint, ema, batch)
     lines = [*(_baselines(evaluator, real.test) if baselines else ())]
     for target in targets:
@@ -210,6 +213,7 @@ class Samplers:
     nfe: tuple[int, ...]
     solver: str
     grid: str | None
+    clip: bool = False
 
     def __post_init__(self) -> None:
         if self.steps and self.nfe:
@@ -217,7 +221,7 @@ class Samplers:
 
     def of(self, f: FlowMap) -> list[Sampler]:
         """A sampler for each count; the default one where there is none."""
-        make = partial(sampler_for, f, solver=self.solver, grid=self.grid)
+        make = partial(sampler_for, f, solver=self.solver, grid=self.grid, clip=self.clip)
         samplers = [make(N) for N in self.steps] + [make(nfe=nfe) for nfe in self.nfe]
         return samplers or [make()]
 

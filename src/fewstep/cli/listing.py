@@ -17,6 +17,7 @@ from fewstep.recipes import RECIPES
 from fewstep.registry import Registry
 from fewstep.schedules import TIME_GRIDS
 from fewstep.solvers import SAMPLERS, SOLVERS
+from fewstep.training_times import TRAINING_TIMES
 from fewstep.weightings import WEIGHTINGS
 
 What = Literal[
@@ -30,6 +31,7 @@ What = Literal[
     "grids",
     "distances",
     "weightings",
+    "times",
 ]
 REGISTRIES: dict[str, Registry] = {
     "objectives": OBJECTIVES,
@@ -41,6 +43,7 @@ REGISTRIES: dict[str, Registry] = {
     "grids": TIME_GRIDS,
     "distances": DISTANCES,
     "weightings": WEIGHTINGS,
+    "times": TRAINING_TIMES,
 }
 
 

@@ -34,6 +34,7 @@ def sample(
     ] = None,
     solver: str | None = None,
     grid: str | None = None,
+    clip: bool = False,
     out: Annotated[Path, Parameter(alias="-o")] = Path("samples.png"),
     checkpoint: str = "last",
     ema: str | None = None,
@@ -74,6 +75,9 @@ def sample(
     grid
         Times of a diffusion model's steps: karras(rho=7), time, quadratic or log_snr; default
         that of the solver's paper.
+    clip
+        Clip the denoised image to [-1, 1] at every evaluation of a diffusion model. It keeps a
+        model with large errors at the strongest noise from leaving the range; it harms a good one.
     out
         A .png (one grid), a folder (one PNG per image), or an .npz (arr_0: uint8 NHWC).
     checkpoint
@@ -88,8 +92,10 @@ def sample(
     check_place(out)
     group = processes(device)
     f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
-    check_solver(f, solver, grid)
-    sampler = sampler_for(f, steps, taus=taus, solver=solver or "heun", nfe=nfe, grid=grid)
+    check_solver(f, solver, grid, clip)
+    sampler = sampler_for(
+        f, steps, taus=taus, solver=solver or "heun", nfe=nfe, grid=grid, clip=clip
+    )
     labels = check_labels(f, None if label is None else label_of(f, label, n), n)
     share = group.share(n)
     start = time.perf_counter()
@@ -111,15 +117,18 @@ def sample(
         print(f"{out}: {n} images, {spent(sampler)}, {seconds:.2f} s")
 
 
-def check_solver(f: FlowMap, solver: str | None, grid: str | None) -> None:
-    """Raise `FewstepError` for a solver or grid given to a model that solves nothing."""
-    if (solver or grid) and f.info.get("kind") != "diffusion":
+def check_solver(f: FlowMap, solver: str | None, grid: str | None, clip: bool) -> None:
+    """Raise `FewstepError` for a solver, grid or clipping given to a model that solves nothing."""
+    given = solver or grid or clip
+    if given and f.info.get("kind") != "diffusion":
         raise FewstepError(
-            "solvers and their time grids are for diffusion models: a consistency model takes "
-            "--steps, --nfe or --taus."
+            "solvers, their time grids and --clip are for diffusion models: a consistency model "
+            "takes --steps, --nfe or --taus."
         )
-    if (solver or grid) and only_steps(f) is not None:
-        raise FewstepError("this model was distilled for one sampler: it takes no --solver.")
+    if given and only_steps(f) is not None:
+        raise FewstepError(
+            "this model was distilled for one sampler: it takes no --solver, --grid or --clip."
+        )
 
 
 def spent(sampler: Sampler) -> str:

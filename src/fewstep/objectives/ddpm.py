@@ -10,19 +10,22 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective
-from fewstep.parameterization import DiscreteVP, convert
+from fewstep.parameterization import DiscreteVP
+from fewstep.weightings import WEIGHTINGS, Weighting
 
 
 @OBJECTIVES.register("ddpm")
 class DDPM(Objective):
-    """``mean (epsilon - epsilon(x_n, n))^2`` with ``n ~ U{1, ..., N}``.
+    """``lambda_(t) mean (D(x_t, t) - x)^2`` at ``t = n / N`` with ``n ~ U{1, ..., N}``.
 
-    ``x_n = alpha_n x + sigma_n epsilon`` at step ``n`` of the chain, the time ``n / N`` of the
-    parameterization vp_discrete. ``L_simple`` of the paper, Eq. 14.
+    ``x_t = alpha x + sigma epsilon`` is step ``n`` of the chain of the parameterization
+    vp_discrete. With the weighting snr that is ``mean (epsilon(x_t, t) - epsilon)^2``, ``L_simple``
+    of the paper, Eq. 14.
 
     Args:
         f: the map in training, of the process vp_discrete, through its ``f.D``.
         K: total number of training steps.
+        weighting: ``lambda_``.
 
     Raises:
         FewstepError: another process.
@@ -31,7 +34,7 @@ class DDPM(Objective):
     kind = "diffusion"
     paper = "Ho, Jain, Abbeel 2020, Algorithm 1 and Eq. 14 (DDPM)"
 
-    def __init__(self, f: FlowMap, K: int) -> None:
+    def __init__(self, f: FlowMap, K: int, *, weighting: Weighting | str = "snr") -> None:
         super().__init__(f, K)
         if not isinstance(f.p, DiscreteVP):
             raise FewstepError(
@@ -39,12 +42,11 @@ class DDPM(Objective):
                 "trains in any process."
             )
         self.N = f.p.N
+        self.lambda_ = WEIGHTINGS.build(weighting)
 
     def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
         p = self.f.p
         t = torch.randint(1, self.N + 1, (len(x),), device=x.device) / self.N
-        z = torch.randn_like(x)
-        x_t = p.diffuse(x, t, z)
-        D = self.f.D(x_t, t, **condition)
-        epsilon = convert(D, x_t, t, p, source="x0", target="epsilon")
-        return (epsilon - z).flatten(1).square().mean(1)
+        x_t = p.diffuse(x, t, torch.randn_like(x))
+        error = self.f.D(x_t, t, **condition) - x
+        return self.lambda_(t, torch.zeros_like(t), p) * error.flatten(1).square().mean(1)

@@ -60,7 +60,7 @@ class Parameterization(ABC):
     """
 
     straight: ClassVar[bool] = False
-    """Whether solvers of its PF-ODE step uniformly in ``t``, not on Karras' grid."""
+    """Whether solvers of its PF-ODE step uniformly in ``t``, not on a grid of noise levels."""
 
     eps: float = 0.002
     T: float = 80.0
@@ -162,6 +162,15 @@ class Parameterization(ABC):
     def t_min(self) -> float:
         """Smallest time that a grid of noise levels uses: ``eps``, or 0.002 where ``eps`` is 0."""
         return self.eps or min(0.002, self.T / 100)
+
+    @property
+    def grid(self) -> str:
+        """Grid on which solvers of the PF-ODE step where no paper of theirs has another.
+
+        A spec of `fewstep.schedules.TIME_GRIDS`: equal steps where the flow is meant to be
+        straight, Karras' grid where time is the noise level.
+        """
+        return "flow" if self.straight else "karras"
 
     @property
     def config(self) -> dict[str, Any]:

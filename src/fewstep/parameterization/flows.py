@@ -33,6 +33,11 @@ class TrigFlow(Parameterization):
     def sigma_dot(self, t: Tensor) -> Tensor:
         return self.sigma_data * t.cos()
 
+    @property
+    def grid(self) -> str:
+        """Equal angles: ``dx/dt`` has the same size at all of them (Lu & Song 2024)."""
+        return "time"
+
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         return torch.atan((-log_snr).exp() / self.sigma_data)
 

@@ -81,6 +81,10 @@ class Matched(Parameterization):
     def sigma_dot(self, t: Tensor) -> Tensor:
         return self.target.sigma_dot(t)
 
+    @property
+    def grid(self) -> str:
+        return self.target.grid
+
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         return self.target.time_of_log_snr(log_snr)
 

@@ -70,6 +70,11 @@ class VariancePreserving(Parameterization):
     def sigma_dot(self, t: Tensor) -> Tensor:
         return -(self.alpha(t) ** 2) * self.log_alpha_dot(t) / self.sigma(t)
 
+    @property
+    def grid(self) -> str:
+        """Even in log-SNR (Lu et al. 2022, Section 3.3): sigma/alpha runs to hundreds at ``T``."""
+        return "log_snr"
+
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         # alpha^2 = 1 / (1 + e^(-2 lambda)); near the data alpha rounds to 1, so its logarithm
         # is taken in double precision

@@ -1,6 +1,6 @@
-"""Named trainings with their hyper-parameters: one module per data set."""
+"""Named trainings with their hyper-parameters: a module per data set, the digits' in two."""
 
-from fewstep.recipes import cifar10, digits, imagenet64, images, lsun256
+from fewstep.recipes import cifar10, digits, digits_processes, imagenet64, images, lsun256
 from fewstep.recipes.run import RECIPES, Component, Data, Recipe, Run, component
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "cifar10",
     "component",
     "digits",
+    "digits_processes",
     "imagenet64",
     "images",
     "lsun256",

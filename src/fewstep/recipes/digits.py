@@ -51,67 +51,6 @@ def edm() -> Run:
     )
 
 
-@RECIPES.add("digits/ddpm")
-def ddpm() -> Run:
-    """DDPM: the noise at 1000 discrete steps (Ho, Jain, Abbeel 2020).
-
-    The paper's chain and loss. Sample it with --solver ancestral --steps 1000, as the paper does.
-    """
-    return Run(
-        objective=component("ddpm"),
-        network=FLOW_NETWORK,
-        p=component("vp_discrete", sigma_data=0.752, time_scale=1.0),
-        data=DATA,
-        training=replace(TRAINING, steps=2600, lr=3e-3),
-    )
-
-
-@RECIPES.add("digits/vp")
-def vp() -> Run:
-    """Score SDE, variance preserving: the score in continuous time (Song et al. 2021).
-
-    The paper's betas and loss. Sample it with --solver pc --steps 1000, as the paper does.
-    """
-    return Run(
-        objective=component("score_sde"),
-        network=FLOW_NETWORK,
-        p=component("vp", sigma_data=0.752, time_scale=1.0),
-        data=DATA,
-        training=replace(TRAINING, steps=2600, lr=3e-3),
-    )
-
-
-@RECIPES.add("digits/ve")
-def ve() -> Run:
-    """Score SDE, variance exploding: the score at noise levels even in their logarithm.
-
-    The loss and network of Song et al. 2021, up to the noise of the other digits recipes. Sample
-    it with --solver pc --steps 1000, as the paper does.
-    """
-    return Run(
-        objective=component("score_sde"),
-        network=NETWORK,
-        p=component("ve", T=20.0, sigma_data=0.752),
-        data=DATA,
-        training=replace(TRAINING, steps=2600, lr=3e-3),
-    )
-
-
-@RECIPES.add("digits/pfgm")
-def pfgm() -> Run:
-    """PFGM++ with D = 128 (Xu et al. 2023), in the setting of digits/edm.
-
-    The paper's kernel. Its D for CIFAR-10, of 48 times as many numbers, are 64 to 2048.
-    """
-    return Run(
-        objective=component("pfgm", P_mean=-0.6, P_std=1.4),
-        network=NETWORK,
-        p=component("pfgm", T=20.0, sigma_data=0.752, D=128.0),
-        data=DATA,
-        training=replace(TRAINING, steps=2600, lr=3e-3),
-    )
-
-
 @RECIPES.add("digits/autoencoder")
 def autoencoder() -> Run:
     """A variational autoencoder, in whose latent space digits/lsgm lives (Kingma & Welling 2014).

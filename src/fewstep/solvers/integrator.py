@@ -37,10 +37,16 @@ class Denoiser:
     Args:
         p: the process.
         D: ``(x [B, ...], t [B]) -> E[x_0 | x_t = x]``.
+        clip: clip ``D`` to [-1, 1], the range of the images that it is a mean of. All else follows
+            from the clipped ``D``: ``clip_denoised`` in the code of Ho et al. 2020, static
+            thresholding in Saharia et al. 2022 (Imagen), Section 2.3.
     """
 
-    def __init__(self, p: Parameterization, D: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(
+        self, p: Parameterization, D: Callable[[Tensor, Tensor], Tensor], *, clip: bool = False
+    ) -> None:
         self.p = p
+        self.clip = clip
         self.spent = 0.0
         """Evaluations per sample; an adaptive solver's mean over the samples."""
         self._D = D
@@ -53,7 +59,8 @@ class Denoiser:
     def D(self, x: Tensor, t: Tensor | float) -> Tensor:
         """``E[x_0 | x_t = x]``."""
         self.spent += 1
-        return self._D(x, self.time(t, x))
+        D = self._D(x, self.time(t, x))
+        return D.clamp(-1, 1) if self.clip else D
 
     def epsilon(self, x: Tensor, t: Tensor | float) -> Tensor:
         """``(x - alpha D) / sigma``, the noise in ``x``."""
@@ -204,13 +211,13 @@ def start_with_snr(p: Parameterization) -> float:
 
 
 def default_grid(solver: Integrator, p: Parameterization) -> str:
-    """The grid of the solver's paper.
+    """The grid of the solver's paper; for Karras' grid that of the process, which it was made for.
 
     Even and quadratic spacing in time are meant for processes on a bounded interval. The time of
     a variance exploding process is its noise level, which needs small steps at the end: Karras'
-    grid replaces them. Where the flow is meant to be straight, equal steps replace Karras' grid.
+    grid replaces them.
     """
-    if p.straight and solver.grid == "karras":
-        return "flow"
+    if solver.grid == "karras":
+        return p.grid
     explodes = Level.at(p, p.T).alpha == Level.at(p, p.t_min).alpha
     return "karras" if explodes and solver.grid in ("time", "quadratic") else solver.grid

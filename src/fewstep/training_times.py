@@ -1,0 +1,68 @@
+"""At which times a diffusion model is trained: distributions of ``t``, in every process.
+
+Together with the weighting they say how much each noise level counts: the loss is the mean of
+``lambda_(t)`` times the error over these times, not divided by their density.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import FewstepError
+from fewstep.parameterization import EDM, Parameterization
+from fewstep.registry import Registry
+
+TRAINING_TIMES: Registry[TrainingTimes] = Registry("distribution of training times")
+
+
+class TrainingTimes(ABC):
+    """Times of training examples."""
+
+    @abstractmethod
+    def sample(self, x: Tensor, p: Parameterization) -> Tensor:
+        """One time in ``[t_min, T]`` per example of ``x``: [B]."""
+
+
+@TRAINING_TIMES.register("uniform")
+@dataclass(frozen=True)
+class UniformTimes(TrainingTimes):
+    """``t ~ U(t_min, T)`` (Song et al. 2021, Eq. 7); of EDM and VE ``ln t`` is uniform instead.
+
+    There time is the noise level, and its logarithm the uniform time of the paper's geometric VE
+    schedule (Eq. 9).
+    """
+
+    def sample(self, x: Tensor, p: Parameterization) -> Tensor:
+        u = torch.rand(len(x), device=x.device)
+        if isinstance(p, EDM):
+            return (math.log(p.t_min) + u * math.log(p.T / p.t_min)).exp()
+        return p.t_min + u * (p.T - p.t_min)
+
+
+@TRAINING_TIMES.register("lognormal")
+@dataclass(frozen=True)
+class LogNormalTimes(TrainingTimes):
+    """``ln(sigma/alpha) ~ N(P_mean, P_std^2)``: EDM's noise levels (Karras et al. 2022, Table 1).
+
+    They do not depend on the process, so that models of two processes that are trained at these
+    times and weighted alike learn the same task. Levels beyond the process are moved to its ends.
+
+    Args:
+        P_mean, P_std: mean and standard deviation of ``ln(sigma/alpha)``.
+    """
+
+    P_mean: float = -1.2
+    P_std: float = 1.2
+
+    def __post_init__(self) -> None:
+        if not self.P_std >= 0:
+            raise FewstepError(f"times lognormal need P_std >= 0, got {self.P_std}.")
+
+    def sample(self, x: Tensor, p: Parameterization) -> Tensor:
+        z = torch.randn(len(x), device=x.device)
+        return p.time_of_log_snr(-(self.P_mean + self.P_std * z)).clamp(p.t_min, p.T)
