@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.networks import MLP, FourierOperator
+from fewstep.networks import MLP, FourierOperator, MLPAutoencoder
 from fewstep.objectives import CD, CT, ECT, ICT, OBJECTIVES, Objective, ScoreMatching, TeacherUse
 from fewstep.parameterization import EDM, PFGM, VE, VP, DiscreteVP, Parameterization, expand
 from fewstep.schedules import karras_grid
@@ -59,6 +59,10 @@ def build(name: str, f: FlowMap, K: int = 100, **hyper: Any) -> Objective:
     f.p = process_of(name)
     if "trajectory" in OBJECTIVES[name].columns:
         f.F = in_time(f.F)
+    if OBJECTIVES[name].kind == "autoencoder":
+        f.F = MLPAutoencoder(f.F.shape, latents=2, width=16, blocks=1)
+        for parameter in f.F.parameters():
+            nn.init.normal_(parameter, std=0.3)
     arguments: dict[str, Any] = {"f": f, "K": K, **hyper}
     if getattr(OBJECTIVES[name], "teacher_use", None) is TeacherUse.DISTIL:
         arguments["teacher"] = f.frozen_copy()
@@ -104,7 +108,7 @@ def test_the_same_random_stream_gives_the_same_loss(name: str) -> None:
 @each
 def test_describes_itself(name: str) -> None:
     cls = OBJECTIVES[name]
-    assert cls.kind in ("diffusion", "consistency", "generator")
+    assert cls.kind in ("diffusion", "consistency", "generator", "autoencoder")
     assert any(year in cls.paper for year in ("2020", "2021", "2022", "2023", "2024", "2025"))
     assert "``" in (cls.__doc__ or "")
 

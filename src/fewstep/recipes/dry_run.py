@@ -11,7 +11,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import NETWORKS
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import from_config
-from fewstep.recipes.execute import arguments_of, load_data
+from fewstep.recipes.execute import arguments_of, load_data, open_autoencoder
 from fewstep.recipes.run import Run
 
 BYTES = 4  # of a weight, a gradient and a moment in float32
@@ -22,7 +22,7 @@ class DryRun:
     """What a run needs.
 
     Args:
-        shape: of an image (C, H, W).
+        shape: of an image (C, H, W), or of a latent.
         num_classes: 0 for an unconditional network.
         parameters: trained ones.
         flops: floating-point operations of one network evaluation of one image.
@@ -44,7 +44,7 @@ class DryRun:
         classes = f"{self.num_classes} classes" if self.num_classes else "no classes"
         held = ", ".join(f"{n} x {what}" if n > 1 else what for what, n in self.copies.items())
         return (
-            f"images        {self.shape}, {classes}\n"
+            f"examples      {self.shape}, {classes}\n"
             f"network       {self.parameters:,} parameters\n"
             f"evaluation    {self.flops / 1e9:,.4g} GFLOPs an image\n"
             f"training      {self.state_bytes / 2**30:,.2f} GiB for {held}; activations on top"
@@ -56,9 +56,11 @@ def dry_run(run: Run) -> DryRun:
 
     Raises:
         FewstepError: settings that do not work; data that cannot be read where they are needed to
-            know the size of an image or the number of classes.
+            know the size of an image or the number of classes; no autoencoder where one is named.
     """
     shape, num_classes = _shape_and_classes(run)
+    if run.autoencoder is not None:
+        shape = open_autoencoder(run.autoencoder).latent_shape
     arguments = {"shape": shape, "num_classes": num_classes, **run.network.arguments}
     with torch.device("meta"):
         F = NETWORKS.call(run.network.name, arguments)

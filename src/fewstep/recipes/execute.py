@@ -160,7 +160,7 @@ def find_latents(run: Run, data: Dataset) -> Latents | None:
         raise FewstepError("latents cannot be mirrored: leave out --flip.")
     if run.autoencoder is None:
         return teacher
-    latents = open_latents(run.autoencoder, data)
+    latents = Latents.of(open_autoencoder(run.autoencoder), data)
     if taken and run.teacher and (teacher is None or teacher.fingerprint != latents.fingerprint):
         raise FewstepError(
             f"the teacher {run.teacher} is not a model of the latents of {run.autoencoder} and "
@@ -169,11 +169,11 @@ def find_latents(run: Run, data: Dataset) -> Latents | None:
     return latents
 
 
-def open_latents(path: str, data: Dataset) -> Latents:
-    """The latent space of a trained autoencoder, standardised on the data.
+def open_autoencoder(path: str) -> Autoencoder:
+    """A trained autoencoder.
 
     Raises:
-        FewstepError: a model that is no autoencoder.
+        FewstepError: nothing is there, or a model that is no autoencoder.
     """
     model = open_model(path)
     if not isinstance(model.F, Autoencoder):
@@ -181,7 +181,7 @@ def open_latents(path: str, data: Dataset) -> Latents:
             f"{path} is a {model.info.get('kind')} model, not an autoencoder: train one, such as "
             "digits/autoencoder."
         )
-    return Latents.of(model.F, data)
+    return model.F
 
 
 def make_map(run: Run, data: Dataset, recipe: str, latents: Latents | None = None) -> FlowMap:
