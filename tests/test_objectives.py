@@ -162,6 +162,8 @@ def test_losses_vanish_at_the_truth(name: str) -> None:
     f = Exact(truth, OBJECTIVES[name].kind)
     if "trajectory" in OBJECTIVES[name].columns:
         pytest.skip("its network gives whole trajectories: see the tests of distillation")
+    if OBJECTIVES[name].kind == "autoencoder":
+        pytest.skip("no map along the PF-ODE: see the tests of latents")
     known = inspect.signature(OBJECTIVES[name]).parameters
     extra = {"teacher": Exact(truth, "diffusion"), "weighting": "uniform"}
     arguments = {key: value for key, value in extra.items() if key in known}
