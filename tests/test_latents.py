@@ -10,7 +10,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-import fewstep
 from fewstep.cli import run
 from fewstep.data import Dataset, load
 from fewstep.editing import Inpaint, decode, denoise, edit, encode, latents
@@ -28,7 +27,7 @@ from fewstep.recipes.dry_run import dry_run
 from fewstep.recipes.execute import train
 from fewstep.recipes.pairs import Wish, make_pairs
 from fewstep.recipes.run import Run
-from fewstep.sampling import Multistep, NoiseStreams, sample, sampler_for
+from fewstep.sampling import Multistep, NoiseStreams, sample, sample_batches, sampler_for
 from oracles import Exact, Gaussian
 
 P = EDM(T=20.0, sigma_data=1.0)
@@ -154,7 +153,7 @@ def test_samples_of_a_latent_model_have_the_moments_of_the_data() -> None:
     space = Latents.of(Linear(), data)
     f = Exact(Gaussian(P, m=0.0, v=1.0), "diffusion", dim=2).float()
     f.latents = space
-    x = torch.cat(list(fewstep.sampling.sample_batches(f, range(4000), sampler_for(f))))
+    x = torch.cat(list(sample_batches(f, range(4000), sampler_for(f))))
     assert x.shape == (4000, 2)
     spread = data.images.std(0)
     torch.testing.assert_close(x.mean(0) / spread, data.images.mean(0) / spread, rtol=0, atol=0.06)

@@ -24,6 +24,10 @@ _HOME = {
     "FlowMap": "flow_map",
     "MLP": "networks",
     "UNet": "networks",
+    "MLPAutoencoder": "networks",
+    "ConvAutoencoder": "networks",
+    "Latents": "latents",
+    "VariationalAutoencoder": "objectives",
     "ScoreMatching": "objectives",
     "CD": "objectives",
     "CT": "objectives",
@@ -64,8 +68,9 @@ if TYPE_CHECKING:
     from fewstep.errors import FewstepError
     from fewstep.evaluation import Evaluator, train_classifier
     from fewstep.flow_map import FlowMap
+    from fewstep.latents import Latents
     from fewstep.likelihood import Likelihood
-    from fewstep.networks import MLP, UNet
+    from fewstep.networks import MLP, ConvAutoencoder, MLPAutoencoder, UNet
     from fewstep.objectives import (
         CD,
         CT,
@@ -82,6 +87,7 @@ if TYPE_CHECKING:
         Reflow,
         ScoreMatching,
         ScoreSDE,
+        VariationalAutoencoder,
     )
     from fewstep.parameterization import (
         EDM,

@@ -1,0 +1,38 @@
+"""What turns noise into images.
+
+Every sample has a noise stream of its own, which depends on the seed and the sample's index
+alone: a sample is the same whatever batch, process or device it is made on (to the rounding of
+the network's arithmetic), and two models sampled with one seed start from the same noise.
+"""
+
+from fewstep.sampling.choice import default_steps, default_taus, only_steps, sampler_for
+from fewstep.sampling.draw import balanced_labels, check_labels, sample, sample_batches
+from fewstep.sampling.noise import NoiseStreams
+from fewstep.sampling.samplers import (
+    ODE,
+    Multistep,
+    NestedDDIM,
+    Prior,
+    Sampler,
+    Walk,
+    check_taus,
+)
+
+__all__ = [
+    "ODE",
+    "Multistep",
+    "NestedDDIM",
+    "NoiseStreams",
+    "Prior",
+    "Sampler",
+    "Walk",
+    "balanced_labels",
+    "check_labels",
+    "check_taus",
+    "default_steps",
+    "default_taus",
+    "only_steps",
+    "sample",
+    "sample_batches",
+    "sampler_for",
+]

@@ -1,0 +1,98 @@
+"""Which sampler suits a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.sampling.samplers import Multistep, NestedDDIM, Prior, Sampler, Walk
+from fewstep.schedules import TimeGrid, karras_grid
+from fewstep.solvers import SAMPLERS, Integrator
+
+
+def only_steps(f: FlowMap) -> int | None:
+    """The number of steps that a model was distilled for; None where every number will do."""
+    return f.info.get("sampling_steps")
+
+
+def default_steps(f: FlowMap) -> int:
+    """Steps where none are asked for."""
+    return only_steps(f) or (18 if f.info.get("kind") == "diffusion" else 1)
+
+
+def default_taus(f: FlowMap, steps: int) -> tuple[float, ...]:
+    """Time points for ``steps`` network evaluations of a consistency model.
+
+    Those stored with the model where it has some for this number of steps; else the interior
+    points of Karras' grid with ``steps + 1`` points.
+    """
+    stored = f.info.get("taus", {}).get(str(steps))
+    if stored is not None:
+        return tuple(stored)
+    return tuple(karras_grid(steps + 1, f.p).flip(0)[1:-1].tolist())
+
+
+def sampler_for(
+    f: FlowMap,
+    steps: int | None = None,
+    *,
+    taus: Sequence[float] | None = None,
+    solver: Integrator | str = "heun",
+    nfe: int | None = None,
+    grid: TimeGrid | str | None = None,
+    clip: bool = False,
+) -> Sampler:
+    """The sampler that suits a model: `Multistep` for consistency models, else `Walk`.
+
+    Args:
+        f: the model.
+        steps: evaluations of a consistency model (default 1), solver steps of a diffusion model
+            (default 18); a model that was distilled for one number of steps has that alone.
+        taus: time points of a consistency model.
+        solver, grid: of a diffusion model; see `Walk`.
+        nfe: network evaluations to spend exactly, instead of ``steps``.
+        clip: of a diffusion model; see `Walk`.
+
+    Raises:
+        FewstepError: both or fewer than one of them, what the model has no use for, or an
+            ``nfe`` that the solver cannot spend; steps or time points that a distilled model does
+            not have.
+    """
+    if steps is not None and nfe is not None:
+        raise FewstepError("give the number of steps or of network evaluations, not both.")
+    count = steps if nfe is None else nfe
+    if count is not None and count < 1:
+        what = "step, got steps" if nfe is None else "network evaluation, got nfe"
+        raise FewstepError(f"sampling needs at least 1 {what}={count}.")
+    only = only_steps(f)
+    if only is not None and (count not in (None, only) or taus):
+        raise FewstepError(
+            f"this model was distilled for {only} step{'s' * (only > 1)} and knows no others: "
+            f"sample it with steps={only} and without time points."
+        )
+    if f.info.get("kind") == "diffusion":
+        if taus is not None:
+            raise FewstepError("time points are for consistency models; this is a diffusion model.")
+        if only is not None:
+            if clip:
+                raise FewstepError("this model was distilled for one sampler: it takes no clip.")
+            return NestedDDIM(only)
+        if clip and f.latents is not None:
+            raise FewstepError("clip is for pixels; this model works on an autoencoder's latents.")
+        walk = Walk(steps or 18, solver, grid, nfe, clip)
+        if count is not None and SAMPLERS.build(solver).adaptive:
+            raise FewstepError(f"{solver} chooses its own steps: set rtol and atol instead.")
+        return walk
+    if clip:
+        raise FewstepError(
+            "clip is for the solvers of diffusion models; this model solves nothing."
+        )
+    if f.info.get("kind") == "autoencoder":
+        if taus or count not in (None, 1):
+            raise FewstepError("an autoencoder makes its samples in 1 step and has no others.")
+        return Prior()
+    steps = count if count is not None else len(taus or ()) + 1
+    if taus is not None and len(taus) != steps - 1:
+        raise FewstepError(f"{steps} steps take {steps - 1} time points, got {len(taus)}.")
+    return Multistep(tuple(taus) if taus is not None else default_taus(f, steps))
