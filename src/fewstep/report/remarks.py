@@ -13,11 +13,18 @@ def _find(results: Sequence[Result], key: str) -> Result:
     return next(r for r in results if r.key == key)
 
 
-def lead(results: Sequence[Result], R: float) -> str:
+def lead(results: Sequence[Result], R: float, trainings: int) -> str:
+    """What the page is about.
+
+    Args:
+        results: of all rows.
+        R: Fréchet distance of the class-wise Gaussian.
+        trainings: how many models were trained.
+    """
     teacher, two = _find(results, "edm-heun-18"), _find(results, "cd-heun-2")
     return (
-        "Five methods on scikit-learn's 8x8 digits, one small network. The diffusion model needs "
-        f"{teacher.nfe} evaluations of it for a Fréchet distance of {teacher.scores.fd:.2f}; "
+        f"{trainings} trainings on scikit-learn's 8x8 digits, one small network. The diffusion model "
+        f"(EDM) needs {teacher.nfe} evaluations of it for a Fréchet distance of {teacher.scores.fd:.2f}; "
         f"distilled into a consistency model, two give {two.scores.fd:.2f}. R = {R:.2f} is the "
         "distance of a Gaussian fitted to the pixels of each class, which a generator has to beat "
         "to have shown anything."
@@ -25,6 +32,7 @@ def lead(results: Sequence[Result], R: float) -> str:
 
 
 def method(results: Sequence[Result], R: float) -> str:
+    """How the scores were made."""
     n = next(r.scores.n for r in results if r.nfe)
     test = next(r.scores.n for r in results if r.method == TEST)
     return (

@@ -123,21 +123,18 @@ def _write(
     table = Table(plan, results, R, directory, clock)
     table.write(directory / "table.md")
     editing.write_csv(directory / "editing.csv", edits.results)
+    trainings = [stage for stage in plan.stages if isinstance(stage, Training)]
     page = directory / "report.html"
     write_page(
         page,
         pictures,
         grids,
         title="Consistency models on handwritten digits",
-        lead=lead(results, R),
+        lead=lead(results, R, len(trainings)),
         groups=by_group(results),
         R=R,
         how=method(results, R),
-        trainings=[
-            _training(stage, directory, clock)
-            for stage in plan.stages
-            if isinstance(stage, Training)
-        ],
+        trainings=[_training(stage, directory, clock) for stage in trainings],
         remarks=remarks(results, R),
         relations=table.relations(),
         edits=groupby(edits.results, key=lambda r: r.task),
