@@ -23,9 +23,10 @@ def lead(results: Sequence[Result], R: float, trainings: int) -> str:
     """
     teacher, two = _find(results, "edm-heun-18"), _find(results, "cd-heun-2")
     return (
-        f"{trainings} trainings on scikit-learn's 8x8 digits, one small network. The diffusion model "
-        f"(EDM) needs {teacher.nfe} evaluations of it for a Fréchet distance of {teacher.scores.fd:.2f}; "
-        f"distilled into a consistency model, two give {two.scores.fd:.2f}. R = {R:.2f} is the "
+        f"{trainings} trainings on scikit-learn's 8x8 digits, one small network. The diffusion "
+        f"model (EDM) needs {teacher.nfe} evaluations of it for a Fréchet distance of "
+        f"{teacher.scores.fd:.2f}; distilled into a consistency model, two give "
+        f"{two.scores.fd:.2f}. R = {R:.2f} is the "
         "distance of a Gaussian fitted to the pixels of each class, which a generator has to beat "
         "to have shown anything."
     )
