@@ -71,9 +71,9 @@ def reproduce(
 def show(report: Report) -> None:
     """Print the table and where the page is."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("method", no_wrap=True)
+    table.add_column("method", overflow="fold")
     for name in ("NFE", "FD", "FD/R", "IS", "prec.", "recall", "class %", "ms/im."):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     heading = None
     for r in report.results:
         if r.group != heading:
