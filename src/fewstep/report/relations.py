@@ -51,9 +51,11 @@ RELATIONS = (
         "In continuous time CD is ahead of CT in one step",
         "continuous-cd-heun-1",
         "continuous-ct-heun-1",
-        "This CT is not the paper's, which starts from random weights: it starts from the weights "
-        "that CD starts from, and the digits are few and simple enough for its targets' noise to "
-        "cost less than the errors of the teacher, which CD inherits.",
+        "This CT is not the paper's, which starts from random weights (and ends at five times the "
+        "distance here): it starts from the same diffusion model as CD. What is left between them "
+        "is the target. CD follows the teacher and inherits its errors; CT follows the data, with "
+        "noisier gradients, and on so few and simple images the noise costs less. A second seed "
+        "of both trainings says the same: 6.27 against 5.36.",
     ),
     Relation(
         "Distilling a rectified flow beats its one Euler step", "rf1-distill-heun-1", "rf1-euler-1"
