@@ -27,6 +27,7 @@ from fewstep.evaluation import classifier
 from fewstep.objectives import OBJECTIVES
 from fewstep.recipes import RECIPES
 from fewstep.recipes.execute import arguments_of
+from fewstep.recipes.run import MODELS
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
 
@@ -100,8 +101,9 @@ def test_the_help_of_a_recipe_explains_every_setting(recipe: str, call: Call) ->
     keys = [key for key in keys if key != "network.num_classes"]  # the data set's, not the user's
     for kind in ("objective", "network", "p"):
         keys += [f"{kind}.{name}" for name in arguments_of(kind, getattr(wanted, kind).name)]
-    if not any(flag.name == "teacher" for flag in _flags(wanted)):
-        keys.remove("teacher")
+    for key in MODELS:
+        if not any(flag.name == key for flag in _flags(wanted)):
+            keys.remove(key)
     for key in keys:
         line = next(x for x in out.splitlines() if f"│ --{key.replace('_', '-')} " in x)
         assert len(line.strip("│ ").split()) >= 3, f"no explanation: {line}"

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import fewstep.recipes.time_points as time_points
+from fewstep.cli.tune_steps import app
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation import classifier
 from fewstep.flow_map import FlowMap
@@ -153,17 +154,32 @@ def test_points_found_are_those_sampled_with(
     assert times == pytest.approx([20.0, *found["3"]])
 
 
+@pytest.mark.parametrize(
+    ("words", "counts"), [(["2..4"], (2, 3, 4)), (["2", "4"], (2, 4)), (["2..3", "5"], (2, 3, 5))]
+)
+def test_steps_are_numbers_and_ranges(words: list[str], counts: tuple[int, ...]) -> None:
+    _, bound, *_ = app.parse_args(["runs/x", "--steps", *words], print_error=False)
+    assert bound.arguments["steps"] == counts
+
+
+@pytest.mark.parametrize("word", ["4..2", "2..", "..4", "2...4", "2..99999999", "a..b"])
+def test_a_range_that_is_none_is_refused(word: str, model: Path, call: Call) -> None:
+    code, _, err = call("tune-steps", model, "--steps", word)
+    assert code == 2
+    assert word in err
+
+
 def test_a_candidate_is_scored_as_it_will_be_sampled(
     model: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[tuple[float, ...]] = []
-    steps = Multistep.steps
+    states = Multistep.states
 
     def spy(self: Multistep, f: FlowMap, noise: NoiseStreams, **condition: object) -> object:
         used.append(self.taus)
-        return steps(self, f, noise, **condition)
+        return states(self, f, noise, **condition)
 
-    monkeypatch.setattr(Multistep, "steps", spy)
+    monkeypatch.setattr(Multistep, "states", spy)
     assert tune(call, model, "--steps", 2)[0] == 0
     # three points of the scan, two of the ternary search, and the default ones
     assert len({*used}) == 6

@@ -16,7 +16,7 @@ from fewstep.data import Dataset
 from fewstep.data.sharded import Sharded
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.networks import MLP, FourierOperator, Network
+from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM, PFGM, DiscreteVP, Parameterization
 from fewstep.training import trainer as trainer_module
@@ -70,6 +70,8 @@ def make(
     if "trajectory" in cls.columns:
         base = f"mlp(width=8, blocks=1, dropout={dropout})"
         network = FourierOperator((1, 4, 4), num_classes=3, base=base)
+    if cls.kind == "autoencoder":
+        network = MLPAutoencoder((1, 4, 4), latents=4, width=8, blocks=1)
     own: dict[str, Parameterization] = {"ddpm": DiscreteVP(), "pfgm": PFGM(T=5.0)}
     f = FlowMap(network, own.get(objective, EDM(T=5.0, **to_zero)), info={"kind": cls.kind})
     extra: dict[str, Any] = {"s1": 10} if objective in ("ct", "ict") else {}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
-from fewstep.cli.command import Whole, command
+from fewstep.cli.command import Whole, command, whole
 from fewstep.data import load
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
@@ -26,15 +27,29 @@ from fewstep.recipes.time_points import FRESH, MOST, Search, SearchState, Verdic
 from fewstep.training.checkpoint import sha256_of
 
 
+def counts_of(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+    """Whole numbers and ranges of them: ``2 4`` is 2 and 4, ``2..4`` is 2, 3 and 4."""
+    found: list[int] = []
+    for token in tokens:
+        first, dots, last = token.value.partition("..")
+        if dots and first.isdecimal() and last.isdecimal() and int(first) <= int(last) <= MOST:
+            found += range(int(first), int(last) + 1)
+        else:
+            found.append(whole(int, [token]))
+    return tuple(found)
+
+
+Counts = Annotated[
+    tuple[int, ...],
+    Parameter(converter=counts_of, consume_multiple=True, negative_iterable=""),
+]
+
+
 def tune_steps(
     model: Path,
     /,
     *,
-    steps: Annotated[tuple[Whole, ...], Parameter(consume_multiple=True, negative_iterable="")] = (
-        2,
-        3,
-        4,
-    ),
+    steps: Counts = (2, 3, 4),
     reference: str | None = None,
     features: str | None = None,
     weights: Path | None = None,
@@ -67,7 +82,7 @@ def tune_steps(
     model
         Run folder, checkpoint folder or model file of a consistency model.
     steps
-        Numbers of network evaluations to find time points for, 2 to 16.
+        Numbers of network evaluations to find time points for, 2 to 16, such as 2 4 or 2..4.
     reference
         Real images or statistics to score against, as evaluate takes them. Default the images
         that the run trained on.
@@ -100,7 +115,8 @@ def tune_steps(
     home, file = model_file(model, checkpoint=checkpoint, ema=ema)
     f = FlowMap.load(file, on)
     if (kind := f.info.get("kind")) in ("diffusion", "autoencoder"):
-        raise FewstepError(f"{model} is of kind {kind}: time points are for consistency models.")
+        what = "a diffusion model" if kind == "diffusion" else "an autoencoder"
+        raise FewstepError(f"{model} is {what}: time points are for consistency models.")
     evaluator = _evaluator(model, reference, features, weights, on)
     n = n or evaluator.n
     settings = {"model": sha256_of(file), "evaluator": evaluator.fingerprint, "n": n}
