@@ -28,6 +28,8 @@ from fewstep.recipes.execute import train
 from fewstep.recipes.pairs import Wish, make_pairs
 from fewstep.recipes.run import Run
 from fewstep.sampling import Multistep, NoiseStreams, sample, sample_batches, sampler_for
+from fewstep.serving.engine import Generation
+from fewstep.serving.shelf import Shelf
 from oracles import Exact, Gaussian
 
 P = EDM(T=20.0, sigma_data=1.0)
@@ -336,6 +338,19 @@ def test_commands_take_latent_models(
     assert "works on pixels" in capsys.readouterr().err
     assert run(["tune-steps", str(trained / "ae"), "--steps", "2"]) == 2
     assert "autoencoder" in capsys.readouterr().err
+
+
+def test_latent_models_are_served_as_images_without_edits(trained: Path) -> None:
+    shelf = Shelf.open([trained / name for name in ("ae", "lsgm", "cd")])
+    for told in shelf.describe(most_steps=8):
+        assert told["shape"] == [1, 8, 8]
+        assert told["tasks"] == []
+        assert told["max_steps"] == (1 if told["kind"] == "autoencoder" else 8)
+        _, f = shelf[told["id"]]
+        labels = (3, 3) if f.num_classes else ()
+        (made,) = Generation.run(f, [Generation(told["id"], sampler_for(f), 0, 2, labels)], 4)
+        assert made.shape == (2, 1, 8, 8)
+        assert made.dtype == torch.uint8
 
 
 def test_dry_run_of_an_autoencoder() -> None:

@@ -44,11 +44,15 @@ class Latents(nn.Module):
 
     @classmethod
     def of(cls, autoencoder: Autoencoder, data: Dataset) -> Latents:
-        """The latents of a data set, standardised by its mean and deviation."""
-        mu = cls(autoencoder)._encode_all(data)
+        """The latents of a data set, standardised by its mean and deviation.
+
+        They are computed, and stay, on the device of the autoencoder.
+        """
+        device = next(autoencoder.parameters()).device
+        mu = cls(autoencoder).to(device)._encode_all(data)
         dims = [0, *range(2, mu.ndim)]
         s, m = torch.std_mean(mu.double(), dims, correction=0, keepdim=True)
-        return cls(autoencoder, m[0].float(), s[0].float().clamp(min=1e-6))
+        return cls(autoencoder, m[0].float(), s[0].float().clamp(min=1e-6)).to(device)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,7 +73,7 @@ class Latents(nn.Module):
         return self.autoencoder.decode(self.m + self.s * z)
 
     def encoded(self, data: Dataset) -> Dataset:
-        """The data set's latents as a data set of points, with its labels.
+        """The data set's latents as a data set of points in memory, with its labels.
 
         Raises:
             FewstepError: images of another shape than the autoencoder's.

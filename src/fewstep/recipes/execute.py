@@ -66,7 +66,7 @@ def train(
     group = processes(device)
     home.check_same(recipe, run)
     images = group.in_turn(lambda: load_data(run)) if data is None else data
-    latents = find_latents(run, images)
+    latents = find_latents(run, images, group.device)
     dataset = images if latents is None else latents.encoded(images)
     torch.manual_seed(mix(run.training.seed))
     f = make_map(run, dataset, recipe, latents)
@@ -143,15 +143,20 @@ def held_out(data: Dataset, config: Training) -> torch.Tensor:
     return data.batch(some, torch.device("cpu"))[0]
 
 
-def find_latents(run: Run, data: Dataset) -> Latents | None:
+def find_latents(run: Run, data: Dataset, device: torch.device) -> Latents | None:
     """The latent space to train in: that of the teacher, or of the run's autoencoder; or none.
+
+    Args:
+        run: with the settings.
+        data: the images.
+        device: where to encode them.
 
     Raises:
         FewstepError: a model that is no autoencoder; an autoencoder that is not the teacher's; what
             a latent space does not allow.
     """
     taken = getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE
-    teacher = open_model(run.teacher).latents if taken and run.teacher else None
+    teacher = open_model(run.teacher, device=device).latents if taken and run.teacher else None
     if run.autoencoder is None and teacher is None:
         return None
     if run.data.data is not None and is_pairs(Path(run.data.data)):
@@ -160,7 +165,7 @@ def find_latents(run: Run, data: Dataset) -> Latents | None:
         raise FewstepError("latents cannot be mirrored: leave out --flip.")
     if run.autoencoder is None:
         return teacher
-    latents = Latents.of(open_autoencoder(run.autoencoder), data)
+    latents = Latents.of(open_autoencoder(run.autoencoder, device), data)
     if taken and run.teacher and (teacher is None or teacher.fingerprint != latents.fingerprint):
         raise FewstepError(
             f"the teacher {run.teacher} is not a model of the latents of {run.autoencoder} and "
@@ -169,13 +174,13 @@ def find_latents(run: Run, data: Dataset) -> Latents | None:
     return latents
 
 
-def open_autoencoder(path: str) -> Autoencoder:
+def open_autoencoder(path: str, device: torch.device | str = "cpu") -> Autoencoder:
     """A trained autoencoder.
 
     Raises:
         FewstepError: nothing is there, or a model that is no autoencoder.
     """
-    model = open_model(path)
+    model = open_model(path, device=device)
     if not isinstance(model.F, Autoencoder):
         raise FewstepError(
             f"{path} is a {model.info.get('kind')} model, not an autoencoder: train one, such as "
