@@ -14,7 +14,11 @@ from fewstep.report.published import DATASETS, Published, find, published
 from fewstep.report.relations import RELATIONS
 from fewstep.report.scoring import Result
 
-RECIPES = {"EDM": "edm", "CD": "cd", "CT": "ct"}
+RECIPES = {
+    "EDM": "fewstep train {dataset}/edm",
+    "CD": "fewstep train {dataset}/cd --teacher runs/{dataset}-edm",
+    "CT": "fewstep train {dataset}/ct",
+}
 """Recipes of the larger data sets, by the method's name in the paper's table."""
 OUTSIDE = "fewstep evaluate samples.npz --reference {dataset}/ --features inception"
 """For what enters by its samples alone."""
@@ -171,9 +175,8 @@ class Table:
     def _command(self, p: Published, row: Row | None) -> str:
         if p.dataset == "cifar10" and row is not None:
             return self._evaluate(row)
-        if p.dataset != "cifar10" and p.method in RECIPES:
-            return f"fewstep train {p.dataset}/{RECIPES[p.method]}"
-        return OUTSIDE.format(dataset=p.dataset)
+        command = OUTSIDE if p.dataset == "cifar10" else RECIPES.get(p.method, OUTSIDE)
+        return command.format(dataset=p.dataset)
 
     def _evaluate(self, row: Row) -> str:
         return " ".join(["fewstep evaluate", str(self.directory / row.stage), *row.options])
