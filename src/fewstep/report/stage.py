@@ -18,7 +18,7 @@ class Progress:
     """How far a stage is: ``done`` of its steps, and a few words."""
 
     done: int = 0
-    status: str = "waiting"
+    status: str = "starting"
 
 
 @dataclass(frozen=True)
