@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,14 @@ def test_a_clock_adds_up_over_calls_and_interruptions(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), clock.running("edm"):
         raise KeyboardInterrupt
     assert Clock(tmp_path)["edm"] > 2.0
+    with clock.running("all"):
+        time.sleep(0.02)
+        clock.add("cd", 1.0)
+        killed = Clock(tmp_path)  # what is left where the process is killed here
+        assert killed["all"] >= 0.02
+        assert killed["cd"] == 1
+        time.sleep(0.01)
+    assert 0.03 <= Clock(tmp_path)["all"] < 1
     (tmp_path / "clock.json").write_text("{")
     assert Clock(tmp_path)["edm"] == 0
 
