@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from fewstep import networks
 from fewstep.data import Dataset
+from fewstep.digest import sha256_of_weights
 from fewstep.errors import FewstepError
 from fewstep.networks import Autoencoder
 
@@ -114,8 +114,4 @@ class Latents(nn.Module):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of weights, settings, ``m`` and ``s``."""
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return sha256_of_weights(json.dumps(self.config, sort_keys=True), self.state_dict())

@@ -13,6 +13,7 @@ from cyclopts import Parameter, Token
 
 from fewstep.cli.command import Whole, command, whole
 from fewstep.data import load
+from fewstep.digest import sha256_of
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator, Reference
@@ -24,7 +25,6 @@ from fewstep.recipes.directory import RunDirectory, model_file
 from fewstep.recipes.execute import load_data
 from fewstep.recipes.stored_taus import TAUS, keep_taus
 from fewstep.recipes.time_points import FRESH, MOST, Search, SearchState, Verdict, greedy_search
-from fewstep.training.checkpoint import sha256_of
 
 
 def counts_of(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:

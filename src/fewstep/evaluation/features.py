@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from fewstep.digest import sha256_of_weights
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.evaluation.frechet import Moments
@@ -49,13 +49,7 @@ class FeatureNetwork(nn.Module):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of weights and resize: scores are comparable only where it is the same."""
-        digest = hashlib.sha256(self.name.encode())
-        if self.resize is not None:
-            digest.update(self.resize.encode())
-        for key, value in sorted(self.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return sha256_of_weights(self.name + (self.resize or ""), self.state_dict())
 
 
 def check_images(images: Tensor, shape: tuple[int, ...] | None, what: str = "the images") -> None:

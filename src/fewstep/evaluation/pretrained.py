@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fewstep.cache import cache_folder
+from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError
 
 # The convention of torch.hub: name-<first hex digits of the file's SHA-256>.pth
@@ -74,11 +74,7 @@ def read_weights(path: Path, what: str) -> dict[str, Tensor]:
 def _check_hash(path: Path) -> None:
     if not (named := HASH.search(path.name)):
         return
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    found = digest.hexdigest()
+    found = sha256_of(path)
     if not found.startswith(named[1]):
         raise FewstepError(
             f"{path} is damaged or another file: by its name its SHA-256 begins with {named[1]}, "

@@ -8,6 +8,7 @@ enough noise to drown 64 pixels.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from fewstep.recipes.run import RECIPES, Data, Run, component
 from fewstep.training.config import Training
@@ -85,6 +86,19 @@ def lsgm() -> Run:
     )
 
 
+def from_teacher(objective: str, **arguments: Any) -> Run:
+    """A consistency model from a diffusion model's weights, weighted by noise level as that was."""
+    times = "lognormal(P_mean=-0.6, P_std=1.4)"
+    return Run(
+        objective=component(objective, **arguments, distance="l2", weighting="edm", times=times),
+        network=NETWORK,
+        p=P,
+        data=DATA,
+        training=replace(TRAINING, steps=1200, lr=1e-3),
+        taus=TAUS,
+    )
+
+
 @RECIPES.add("digits/cd")
 def cd() -> Run:
     """Consistency distillation of a diffusion model (Song et al. 2023, Algorithm 2).
@@ -92,16 +106,7 @@ def cd() -> Run:
     The paper's N = 18, Heun and mu = 0. The weight is EDM's and the times are lognormal: with the
     paper's weight of 1 and uniform times a small network starves the small times.
     """
-    return Run(
-        objective=component(
-            "cd", N=18, distance="l2", weighting="edm", times="lognormal(P_mean=-0.6, P_std=1.4)"
-        ),
-        network=NETWORK,
-        p=P,
-        data=DATA,
-        training=replace(TRAINING, steps=1200, lr=1e-3),
-        taus=TAUS,
-    )
+    return from_teacher("cd", N=18)
 
 
 @RECIPES.add("digits/continuous-cd")
@@ -111,19 +116,7 @@ def continuous_cd() -> Run:
     No grid and no solver; weight and times of digits/cd. Started from the teacher's weights it
     is stable with nothing more than the clipping of the gradient's norm that all recipes have.
     """
-    return Run(
-        objective=component(
-            "continuous_cd",
-            distance="l2",
-            weighting="edm",
-            times="lognormal(P_mean=-0.6, P_std=1.4)",
-        ),
-        network=NETWORK,
-        p=P,
-        data=DATA,
-        training=replace(TRAINING, steps=1200, lr=1e-3),
-        taus=TAUS,
-    )
+    return from_teacher("continuous_cd")
 
 
 @RECIPES.add("digits/continuous-ct")
@@ -133,19 +126,7 @@ def continuous_ct() -> Run:
     Starts from a diffusion model's weights, which it follows no further: from random weights the
     same training ends at five times the Fréchet distance. Weight and times of digits/cd.
     """
-    return Run(
-        objective=component(
-            "continuous_ct",
-            distance="l2",
-            weighting="edm",
-            times="lognormal(P_mean=-0.6, P_std=1.4)",
-        ),
-        network=NETWORK,
-        p=P,
-        data=DATA,
-        training=replace(TRAINING, steps=1200, lr=1e-3),
-        taus=TAUS,
-    )
+    return from_teacher("continuous_ct")
 
 
 @RECIPES.add("digits/ect")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import os
@@ -15,6 +14,7 @@ from fewstep import data as data_sources
 from fewstep import parameterization
 from fewstep.data import Dataset
 from fewstep.data.pairs import is_pairs, read_manifest
+from fewstep.digest import sha256_of_weights
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -66,11 +66,12 @@ def train(
     group = processes(device)
     home.check_same(recipe, run)
     images = group.in_turn(lambda: load_data(run)) if data is None else data
-    latents = find_latents(run, images, group.device)
+    teacher = open_teacher(run)
+    latents = find_latents(run, images, teacher, group.device)
     dataset = images if latents is None else latents.encoded(images)
     torch.manual_seed(mix(run.training.seed))
     f = make_map(run, dataset, recipe, latents)
-    objective = make_objective(run, f)
+    objective = make_objective(run, f, teacher)
     check_pairs(objective, dataset, run)
     trainer = Trainer(
         objective,
@@ -143,30 +144,32 @@ def held_out(data: Dataset, config: Training) -> torch.Tensor:
     return data.batch(some, torch.device("cpu"))[0]
 
 
-def find_latents(run: Run, data: Dataset, device: torch.device) -> Latents | None:
+def find_latents(
+    run: Run, data: Dataset, teacher: FlowMap | None, device: torch.device
+) -> Latents | None:
     """The latent space to train in: that of the teacher, or of the run's autoencoder; or none.
 
     Args:
         run: with the settings.
         data: the images.
+        teacher: of the run.
         device: where to encode them.
 
     Raises:
         FewstepError: a model that is no autoencoder; an autoencoder that is not the teacher's; what
             a latent space does not allow.
     """
-    taken = getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE
-    teacher = open_model(run.teacher, device=device).latents if taken and run.teacher else None
-    if run.autoencoder is None and teacher is None:
+    own = None if teacher is None else teacher.latents
+    if run.autoencoder is None and own is None:
         return None
     if run.data.data is not None and is_pairs(Path(run.data.data)):
         raise FewstepError("pairs are of images: a model of latents cannot learn from them.")
     if run.training.flip:
         raise FewstepError("latents cannot be mirrored: leave out --flip.")
     if run.autoencoder is None:
-        return teacher
+        return None if own is None else own.to(device)
     latents = Latents.of(open_autoencoder(run.autoencoder, device), data)
-    if taken and run.teacher and (teacher is None or teacher.fingerprint != latents.fingerprint):
+    if teacher is not None and (own is None or own.fingerprint != latents.fingerprint):
         raise FewstepError(
             f"the teacher {run.teacher} is not a model of the latents of {run.autoencoder} and "
             "these images: a teacher of latents needs no --autoencoder, it has its own."
@@ -206,24 +209,38 @@ def make_map(run: Run, data: Dataset, recipe: str, latents: Latents | None = Non
     return FlowMap(F, p, info=info, latents=latents)
 
 
-def make_objective(run: Run, f: FlowMap) -> Objective:
+def open_teacher(run: Run) -> FlowMap | None:
+    """The model that a run starts from; None where its objective wants none.
+
+    Raises:
+        FewstepError: a teacher is missing or not wanted.
+    """
+    name = run.objective.name
+    use = _teacher_use(run)
+    if use is TeacherUse.NONE:
+        if run.teacher is not None:
+            raise FewstepError(f"{name} {use.value}: it takes no --teacher.")
+        return None
+    return open_model(require(run.teacher, f"{name} {use.value}: say which with --teacher RUN."))
+
+
+def _teacher_use(run: Run) -> TeacherUse:
+    return getattr(OBJECTIVES[run.objective.name], "teacher_use", TeacherUse.NONE)
+
+
+def make_objective(run: Run, f: FlowMap, teacher: FlowMap | None) -> Objective:
     """The objective, with its teacher where it has one.
 
     A consistency model may start from a teacher of another process: its network is then used in
     the student's process by matching the signal-to-noise ratio (`fewstep.parameterization.match`).
 
     Raises:
-        FewstepError: a teacher is missing, not wanted, or of another kind.
+        FewstepError: a teacher of another kind.
     """
-    name = run.objective.name
-    use: TeacherUse = getattr(OBJECTIVES[name], "teacher_use", TeacherUse.NONE)
+    name, path, use = run.objective.name, run.teacher, _teacher_use(run)
     arguments = {"f": f, "K": run.training.steps, **run.objective.arguments}
-    if use is TeacherUse.NONE:
-        if run.teacher is not None:
-            raise FewstepError(f"{name} {use.value}: it takes no --teacher.")
+    if teacher is None:
         return OBJECTIVES.call(name, arguments)
-    path = require(run.teacher, f"{name} {use.value}: say which with --teacher RUN.")
-    teacher = open_model(path)
     if use is TeacherUse.DISTIL and only_steps(teacher) is not None:
         raise FewstepError(
             f"the teacher {path} was distilled itself and has no PF-ODE to follow: give the "
@@ -277,11 +294,8 @@ def check_pairs(objective: Objective, data: Dataset, run: Run) -> None:
 
 def fingerprint(f: FlowMap) -> str:
     """SHA-256 of a map's weights and settings."""
-    digest = hashlib.sha256(json.dumps([f.F.config, f.p.config], sort_keys=True).encode())
-    for name, value in sorted(f.F.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    settings = json.dumps([f.F.config, f.p.config], sort_keys=True)
+    return sha256_of_weights(settings, f.F.state_dict())
 
 
 def arguments_of(kind: str, name: str) -> dict[str, inspect.Parameter]:

@@ -14,8 +14,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError, FewstepWarning
-from fewstep.training.checkpoint import sha256_of
 
 TAUS = "taus.json"
 Taus = dict[str, list[float]]

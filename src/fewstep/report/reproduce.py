@@ -111,7 +111,7 @@ def _write(
         "comparison": figures.comparison(
             _strips(directory, plan, results), "One noise per column, ten classes"
         ),
-        **_quality(plan, results, R),
+        **_quality(results, R),
         "curves": figures.curves(directory, plan.curves),
     }
     named = {r.key: f"{r.method}, NFE {r.nfe}" for r in results if r.key}
@@ -164,10 +164,10 @@ def _strips(directory: Path, plan: Plan, results: Sequence[Result]) -> Mapping[s
     return strips
 
 
-def _quality(plan: Plan, results: Sequence[Result], R: float) -> dict[str, bytes]:
+def _quality(results: Sequence[Result], R: float) -> dict[str, bytes]:
     """Fréchet distance against evaluations; of many rows, the samplers in a figure of their own."""
     real = next(r.scores.fd for r in results if r.method == TEST)
-    if plan is SHORT:
+    if len(_series(results)) <= figures.LEGEND:
         return {"quality": figures.quality(_series(results), R, real)}
     few = [r for r in results if r.group != SAMPLED and (r.nfe or 0) <= 4]
     sampled = [r for r in results if r.group == SAMPLED or (r.nfe or 0) > 4]

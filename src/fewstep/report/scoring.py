@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fewstep.data import to_uint8
+from fewstep.digest import sha256_of
 from fewstep.evaluation import Evaluator, Scores
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
@@ -84,7 +84,7 @@ class Scoreboard:
         path = self.directory / row.stage / MODEL
         f = FlowMap.load(path, self.device)
         sampler = sampler_of(f, row)
-        identity = f"{row.key} {sampler} {_sha256(path)} {self.evaluator.fingerprint}"
+        identity = f"{row.key} {sampler} {sha256_of(path)} {self.evaluator.fingerprint}"
         if identity not in self._known or not self.grid(row).is_file():
             self.grid(row).parent.mkdir(exist_ok=True)
             self.grid(row).write_bytes(png_of(samples(f, row, SHOWN), columns=10))
@@ -119,7 +119,3 @@ def sampler_of(f: FlowMap, row: Row) -> Sampler:
 def samples(f: FlowMap, row: Row, n: int) -> Tensor:
     """``n`` 8-bit samples of a row, the classes in turn, from the same noise for every row."""
     return to_uint8(sample(f, n, sampler_of(f, row), seed=SEED))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewstep.data.pairs import is_pairs, read_manifest, shard_path
+from fewstep.data.pairs import Manifest, is_pairs, read_manifest, shard_path
 from fewstep.recipes import RECIPES
 from fewstep.recipes.directory import RunDirectory
 from fewstep.training.logbook import read_metrics
@@ -124,16 +124,19 @@ class Pairs(Stage):
 
     def finished(self, directory: Path) -> bool:
         folder = directory / self.name
-        return is_pairs(folder) and len(list(self._shards(folder))) == read_manifest(folder).shards
+        if not is_pairs(folder):
+            return False
+        manifest = read_manifest(folder)
+        return len(list(self._shards(folder, manifest))) == manifest.shards
 
     def progress(self, directory: Path) -> Progress:
         folder = directory / self.name
         if not is_pairs(folder):
             return Progress()
         manifest = read_manifest(folder)
-        return Progress(sum(len(manifest.rows(i)) for i in self._shards(folder)), "pairs")
+        return Progress(sum(len(manifest.rows(i)) for i in self._shards(folder, manifest)), "pairs")
 
     @staticmethod
-    def _shards(folder: Path) -> Iterator[int]:
+    def _shards(folder: Path, manifest: Manifest) -> Iterator[int]:
         """The shards that are there; they appear whole."""
-        return (i for i in range(read_manifest(folder).shards) if shard_path(folder, i).exists())
+        return (i for i in range(manifest.shards) if shard_path(folder, i).exists())

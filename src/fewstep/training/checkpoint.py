@@ -8,7 +8,6 @@ complete and on the disk, so a folder of this name is a whole checkpoint or a da
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 
@@ -68,15 +68,6 @@ class Checkpoint:
 
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:
