@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fewstep import networks, parameterization
 from fewstep.errors import FewstepError
+from fewstep.files import replacing, write_tensors
 from fewstep.latents import Latents
 from fewstep.networks import Network
 from fewstep.parameterization import Parameterization, expand
@@ -178,7 +178,7 @@ class FlowMap(nn.Module):
         }
 
     def save(self, path: str | Path) -> None:
-        """Write weights and description as one safetensors file.
+        """Write weights and description as one safetensors file, whole or not at all.
 
         Raises:
             FewstepError: the disk is full or not writable.
@@ -188,7 +188,8 @@ class FlowMap(nn.Module):
             tensors |= {LATENTS + k: v for k, v in self.latents.state_dict().items()}
         tensors = {k: v.detach().contiguous() for k, v in tensors.items()}
         try:
-            save_file(tensors, str(path), metadata=self.header())
+            with replacing(Path(path)) as partial:
+                write_tensors(partial, tensors, self.header())
         except (SafetensorError, OSError) as error:
             raise FewstepError(f"cannot write the model {path}: {error}.") from error
 

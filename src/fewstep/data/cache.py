@@ -13,8 +13,6 @@ left in front (safetensors allows trailing spaces there).
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +26,7 @@ from fewstep.data.arrays import checked_labels
 from fewstep.data.build import Outcome, Request, Source, build
 from fewstep.data.dataset import Dataset
 from fewstep.errors import FewstepError
+from fewstep.files import replacing
 
 VERSION = "1"  # of the decoding and the file; raise it when either changes what a file holds
 PAGE = 4096
@@ -71,19 +70,12 @@ def write(path: Path, state: str, source: Source, request: Request) -> None:
         FewstepError: from `build`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            start = _start(source)
-            file.seek(start)
-            outcome = build(source, request, lambda rows: file.write(rows.numpy().data))
-            file.flush()
-            _finish(file, start, state, source, outcome)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as partial, partial.open("w+b") as file:
+        start = _start(source)
+        file.seek(start)
+        outcome = build(source, request, lambda rows: file.write(rows.numpy().data))
+        file.flush()
+        _finish(file, start, state, source, outcome)
 
 
 def in_memory(source: Source, request: Request) -> Dataset:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +20,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fewstep.data.dataset import Dataset
 from fewstep.data.sharded import Sharded
 from fewstep.errors import FewstepError
+from fewstep.files import replacing, write_json, write_tensors
 
 FORMAT = 1
 MANIFEST = "pairs.json"
@@ -146,13 +145,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     Raises:
         FewstepError: the folder is not writable.
     """
-    partial = folder / f"{MANIFEST}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1))
-        os.replace(partial, folder / MANIFEST)
     except OSError as error:
         raise FewstepError(f"cannot write pairs to {folder}: {error}.") from error
+    write_json(folder / MANIFEST, {"format": FORMAT, **asdict(manifest)})
 
 
 def shard_path(folder: Path, i: int) -> Path:
@@ -166,14 +163,10 @@ def write_shard(folder: Path, manifest: Manifest, i: int, tensors: dict[str, Ten
         FewstepError: the disk is full or not writable.
     """
     path = shard_path(folder, i)
-    partial = path.with_suffix(".partial")
     try:
-        save_file(tensors, partial, metadata={KEY: manifest.key})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            write_tensors(partial, tensors, {KEY: manifest.key})
     except (SafetensorError, OSError) as error:
-        partial.unlink(missing_ok=True)
         raise FewstepError(f"cannot write the pairs {path}: {error}.") from error
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.cache import cache_folder
 from fewstep.errors import FewstepError
 from fewstep.evaluation.features import FeatureNetwork, Features, check_images
+from fewstep.files import replacing, write_tensors
 from fewstep.progress import progress
 
 VERSION = 2  # of the network and its training; older caches are not used
@@ -144,11 +144,8 @@ def _read(network: SmallClassifier, path: Path) -> bool:
 
 
 def _write(network: SmallClassifier, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
+    # without a cache it is trained anew next time
+    with suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(network.state_dict(), partial)
-        os.replace(partial, path)
-    except (OSError, SafetensorError):  # without a cache it is trained anew next time
-        with suppress(OSError):
-            partial.unlink()
+        with replacing(path) as partial:
+            write_tensors(partial, network.state_dict())

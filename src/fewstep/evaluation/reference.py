@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fewstep.cache import cache_folder
@@ -25,6 +23,7 @@ from fewstep.errors import FewstepError, unknown
 from fewstep.evaluation.features import FeatureNetwork, check_images, extract
 from fewstep.evaluation.frechet import Moments
 from fewstep.evaluation.inception_v3 import InceptionV3
+from fewstep.files import replacing, write_tensors
 
 VERSION = "1"  # of the files of statistics
 
@@ -160,21 +159,19 @@ class Reference:
         tensors = {"mean": self.moments.mean, "cov": self.moments.covariance}
         if self.spatial is not None:
             tensors |= {"spatial.mean": self.spatial.mean, "spatial.cov": self.spatial.covariance}
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
-            if path.suffix == ".npz":
-                arrays: dict[str, Any] = {NPZ_KEYS[k]: v.numpy() for k, v in tensors.items()}
-                with partial.open("wb") as file:
-                    np.savez(file, **arrays)
-            else:
-                if with_features and self.features is not None:
-                    tensors["features"] = self.features.contiguous()
-                note = {"fewstep_statistics": VERSION, "name": self.name, "n": self.n}
-                save_file(tensors, partial, {"note": json.dumps(note | {"network": self.network})})
-            os.replace(partial, path)
+            with replacing(path) as partial:
+                if path.suffix == ".npz":
+                    arrays: dict[str, Any] = {NPZ_KEYS[k]: v.numpy() for k, v in tensors.items()}
+                    with partial.open("wb") as file:
+                        np.savez(file, **arrays)
+                else:
+                    if with_features and self.features is not None:
+                        tensors["features"] = self.features.contiguous()
+                    note = {"fewstep_statistics": VERSION, "name": self.name, "n": self.n}
+                    note |= {"network": self.network}
+                    write_tensors(partial, tensors, {"note": json.dumps(note)})
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                partial.unlink()
             raise FewstepError(f"cannot write {path}: {error}.") from error
 
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.table import Table
 from fewstep.errors import FewstepError, unknown
 from fewstep.evaluation.bootstrap import Z95
 from fewstep.evaluation.evaluator import Scores
+from fewstep.files import replacing
 
 
 @dataclass(frozen=True)
@@ -237,9 +237,8 @@ def write(path: Path, lines: Sequence[Line], setting: Setting) -> None:
         FewstepError: another ending, or a place that cannot be written.
     """
     check_format(path)
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(FORMATS[path.suffix](lines, setting), encoding="utf-8")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.write_text(FORMATS[path.suffix](lines, setting), encoding="utf-8")
     except OSError as error:
         raise FewstepError(f"cannot write {path}: {error}.") from error

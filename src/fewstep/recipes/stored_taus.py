@@ -9,13 +9,13 @@ points follow a copy of the model file, and are not used once the file holds oth
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.files import write_json
 
 TAUS = "taus.json"
 Taus = dict[str, list[float]]
@@ -71,20 +71,6 @@ def keep_taus(home: Path, file: Path, taus: Taus, counts: list[int]) -> None:
     others.pop(digest, None)
     if known or after:
         write_json(home / TAUS, others | ({digest: {"file": name, "taus": after}} if after else {}))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON at once or not at all.
-
-    Raises:
-        FewstepError: the place is not writable.
-    """
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(json.dumps(value, indent=1))
-        os.replace(partial, path)
-    except OSError as error:
-        raise FewstepError(f"cannot write {path}: {error}.") from error
 
 
 def _name(home: Path, file: Path) -> str:

@@ -26,9 +26,9 @@ from typing import Any
 from fewstep.data import to_uint8
 from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator
+from fewstep.files import write_json
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
-from fewstep.recipes.stored_taus import write_json
 from fewstep.sampling import default_taus, sample, sampler_for
 
 RHO = 7.0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fewstep.recipes.stored_taus import write_json
+from fewstep.files import write_json
 
 ALL = "all"
 

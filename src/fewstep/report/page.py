@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from fewstep.errors import FewstepError
+from fewstep.files import replacing
 from fewstep.report.scoring import Result
 from fewstep.report.typeset import to_html
 
@@ -62,9 +63,8 @@ def fill(path: Path, template: str, **facts: Any) -> None:
     environment = Environment(autoescape=True, trim_blocks=True)
     environment.filters["typeset"] = lambda text: Markup(to_html(text))
     html = environment.from_string(text).render(**facts)
-    partial = path.with_suffix(".partial")
-    partial.write_text(html, encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(html, encoding="utf-8")
 
 
 def data_url(png: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 from fewstep.data import to_uint8
 from fewstep.digest import sha256_of
 from fewstep.evaluation import Evaluator, Scores
+from fewstep.files import write_json
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import MODEL
@@ -106,9 +106,7 @@ class Scoreboard:
         return to_uint8(x), (time.perf_counter() - start) / n
 
     def _write(self) -> None:
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(self._known, indent=1))
-        os.replace(partial, self._path)
+        write_json(self._path, self._known)
 
 
 def sampler_of(f: FlowMap, row: Row) -> Sampler:

@@ -1,0 +1,63 @@
+"""One process at a time writes into a folder.
+
+The lock is the system's own (``flock``), so that it ends with its process however that ends, and
+works between machines where the file system does. ``.lock.json`` says who holds it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fewstep.errors import FewstepError
+from fewstep.files import read_json, sweep, write_json
+
+LOCK = ".lock"
+OWNER = ".lock.json"
+FILES = (LOCK, OWNER)
+PATIENCE = 3.0  # seconds: a process that was asked to stop is saving its state
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made where it is missing, and sweep what killed processes left in it.
+
+    Args:
+        folder: of a run, of pairs, of a reproduction, of a model file.
+
+    Raises:
+        FewstepError: another process holds it, and the message says which; it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=PATIENCE)
+        lock.acquire()
+    except Timeout:
+        raise FewstepError(_held(folder)) from None
+    except OSError as error:
+        raise FewstepError(f"cannot write to {folder}: {error}.") from error
+    try:
+        sweep(folder)
+        write_json(folder / OWNER, {"pid": os.getpid(), "host": socket.gethostname()})
+        yield
+    finally:
+        (folder / OWNER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _held(folder: Path) -> str:
+    """Who holds a folder, as far as it is known."""
+    try:
+        owner = read_json(folder / OWNER, lambda note: f"{note['pid']} on {note['host']}", "a note")
+        who = f"the process {owner}"
+    except FewstepError:
+        who = "another process"
+    return (
+        f"{folder} is in use: {who} is writing into it. Wait until it has ended, or end it, and "
+        "run this again."
+    )
