@@ -118,8 +118,8 @@ def test_labels_become_int64_and_name_their_classes() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1], "4 integers"),
-        ([0.0, 1.0, 0.0, 1.0], "float32"),
+        ([0, 1], r"4 classes, one per example, got shape \[2\]"),
+        ([0.0, 0.5, 0.0, 1.0], r"example 1 has label 0\.5 \(float\), which is no class"),
         ([[1, 0]] * 4, r"\[4, 2\]"),
         ([0, 1, -1, -1], "example 2 has -1"),
         ([0, 1, 2, 1], "example 2 has label 2, but there are 2 classes"),
@@ -272,4 +272,7 @@ def test_the_fingerprint_is_one_of_content() -> None:
     ]
     prints = {data.fingerprint(), *(other.fingerprint() for other in others)}
     assert len(prints) == 1 + len(others)
-    assert data.subset([7, 8]).fingerprint() == Dataset.from_arrays(u[7:9], [1, 2]).fingerprint()
+    assert (
+        data.subset([7, 8]).fingerprint()
+        == Dataset.from_arrays(u[7:9], [1, 2], "012").fingerprint()
+    )

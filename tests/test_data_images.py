@@ -91,6 +91,61 @@ def test_labels_make_subfolders(tmp_path: Path, colour: torch.Tensor) -> None:
     assert (save_images(colour, tmp_path / "t", labels) / "1" / "00003.png").is_file()
 
 
+NAMES = [
+    ("T-shirt/top", "b"),
+    ("../up", "/abs/olute"),
+    (".hidden", ""),
+    ("train", "test"),
+    ("Test Set", "bus"),
+    ("@eaDir", "lost+found"),
+    ("CON", "nul.txt"),
+    ("Cat", "cat"),
+    ("cat ", "cat."),
+    ("x" * 300, "é" * 120),
+    ("T-shirt/top", "T-shirt_top"),
+    ("class-0", "a:b", "class", ":", "?"),
+    ("\udcff", "日本", "a\nb"),
+    ("x.png", "y.parquet", "10", "9", "1"),
+]
+
+
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("place", ["new/d", "new/d.npz"])
+def test_class_names_come_back(tmp_path: Path, names: tuple[str, ...], place: str) -> None:
+    """As names, whatever they are; nothing is written outside."""
+    labels = torch.arange(2 * len(names)) % len(names)
+    images = labels.byte()[:, None, None, None].expand(-1, 1, 4, 4).contiguous()
+    data = load(save_images(images, tmp_path / place, labels, names), cache=tmp_path / "c")
+    assert os.listdir(tmp_path / "new") == [Path(place).name]
+    assert sorted(data.classes) == sorted(names)
+    assert data.labels is not None
+    found = [data.classes[i] for i in data.labels.tolist()]
+    assert found == [names[i] for i in data.images[:, 0, 0, 0].tolist()]
+    assert set(os.listdir(tmp_path)) <= {"new", "c"}
+
+
+def test_twelve_classes_keep_their_numbers(tmp_path: Path) -> None:
+    labels = torch.arange(12)
+    images = labels.byte()[:, None, None, None].expand(-1, 1, 4, 4).contiguous()
+    data = load(save_images(images, tmp_path / "d", labels))
+    assert data.classes == tuple(map(str, range(12)))
+    assert data.labels is not None
+    assert data.labels.tolist() == data.images[:, 0, 0, 0].tolist()
+    few = load(save_images(images[:2], tmp_path / "few", torch.tensor([5, 11]), data.classes))
+    assert few.classes == ("5", "11")
+
+
+def test_a_note_on_class_names_that_is_damaged(tmp_path: Path, colour: torch.Tensor) -> None:
+    folder = save_images(colour, tmp_path / "d", torch.tensor([0, 1, 1, 0, 0]), ("a/b", "c"))
+    note = folder / "fewstep-classes.json"
+    for content in ("[]", "{", '{"format": 1, "classes": {"a_b": 5}}', "[" * 99999):
+        note.write_text(content)
+        with pytest.raises(FewstepError, match=r"fewstep-classes\.json does not say"):
+            load(folder)
+    note.unlink()
+    assert load(folder).classes == ("a_b", "c")
+
+
 def test_an_archive_is_found_again(tmp_path: Path, colour: torch.Tensor) -> None:
     labels = torch.tensor([1, 0, 1, 1, 0])
     path = save_images(colour, tmp_path / "s.npz", labels)
@@ -130,7 +185,7 @@ def test_a_failure_leaves_the_old_file(
     path = save_images(colour, tmp_path / "x.npz")
     before = path.read_bytes()
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
@@ -154,5 +209,14 @@ def test_other_mistakes(tmp_path: Path, colour: torch.Tensor) -> None:
         save_images(colour, tmp_path / "x.jpg")
     with pytest.raises(FewstepError, match="5 images but 2 labels"):
         save_images(colour, tmp_path / "x.npz", torch.tensor([1, 2]))
+    for labels, classes, why in (
+        ([0, 1, 2, 0, 1], ("a", "b"), "label 2, but there are 2 classes"),
+        ([0, 1, -1, 0, 1], (), "example 2 has -1"),
+        ([0, 1, 1, 0, 1], ("a", "a"), "two classes are called 'a'"),
+    ):
+        for name in ("x.npz", "x"):
+            with pytest.raises(FewstepError, match=why):
+                save_images(colour, tmp_path / name, torch.tensor(labels), classes)
+            assert os.listdir(tmp_path) == []
     with pytest.raises(FewstepError, match="columns=0"):
         grid(colour, columns=0)

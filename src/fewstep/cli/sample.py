@@ -113,7 +113,7 @@ def sample(
     seconds = time.perf_counter() - start
     images = group.gather_shares(to_uint8(x), n)
     if group.first:
-        save_images(images, out, labels=labels)
+        save_images(images, out, labels=labels, classes=f.info.get("classes") or ())
         print(f"{out}: {n} images, {spent(sampler)}, {seconds:.2f} s")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ CHANNELS = (1, 3)
 IMAGE_KEYS = ("arr_0", "images")
 ROUNDING = 1e-4  # by which float images may leave [-1, 1]
 LABEL_KEYS = ("arr_1", "labels")
+NAMES_KEY = "classes"
 
 
 def checked_images(array: Any, points: bool = False) -> Tensor:
@@ -103,40 +103,10 @@ def _channels_first(images: Tensor) -> Tensor:
     )
 
 
-def checked_labels(
-    labels: Any, n: int, classes: Sequence[str] = ()
-) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Labels as int64 [n] and a name for each class; without names the numbers are the names.
+def read_arrays(path: Path) -> tuple[Any, Any, tuple[str, ...]]:
+    """Images, labels (or None) and class names (or none) of an `.npz` or `.npy`.
 
-    Raises:
-        FewstepError: not one integer per example, negative, or a label without a class.
-    """
-    if labels is None:
-        return None, ()
-    values = torch.as_tensor(labels).detach().cpu()
-    if values.is_floating_point() or values.dtype == torch.bool or values.shape != (n,):
-        raise FewstepError(
-            f"labels must be {n} integers, one per example, got {_type(values)} of shape "
-            f"{list(values.shape)}"
-        )
-    values = values.to(torch.int64)
-    if int(values.min()) < 0:
-        first = int((values < 0).nonzero()[0])
-        raise FewstepError(
-            f"labels are counted from 0, but example {first} has {int(values[first])}; "
-            "pass labels=False where this split carries none"
-        )
-    names = tuple(classes) or tuple(map(str, range(int(values.max()) + 1)))
-    if int(values.max()) >= len(names):
-        first = int((values >= len(names)).nonzero()[0])
-        raise FewstepError(
-            f"example {first} has label {int(values[first])}, but there are {len(names)} classes"
-        )
-    return values, names
-
-
-def read_arrays(path: Path) -> tuple[Any, Any]:
-    """Images and labels (or None) of an `.npz` or `.npy`; the latter is mapped, not read.
+    An `.npy` is mapped, not read.
 
     Raises:
         FewstepError: unreadable, damaged, pickled objects, or no array under a known key.
@@ -145,7 +115,7 @@ def read_arrays(path: Path) -> tuple[Any, Any]:
         # Copy-on-write, because torch warns about tensors over memory that it may not write.
         content = np.load(path, mmap_mode="c" if path.suffix == ".npy" else None)
         if isinstance(content, np.ndarray):
-            return content, None
+            return content, None, ()
         with content:
             return _pick(path, content)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
@@ -156,10 +126,13 @@ def read_arrays(path: Path) -> tuple[Any, Any]:
         raise FewstepError(f"{path} holds no plain array of numbers: {error}") from error
 
 
-def _pick(path: Path, content: Any) -> tuple[Any, Any]:
+def _pick(path: Path, content: Any) -> tuple[Any, Any, tuple[str, ...]]:
     images = [key for key in IMAGE_KEYS if key in content.files]
     labels = [key for key in LABEL_KEYS if key in content.files]
     if not images:
         wrong = content.files[0] if content.files else ""
         raise FewstepError(f"{path}: {unknown('array', wrong, (*IMAGE_KEYS, *LABEL_KEYS))}")
-    return content[images[0]], content[labels[0]] if labels else None
+    if not labels:
+        return content[images[0]], None, ()
+    names = tuple(map(str, content[NAMES_KEY])) if NAMES_KEY in content.files else ()
+    return content[images[0]], content[labels[0]], names

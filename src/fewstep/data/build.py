@@ -40,7 +40,7 @@ class Source(Protocol):
     name: str
     origin: str
     classes: tuple[str, ...] | None
-    """Names of the classes; () when the labels are nameless integers, None when unlabelled."""
+    """Names of the classes, which the items' labels count; None when unlabelled."""
 
     def __len__(self) -> int: ...
 

@@ -22,13 +22,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fewstep.data.arrays import checked_labels
 from fewstep.data.build import Outcome, Request, Source, build
 from fewstep.data.dataset import Dataset
+from fewstep.data.labels import numbered, used
 from fewstep.errors import FewstepError
 from fewstep.files import replacing
 
-VERSION = "1"  # of the decoding and the file; raise it when either changes what a file holds
+VERSION = "2"  # of the decoding and the file; raise it when either changes what a file holds
 PAGE = 4096
 SAMPLES, SAMPLE = 256, 65_536  # blocks and bytes per block that are checked on every load
 
@@ -48,7 +48,7 @@ def read(path: Path, state: str) -> Dataset | None:
             labels = file.get_tensor("labels") if "labels" in file.keys() else None  # noqa: SIM118
         if note["check"] != _check(images, labels):
             return None
-        labels, classes = checked_labels(labels, len(images), json.loads(note["classes"]))
+        classes = tuple(json.loads(note["classes"]))
         return Dataset(
             images,
             labels,
@@ -98,9 +98,12 @@ def _labels(source: Source, outcome: Outcome) -> tuple[Tensor | None, tuple[str,
     if source.classes is None:
         return None, ()
     try:
-        return checked_labels(np.array(outcome.labels), len(outcome), source.classes)
+        labels, classes = numbered(np.array(outcome.labels), len(outcome), source.classes)
     except FewstepError as error:
         raise FewstepError(f"{source.origin}: {error}") from error
+    if labels is not None and outcome.bad:  # of a class there may be nothing but broken images
+        labels, classes = used(labels, classes)
+    return labels, classes
 
 
 def _start(source: Source) -> int:
@@ -112,7 +115,7 @@ def _start(source: Source) -> int:
 
 
 def _finish(file: BinaryIO, start: int, state: str, source: Source, outcome: Outcome) -> None:
-    labels, _ = _labels(source, outcome)
+    labels, classes = _labels(source, outcome)
     shape = (len(outcome), *outcome.shape)
     mapped = np.memmap(file, np.uint8, "r+", start, shape)
     note = {
@@ -120,7 +123,7 @@ def _finish(file: BinaryIO, start: int, state: str, source: Source, outcome: Out
         "state": state,
         "name": source.name,
         "source": source.origin,
-        "classes": json.dumps(source.classes or ()),
+        "classes": json.dumps(classes),
         "skipped": str(len(outcome.bad)),
         "pixel_hash": outcome.pixel_hash,
         "check": _check(torch.from_numpy(mapped), labels),

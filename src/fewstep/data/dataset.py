@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.data.arrays import checked_images, checked_labels
+from fewstep.data.arrays import checked_images
 from fewstep.data.images import to_float
+from fewstep.data.labels import numbered
 from fewstep.data.order import permutation
 from fewstep.data.sharded import Sharded
 from fewstep.errors import FewstepError
@@ -61,15 +62,17 @@ class Dataset:
 
         Args:
             images: uint8 [N, H, W, C], [N, C, H, W] or [N, H, W]; or float images in [-1, 1].
-            labels: N integers from 0, or None.
-            classes: a name per class; by default the numbers.
+            labels: one per example, or None: text, whole numbers or truth values.
+            classes: names of all classes, which numbers then count from 0; by default the classes
+                are the labels that there are.
             points: take floats [N, *shape] of any range as they are, such as points [N, 2].
 
         Raises:
-            FewstepError: any other type, shape or range; NaN or infinity.
+            FewstepError: any other type, shape or range; NaN or infinity; a label that is missing
+                or no class.
         """
         stored = checked_images(images, points)
-        checked, names = checked_labels(labels, len(stored), classes)
+        checked, names = numbered(labels, len(stored), classes)
         return cls(stored, checked, names, name, source=name)
 
     def __len__(self) -> int:

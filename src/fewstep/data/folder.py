@@ -1,21 +1,26 @@
 """A folder of pictures, found recursively; the first level of subfolders names the classes.
 
-A file counts when its name ends in one of `ENDINGS` and does not start with a dot; every other file
-is ignored. A linked folder is followed unless it leads back into the data or was read already.
-The order is that of the sorted names, so it is the same on every machine.
+A file counts when its name ends in one of `ENDINGS`; hidden files and folders, and those that
+systems leave (`ignored`), do not. A linked folder is followed unless it leads back into the data or
+was read already. Files come in the order of their sorted names, so it is the same on every machine;
+classes in the order of `labels.natural`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fewstep.data.build import Item, Request
-from fewstep.data.splits import candidates, missing
-from fewstep.errors import FewstepError
+from fewstep.data.class_folders import read_names
+from fewstep.data.ignored import is_ignored
+from fewstep.data.labels import natural
+from fewstep.data.splits import choose, divide, missing
+from fewstep.errors import FewstepError, FewstepWarning
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -45,50 +50,109 @@ def find_pictures(root: Path, request: Request) -> Pictures:
         FewstepError: no such split, no images, an unreadable folder, or images both beside and
             inside class folders while labels are wanted.
     """
-    part = split_folder(root, request.split)
-    found = sorted(_walk(part))
+    names = read_names(root)
+    splits = {} if names is not None else split_folders(root)
+    if splits:
+        part = root / splits[choose(request.split, splits, str(root))]
+        found = sorted(_walk(part))
+    else:
+        part = root
+        found = _of_split(sorted(_walk(root)), request.split, root, whole=names is not None)
     if not found:
         raise FewstepError(f"{part} holds no images (names ending in {' '.join(ENDINGS)})")
     tops = [_top(name) for name in found]
     classes: tuple[str, ...] | None = None
+    index: dict[str, int] = {}
     if request.labels and any(tops):
         _check_mixture(part, found, tops)
-        classes = tuple(sorted(set(tops) | _other_classes(root, part)))
-    index = {name: i for i, name in enumerate(classes or ())}
+        called = {top: (names or {}).get(top, top) for top in set(tops)}
+        classes = _numbered(set(called.values()), root, splits, part)
+        index = {top: classes.index(name) for top, name in called.items()}
     files = [(name, index.get(top, -1)) for name, top in zip(found, tops, strict=True)]
     return Pictures(root.name, str(part), classes, files, _state(part, found, classes))
 
 
-def split_folder(root: Path, split: str) -> Path:
-    """`root/train`, `root/test` or `root/val` where a folder is laid out like that, else `root`."""
-    names = _split_names(root)
-    for name in candidates(split):
-        if name in names:
-            return root / name
-    if names or split != "train":
-        raise missing(str(root), split, names)
-    return root
+def _numbered(own: set[str], root: Path, splits: dict[str, str], part: Path) -> tuple[str, ...]:
+    """The classes in order: those of the training split first, so that they keep their numbers."""
+    train = splits.get("train")
+    first = own if train is None or root / train == part else _class_folders(root / train)
+    return (*sorted(first, key=natural), *sorted(own - first, key=natural))
 
 
-def _split_names(root: Path) -> list[str]:
-    """The split folders of `root`; a lone class called "test" does not make a split."""
-    folders = {entry.name for entry in _entries(root) if entry.is_dir()}
-    held_out = folders.intersection((*candidates("test"), *candidates("val")))
-    if "train" in folders and (held_out or folders == {"train"}):
-        return sorted({"train"} | held_out)
-    return []
+def _class_folders(part: Path) -> set[str]:
+    return {entry.name for entry in _entries(part) if entry.is_dir() and _holds_images(entry.path)}
 
 
-def _other_classes(root: Path, part: Path) -> set[str]:
-    """Classes of the other splits: a number must mean the same class in each of them."""
-    others = [] if part == root else [root / name for name in _split_names(root)]
-    return {
-        entry.name
-        for other in others
-        if other != part
-        for entry in _entries(other)
-        if entry.is_dir() and next(_walk(Path(entry.path)), None)
-    }
+def _holds_images(folder: str | Path) -> bool:
+    return next(_walk(Path(folder)), None) is not None
+
+
+def split_folders(root: Path) -> dict[str, str]:
+    """The folder of each split, where a folder is divided into splits; else nothing.
+
+    Raises:
+        FewstepError: folders that are splits beside folders that are none, or two of one split.
+    """
+    entries = _entries(root)
+    here = {entry.name for entry in entries if entry.is_dir() and _holds_images(entry.path)}
+    said = divide(here)
+    others = sorted(here - said.keys(), key=natural)
+    if not said or (others and set(said.values()) == {"train"} and _are_flat(root, said)):
+        return {}
+    if others:
+        raise FewstepError(
+            f"{root} has folders that are splits ({_listed(said)}) beside others "
+            f"({_listed(others)}): rename the first if they are classes, move the others into "
+            "them, or pass the path of one split"
+        )
+    folders: dict[str, str] = {}
+    for folder, split in sorted(said.items()):
+        if split in folders:
+            raise FewstepError(
+                f"{root}: {folders[split]} and {folder} are both split {split!r}; pass the path of "
+                "one of them"
+            )
+        folders[split] = folder
+    _say_loose([entry.name for entry in entries if _is_picture(entry)], root, folders)
+    return folders
+
+
+def _are_flat(root: Path, folders: dict[str, str]) -> bool:
+    """Whether folders hold images but no class folders: then `train` beside `bus` is a class."""
+    return not any(_class_folders(root / folder) for folder in folders)
+
+
+def _say_loose(loose: list[str], root: Path, folders: dict[str, str]) -> None:
+    if loose:
+        warnings.warn(
+            f"{root}: left out {len(loose)} images (such as {min(loose)}) beside the splits "
+            f"{_listed(folders.values())}",
+            FewstepWarning,
+            stacklevel=2,
+        )
+
+
+def _of_split(found: list[str], split: str, root: Path, whole: bool) -> list[str]:
+    """The images of a split where class folders are divided into splits: `cat/test/1.png`.
+
+    Raises:
+        FewstepError: no such split; images inside such a folder and outside.
+    """
+    inner = [name.split("/")[1] if name.count("/") > 1 else "" for name in found]
+    said = {} if whole else divide(set(inner))
+    if not {"test", "val"}.intersection(said.values()):
+        if split != "train":
+            raise missing(str(root), split)
+        return found
+    outside = [name for name, folder in zip(found, inner, strict=True) if folder not in said]
+    if outside:
+        raise FewstepError(
+            f"{root} has images inside folders that are splits ({_listed(said)}) and "
+            f"{len(outside)} outside, such as {outside[0]}: move all into splits, or rename those "
+            "folders if they are none"
+        )
+    wanted = choose(split, said.values(), str(root))
+    return [name for name, folder in zip(found, inner, strict=True) if said[folder] == wanted]
 
 
 def _check_mixture(part: Path, found: list[str], tops: list[str]) -> None:
@@ -101,13 +165,22 @@ def _check_mixture(part: Path, found: list[str], tops: list[str]) -> None:
         )
 
 
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, without hidden names."""
+    """What is in a folder, without what is to be ignored."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            return [entry for entry in entries if not is_ignored(entry.name)]
     except OSError as error:
         raise FewstepError(f"cannot read the folder {folder}: {error.strerror}") from error
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    return entry.name.lower().endswith(ENDINGS) and not entry.is_dir()
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -124,7 +197,7 @@ def _walk(root: Path) -> Iterator[str]:
                     continue
                 seen.add(real)
                 waiting.append(f"{prefix}{entry.name}/")
-            elif entry.name.lower().endswith(ENDINGS):
+            elif _is_picture(entry):
                 yield prefix + entry.name
 
 
@@ -140,7 +213,7 @@ def _top(name: str) -> str:
 
 
 def _state(part: Path, found: list[str], classes: tuple[str, ...] | None) -> str:
-    digest = hashlib.sha256(repr(classes).encode())
+    digest = hashlib.sha256(repr(classes).encode("utf-8", "surrogateescape"))
     for name in found:
         digest.update(stamp(os.path.join(part, name)).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

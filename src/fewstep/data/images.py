@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from fewstep.data.class_folders import folder_names, write_names
+from fewstep.data.labels import numbered, used
 from fewstep.errors import FewstepError
 from fewstep.progress import progress
 
@@ -92,32 +95,39 @@ def save_images(
     """Write images where `path`'s ending says: a `.png` grid, an `.npz`, otherwise a folder.
 
     - `x.png`: one `grid` of all images with `columns` images per row.
-    - `x.npz`: `arr_0` uint8 [N, H, W, C] and, with labels, `arr_1` int64 [N].
-    - a folder: `00000.png`, `00001.png`, ...; with labels in one subfolder per class, so that
-      `load` finds images and labels again. The folder must be new or empty.
+    - `x.npz`: `arr_0` uint8 [N, H, W, C] and, with labels, `arr_1` int64 [N], with class names also
+      `classes` (text).
+    - a folder: `00000.png`, `00001.png`, ...; with labels in one subfolder per class, called as the
+      class is. Where a name cannot be a folder's, or would be taken for something else ("a/b",
+      "test"), the folder has a similar one and `fewstep-classes.json` the class. The folder must be
+      new or empty.
+
+    `load` finds images and classes of both again.
 
     What is written appears whole or not at all.
 
     Args:
         images: uint8 [N, C, H, W], C = 1 or 3 (`to_uint8` makes them).
         labels: int64 [N], for an `.npz` or a folder.
-        classes: names of the subfolders; by default the labels' numbers.
+        classes: names of the classes that the labels count; by default the labels' numbers.
 
     Returns:
         The path.
 
     Raises:
-        FewstepError: not such images, an unknown ending, a place that cannot be written.
+        FewstepError: not such images, labels that do not fit, class names that do not differ, an
+            unknown ending, a place that cannot be written.
     """
     _check_images(images)
     path = Path(path).expanduser()
     if labels is not None and len(labels) != len(images):
         raise FewstepError(f"{len(images)} images but {len(labels)} labels for {path}")
+    numbered(labels, len(images), classes)  # labels and names that fit, before anything is written
     with _placed(path) as temporary:
         if path.suffix == ".png":
             _write_png(grid(images, columns), temporary)
         elif path.suffix == ".npz":
-            _write_npz(images, labels, temporary)
+            _write_npz(images, labels, classes, temporary)
         else:
             _write_folder(images, labels, classes, temporary)
     return path
@@ -175,22 +185,28 @@ def _write_png(image: Tensor, path: Path) -> None:
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path, format="PNG")
 
 
-def _write_npz(images: Tensor, labels: Tensor | None, path: Path) -> None:
-    arrays = [images.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
+def _write_npz(images: Tensor, labels: Tensor | None, classes: Sequence[str], path: Path) -> None:
+    arrays: dict[str, Any] = {"arr_0": images.permute(0, 2, 3, 1).contiguous().cpu().numpy()}
     if labels is not None:
-        arrays.append(labels.cpu().numpy().astype(np.int64))
-    np.savez(path, *arrays)
+        arrays["arr_1"] = labels.cpu().numpy().astype(np.int64)
+        if classes:
+            arrays["classes"] = np.array(classes)
+    np.savez(path, **arrays)
 
 
 def _write_folder(
     images: Tensor, labels: Tensor | None, classes: Sequence[str], path: Path
 ) -> None:
+    path.mkdir()
     folders = [path] * len(images)
-    if labels is not None:
-        names = tuple(classes) or tuple(map(str, range(int(labels.max()) + 1)))
-        folders = [path / names[i] for i in labels.tolist()]
+    numbers, names = numbered(labels, len(images), classes)
+    if numbers is not None:
+        numbers, names = used(numbers, names)
+        under = folder_names(names)
+        folders = [path / under[i] for i in numbers.tolist()]
+        write_names(path, names, under)
     for folder in set(folders):
-        folder.mkdir(parents=True)
+        folder.mkdir(exist_ok=True)
     digits = max(5, len(str(len(images) - 1)))  # names must sort like numbers
     paths = [folder / f"{i:0{digits}d}.png" for i, folder in enumerate(folders)]
     images = images.cpu()

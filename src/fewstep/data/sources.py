@@ -8,7 +8,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fewstep.cache import cache_folder
@@ -17,6 +17,8 @@ from fewstep.data.arrays import CHANNELS, read_arrays
 from fewstep.data.build import Item, Request, Source
 from fewstep.data.dataset import Dataset
 from fewstep.data.folder import find_pictures, stamp
+from fewstep.data.ignored import is_ignored
+from fewstep.data.labels import used
 from fewstep.data.pairs import is_pairs, open_pairs
 from fewstep.data.parquet import open_files, open_hub
 from fewstep.data.splits import missing, sibling, split_files
@@ -142,11 +144,11 @@ def _not_found(path: Path) -> FewstepError:
 
 
 def _folder(path: Path, request: Request) -> Plan:
-    tables = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
+    tables = sorted(f for f in path.glob("*.parquet") if f.is_file() and not is_ignored(f.name))
     if tables:
         return _parquet(split_files(tables, request.split, str(path)), str(path), request)
     pictures = find_pictures(path.absolute(), request)
-    identity = f"{pictures.origin} {request.labels}"
+    identity = f"{pictures.origin} {request.split} {request.labels}"
     return Plan(pictures.name, identity, pictures.state, lambda: pictures)
 
 
@@ -164,14 +166,17 @@ def _parquet(files: list[Path], origin: str, request: Request) -> Plan:
 
 
 def _arrays(path: Path) -> Dataset:
-    images, labels = read_arrays(path)
+    images, labels, classes = read_arrays(path)
     # Nothing but points can have so few dimensions: here the shape alone tells.
     points = images.dtype.kind == "f" and images.ndim <= 2
     try:
-        dataset = Dataset.from_arrays(images, labels, name=path.stem, points=points)
+        dataset = Dataset.from_arrays(images, labels, classes, path.stem, points)
     except FewstepError as error:
         raise FewstepError(f"{path}: {error}") from error
-    return dataset
+    if dataset.labels is None:
+        return dataset
+    labels, names = used(dataset.labels, dataset.classes)
+    return replace(dataset, labels=labels, classes=names)
 
 
 def _digits(split: str) -> Dataset:
