@@ -1,13 +1,15 @@
 """The one exception for a user's mistake, and the nearest valid name for a wrong one.
 
-The command line prints a `FewstepError` as one line and exits with code 2;
-every other exception is a defect of ours and keeps its traceback.
+The command line prints a `FewstepError` as one line and exits with code 2, and so it does with
+what the machine refuses: a file, or memory. Every other exception is a defect of ours.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -34,3 +36,52 @@ def not_there(kind: str, path: Path, known: Iterable[str] = ()) -> FewstepError:
     near = difflib.get_close_matches(str(path), [*known, *beside], n=1, cutoff=0.75)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return FewstepError(f"there is no {kind} {str(path)!r}.{hint}")
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Inside, what the system refuses is a `FewstepError` that names the file; also a decorator.
+
+    A folder without permission, a name that is too long, a full disk: `Path.exists` and its kin
+    raise `OSError` for these just as `open` does.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise refusal(error) from error
+
+
+def refusal(error: OSError) -> FewstepError:
+    """The `FewstepError` of what the system refused."""
+    reason = error.strerror or str(error) or type(error).__name__
+    files = [os.fspath(name) for name in (error.filename, error.filename2) if _is_path(name)]
+    if not files:
+        return FewstepError(f"the system refused: {reason}.")
+    return FewstepError(f"cannot use {' and '.join(map(_shown, files))}: {reason}.")
+
+
+def _is_path(name: object) -> bool:
+    return isinstance(name, str | bytes | os.PathLike)
+
+
+def _shown(path: str | bytes) -> str:
+    """A path in quotes, without the middle of a very long one."""
+    text = os.fsdecode(path)
+    return repr(text if len(text) < 200 else f"{text[:90]}...{text[-90:]}")
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """What did not fit into memory, where that is what an exception says; else None."""
+    text = " ".join(str(error).split())
+    said = text.lower()
+    if isinstance(error, MemoryError):
+        return f"the memory does not suffice ({text})" if text else "the memory does not suffice"
+    if isinstance(error, RuntimeError) and any(sign in said for sign in _FULL):
+        return f"the memory does not suffice ({text[:200]})"
+    return None
+
+
+_FULL = ("out of memory", "can't allocate memory", "not enough memory", "size calculation overflow")
+"""What torch says in a `RuntimeError` where a tensor does not fit."""

@@ -1,22 +1,23 @@
-"""The command line: ``fewstep train | sample | evaluate | reproduce | list``.
+"""The command line.
 
 Commands are imported when they are called, so that ``fewstep --help`` does not wait for torch.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any
 
-from cyclopts import App, CycloptsError
-from cyclopts.exceptions import UnusedCliTokensError
+from cyclopts import App
 
 import fewstep
-from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.cli.faults import answer
+from fewstep.errors import FewstepWarning
 
-USER_MISTAKE = 2
-INTERRUPTED = 130
 _with_place = warnings.formatwarning
 
 app = App(
@@ -78,9 +79,16 @@ app.command(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 2 the user's mistake, 130 interrupted."""
+    """Run the command line and exit.
+
+    0: done; 1: a statement fails, of `fewstep verify`; 2: a mistake of the user's, or what the
+    machine refused; 70: a defect of ours; 130: interrupted; 141: the output's reader has gone.
+    """
     warnings.formatwarning = _one_line
-    sys.exit(run(arguments))
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold any bytes
+    code = run(arguments)
+    sys.exit(code)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -89,14 +97,21 @@ def run(arguments: list[str] | None = None) -> int:
         result: Any = app(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
-    except UnusedCliTokensError as error:
-        return _mistake(_superfluous(error.unused_tokens or []))
-    except (CycloptsError, FewstepError) as error:
-        return _mistake(str(error))
-    except KeyboardInterrupt:
-        print("fewstep: interrupted.", file=sys.stderr)
-        return INTERRUPTED
+        _flush()
+    except (Exception, KeyboardInterrupt) as error:
+        return answer(error)
     return result if isinstance(result, int) else 0
+
+
+def _flush() -> None:
+    """Write what was printed now, while a closed pipe or a full disk can still be answered."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):  # what is left must not be tried again when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _one_line(
@@ -110,15 +125,3 @@ def _one_line(
     if issubclass(category, FewstepWarning):
         return f"fewstep: {message}\n"
     return _with_place(message, category, filename, lineno, line)
-
-
-def _mistake(message: str) -> int:
-    print(f"fewstep: {' '.join(message.split())}", file=sys.stderr)
-    return USER_MISTAKE
-
-
-def _superfluous(words: list[str]) -> str:
-    message = f"do not know what to do with {' '.join(map(repr, words))}."
-    if words[0].lower() in ("true", "false", "yes", "no", "on", "off"):
-        return f"{message} A switch takes no value: write --name, or --no-name to turn it off."
-    return message

@@ -13,7 +13,12 @@ from cyclopts import App, Parameter, Token
 def more(function: Callable[..., Any]) -> str:
     """What a docstring says between its summary and its parameters, each paragraph on one line."""
     text = (inspect.getdoc(function) or "").partition("\n\n")[2]
-    paragraphs = text.partition("\nParameters\n---")[0].strip().split("\n\n")
+    return unfolded(text.partition("\nParameters\n---")[0])
+
+
+def unfolded(text: str) -> str:
+    """Each paragraph on one line, for the help to fold anew; what is indented stays as it is."""
+    paragraphs = text.strip().split("\n\n")
     return "\n\n".join(p if "\n  " in p else p.replace("\n", " ") for p in paragraphs)
 
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
+from fewstep.cli.catalogue import entries
 from fewstep.cli.command import command
-from fewstep.distances import DISTANCES
-from fewstep.networks import NETWORKS
-from fewstep.objectives import OBJECTIVES
-from fewstep.parameterization import PARAMETERIZATIONS, PREDICTIONS
 from fewstep.recipes import RECIPES
-from fewstep.registry import Registry
-from fewstep.schedules import TIME_GRIDS
-from fewstep.solvers import SAMPLERS, SOLVERS
-from fewstep.training_times import TRAINING_TIMES
-from fewstep.weightings import WEIGHTINGS
 
 What = Literal[
     "recipes",
@@ -33,18 +27,28 @@ What = Literal[
     "weightings",
     "times",
 ]
-REGISTRIES: dict[str, Registry] = {
-    "objectives": OBJECTIVES,
-    "networks": NETWORKS,
-    "parameterizations": PARAMETERIZATIONS,
-    "predictions": PREDICTIONS,
-    "samplers": SAMPLERS,
-    "solvers": SOLVERS,
-    "grids": TIME_GRIDS,
-    "distances": DISTANCES,
-    "weightings": WEIGHTINGS,
-    "times": TRAINING_TIMES,
+REGISTRIES = {
+    "OBJECTIVES": "objectives",
+    "NETWORKS": "networks",
+    "PARAMETERIZATIONS": "parameterizations",
+    "PREDICTIONS": "predictions",
+    "SAMPLERS": "samplers",
+    "SOLVERS": "solvers",
+    "TIME_GRIDS": "grids",
+    "DISTANCES": "distances",
+    "WEIGHTINGS": "weightings",
+    "TRAINING_TIMES": "times",
 }
+"""Which list a registry's classes go into."""
+NARROW = 60  # columns below which a description goes below its name
+
+
+class Row(NamedTuple):
+    """A name, what it is, and the paper that it is from."""
+
+    name: str
+    summary: str
+    paper: str = ""
 
 
 def list_(*what: Annotated[What, Parameter(help="Which lists; default all.")]) -> None:
@@ -55,32 +59,49 @@ def list_(*what: Annotated[What, Parameter(help="Which lists; default all.")]) -
       fewstep list recipes objectives
     """
     console = Console()
+    lists = rows()
     for name in what or get_args(What):
-        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column()
-        for row in rows(name):
-            table.add_row(*row)
-        console.print(f"[bold underline]{name}[/]")
-        console.print(table)
+        console.print(Text(name, style="bold underline"))
+        _show(console, lists[name])
         console.print()
 
 
-def rows(what: str) -> list[tuple[str, str]]:
-    """Name, and one line with the paper."""
-    if what == "recipes":
-        return [(name, recipe.summary) for name, recipe in RECIPES.items()]
-    registry = REGISTRIES[what]
-    return [(name, _line(registry, name)) for name in registry]
+def rows() -> dict[str, list[Row]]:
+    """Every list, in the order of the sources."""
+    lists: dict[str, list[Row]] = {name: [] for name in get_args(What)}
+    lists["recipes"] = [Row(name, recipe.summary) for name, recipe in RECIPES.items()]
+    for entry in entries():
+        if kind := REGISTRIES.get(entry.registry):
+            lists[kind].append(Row(entry.name, _sentence(entry.summary), entry.paper or ""))
+    return lists
 
 
-def _line(registry: Registry, name: str) -> str:
-    summary = registry.summary(name)
+def _show(console: Console, some: list[Row]) -> None:
+    """A table on a terminal, folded to its width; elsewhere a line per row, for ``grep``."""
+    if not console.is_terminal:
+        width = max(len(row.name) for row in some) + 2
+        for row in some:
+            print(f"{row.name:{width}}{row.summary} {row.paper}".rstrip())
+    elif console.width < NARROW:
+        for row in some:
+            console.print(Text(row.name, style="bold"))
+            console.print(Padding(_description(row), (0, 0, 0, 2)))
+    else:
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        for row in some:
+            table.add_row(row.name, _description(row))
+        console.print(table)
+
+
+def _description(row: Row) -> Text:
+    return Text.assemble(row.summary, (f" {row.paper}" if row.paper else "", "dim"))
+
+
+def _sentence(summary: str) -> str:
     if not summary.startswith("`"):  # a sentence, not a formula
         summary = summary[:1].upper() + summary[1:]
-    summary = summary.replace("`", "")
-    paper = getattr(registry[name], "paper", None)
-    return f"{summary} [dim]{paper}[/]" if paper else summary
+    return summary.replace("`", "")
 
 
 app = command(list_)

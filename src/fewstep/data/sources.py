@@ -16,6 +16,7 @@ from fewstep.data import cache as caching
 from fewstep.data.arrays import CHANNELS, read_arrays
 from fewstep.data.build import Item, Request, Source
 from fewstep.data.dataset import Dataset
+from fewstep.data.digits import read_digits
 from fewstep.data.folder import find_pictures, stamp
 from fewstep.data.ignored import is_ignored
 from fewstep.data.labels import used
@@ -180,15 +181,9 @@ def _arrays(path: Path) -> Dataset:
 
 
 def _digits(split: str) -> Dataset:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise FewstepError("the digits need: pip install 'fewstep[digits]'") from error
     if split not in ("train", "test"):
         raise missing("digits", split, ("train", "test"))
-    digits = load_digits()
-    images = (digits.images / 16 * 255).round().astype("uint8")
-    whole = Dataset.from_arrays(images, digits.target, name="digits")
+    whole = Dataset.from_arrays(*read_digits(), name="digits")
     train, test = whole.stratified_split(360 / 1797, seed=0)
     return train if split == "train" else test
 

@@ -173,6 +173,9 @@ class Recipes(Mapping[str, Recipe]):
             raise unknown("recipe", name, self._recipes)
         return self._recipes[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._recipes
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._recipes)
 

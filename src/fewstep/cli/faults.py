@@ -1,0 +1,81 @@
+"""What an exception means to a user: a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterable
+
+from cyclopts import CycloptsError, UnknownCommandError, UnusedCliTokensError
+
+from fewstep.errors import FewstepError, out_of_memory, refusal, unknown
+
+USER_MISTAKE = 2
+DEFECT = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED = 130  # 128 + SIGINT
+PIPE_CLOSED = 141  # 128 + SIGPIPE
+SWITCHES = ("true", "false", "yes", "no", "on", "off")
+
+
+def answer(error: BaseException) -> int:
+    """Say in a line what happened; the exit code. FEWSTEP_DEBUG=1 shows the traceback as well."""
+    if os.environ.get("FEWSTEP_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, BrokenPipeError):  # whoever read has read enough
+        return PIPE_CLOSED
+    if isinstance(error, KeyboardInterrupt):
+        _say("interrupted.")
+        return INTERRUPTED
+    if (mistake := _mistake(error)) is not None:
+        _say(mistake)
+        return USER_MISTAKE
+    _say(_defect(error))
+    return DEFECT
+
+
+def _mistake(error: BaseException) -> str | None:
+    """What the user, or the machine, has to change; None for a defect of ours."""
+    if isinstance(error, UnknownCommandError) and error.unused_tokens and error.app:
+        return str(unknown("command", error.unused_tokens[0], _names(error.app)))
+    if isinstance(error, UnusedCliTokensError):
+        return _superfluous(error.unused_tokens or [])
+    if isinstance(error, CycloptsError | FewstepError):
+        return str(error)
+    if isinstance(error, OSError):
+        return str(refusal(error))
+    if (reason := out_of_memory(error)) is not None:
+        return f"{reason}; try a smaller batch, size or network."
+    return None
+
+
+def _names(commands: Iterable[str]) -> list[str]:
+    return [name for name in commands if not name.startswith("-")]
+
+
+def _superfluous(words: list[str]) -> str:
+    message = f"do not know what to do with {' '.join(map(repr, words))}."
+    if words[0].lower() in SWITCHES:
+        return f"{message} A switch takes no value: write --name, or --no-name to turn it off."
+    return message
+
+
+def _defect(error: BaseException) -> str:
+    """The line for an exception that nobody foresaw, with the file that holds its traceback."""
+    what = f"{type(error).__name__}: {error}".rstrip(": ")
+    lines = traceback.format_exception(error)
+    try:
+        handle, name = tempfile.mkstemp(prefix="fewstep-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{sys.argv}\n\n{''.join(lines)}")
+    except OSError:
+        where = "FEWSTEP_DEBUG=1 shows the traceback"
+    else:
+        where = f"the traceback is in {name}"
+    return f"this is a bug in fewstep, please report it: {what[:300]} ({where})."
+
+
+def _say(message: str) -> None:
+    """One line, whatever the message holds."""
+    print(f"fewstep: {' '.join(message.split())}", file=sys.stderr)

@@ -1,0 +1,192 @@
+"""The command of one recipe, with every setting as a typed flag."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import types
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import docstring_parser
+from cyclopts import App, Group, Parameter
+
+from fewstep.cli.command import whole
+from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.recipes import RECIPES, Recipe, Run
+from fewstep.recipes.directory import RunDirectory
+from fewstep.recipes.dry_run import dry_run as needs
+from fewstep.recipes.execute import REGISTRIES, arguments_of, train
+from fewstep.training.trainer import Interrupted
+
+INTERRUPTED = 130
+HEADINGS = {
+    name: Group.create_ordered(title)
+    for name, title in {
+        "run": "Run",
+        "data": "Data",
+        "training": "Training",
+        "objective": "Objective",
+        "network": "Network",
+        "p": "Parameterization",
+    }.items()
+}
+TEACHER = "Run folder or model file of the diffusion model to start from."
+AUTOENCODER = "Run folder or model file of the autoencoder in whose latent space to train."
+OUT = "Run folder; default runs/ and the recipe's name."
+DEVICE = "Where to compute: cpu, cuda, cuda:1 or mps; default a GPU where there is one."
+QUIET = "No progress bar."
+DRY_RUN = "Show the network's size, its cost per image and the memory of a training, and stop."
+
+
+def __getattr__(name: str) -> App:
+    """The command of the recipe ``name``, by which ``fewstep train`` imports it."""
+    if name not in RECIPES:
+        raise AttributeError(f"there is no recipe {name!r}")
+    return command_of(RECIPES[name])
+
+
+def go_on(run: Path, device: str | None, quiet: bool) -> int:
+    """Resume the run of a folder; the exit code."""
+    recipe, settings = RunDirectory(run).run()
+    return _train(settings, run, recipe, device, quiet)
+
+
+def _train(run: Run, out: Path, recipe: str, device: str | None, quiet: bool) -> int:
+    finished = RunDirectory(out).finished
+    try:
+        train(run, out, recipe=recipe, device=device, quiet=quiet)
+    except Interrupted as stop:
+        print(
+            f"fewstep: interrupted at step {stop.step} of {run.training.steps}; everything is "
+            f"saved. To go on: fewstep train {out}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    if not quiet:
+        print(f"{'already trained' if finished else 'trained'}: {out}/model.safetensors")
+        print(f"next: fewstep sample {out} -o samples.png")
+    return 0
+
+
+def _type_of(hint: Any) -> Any:
+    """What the command line parses: a component is given by its spec, as text."""
+    if get_origin(hint) in (Union, types.UnionType) and str in get_args(hint):
+        return str if type(None) not in get_args(hint) else str | None
+    return hint
+
+
+@cache
+def _descriptions(cls: Any) -> dict[str, str]:
+    """Help of a class's arguments: from the Args of its docstring, or below its fields."""
+    parsed = docstring_parser.parse_from_object(cls)
+    return {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
+
+
+def _flag(
+    key: str, hint: Any, default: Any, description: str | None, heading: str
+) -> inspect.Parameter:
+    help_ = (description or "").replace("`", "")
+    counts = hint is int or hint == (int | None)
+    first = help_.partition(" ")[0]
+    if "_" not in first and not first.endswith(","):  # symbols keep their case
+        help_ = help_[:1].upper() + help_[1:]
+    parameter = Parameter(
+        name="--" + key.replace("_", "-"),
+        help=help_,
+        group=HEADINGS[heading],
+        negative=None if default is True else "",
+        negative_iterable="",
+        consume_multiple=True,
+        converter=whole if counts else None,
+    )
+    annotation: Any = Annotated[_type_of(hint), parameter]
+    return inspect.Parameter(
+        key.replace(".", "__"),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=annotation,
+    )
+
+
+def _record_flags(record: Any, heading: str) -> Iterator[inspect.Parameter]:
+    """Flags of a settings record, such as `Training`."""
+    cls: Any = type(record)
+    hints, descriptions = get_type_hints(cls), _descriptions(cls)
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        yield _flag(field.name, hints[field.name], value, descriptions.get(field.name), heading)
+
+
+def _component_flags(run: Run, kind: str) -> Iterator[inspect.Parameter]:
+    """Flags of the run's objective, network or parameterization."""
+    part = getattr(run, kind)
+    cls: Any = REGISTRIES[kind][part.name]
+    hints = get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
+    descriptions: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if base.__doc__ and base.__module__.startswith(
+            "fewstep."
+        ):  # others are long, and say nothing
+            descriptions |= _descriptions(base)
+    for name, parameter in arguments_of(kind, part.name).items():
+        value = part.arguments.get(name, parameter.default)
+        yield _flag(f"{kind}.{name}", hints[name], value, descriptions.get(name), kind)
+
+
+def _flags(run: Run) -> Iterator[inspect.Parameter]:
+    yield _flag("out", Path | None, None, OUT, "run")
+    yield _flag("device", str | None, None, DEVICE, "run")
+    yield _flag("quiet", bool, False, QUIET, "run")
+    yield _flag("dry_run", bool, False, DRY_RUN, "run")
+    if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
+        yield _flag("teacher", str | None, run.teacher, TEACHER, "data")
+    if run.objective.name != "autoencoder":
+        yield _flag("autoencoder", str | None, run.autoencoder, AUTOENCODER, "data")
+    yield from _record_flags(run.data, "data")
+    yield from _record_flags(run.training, "training")
+    for kind in ("objective", "network", "p"):
+        yield from _component_flags(run, kind)
+
+
+def _example(recipe: Recipe, run: Run) -> str:
+    """A command line that works for the recipe."""
+    words = ["fewstep train", recipe.name]
+    if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
+        family = recipe.name.partition("/")[0]
+        words.append(f"--teacher {run.teacher or f'runs/{family}-edm'}")
+    if run.data.data is None:
+        words.append("--data photos/" if run.data.size else "--data photos/ --size 32")
+    return " ".join(words)
+
+
+def command_of(recipe: Recipe) -> App:
+    """The command of one recipe."""
+
+    def command(
+        *,
+        out: Path | None = None,
+        device: str | None = None,
+        quiet: bool = False,
+        dry_run: bool = False,
+        **settings: Any,
+    ) -> int:
+        if dry_run:
+            print(needs(recipe(**settings)))
+            return 0
+        folder = out or Path("runs") / recipe.name.replace("/", "-")
+        return _train(recipe(**settings), folder, recipe.name, device, quiet)
+
+    run = recipe()
+    flags = list(_flags(run))
+    signature = inspect.Signature(flags, return_annotation=int)
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {flag.name: flag.annotation for flag in flags}
+    example = _example(recipe, run)
+    examples = f"Examples:\n  {example}\n  {example} --steps 2000 --lr 1e-3"
+    app = App(name=recipe.name, help_format="plaintext", help_epilogue=examples)
+    app.default(command)
+    return app

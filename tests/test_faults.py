@@ -1,0 +1,130 @@
+"""What the machine refuses, and what nobody foresaw: one line, an exit code, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fewstep.cli import listing
+from fewstep.errors import FewstepError, refusal, refusals
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def in_shell(line: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """A line of bash in which ``fewstep`` is the command."""
+    start = f'set -o pipefail; fewstep() {{ "{sys.executable}" -m fewstep "$@"; }}; '
+    return subprocess.run(
+        ["bash", "-c", start + line], capture_output=True, text=True, env={**os.environ, **env}
+    )
+
+
+# What nobody foresaw
+
+
+@pytest.fixture
+def defect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`fewstep list` with a defect in it."""
+
+    def fail() -> None:
+        raise KeyError("of\nours")
+
+    monkeypatch.setattr(listing, "rows", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+@pytest.mark.usefixtures("defect")
+def test_a_defect_is_called_one_and_its_traceback_is_kept(call: Call, tmp_path: Path) -> None:
+    code, out, err = call("list")
+    assert (code, out) == (70, "")
+    assert err.count("\n") == 1
+    assert err.startswith("fewstep: this is a bug in fewstep, please report it: KeyError: ")
+    (file,) = tmp_path.iterdir()
+    assert str(file) in err
+    assert "Traceback" in file.read_text()
+    assert "in fail" in file.read_text()
+
+
+@pytest.mark.usefixtures("defect")
+def test_a_defect_without_a_place_for_its_traceback(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    code, _, err = call("list")
+    assert (code, err.count("\n")) == (70, 1)
+    assert "FEWSTEP_DEBUG=1 shows the traceback" in err
+
+
+def test_tracebacks_are_shown_to_those_who_ask(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEWSTEP_DEBUG", "1")
+    code, _, err = call("train", "no/recipe")
+    assert code == 2
+    assert err.startswith("Traceback")
+    assert err.splitlines()[-1].startswith("fewstep: there is no recipe")
+
+
+def test_ctrl_c_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(listing, "rows", interrupted)
+    assert call("list") == (130, "", "fewstep: interrupted.\n")
+
+
+# What the machine refuses
+
+
+def test_a_refusal_names_its_file(tmp_path: Path) -> None:
+    used = re.escape(f"cannot use '{tmp_path}': Is a directory")
+    with pytest.raises(FewstepError, match=used), refusals():
+        tmp_path.write_text("")
+    long = r"cannot use 'a{60}.*\.\.\.a+': File name too long"
+    with pytest.raises(FewstepError, match=long), refusals():
+        Path("a" * 400).exists()
+    assert str(refusal(OSError("no more"))) == "the system refused: no more."
+
+
+def test_who_reads_no_further_is_not_told(tmp_path: Path) -> None:
+    done = in_shell("fewstep list | head -n 1")
+    assert (done.stdout, done.stderr, done.returncode) == ("recipes\n", "", 141)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_an_output_that_is_full_is_said() -> None:
+    done = in_shell("fewstep list > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr == "fewstep: the system refused: No space left on device.\n"
+
+
+def test_no_output_at_all() -> None:
+    for line in ("fewstep list >&-", "fewstep list >&- 2>&-", "fewstep train nothing 2>&-"):
+        done = in_shell(line)
+        assert done.returncode in (0, 2), line
+        assert "Traceback" not in done.stderr
+
+
+def test_memory_that_does_not_suffice(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 TB")
+
+    monkeypatch.setattr(listing, "rows", full)
+    code, _, err = call("list")
+    assert (code, err.count("\n")) == (2, 1)
+    assert re.search("memory does not suffice.*smaller batch", err)
+
+
+def test_any_bytes_in_a_path_can_be_printed() -> None:
+    script = "from fewstep import cli; cli.run = lambda _: print('a\\udcff.png'); cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+    )
+    assert (done.stdout, done.stderr) == ("a\\udcff.png\n", "")
