@@ -17,6 +17,10 @@ class FewstepError(ValueError):
     """A user's mistake: the message names the file, key or value at fault and says what to do."""
 
 
+class NotFinite(FewstepError):
+    """NaN or an infinity where an image or a score is asked for, most often of a broken model."""
+
+
 class FewstepWarning(UserWarning):
     """What a user should know although it stops nothing; the command line prints one line."""
 

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import NoiseStreams, check_labels
 from fewstep.schedules import power_grid
@@ -88,6 +89,7 @@ class Likelihood:
 
         Raises:
             FewstepError: a consistency model, or one that was distilled for a few times.
+            NotFinite: the model gives NaN or infinities.
         """
         if f.info.get("kind") != "diffusion":
             raise FewstepError(
@@ -115,7 +117,7 @@ class Likelihood:
         sigma = float(f.p.sigma(torch.tensor(f.p.T, dtype=torch.float64)))
         square = (x_T / sigma).square().sum(1)
         prior = -(square + x_T.shape[1] * math.log(2 * math.pi * sigma**2)) / 2
-        return prior + gained, spent
+        return check_finite(prior + gained, "the log-density"), spent
 
     def _solve(
         self, rate: Callable[[Tensor, Tensor], Tensor], state: Tensor, f: FlowMap

@@ -27,6 +27,7 @@ from torch.nn import functional
 from fewstep.data.class_folders import folder_names, write_names
 from fewstep.data.labels import numbered, used
 from fewstep.errors import FewstepError
+from fewstep.finite import check_finite
 from fewstep.progress import progress
 
 TILE = 64  # a tiny image in a grid is enlarged to about this many pixels
@@ -40,7 +41,12 @@ def to_float(u: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """`round(clip((x + 1) 127.5, 0, 255))`: floats of any shape to uint8."""
+    """`round(clip((x + 1) 127.5, 0, 255))`: floats of any shape to uint8.
+
+    Raises:
+        NotFinite: NaN or an infinity.
+    """
+    check_finite(x, "an image to be written as bytes")
     return (
         x.to(torch.float32, copy=True).add_(1.0).mul_(127.5).clamp_(0, 255).round_().to(torch.uint8)
     )

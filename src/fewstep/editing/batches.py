@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import check_labels, only_steps
 
 Labels = Tensor | int | None
 Progress = Callable[[int], None]
+Part = Callable[[slice, dict[str, Any]], Tensor]
+"""Does the rows of a batch, given the network's condition for them."""
 
 
 def check_images(f: FlowMap, x: Tensor) -> None:
@@ -79,8 +82,29 @@ def labels_for(f: FlowMap, labels: Labels, n: int) -> Tensor | None:
     return check_labels(f, labels.expand(n) if labels.ndim == 0 else labels, n)
 
 
-def batches(
-    f: FlowMap, n: int, labels: Labels, batch: int, progress: Progress | None = None
+def in_batches(
+    f: FlowMap,
+    n: int,
+    part: Part,
+    labels: Labels,
+    batch: int,
+    progress: Progress | None = None,
+) -> Tensor:
+    """What ``part`` makes of ``n`` images, batch by batch, put together on the CPU [n, ...].
+
+    Raises:
+        FewstepError: labels or a batch size that do not fit.
+        NotFinite: the model gives NaN or infinities.
+    """
+    done = []
+    for rows, condition in _batches(f, n, labels, batch, progress):
+        with torch.inference_mode():
+            done.append(check_finite(part(rows, condition).cpu()))
+    return torch.cat(done)
+
+
+def _batches(
+    f: FlowMap, n: int, labels: Labels, batch: int, progress: Progress | None
 ) -> Iterator[tuple[slice, dict[str, Any]]]:
     """Rows of each batch of ``n`` images, and the condition of the network for them."""
     if batch < 1:

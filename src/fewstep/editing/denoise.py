@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from fewstep.editing.batches import (
     Labels,
     Progress,
-    batches,
     check_all_times,
     check_images,
     check_pixels,
+    in_batches,
 )
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -56,15 +58,15 @@ def denoise(
     check_all_times(f, "denoising")
     sigma = noise_level(x) if sigma is None else torch.as_tensor(sigma, dtype=torch.float64)
     t = time_of(f.p, sigma.expand(len(x)))
-    done = []
-    for rows, condition in batches(f, len(x), labels, batch, progress):
-        with torch.inference_mode():
-            noisy = x[rows].to(f.device)
-            at = f.time(t[rows].to(noisy), noisy)
-            noisy = expand(f.p.alpha(at), noisy) * noisy
-            end = 0.0 if f.info.get("kind") == "diffusion" else None
-            done.append(f(noisy, at, end, **condition).cpu())
-    return torch.cat(done)
+
+    def part(rows: slice, condition: dict[str, Any]) -> Tensor:
+        noisy = x[rows].to(f.device)
+        at = f.time(t[rows].to(noisy), noisy)
+        noisy = expand(f.p.alpha(at), noisy) * noisy
+        end = 0.0 if f.info.get("kind") == "diffusion" else None
+        return f(noisy, at, end, **condition)
+
+    return in_batches(f, len(x), part, labels, batch, progress)
 
 
 def time_of(p: Parameterization, sigma: Tensor) -> Tensor:

@@ -26,7 +26,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.editing.batches import Labels, Progress, batches, check_consistency, check_images
+from fewstep.editing.batches import (
+    Labels,
+    Progress,
+    check_consistency,
+    check_images,
+    in_batches,
+)
 from fewstep.editing.operators import Operator
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -91,7 +97,7 @@ def edit(
         start = A.inverse(torch.where(kept, Ay, 0))
         return refine(f, _noised(f, start, taus[0], noise), taus, noise, restore, **condition)
 
-    return _in_batches(f, len(y), part, seed, labels, indices, batch, progress)
+    return _with_noise(f, len(y), part, seed, labels, indices, batch, progress)
 
 
 def sdedit(
@@ -136,7 +142,7 @@ def sdedit(
         x_t = _noised(f, y[rows].to(f.device), taus[0], noise)
         return refine(f, x_t, taus, noise, **condition)
 
-    return _in_batches(f, len(y), part, seed, labels, indices, batch, progress)
+    return _with_noise(f, len(y), part, seed, labels, indices, batch, progress)
 
 
 def variation(
@@ -230,7 +236,7 @@ def _times(
     return tuple(taus)
 
 
-def _in_batches(
+def _with_noise(
     f: FlowMap,
     n: int,
     part: Callable[[slice, NoiseStreams, dict[str, Any]], Tensor],
@@ -243,8 +249,8 @@ def _in_batches(
     indices = range(n) if indices is None else indices
     if len(indices) != n:
         raise FewstepError(f"{n} images need {n} indices, got {len(indices)}.")
-    done = []
-    for rows, condition in batches(f, n, labels, batch, progress):
-        with torch.inference_mode():
-            done.append(part(rows, NoiseStreams(seed, indices[rows], f.shape), condition).cpu())
-    return torch.cat(done)
+
+    def with_noise(rows: slice, condition: dict[str, Any]) -> Tensor:
+        return part(rows, NoiseStreams(seed, indices[rows], f.shape), condition)
+
+    return in_batches(f, n, with_noise, labels, batch, progress)

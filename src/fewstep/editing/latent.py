@@ -15,11 +15,11 @@ from torch import Tensor
 
 from fewstep.editing.batches import (
     Labels,
-    batches,
     check_all_times,
     check_images,
     check_no_autoencoder,
     check_pixels,
+    in_batches,
 )
 from fewstep.editing.edit import refine
 from fewstep.errors import FewstepError
@@ -142,17 +142,15 @@ def decode(
     check_taus(taus, f.p)
     if taus or f.info.get("kind") == "diffusion":
         check_all_times(f, "decoding in these steps")
-    done = []
-    for rows, condition in batches(f, len(z), labels, batch):
-        with torch.inference_mode():
-            x = f.p.prior(z[rows].to(f.device))
-            if f.info.get("kind") == "diffusion":
-                x = _solve(f, x, _grid(f, N).flip(0), solver, condition)
-            else:
-                noise = NoiseStreams(seed, [0] * len(x), f.shape)
-                x = refine(f, x, (f.p.T, *taus), noise, **condition)
-            done.append(f.image(x).cpu())
-    return torch.cat(done)
+
+    def part(rows: slice, condition: dict[str, Any]) -> Tensor:
+        x = f.p.prior(z[rows].to(f.device))
+        if f.info.get("kind") == "diffusion":
+            return f.image(_solve(f, x, _grid(f, N).flip(0), solver, condition))
+        noise = NoiseStreams(seed, [0] * len(x), f.shape)
+        return f.image(refine(f, x, (f.p.T, *taus), noise, **condition))
+
+    return in_batches(f, len(z), part, labels, batch)
 
 
 def encode(
@@ -192,12 +190,12 @@ def encode(
             "a consistency model maps noise to images, not back: encode with the diffusion model "
             "that it was distilled from."
         )
-    done = []
-    for rows, condition in batches(f, len(x), labels, batch):
-        with torch.inference_mode():
-            x_T = _solve(f, x[rows].to(f.device), _grid(f, N), solver, condition)
-            done.append((x_T / f.p.prior(x_T.new_ones(()))).cpu())
-    return torch.cat(done)
+
+    def part(rows: slice, condition: dict[str, Any]) -> Tensor:
+        x_T = _solve(f, x[rows].to(f.device), _grid(f, N), solver, condition)
+        return x_T / f.p.prior(x_T.new_ones(()))
+
+    return in_batches(f, len(x), part, labels, batch)
 
 
 def _grid(f: FlowMap, N: int) -> Tensor:

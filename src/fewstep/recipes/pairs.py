@@ -20,6 +20,7 @@ from fewstep.data.pairs import (
 )
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
+from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory
@@ -192,7 +193,7 @@ def _batches(
             condition["label"] = made["label"].to(f.device)
         noise = NoiseStreams(manifest.seed, streams, f.shape)
         with torch.inference_mode():
-            states = [x.cpu() for x in sampler.steps(f, noise, **condition)]
+            states = [check_finite(x.cpu()) for x in sampler.steps(f, noise, **condition)]
         made["sample"] = states[-1]
         if kept:
             made["trajectory"] = torch.stack([states[step] for step in kept], 1)

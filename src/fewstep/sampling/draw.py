@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.sampling.choice import sampler_for
 from fewstep.sampling.noise import NoiseStreams
@@ -48,6 +49,9 @@ def sample_batches(
     """Samples number ``indices`` of ``seed``, batch by batch, each [<= batch, *shape] on the CPU.
 
     ``labels`` [len(indices)] belong to the indices in order.
+
+    Raises:
+        NotFinite: the model gives NaN or infinities.
     """
     f.eval()
     for start in range(0, len(indices), batch):
@@ -55,7 +59,7 @@ def sample_batches(
         condition = {} if labels is None else {"label": labels[part].to(f.device)}
         with torch.inference_mode():
             x = sampler(f, NoiseStreams(seed, indices[part], f.shape), **condition)
-        yield x.cpu()
+        yield check_finite(x.cpu())
 
 
 def sample(
@@ -80,6 +84,10 @@ def sample(
         batch: how many at once; a matter of memory and speed only.
         indices: make only these of the ``n``, such as one process's share.
         progress: called with the number of samples that each batch added.
+
+    Raises:
+        FewstepError: labels or numbers that do not fit.
+        NotFinite: the model gives NaN or infinities.
     """
     labels = check_labels(f, labels, n)
     if sampler is None:

@@ -8,7 +8,6 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +24,7 @@ from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import Sampler, default_steps, default_taus, sampler_for
 from fewstep.serving.engine import Call, Engine, Generation, OnStep, Work
+from fewstep.serving.faults import FAULTS, fault
 from fewstep.serving.images import (
     base64_png,
     enlarge,
@@ -333,9 +333,15 @@ class _Generating:
 
 async def _all(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
     yield first
-    with suppress(Disconnected):
+    try:
         async for event in others:
             yield event
+    except Disconnected:
+        return
+    except Exception as exc:  # the answer has begun: what went wrong is its last event
+        yield _event("error", fault(exc)[1])
+        if not isinstance(exc, tuple(FAULTS)):
+            raise
 
 
 async def _leaving(request: Request) -> None:

@@ -20,8 +20,9 @@ from fewstep import __version__
 from fewstep.errors import FewstepError
 from fewstep.serving.answers import Answers, Disconnected, Limits
 from fewstep.serving.engine import Busy, Closed, Engine
+from fewstep.serving.faults import error, fault
 from fewstep.serving.forms import edit_body
-from fewstep.serving.guard import Guard, error
+from fewstep.serving.guard import Guard
 from fewstep.serving.metrics import Metrics
 from fewstep.serving.schemas import EditBody, GenerationBody, InterpolationBody
 from fewstep.serving.shelf import Shelf
@@ -82,6 +83,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"description": "The body is too large."},
     422: {"description": "A field is missing, unknown or of the wrong kind."},
     429: {"description": "The queue is full; see Retry-After."},
+    500: {"description": "The model gives no picture: its output is not finite."},
     503: {"description": "The server is shutting down."},
     504: {"description": "The answer took too long."},
 }
@@ -138,9 +140,12 @@ def _either_form_or_json() -> dict[str, Any]:
 
 
 def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(Exception)
+    @app.exception_handler(TimeoutError)
     @app.exception_handler(FewstepError)
-    async def mistake(_: Request, exc: FewstepError) -> JSONResponse:
-        return JSONResponse(error(str(exc), "invalid"), 400)
+    async def failed(_: Request, exc: Exception) -> JSONResponse:
+        status, body = fault(exc)
+        return JSONResponse(body, status)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, exc: RequestValidationError) -> JSONResponse:
@@ -150,17 +155,10 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse(error(message, "invalid", where or None), 422)
 
     @app.exception_handler(Busy)
-    async def busy(_: Request, exc: Busy) -> JSONResponse:
-        headers = {"Retry-After": str(exc.seconds)}
-        return JSONResponse(error(str(exc), "busy"), 429, headers=headers)
-
     @app.exception_handler(Closed)
-    async def closed(_: Request, exc: Closed) -> JSONResponse:
-        return JSONResponse(error(str(exc), "closed"), 503, headers={"Retry-After": "10"})
-
-    @app.exception_handler(TimeoutError)
-    async def late(_: Request, exc: TimeoutError) -> JSONResponse:
-        return JSONResponse(error(str(exc), "timeout"), 504)
+    async def later(_: Request, exc: Busy | Closed) -> JSONResponse:
+        status, body = fault(exc)
+        return JSONResponse(body, status, headers={"Retry-After": str(exc.seconds)})
 
     @app.exception_handler(Disconnected)
     @app.exception_handler(ClientDisconnect)

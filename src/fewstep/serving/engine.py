@@ -21,11 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.data import to_uint8
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, NotFinite
+from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import NoiseStreams, Sampler
 
 DENSE_ROWS = 16  # rows of a batch where one row costs nearly as much as many
+
+Pictures = Tensor | NotFinite
+"""uint8 [n, C, H, W], or that the model gives none."""
 
 OnStep = Callable[[int, Tensor], None]
 """Called after each step with its number, from 1, and the images uint8 [n, C, H, W]."""
@@ -41,6 +45,8 @@ class Busy(Exception):
 
 class Closed(Exception):
     """The engine is shutting down and takes no more work."""
+
+    seconds = 10  # until it is worth another try
 
 
 class Work(ABC):
@@ -58,7 +64,10 @@ class Work(ABC):
     @classmethod
     @abstractmethod
     def run(cls, f: FlowMap, works: Sequence[Any], rows: int) -> list[Any]:
-        """The results of works that are all of one key, with networks on ``rows`` rows."""
+        """The results of works that are all of one key, with networks on ``rows`` rows.
+
+        A result that is an exception is raised for its caller alone.
+        """
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ class Generation(Work):
         return ("generation", self.model, self.sampler)
 
     @classmethod
-    def run(cls, f: FlowMap, works: Sequence[Generation], rows: int) -> list[Tensor]:
+    def run(cls, f: FlowMap, works: Sequence[Generation], rows: int) -> list[Pictures]:
         noise = [NoiseStreams(w.seed, [i], f.shape) for w in works for i in range(w.n)]
         labels = [label for w in works for label in w.labels]
         parts = [
@@ -112,10 +121,10 @@ class Generation(Work):
         for number, steps in enumerate(zip(*parts, strict=True), 1):
             images = tuple(steps)
             if watched:
-                for work, some in zip(works, _bytes(images).split(counts), strict=True):
-                    if work.on_step:
+                for work, some in zip(works, _pictures(images, counts), strict=True):
+                    if work.on_step and isinstance(some, Tensor):
                         work.on_step(number, some)
-        return list(_bytes(images).split(counts))
+        return _pictures(images, counts)
 
 
 def _steps(
@@ -130,8 +139,16 @@ def _steps(
         yield x[: len(noise)]
 
 
-def _bytes(parts: Sequence[Tensor]) -> Tensor:
-    return to_uint8(torch.cat([part.cpu() for part in parts]))
+def _pictures(parts: Sequence[Tensor], counts: list[int]) -> list[Pictures]:
+    """The images of each work as bytes, or that they are none."""
+    return [_bytes(some) for some in torch.cat([part.cpu() for part in parts]).split(counts)]
+
+
+def _bytes(images: Tensor) -> Pictures:
+    try:
+        return to_uint8(check_finite(images))
+    except NotFinite as error:
+        return error
 
 
 def rows_for(f: FlowMap, max_batch: int) -> int:
@@ -300,4 +317,7 @@ class Engine:
         self.counts.requests += len(works)
         self.counts.images += sum(work.n for work in works)
         for entry, result in zip(batch, results, strict=True):
-            entry.future.set_result(result)
+            if isinstance(result, Exception):
+                entry.future.set_exception(result)
+            else:
+                entry.future.set_result(result)

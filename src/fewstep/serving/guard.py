@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from fewstep.serving.faults import error
 from fewstep.serving.metrics import Metrics
 
 Message = MutableMapping[str, Any]
@@ -131,12 +132,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replay
-
-
-def error(message: str, code: str, param: str | None = None) -> dict[str, Any]:
-    """The body of every error."""
-    kind = "server_error" if code == "internal" else "invalid_request_error"
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 async def _refuse(refused: Refused, send: Send) -> None:

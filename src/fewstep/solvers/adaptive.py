@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, NotFinite
 from fewstep.parameterization import expand
 from fewstep.solvers.integrator import SAMPLERS, Denoiser, Draw, Integrator
 
@@ -134,7 +134,7 @@ class _Solve:
 
     def _check(self, error: Tensor, h: Tensor) -> None:
         if bool((self.active & ~error.isfinite()).any()):
-            raise FewstepError("rk45: the model's velocity is not a finite number.")
+            raise NotFinite("rk45: the model's velocity is not finite (NaN or infinity).")
         stuck = self.active & (error >= 1) & (h < TOO_SMALL * self.span)
         if bool(stuck.any()):
             raise FewstepError(
