@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fewstep import networks, parameterization
+from fewstep.classes import names_for
 from fewstep.errors import FewstepError
 from fewstep.files import replacing, write_tensors
 from fewstep.latents import Latents
@@ -83,6 +84,11 @@ class FlowMap(nn.Module):
     def num_classes(self) -> int:
         """Number of classes; 0 for an unconditional model."""
         return self.F.num_classes
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """A name for each class; their numbers where the file has no names."""
+        return names_for(self.num_classes, self.info.get("classes"))
 
     @property
     def device(self) -> torch.device:

@@ -67,7 +67,7 @@ class Files:
         if self.label is not None:
             return int(label_of(f, self.label, 1))
         if f.num_classes:
-            names = f.info.get("classes") or [str(i) for i in range(f.num_classes)]
+            names = f.classes
             raise FewstepError(
                 f"this model is conditional: give the class with --label, such as {names[0]}. "
                 f"Known: {', '.join(names)}."

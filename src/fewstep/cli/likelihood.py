@@ -146,7 +146,7 @@ def images_for(f: FlowMap, model: Path, data: str | None, split: str) -> Dataset
             f"{source} has {real!r}; the likelihood needs 8-bit images of the model's shape "
             f"{list(f.shape)}."
         )
-    return real
+    return real.with_classes(f.classes, f"the model {model}") if f.num_classes else real
 
 
 app = command(likelihood)

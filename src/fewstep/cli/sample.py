@@ -9,10 +9,11 @@ from typing import Annotated
 import torch
 from cyclopts import Parameter
 
+from fewstep.classes import find_class
 from fewstep.cli.command import Whole, command
 from fewstep.data import check_place, save_images, to_uint8
 from fewstep.distributed import processes
-from fewstep.errors import FewstepError, unknown
+from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import open_model
@@ -139,21 +140,14 @@ def spent(sampler: Sampler) -> str:
 
 
 def label_of(f: FlowMap, label: str, n: int) -> torch.Tensor:
-    """A class by number or name, ``n`` times [n].
+    """A class by name or number, ``n`` times [n]; see `fewstep.classes.find_class`.
 
     Raises:
         FewstepError: an unconditional model, or a class that it does not have.
     """
     if not f.num_classes:
         raise FewstepError("this model is unconditional: it takes no --label.")
-    names = f.info.get("classes") or [str(i) for i in range(f.num_classes)]
-    if label in names:
-        number = names.index(label)
-    elif label.isdecimal() and int(label) < f.num_classes:
-        number = int(label)
-    else:
-        raise unknown("class", label, names)
-    return torch.full((max(0, n),), number)
+    return torch.full((max(0, n),), find_class(f.classes, label))
 
 
 app = command(sample)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.classes import Agreement
 from fewstep.data.arrays import checked_images
 from fewstep.data.images import to_float
 from fewstep.data.labels import numbered
 from fewstep.data.order import permutation
 from fewstep.data.sharded import Sharded
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, FewstepWarning
 
 CHUNK = 4096  # rows hashed at a time
 
@@ -176,6 +178,24 @@ class Dataset:
         held_out = torch.zeros(n, dtype=torch.bool)
         held_out[by_class] = rank < take[labels[by_class]]
         return self.subset((~held_out).nonzero()[:, 0]), self.subset(held_out.nonzero()[:, 0])
+
+    def with_classes(self, classes: Sequence[str], whose: str) -> Dataset:
+        """The same examples with labels that count the classes as somebody else does.
+
+        Args:
+            classes: names in the wanted order; classes of this data set are found by name.
+            whose: who counts so, for the message.
+
+        Raises:
+            FewstepError: an example's class is none of them.
+        """
+        agreement = Agreement(self.classes, tuple(classes))
+        if self.labels is None or (agreement.identical and not agreement.by_place):
+            return self
+        agreement.require(f"the data set {self.source or self.name}", whose, self.labels)
+        if agreement.note:
+            warnings.warn(f"{whose} and {self.name}: {agreement.note}", FewstepWarning, 2)
+        return replace(self, labels=agreement.translated(self.labels), classes=agreement.merged)
 
     def without_labels(self) -> Dataset:
         """The same examples, unlabelled."""

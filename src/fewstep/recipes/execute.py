@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from fewstep import data as data_sources
 from fewstep import parameterization
+from fewstep.classes import Agreement, listed
 from fewstep.data import Dataset
 from fewstep.data.pairs import is_pairs, read_manifest
 from fewstep.digest import sha256_of_weights
@@ -25,6 +27,7 @@ from fewstep.recipes.directory import MODEL, RunDirectory, open_model
 from fewstep.recipes.run import Data, Run, require
 from fewstep.registry import Registry
 from fewstep.sampling import only_steps
+from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer, mix
 
@@ -67,6 +70,7 @@ def train(
     home.check_same(recipe, run)
     images = group.in_turn(lambda: load_data(run)) if data is None else data
     teacher = open_teacher(run)
+    images = with_known_classes(run, images, home, teacher)
     latents = find_latents(run, images, teacher, group.device)
     dataset = images if latents is None else latents.encoded(images)
     torch.manual_seed(mix(run.training.seed))
@@ -104,6 +108,41 @@ def load_data(run: Run) -> Dataset:
         raise FewstepError(
             f"{run.objective.name} learns from pairs, which fewstep pairs makes; {error}"
         ) from error
+
+
+def with_known_classes(
+    run: Run, data: Dataset, home: RunDirectory, teacher: FlowMap | None
+) -> Dataset:
+    """The images with classes numbered as by the run's own checkpoints, or else by its teacher.
+
+    A network knows a class by its number alone. The same names in another order are renumbered.
+
+    Raises:
+        FewstepError: images of a class that the run or the teacher does not know, or a teacher of
+            classes that no image has.
+    """
+    if not run.data.labels or data.labels is None:
+        return data
+    if so_far := _classes_so_far(home):
+        return data.with_classes(so_far, f"the run {home.path}")
+    if teacher is None or not teacher.num_classes:
+        return data
+    whose = f"the teacher {run.teacher}"
+    if Agreement(data.classes, teacher.classes).same:
+        return data.with_classes(teacher.classes, whose)
+    raise FewstepError(
+        f"{whose} has the classes {listed(teacher.classes)}, the data set {data.name} has "
+        f"{listed(data.classes)}: a student knows the classes of its teacher. Give a teacher of "
+        "these classes, or leave them out with --no-labels."
+    )
+
+
+def _classes_so_far(home: RunDirectory) -> tuple[str, ...]:
+    """The classes of the newest checkpoint that can be read."""
+    for checkpoint in reversed(Checkpoints(home.path / "checkpoints").all()):
+        with suppress(FewstepError):
+            return FlowMap.load(checkpoint.path / "f.safetensors").classes
+    return ()
 
 
 def load(settings: Data) -> Dataset:

@@ -138,7 +138,6 @@ def _plan(f: FlowMap, wish: Wish, model: Path) -> tuple[Manifest, Walk | NestedD
     M = wish.trajectory
     kept = [-(-(j + 1) * steps // M) - 1 for j in range(M)]
     after = sampler.times(f.p)[1:]
-    classes = f.info.get("classes") or [str(i) for i in range(f.num_classes)]
     manifest = Manifest(
         teacher=fingerprint(f),
         solver=wish.solver,
@@ -151,7 +150,7 @@ def _plan(f: FlowMap, wish: Wish, model: Path) -> tuple[Manifest, Walk | NestedD
         times=tuple(after[step] for step in kept),
         process=f.p.config,
         path=str(model),
-        classes=tuple(classes) if f.num_classes else (),
+        classes=f.classes,
         data=_data_of(model),
     )
     return manifest, sampler, kept

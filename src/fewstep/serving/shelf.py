@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fewstep.classes import find_class
 from fewstep.editing.tasks import TASKS, ColouriseTask
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
@@ -111,7 +112,7 @@ def class_names(f: FlowMap) -> list[str] | None:
     """The classes of a conditional model."""
     if not f.num_classes:
         return None
-    return list(f.info.get("classes") or map(str, range(f.num_classes)))
+    return list(f.classes)
 
 
 def tasks_of(f: FlowMap) -> list[str]:
@@ -129,13 +130,8 @@ def class_number(f: FlowMap, label: int | str | None) -> int | None:
     Raises:
         FewstepError: an unconditional model, or a class that it does not have.
     """
-    names = class_names(f)
     if label is None:
         return None
-    if names is None:
+    if not f.num_classes:
         raise FewstepError("this model is unconditional: it takes no class.")
-    if str(label) in names:
-        return names.index(str(label))
-    if str(label).isdecimal() and int(label) < len(names):
-        return int(label)
-    raise unknown("class", str(label), names)
+    return find_class(f.classes, label)
