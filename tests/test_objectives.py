@@ -9,10 +9,12 @@ import pytest
 import scipy.special
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator, MLPAutoencoder
+from fewstep.networks.dropout import dropout
 from fewstep.objectives import CD, CT, ECT, ICT, OBJECTIVES, Objective, ScoreMatching, TeacherUse
 from fewstep.parameterization import EDM, PFGM, VE, VP, DiscreteVP, Parameterization, expand
 from fewstep.schedules import karras_grid
@@ -184,7 +186,7 @@ class Recorder(nn.Module):
         self.masks: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        mask = nn.functional.dropout(torch.ones_like(x), 0.5, self.training)
+        mask = dropout(torch.ones_like(x), 0.5, self.training)
         self.masks.append(mask.detach())
         return x * mask
 
@@ -217,6 +219,35 @@ def test_student_and_target_see_the_same_dropout_mask(name: str) -> None:
 @pytest.mark.parametrize("name", consistency)
 def test_student_and_target_see_the_same_dropout_mask_on_a_gpu(name: str) -> None:
     check_masks(name, "cuda")
+
+
+def test_torchs_own_dropout_is_refused_where_two_passes_must_agree() -> None:
+    f = network_map()
+    f.F.write = nn.Sequential(nn.Dropout(0.1), f.F.write)
+    with pytest.raises(FewstepError, match=r"write\.0 of the network is torch's Dropout"):
+        CT(f, 10)
+
+
+@pytest.mark.parametrize("name", ["ct", "ict", "cd", "ect", "score_matching"])
+def test_the_whole_loss_is_one_graph_for_the_whole_training(name: str) -> None:
+    """Teacher, target and student compile together, and no step compiles anew."""
+    o = build(name, network_map(num_classes=4, dropout=0.5))
+    graphs, label = CompileCounter(), torch.arange(8) % 4
+    loss_at = torch.compile(o.loss_at, fullgraph=True, backend=graphs)
+    for k in (0, 50, 99):
+        x = torch.randn(8, 3)
+        loss_at(x, *o.draw_times(x, k), label=label).mean().backward()
+    assert graphs.frame_count == 1
+    assert all(p.grad is not None for p in o.f.parameters())
+
+
+def test_student_and_target_share_dropout_in_a_compiled_loss_as_well() -> None:
+    """At one point and with one network the distance is zero, if the masks are the same."""
+    o = build("ct", network_map(dropout=0.5))
+    x, t = torch.randn(64, 3), torch.full((64,), 2.0)
+    compiled = torch.compile(o.loss, fullgraph=True, backend="eager")
+    assert not compiled(x, t, x, t).any()
+    assert compiled(x, t, x + 0.1, t).all()
 
 
 # Particulars of each paper

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -23,6 +24,7 @@ from fewstep.training import trainer as trainer_module
 from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.config import Training
 from fewstep.training.logbook import read_metrics
+from fewstep.training.optimizers import RAdam
 from fewstep.training.trainer import Trainer
 from fewstep.training.validation import energy_distance
 from oracles import columns_for
@@ -244,12 +246,38 @@ def test_bf16_trains(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_training_keeps_student_and_target_dropout_equal(tmp_path: Path) -> None:
-    config = replace(CONFIG, compile=True, steps=3)
-    compiled = make(tmp_path / "a", config)
-    plain = make(tmp_path / "b", replace(config, compile=False))
-    for k in range(3):
-        torch.testing.assert_close(compiled.step(k)[0], plain.step(k)[0], rtol=1e-4, atol=1e-5)
+def test_a_compiled_run_that_died_ends_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, compile=True, steps=12)
+    whole = make(tmp_path / "whole", config)
+    whole.run()
+    with monkeypatch.context() as patch:
+        die_at(patch, 8)
+        with pytest.raises(Killed):
+            make(tmp_path / "cut", config).run()
+    resumed = make(tmp_path / "cut", config)
+    resumed.run()
+    assert_same(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.9)])
+def test_radam_is_torchs(betas: tuple[float, float], weight_decay: float) -> None:
+    """Beside torch's over both of its phases, and with a state that torch wrote half-way."""
+    settings: dict[str, Any] = {"lr": 1e-3, "betas": betas, "weight_decay": weight_decay}
+    start = torch.rand(50, 20, dtype=torch.float64)
+    ours, torchs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    mine, other = RAdam([ours], **settings), torch.optim.RAdam([torchs], **settings)
+    for k in range(40):
+        ours.grad = torch.randn_like(start) * 10 ** torch.empty_like(start).uniform_(-6, 2)
+        torchs.grad = ours.grad.clone()
+        mine.step()
+        other.step()
+        if k == 20:
+            mine.load_state_dict(copy.deepcopy(other.state_dict()))
+        torch.testing.assert_close(ours, torchs, rtol=0, atol=1e-10)
+    assert mine.param_groups[0]["lr"] == 1e-3
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:

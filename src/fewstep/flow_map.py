@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,11 @@ class FlowMap(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    @cached_property
+    def weights(self) -> list[nn.Parameter]:
+        """The parameters of ``F``; walking a large network for them takes milliseconds."""
+        return list(self.F.parameters())
+
     def time(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``t`` as one time per example [B], in at least float32, on the device of ``x``."""
         dtype = torch.promote_types(x.dtype, torch.float32)
@@ -163,11 +169,8 @@ class FlowMap(nn.Module):
 
     @torch.no_grad()
     def average_(self, f: FlowMap, mu: float) -> None:
-        """``theta <- mu theta + (1 - mu) theta_f`` in place; buffers are copied."""
-        mine, theirs = ([p.detach() for p in g.F.parameters()] for g in (self, f))
-        torch._foreach_lerp_(mine, theirs, 1 - mu)
-        for buffer, source in zip(self.F.buffers(), f.F.buffers(), strict=True):
-            buffer.copy_(source)
+        """``theta <- mu theta + (1 - mu) theta_f`` in place; buffers, which never change, stay."""
+        torch._foreach_lerp_(self.weights, f.weights, 1 - mu)
 
     def header(self) -> dict[str, str]:
         """The safetensors metadata that describes this map."""

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network
-from fewstep.networks.layers import Attention, Direction, check_label, dropout, group_norm
+from fewstep.networks.dropout import dropout
+from fewstep.networks.layers import Attention, Direction, check_label, group_norm
 
 EPS = 1e-5  # of every group norm
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewstep.errors import FewstepError
+from fewstep.networks.dropout import dropout, mask
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 Direction = Literal["up", "down"]
@@ -45,24 +46,6 @@ def conv3x3(
 def forward_mode(x: Tensor) -> bool:
     """Whether ``x`` carries a tangent, as inside `torch.func.jvp`."""
     return forward_ad.unpack_dual(x).tangent is not None
-
-
-def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Zero each element with probability ``p`` in training, and scale the others by ``1/(1-p)``.
-
-    On the CPU the draws of torch's own dropout cost as much as a convolution, so there four
-    elements share one 64-bit number; ``p`` is then a multiple of ``2^-16``.
-    """
-    if not (training and p):
-        return x
-    dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or not dense:
-        return functional.dropout(x, p)
-    kept = min(max(round((1 - p) * 2**16), 1), 2**16)
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    draws = words.view(torch.int16).as_strided(x.shape, x.stride())
-    mask = (draws < kept - 2**15) if kept < 2**16 else torch.ones_like(draws)
-    return x * mask.to(x.dtype).mul_(2**16 / kept)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -162,8 +145,11 @@ class Condition(nn.Module):
         check_label(label, len(c_noise), n)
         rows = functional.one_hot(label, n) * math.sqrt(n)
         if self.training and self.label_dropout:
-            rows = rows * (torch.rand(len(rows), 1, device=rows.device) >= self.label_dropout)
+            rows = rows * mask(lambda: self._known(rows))
         return rows
+
+    def _known(self, rows: Tensor) -> Tensor:
+        return torch.rand(len(rows), 1, device=rows.device) >= self.label_dropout
 
 
 def check_label(label: Tensor, batch: int, num_classes: int) -> None:

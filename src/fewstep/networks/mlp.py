@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network
-from fewstep.networks.layers import dropout
+from fewstep.networks.dropout import dropout
 
 
 class Fourier(nn.Module):

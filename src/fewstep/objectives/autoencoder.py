@@ -48,7 +48,7 @@ class VariationalAutoencoder(Objective):
         """The autoencoder in training."""
         return cast("Autoencoder", self.f.F)
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
         mu, log_var = self.network.encode(x)
         error = (x - self.network.decode(draw(mu, log_var))).square().flatten(1)
         return error.mean(1) + self.beta / error.shape[1] * kl_to_standard_normal(mu, log_var)

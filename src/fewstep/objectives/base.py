@@ -1,8 +1,10 @@
 """What every objective is, and what the consistency losses share.
 
 An objective is a module that holds the map in training and whatever else its paper needs. Its
-``forward(x, k, **condition)`` returns one loss per example; the trainer calls ``after_step(k)``
-when the weights have moved. The distributed wrapper goes around the objective.
+``forward(x, k, **condition)`` returns one loss per example, in two parts: ``draw_times`` is what
+depends on the step ``k``, a few small operations; ``loss_at`` is all the rest, a function of
+tensors alone, which compiles as one graph for the whole training. The trainer calls
+``after_step(k)`` when the weights have moved. The distributed wrapper goes around the objective.
 
 Symbols: ``f`` the map in training, ``f_minus`` its stop-gradient running average, ``teacher`` a
 frozen diffusion model, ``d`` the distance, ``lambda_`` the weighting, ``k`` the training step.
@@ -12,7 +14,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 
 from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
+from fewstep.networks.dropout import SharedDropout, check_dropout
+from fewstep.parameterization import Parameterization
 from fewstep.registry import Registry
 from fewstep.schedules import GridSize, IndexDistribution, karras_grid
 from fewstep.weightings import WEIGHTINGS, Weighting
@@ -59,9 +62,28 @@ class Objective(nn.Module, ABC):
         self.f = f
         self.K = K
 
-    @abstractmethod
     def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
         """Loss of each example of ``x`` [B, *shape] at training step ``k``: [B]."""
+        return self.loss_at(x, *self.draw_times(x, k), **condition)
+
+    def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
+        """What `loss_at` takes of step ``k``, such as a time per example; by default nothing."""
+        return ()
+
+    @abstractmethod
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+        """Loss of each example of ``x`` [B, *shape] at the times that were drawn: [B]."""
+
+    def compile_loss(self, *, deterministic: bool = True) -> None:
+        """Compile `loss_at`, with every network in it, as one graph where that is possible.
+
+        Args:
+            deterministic: choose kernels without timing them, so that a later process chooses the
+                same and computes the same bits.
+        """
+        known = torch._inductor.list_options()
+        options = {"deterministic": True} if deterministic and "deterministic" in known else None
+        self.loss_at = torch.compile(self.loss_at, options=options)  # type: ignore[method-assign]
 
     def after_step(self, k: int) -> None:
         """Called once the optimiser has made step ``k``."""
@@ -73,17 +95,6 @@ class Objective(nn.Module, ABC):
     def changing(self) -> dict[str, FlowMap]:
         """The maps that training changes and a checkpoint must hold, by name."""
         return {"f": self.f}
-
-
-def same_dropout(x: Tensor) -> AbstractContextManager[None]:
-    """Leave the random streams of the CPU and of ``x``'s device as they were before the block.
-
-    What runs after the block therefore draws what the block drew: student and target see the
-    same dropout mask, on every device.
-    """
-    devices = [] if x.device.type == "cpu" else [x.device]
-    device_type = "cuda" if x.device.type == "cpu" else x.device.type
-    return torch.random.fork_rng(devices=devices, device_type=device_type)
 
 
 class ConsistencyObjective(Objective):
@@ -109,6 +120,7 @@ class ConsistencyObjective(Objective):
         weighting: Weighting | str,
     ) -> None:
         super().__init__(f, K)
+        check_dropout(f.F)
         self.mu = mu
         self._f_minus = f.frozen_copy() if mu else None
         self.d = DISTANCES.build(distance)
@@ -121,9 +133,11 @@ class ConsistencyObjective(Objective):
 
     def loss(self, x_t: Tensor, t: Tensor, x_s: Tensor, s: Tensor, **condition: Any) -> Tensor:
         """``lambda_(t, s) d(f(x_t, t), f_minus(x_s, s))``: [B]."""
-        with same_dropout(x_t), torch.no_grad():
+        dropout = SharedDropout()
+        with dropout, torch.no_grad():
             target = self.f_minus(x_s, s, **condition)
-        return self.compare(x_t, t, target, s, **condition)
+        with dropout:
+            return self.compare(x_t, t, target, s, **condition)
 
     def compare(
         self, x_t: Tensor, t: Tensor, target: Tensor, s: Tensor, **condition: Any
@@ -139,6 +153,15 @@ class ConsistencyObjective(Objective):
         return {"f": self.f} | ({"f_minus": self._f_minus} if self._f_minus is not None else {})
 
 
+def neighbours(
+    N: int, times: IndexDistribution, p: Parameterization, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Neighbouring times ``t_{n+1}``, ``t_n`` of the grid of ``N`` for each example of ``x``."""
+    t = karras_grid(N, p, device=x.device)  # eps = t_1 < ... < t_N = T                       [N]
+    n = times.sample(t, len(x))  # n - 1 of the paper's n in 1..N-1                            [B]
+    return t[n + 1], t[n]
+
+
 class ConsistencyTraining(ConsistencyObjective):
     """``lambda_(t_{n+1}, t_n) d(f(x + t_{n+1} z, t_{n+1}), f_minus(x + t_n z, t_n))``.
 
@@ -149,13 +172,14 @@ class ConsistencyTraining(ConsistencyObjective):
     N: GridSize
     times: IndexDistribution
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
-        p = self.f.p
-        t = karras_grid(self.N(k), p, device=x.device)  # eps = t_1 < ... < t_N = T           [N]
-        n = self.times.sample(t, len(x))  # n - 1 of the paper's n in 1..N-1                   [B]
+    def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
+        return neighbours(self.N(k), self.times, self.f.p, x)
+
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+        t_next, t_n = times
         z = torch.randn_like(x)
-        x_n, x_next = p.diffuse(x, t[n], z), p.diffuse(x, t[n + 1], z)
-        return self.loss(x_next, t[n + 1], x_n, t[n], **condition)
+        x_n, x_next = self.f.p.diffuse(x, t_n, z), self.f.p.diffuse(x, t_next, z)
+        return self.loss(x_next, t_next, x_n, t_n, **condition)
 
     def schedule(self, k: int) -> dict[str, float]:
         return {"N": self.N(k)} | ({"mu": self.mu(k)} if self.mu else {})

@@ -11,8 +11,13 @@ from torch import Tensor
 from fewstep.distances import Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.objectives.base import OBJECTIVES, ConsistencyObjective, TeacherUse
-from fewstep.schedules import INDEX_DISTRIBUTIONS, ConstantN, IndexDistribution, karras_grid
+from fewstep.objectives.base import (
+    OBJECTIVES,
+    ConsistencyObjective,
+    TeacherUse,
+    neighbours,
+)
+from fewstep.schedules import INDEX_DISTRIBUTIONS, ConstantN, IndexDistribution
 from fewstep.solvers import SOLVERS, Solver
 from fewstep.weightings import Weighting
 
@@ -68,12 +73,14 @@ class CD(ConsistencyObjective):
         self.teacher.eval()
         return self
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
-        t = karras_grid(self.N(k), self.f.p, device=x.device)  # eps = t_1 < ... < t_N = T    [N]
-        n = self.times.sample(t, len(x))  # n - 1 of the paper's n in 1..N-1                   [B]
-        x_next = self.f.p.diffuse(x, t[n + 1], torch.randn_like(x))
+    def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
+        return neighbours(self.N(k), self.times, self.f.p, x)
+
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+        t_next, t_n = times
+        x_next = self.f.p.diffuse(x, t_next, torch.randn_like(x))
         with torch.no_grad():
             x_hat = self.Phi.step(
-                lambda x, t: self.teacher.velocity(x, t, **condition), x_next, t[n + 1], t[n]
+                lambda x, t: self.teacher.velocity(x, t, **condition), x_next, t_next, t_n
             )
-        return self.loss(x_next, t[n + 1], x_hat, t[n], **condition)
+        return self.loss(x_next, t_next, x_hat, t_n, **condition)

@@ -28,7 +28,8 @@ from torch import Tensor
 from fewstep.distances import DISTANCES, Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse, same_dropout
+from fewstep.networks.dropout import SharedDropout, check_dropout
+from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse
 from fewstep.parameterization import Parameterization, expand
 from fewstep.schedules import INDEX_DISTRIBUTIONS, IndexDistribution, karras_spacing
 from fewstep.weightings import WEIGHTINGS, Weighting
@@ -59,6 +60,7 @@ class ContinuousConsistency(Objective):
         times: IndexDistribution | str,
     ) -> None:
         super().__init__(f, K)
+        check_dropout(f.F)
         self.stop_gradient = stop_gradient
         self.d = DISTANCES.build(distance)
         self.lambda_ = WEIGHTINGS.build(weighting)
@@ -90,15 +92,20 @@ class ContinuousConsistency(Objective):
         if not self.stop_gradient:
             y, g = self.tangent(x_t, t, v, **condition)
             return weight * spacing**self.d.degree * self.d.nearby(y, g)
-        with same_dropout(x_t), torch.no_grad():
+        dropout = SharedDropout()
+        with dropout, torch.no_grad():
             y, g = self.tangent(x_t, t, v, **condition)
-        w = self.f(x_t, t, **condition) - y + g
+        with dropout:
+            w = self.f(x_t, t, **condition) - y + g
         return weight * spacing ** (self.d.degree - 1) * self.d.nearby(y, w)
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
-        p = self.f.p
+    def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         dtype = torch.promote_types(x.dtype, torch.float32)
-        t = self.times.quantile(torch.rand(len(x), dtype=dtype, device=x.device), p)
+        u = torch.rand(len(x), dtype=dtype, device=x.device)
+        return (self.times.quantile(u, self.f.p),)
+
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+        p, (t,) = self.f.p, times
         z = torch.randn_like(x)
         with torch.no_grad():
             v = self.velocity(x, z, t, **condition)

@@ -44,9 +44,11 @@ class DDPM(Objective):
         self.N = f.p.N
         self.lambda_ = WEIGHTINGS.build(weighting)
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
-        p = self.f.p
-        t = torch.randint(1, self.N + 1, (len(x),), device=x.device) / self.N
+    def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
+        return (torch.randint(1, self.N + 1, (len(x),), device=x.device) / self.N,)
+
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+        p, (t,) = self.f.p, times
         x_t = p.diffuse(x, t, torch.randn_like(x))
         error = self.f.D(x_t, t, **condition) - x
         return self.lambda_(t, torch.zeros_like(t), p) * error.flatten(1).square().mean(1)

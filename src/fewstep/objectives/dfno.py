@@ -55,7 +55,7 @@ class DFNO(Objective):
         f.info["sampling_steps"] = 1
         self.d, self.sigma_min = DISTANCES.build(distance), sigma_min
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
         wanted, s = condition.pop("trajectory"), condition.pop("times")  # [B, M, ...], [B, M]
         x_T = self.f.p.prior(condition.pop("noise"))
         states = self.trajectory(x_T, s, **condition)

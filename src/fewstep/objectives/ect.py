@@ -10,11 +10,11 @@ from torch import Tensor
 from fewstep.distances import Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.networks.dropout import SharedDropout
 from fewstep.objectives.base import (
     OBJECTIVES,
     ConsistencyObjective,
     TeacherUse,
-    same_dropout,
 )
 from fewstep.parameterization import expand
 from fewstep.schedules import LogNormal, SigmoidGap
@@ -61,15 +61,19 @@ class ECT(ConsistencyObjective):
         self.r = SigmoidGap(K, stages, q)
         self.times = LogNormal(P_mean, P_std)
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
-        p = self.f.p
-        t = self.times.sample(x).clamp(p.t_min, p.T)
-        r = self.r(t, k)
+    def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
+        t = self.times.sample(x).clamp(self.f.p.t_min, self.f.p.T)
+        return t, self.r(t, k)
+
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+        p, (t, r) = self.f.p, times
         start = r < p.t_min  # below it a network has never been evaluated: the target is x
         r_or_t_min = r.clamp(min=p.t_min)
         z = torch.randn_like(x)
-        with same_dropout(x), torch.no_grad():
+        dropout = SharedDropout()
+        with dropout, torch.no_grad():
             x_r = p.diffuse(x, r_or_t_min, z)
             target = torch.where(expand(start, x), x, self.f(x_r, r_or_t_min, **condition))
         r = torch.where(start, 0.0, r)
-        return self.compare(p.diffuse(x, t, z), t, target, r, **condition)
+        with dropout:
+            return self.compare(p.diffuse(x, t, z), t, target, r, **condition)

@@ -37,6 +37,6 @@ class KD(Objective):
         f.info["sampling_steps"] = 1
         self.d = DISTANCES.build(distance)
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
         x_T = self.f.p.prior(condition.pop("noise"))
         return self.d(self.f(x_T, self.f.p.T, **condition), x)

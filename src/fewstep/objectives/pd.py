@@ -70,11 +70,14 @@ class PD(Objective):
         self.teacher.eval()
         return self
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
-        p, N = self.f.p, self.N(k)
-        times = nested_times(2 * N, p).to(x.device)  # T = t_0 > ... > t_2N             [2 N + 1]
+    def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
+        N = self.N(k)
+        times = nested_times(2 * N, self.f.p).to(x.device)  # T = t_0 > ... > t_2N      [2 N + 1]
         i = 2 * torch.randint(N, (len(x),)).to(x.device)
-        t, t_1, t_2 = times[i], times[i + 1], times[i + 2]
+        return times[i], times[i + 1], times[i + 2]
+
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+        p, (t, t_1, t_2) = self.f.p, times
         x_t = p.diffuse(x, t, torch.randn_like(x))
         with torch.no_grad():
             x_1 = ddim_step(x_t, self.teacher.D(x_t, t, **condition), t, t_1, p)

@@ -31,7 +31,7 @@ class RF(Objective):
     def __init__(self, f: FlowMap, K: int) -> None:
         super().__init__(f, K)
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
         return self.compare(x, torch.randn_like(x), **condition)
 
     def compare(self, x: Tensor, z: Tensor, **condition: Any) -> Tensor:
@@ -58,5 +58,5 @@ class Reflow(RF):
     teacher_use = TeacherUse.START
     columns = ("noise",)
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
         return self.compare(x, condition.pop("noise"), **condition)

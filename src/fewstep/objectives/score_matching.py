@@ -44,9 +44,11 @@ class ScoreMatching(Objective):
         self.times = LogNormal(P_mean, P_std)
         self.lambda_ = WEIGHTINGS.build(weighting)
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
-        p = self.f.p
-        t = self.times.sample(x).clamp(max=p.T)
+    def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
+        return (self.times.sample(x).clamp(max=self.f.p.T),)
+
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+        p, (t,) = self.f.p, times
         x_t = p.diffuse(x, t, self.noise(x))
         error = self.f.D(x_t, t, **condition) - x
         return self.lambda_(t, torch.zeros_like(t), p) * error.flatten(1).square().mean(1)

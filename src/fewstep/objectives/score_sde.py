@@ -43,9 +43,11 @@ class ScoreSDE(Objective):
         self.times = TRAINING_TIMES.build(times)
         self.lambda_ = WEIGHTINGS.build(weighting)
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
-        p = self.f.p
-        t = self.times.sample(x, p)
+    def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
+        return (self.times.sample(x, self.f.p),)
+
+    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+        p, (t,) = self.f.p, times
         x_t = p.diffuse(x, t, torch.randn_like(x))
         error = self.f.D(x_t, t, **condition) - x
         return self.lambda_(t, torch.zeros_like(t), p) * error.flatten(1).square().mean(1)

@@ -47,9 +47,12 @@ class Training:
     ema_rampup: float = 0.05
     """A half-life is at most this part of the images seen so far (EDM)."""
     precision: Precision = "fp32"
-    """Arithmetic: fp32, tf32 (matrix products on recent GPUs), or bf16 autocast."""
+    """Arithmetic: fp32, tf32 (products and convolutions of recent GPUs in 10 bits), or bf16."""
+    deterministic: bool = True
+    """On a GPU take only algorithms that give the same bits every time. Without it cuDNN times
+    what it has and takes the fastest; a run that was resumed then agrees to rounding alone."""
     compile: bool = False
-    """Compile the network with torch.compile."""
+    """Compile the loss with torch.compile: minutes at the start, then faster on a GPU."""
     flip: bool = False
     """Mirror half of the images left to right."""
     log_every: int = 50

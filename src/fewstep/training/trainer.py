@@ -17,13 +17,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from fewstep.data import Dataset, batch_indices, save_images, to_uint8
 from fewstep.data.images import grid
@@ -31,6 +29,7 @@ from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.objectives import Objective
+from fewstep.training.arithmetic import autocast, repeatable, seed_streams, set_up
 from fewstep.training.checkpoint import (
     Checkpoint,
     Checkpoints,
@@ -41,6 +40,7 @@ from fewstep.training.checkpoint import (
 from fewstep.training.config import Training
 from fewstep.training.ema import Averages
 from fewstep.training.logbook import Logbook
+from fewstep.training.optimizers import make_optimizer
 from fewstep.training.validation import Validation
 
 
@@ -91,25 +91,23 @@ class Trainer:
             )
         check_columns(objective, data, config.flip)
         self.averages = Averages(objective.f, config)
-        self.optimizer = make_optimizer(objective, config)
-        self.module = self._wrap()
+        self.optimizer = make_optimizer(objective.f.weights, config)
+        set_up(config.precision, deterministic=config.deterministic)
+        if config.compile:
+            objective.compile_loss(deterministic=config.deterministic)
+        self.module = objective.train() if self.group.world == 1 else self.in_step()
         self.checkpoints = Checkpoints(self.directory / "checkpoints", config.keep)
         self.validate = None if held_out is None else Validation(held_out, max(2, config.samples))
 
-    def _wrap(self) -> nn.Module:
-        """The objective as it is called: compiled, and in DDP where there are several processes."""
-        if self.config.precision == "tf32":
-            torch.set_float32_matmul_precision("high")
-        if self.config.compile:
-            for module in self.objective.modules():
-                if isinstance(module, FlowMap):
-                    # The eager random streams keep the dropout masks of student and target equal.
-                    module.F.compile(options={"fallback_random": True})
-        if self.group.world == 1:
-            return self.objective
-        on_gpu = self.group.device.type == "cuda"
-        devices = [self.group.device] if on_gpu else None
-        return DistributedDataParallel(self.objective, device_ids=devices)
+    def in_step(self) -> DistributedDataParallel:
+        """The objective as several processes train it, each with the mean of their gradients."""
+        devices = [self.group.device] if self.group.device.type == "cuda" else None
+        return DistributedDataParallel(
+            self.objective.train(),
+            device_ids=devices,
+            broadcast_buffers=False,  # they never change
+            gradient_as_bucket_view=True,
+        )
 
     def run(self) -> FlowMap:
         """Train to the end, from the newest intact checkpoint if there is one.
@@ -172,20 +170,22 @@ class Trainer:
     def step(self, k: int) -> tuple[Tensor, Tensor]:
         """One step of the optimiser: the loss and the gradient's norm, both scalars."""
         config, objective = self.config, self.objective
-        objective.train()
+        if not objective.f.training:  # somebody sampled it
+            objective.train()
         indices = batch_indices(len(self.data), config.batch, k, config.seed)
         losses = []
         for part, micro in enumerate(indices.chunk(self.parts.total)):
             if part not in self.parts.mine:
                 continue
-            torch.manual_seed(mix(config.seed, k, part))
+            seed_streams(mix(config.seed, k, part), self.group.device)
             x, label = self.data.batch(micro, self.group.device, config.flip)
             condition = {"label": label} if objective.f.num_classes else {}
             for name in objective.columns:
                 condition[name] = self.data.column(name, micro, self.group.device)
-            with self._sync_only_at(part), self._autocast():
+            with self._sync_only_at(part), autocast(config.precision, self.group.device):
                 loss = self.module(x, k, **condition).mean() / len(self.parts.mine)
-                loss.backward()
+                with repeatable(self.group.device, deterministic=config.deterministic):
+                    loss.backward()
             losses.append(loss.detach())
         norm = self._clip()
         for group in self.optimizer.param_groups:
@@ -196,11 +196,6 @@ class Trainer:
         self.averages.update(objective.f, k)
         return torch.stack(losses).sum(), norm
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.config.precision != "bf16":
-            return nullcontext()
-        return torch.autocast(self.group.device.type, torch.bfloat16)
-
     def _sync_only_at(self, part: int) -> AbstractContextManager[object]:
         """Gradients travel between processes once a step, with the last micro-batch."""
         if isinstance(self.module, DistributedDataParallel) and part != self.parts.mine[-1]:
@@ -208,11 +203,10 @@ class Trainer:
         return nullcontext()
 
     def _clip(self) -> Tensor:
-        parameters = list(self.objective.f.F.parameters())
+        weights = self.objective.f.weights
         if self.config.clip is None:
-            grads = [p.grad for p in parameters if p.grad is not None]
-            return nn.utils.get_total_norm(grads)
-        return nn.utils.clip_grad_norm_(parameters, self.config.clip)
+            return nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
+        return nn.utils.clip_grad_norm_(weights, self.config.clip)
 
     def _numbers(self, meter: Meter, done: int) -> dict[str, float]:
         """What the log says of the steps since the last time."""
@@ -357,23 +351,6 @@ def mix(*numbers: int) -> int:
     """A seed that differs for every tuple of numbers."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
-
-
-def make_optimizer(objective: Objective, config: Training) -> Optimizer:
-    """The optimiser of the map's parameters, in torch's fastest form."""
-    parameters = list(objective.f.F.parameters())
-    settings: dict[str, Any] = {
-        "lr": config.lr,
-        "betas": config.betas,
-        "weight_decay": config.weight_decay,
-    }
-    match config.optimizer:
-        case "radam":
-            return torch.optim.RAdam(parameters, **settings, foreach=True)
-        case "adam":
-            return torch.optim.Adam(parameters, **settings, fused=True)
-        case "adamw":
-            return torch.optim.AdamW(parameters, **settings, fused=True)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,24 @@
+"""In which arithmetic a network is evaluated."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from fewstep.errors import unknown
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The type of a network's weights.
+
+    Raises:
+        FewstepError: none of fp32, bf16, fp16.
+    """
+    if precision not in DTYPES:
+        raise unknown("precision", precision, DTYPES)
+    return DTYPES[precision]
