@@ -14,6 +14,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, zeros
@@ -26,6 +27,7 @@ from fewstep.distances import DISTANCES
 from fewstep.evaluation import classifier
 from fewstep.objectives import OBJECTIVES
 from fewstep.recipes import RECIPES
+from fewstep.recipes.directory import open_model
 from fewstep.recipes.execute import arguments_of
 from fewstep.recipes.run import MODELS
 from fewstep.training.logbook import read_metrics
@@ -216,6 +218,24 @@ def test_a_grid(runs: Path, tmp_path: Path, call: Call) -> None:
     assert out.startswith(f"{tmp_path}/x.png: 5 images, 1 network evaluations each")
     tile = 64 + 1  # 8x8 enlarged eightfold, and its border
     assert Image.open(tmp_path / "x.png").size == (3 * tile + 1, 2 * tile + 1)
+
+
+def test_a_grid_in_half_precision(runs: Path, tmp_path: Path, call: Call) -> None:
+    """Near that of float32, and not the same."""
+    f = open_model(runs / "cd")
+    for weight in f.weights:
+        torch.nn.init.normal_(weight, std=0.1)
+    f.save(tmp_path / "awake.safetensors")
+    for precision in ("fp32", "bf16"):
+        words = ["--precision", precision, "-o", tmp_path / f"{precision}.npz"]
+        assert call("sample", tmp_path / "awake.safetensors", "-n", 20, *words)[0] == 0
+    exact, rounded = (
+        np.load(tmp_path / f"{name}.npz")["arr_0"].astype(float) for name in ("fp32", "bf16")
+    )
+    assert 0 < np.abs(exact - rounded).mean() < 3
+    code, _, err = call("sample", runs / "cd", "--precision", "fp8")
+    assert code == 2
+    assert "fp8" in err
 
 
 def test_a_folder_of_pictures(runs: Path, tmp_path: Path, call: Call) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.networks import MLP
+from fewstep.networks import MLP, NETWORKS
 from fewstep.parameterization import EDM, PARAMETERIZATIONS, SimpleEDM
 from oracles import Exact, Gaussian
 
@@ -83,6 +84,34 @@ def test_under_autocast_times_and_skip_stay_exact() -> None:
         assert torch.equal(f(x, f.p.eps), x)
     assert y.dtype == torch.float32
     torch.testing.assert_close(y, f(x, 80.0), rtol=0.1, atol=0.1)
+
+
+NETWORK_SPECS = [
+    "mlp(width=16, blocks=1, two_time=True)",
+    "unet(channels=8, multipliers=(1, 2), blocks=1)",
+    "unet(channels=8, multipliers=(1, 2), blocks=1, encoder='residual', "
+    "resample_filter=(1, 3, 3, 1), embedding='fourier')",
+    "adm(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8)",
+    "dfno(base='mlp(width=16, blocks=1)')",
+]
+
+
+@pytest.mark.parametrize("spec", NETWORK_SPECS)
+@pytest.mark.parametrize(("precision", "digits"), [("bf16", 0.02), ("fp16", 0.003)])
+def test_a_network_in_half_precision(spec: str, precision: Any, digits: float) -> None:
+    """Only ``F`` is rounded: what comes out is float32 and near that of float32."""
+    F = NETWORKS.build(spec, shape=(3, 8, 8), num_classes=4)
+    for parameter in F.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    f, x, t = FlowMap(F, EDM()).eval(), torch.randn(4, 3, 8, 8), torch.tensor([0.01, 0.5, 3.0, 80])
+    x = x * t[:, None, None, None]
+    with torch.no_grad():
+        exact = f(x, t, label=torch.arange(4))
+        rounded = f.in_precision(precision)(x, t, label=torch.arange(4))
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    assert float((rounded - exact).norm() / exact.norm()) < digits
+    assert all(buffer.dtype == torch.float32 for buffer in F.buffers())
 
 
 def test_average() -> None:

@@ -27,6 +27,7 @@ from fewstep.files import replacing, write_tensors
 from fewstep.latents import Latents
 from fewstep.networks import Network
 from fewstep.parameterization import Parameterization, expand
+from fewstep.precision import HALF, Precision, dtype_of
 
 FORMAT = 1  # version of the file's header
 HEADER = "fewstep"  # its key in the safetensors metadata
@@ -96,9 +97,30 @@ class FlowMap(nn.Module):
         return next(self.parameters()).device
 
     @cached_property
-    def weights(self) -> list[nn.Parameter]:
+    def weights(self) -> list[Tensor]:
         """The parameters of ``F``; walking a large network for them takes milliseconds."""
         return list(self.F.parameters())
+
+    def in_precision(self, precision: Precision) -> FlowMap:
+        """Keep the network's weights, and compute it, in fp32, bf16 or fp16; in place.
+
+        Times, frequencies, the coefficients of the parameterization and so the steps of a sampler
+        stay in float32, and what comes out is float32: only ``F`` is rounded.
+
+        Raises:
+            FewstepError: another precision.
+        """
+        dtype = dtype_of(precision)
+        for weight in self.weights:
+            weight.data = weight.data.to(dtype)
+        return self
+
+    def evaluate_network(self, x: Tensor, c_noise: Tensor, **condition: Any) -> Tensor:
+        """``F(x, c_noise)``, computed in the type of its weights where that is a half one."""
+        dtype = self.weights[0].dtype
+        if dtype not in HALF:
+            return self.F(x, c_noise, **condition)
+        return self.F(x.to(dtype), c_noise, **condition).to(x.dtype)
 
     def time(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``t`` as one time per example [B], in at least float32, on the device of ``x``."""
@@ -120,7 +142,7 @@ class FlowMap(nn.Module):
         t, s = self.time(t, x), self.time(p.eps if s is None else s, x)
         if self.F.two_time:
             condition["c_noise_s"] = p.c_noise(s)
-        F_x = self.F(expand(p.c_in(t), x) * x, p.c_noise(t), **condition)
+        F_x = self.evaluate_network(expand(p.c_in(t), x) * x, p.c_noise(t), **condition)
         return expand(p.c_skip(t, s), x) * x + expand(p.c_out(t, s), x) * F_x
 
     def D(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:

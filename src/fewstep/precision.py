@@ -11,6 +11,7 @@ from fewstep.errors import unknown
 Precision = Literal["fp32", "bf16", "fp16"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+HALF = (torch.bfloat16, torch.float16)
 
 
 def dtype_of(precision: str) -> torch.dtype:

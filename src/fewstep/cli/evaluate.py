@@ -24,6 +24,7 @@ from fewstep.evaluation.evaluator import METRICS, check_metrics
 from fewstep.evaluation.reference import holds_statistics
 from fewstep.evaluation.table import Line, Setting, check_format, show, write
 from fewstep.flow_map import FlowMap
+from fewstep.precision import Precision
 from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory, open_model
 from fewstep.recipes.execute import load as load_settings
@@ -55,6 +56,7 @@ def evaluate(
     save_reference: Path | None = None,
     batch: Whole = 256,
     device: str | None = None,
+    precision: Precision = "fp32",
 ) -> None:
     """Score models or images in one table: FID, KID, inception score, precision, recall and more.
 
@@ -121,6 +123,8 @@ def evaluate(
         Images that a model makes at once.
     device
         Where to compute: cpu, cuda or mps; default a GPU where there is one.
+    precision
+        Arithmetic of the network: fp32, bf16 or fp16; times and noise stay in float32.
     """
     check_metrics(metrics)
     _check(targets, out, n, bootstrap)
@@ -134,7 +138,7 @@ def evaluate(
         against.save(save_reference)
     evaluator = Evaluator(network, against, metrics=metrics, replicates=bootstrap, group=group)
     samplers = Samplers(steps, nfe, solver, grid, clip)
-    models = Models(evaluator, group, samplers, n, seed, checkpoint, ema, batch)
+    models = Models(evaluator, group, samplers, n, seed, checkpoint, ema, batch, precision)
     lines = [*(_baselines(evaluator, real.test) if baselines else ())]
     for target in targets:
         lines += models.lines(target) if is_model(target) else [_of_images(evaluator, target)]
@@ -238,14 +242,24 @@ class Models:
     checkpoint: str
     ema: str | None
     batch: int
+    precision: Precision = "fp32"
 
     def lines(self, target: Path) -> Iterator[Line]:
         """One line for each way to sample."""
-        f = open_model(target, checkpoint=self.checkpoint, ema=self.ema, device=self.group.device)
+        f = open_model(
+            target,
+            checkpoint=self.checkpoint,
+            ema=self.ema,
+            device=self.group.device,
+            precision=self.precision,
+        )
         for sampler in self.samplers.of(f):
             images, labels = self._samples(f, sampler)
             scores = self.evaluator.score(images, labels)
-            yield Line(str(target), scores, sampler.nfe, self.seed)
+            yield Line(self._named(target), scores, sampler.nfe, self.seed)
+
+    def _named(self, target: Path) -> str:
+        return str(target) if self.precision == "fp32" else f"{target} ({self.precision})"
 
     def _samples(self, f: FlowMap, sampler: Sampler) -> tuple[Tensor, Tensor | None]:
         count = self.n or self.evaluator.n

@@ -15,6 +15,7 @@ from fewstep.data import check_place, save_images, to_uint8
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.precision import Precision
 from fewstep.progress import progress
 from fewstep.recipes.directory import open_model
 from fewstep.sampling import Sampler, Walk, check_labels, only_steps, sampler_for
@@ -41,6 +42,7 @@ def sample(
     ema: str | None = None,
     batch: Whole = 256,
     device: str | None = None,
+    precision: Precision = "fp32",
 ) -> None:
     """Make images with a trained model.
 
@@ -89,10 +91,12 @@ def sample(
         Images at once: a matter of memory and speed.
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
+    precision
+        Arithmetic of the network: fp32, bf16 or fp16; times and noise stay in float32.
     """
     check_place(out)
     group = processes(device)
-    f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
+    f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device, precision=precision)
     check_solver(f, solver, grid, clip)
     sampler = sampler_for(
         f, steps, taus=taus, solver=solver or "heun", nfe=nfe, grid=grid, clip=clip

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from fewstep.cli.command import Whole, command
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
+from fewstep.precision import Precision
 
 
 def serve(
@@ -30,6 +31,7 @@ def serve(
     checkpoint: str = "last",
     ema: str | None = None,
     device: str | None = None,
+    precision: Precision = "fp32",
 ) -> None:
     """Serve models on a web page and an HTTP API.
 
@@ -74,6 +76,8 @@ def serve(
         Which running average, or f for the raw weights; default the first.
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
+    precision
+        Arithmetic of the network: fp32, bf16 or fp16; times and noise stay in float32.
     """
     try:
         from fewstep.serving.answers import Limits
@@ -94,7 +98,9 @@ def serve(
     )
     sock = bind(host, port)
     with sock:
-        shelf = Shelf.open(models, checkpoint=checkpoint, ema=ema, device=pick_device(device))
+        shelf = Shelf.open(
+            models, checkpoint=checkpoint, ema=ema, device=pick_device(device), precision=precision
+        )
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{sock.getsockname()[1]}/" + (f"?token={token}" if token else "")
         print(f"{', '.join(shelf.models)} at {url} (API: docs/; stop with Ctrl-C)", flush=True)

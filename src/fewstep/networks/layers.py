@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewstep.errors import FewstepError
 from fewstep.networks.dropout import dropout, mask
+from fewstep.precision import HALF
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 Direction = Literal["up", "down"]
@@ -49,15 +50,24 @@ def forward_mode(x: Tensor) -> bool:
 
 
 class GroupNorm(nn.GroupNorm):
-    """``nn.GroupNorm`` whose forward-mode derivative exists for channels_last maps as well."""
+    """``nn.GroupNorm`` whose forward-mode derivative exists for channels_last maps as well.
+
+    A map in half precision stays in it, which halves what the norm and the activation after it
+    move; mean and variance are sums in float32. Left to itself, autocast would widen the map.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not forward_mode(x):
-            return super().forward(x)
+            return super().forward(x) if x.dtype not in HALF else self._half(x)
         groups = x.unflatten(1, (self.num_groups, -1))
         var, mean = torch.var_mean(groups, (2, 3, 4), correction=0, keepdim=True)
         normal = ((groups - mean) * (var + self.eps).rsqrt()).flatten(1, 2)
         return normal * self.weight[:, None, None] + self.bias[:, None, None]
+
+    def _half(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return functional.group_norm(x, self.num_groups, weight, bias, self.eps)
 
 
 def group_norm(channels: int, eps: float = 1e-6) -> GroupNorm:
@@ -195,7 +205,7 @@ class Resample(nn.Module):
             return functional.interpolate(x, scale_factor=2)
         if self.box:
             return functional.avg_pool2d(x, 2)
-        kernel = self.kernel.expand(x.shape[1], -1, -1, -1)
+        kernel = self.kernel.to(x.dtype).expand(x.shape[1], -1, -1, -1)
         convolve = functional.conv_transpose2d if self.up else functional.conv2d
         return convolve(x, kernel, stride=2, padding=self.padding, groups=x.shape[1])
 

@@ -102,11 +102,12 @@ class MLP(Network):
 
     def embed(self, c_noise: Tensor, label: Tensor | None, c_noise_s: Tensor | None) -> Tensor:
         """The condition as one vector per example [B, width]."""
-        e = self.embed_t(self.fourier(c_noise))
+        dtype = self.embed_t.weight.dtype
+        e = self.embed_t(self.fourier(c_noise).to(dtype))
         if self.embed_s is not None:
             if c_noise_s is None:
                 raise FewstepError("this network has two_time=True and needs c_noise_s.")
-            e = e + self.embed_s(self.fourier(c_noise_s))
+            e = e + self.embed_s(self.fourier(c_noise_s).to(dtype))
         if label is not None:
             if self.embed_label is None:
                 raise FewstepError("a label was given to an unconditional network.")

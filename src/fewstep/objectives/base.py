@@ -82,8 +82,10 @@ class Objective(nn.Module, ABC):
                 same and computes the same bits.
         """
         known = torch._inductor.list_options()
-        options = {"deterministic": True} if deterministic and "deterministic" in known else None
-        self.loss_at = torch.compile(self.loss_at, options=options)  # type: ignore[method-assign]
+        options: dict[str, Any] = {"deterministic": True} if "deterministic" in known else {}
+        self.loss_at = torch.compile(  # type: ignore[method-assign]
+            self.loss_at, options=options if deterministic else None
+        )
 
     def after_step(self, k: int) -> None:
         """Called once the optimiser has made step ``k``."""

@@ -20,6 +20,7 @@ import torch
 import fewstep
 from fewstep.errors import FewstepError, not_there
 from fewstep.flow_map import FlowMap
+from fewstep.precision import Precision
 from fewstep.recipes.run import Run
 from fewstep.recipes.stored_taus import read_taus
 from fewstep.training.checkpoint import Checkpoint, Checkpoints
@@ -146,6 +147,7 @@ def open_model(
     checkpoint: str = "last",
     ema: str | None = None,
     device: str | torch.device = "cpu",
+    precision: Precision = "fp32",
 ) -> FlowMap:
     """The model of a run folder, a checkpoint folder, or a model file.
 
@@ -156,12 +158,13 @@ def open_model(
         checkpoint: of a run folder: "last", "best" or a step.
         ema: which map of a checkpoint, such as "ema-0.9999" or "f"; default the first average.
         device: where to load it.
+        precision: of its network; see `FlowMap.in_precision`.
 
     Raises:
         FewstepError: nothing of the kind is there; the message lists what is.
     """
     home, file = model_file(path, checkpoint=checkpoint, ema=ema)
-    f = FlowMap.load(file, device)
+    f = FlowMap.load(file, device).in_precision(precision)
     if taus := read_taus(home, file):
         f.info["taus"] = {**f.info.get("taus", {}), **taus}
     return f

@@ -13,6 +13,7 @@ from fewstep.classes import find_class
 from fewstep.editing.tasks import TASKS, ColouriseTask
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
+from fewstep.precision import Precision
 from fewstep.recipes.directory import open_model
 from fewstep.sampling import default_steps, only_steps
 
@@ -35,6 +36,7 @@ class Shelf:
         checkpoint: str = "last",
         ema: str | None = None,
         device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
     ) -> Shelf:
         """The models of runs, or those that ``reproduce digits`` has made here.
 
@@ -50,7 +52,7 @@ class Shelf:
             )
         models: dict[str, FlowMap] = {}
         for path, name in zip(paths, _names(paths), strict=True):
-            f = open_model(path, checkpoint=checkpoint, ema=ema, device=device)
+            f = open_model(path, checkpoint=checkpoint, ema=ema, device=device, precision=precision)
             if len(f.image_shape) != 3 or f.image_shape[0] not in (1, 3):
                 shape = list(f.image_shape)
                 raise FewstepError(f"{path} makes points of shape {shape}, not images.")

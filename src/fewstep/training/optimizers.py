@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fewstep.training.config import Training
@@ -27,7 +27,7 @@ class RAdam(torch.optim.Adam):
     small reads of every parameter's own step count.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], **settings: Any) -> None:
+    def __init__(self, parameters: Iterable[Tensor], **settings: Any) -> None:
         super().__init__(parameters, **settings, fused=True)
         self._steps: int | None = None
 
@@ -71,7 +71,7 @@ def as_adam(lr: float, eps: float, beta2: float, t: int) -> tuple[float, float]:
 UNSEEN = 1e15  # as eps: far above any gradient, and the step m / UNSEEN far from float32's least
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], config: Training) -> Optimizer:
+def make_optimizer(parameters: Iterable[Tensor], config: Training) -> Optimizer:
     """The optimiser of these parameters."""
     kinds: dict[str, Any] = {
         "radam": RAdam,
