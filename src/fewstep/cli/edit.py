@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from cyclopts import App
 
 from fewstep.cli.command import Whole, command
 from fewstep.cli.job import Drawing, Job
-from fewstep.editing.pictures import Fit, Picture, read_mask
+from fewstep.data.folder import ENDINGS
+from fewstep.editing.masks import Marks, open_mask
+from fewstep.editing.pictures import Fit, Picture
 from fewstep.editing.tasks import (
     ColouriseTask,
     DeblurTask,
@@ -28,6 +29,7 @@ def inpaint(
     /,
     *,
     mask: Path | None = None,
+    marks: Marks | None = None,
     box: tuple[int, int, int, int] | None = None,
     fit: Fit = "resize",
     o: Drawing,
@@ -45,8 +47,12 @@ def inpaint(
     picture
         Picture, or folder of pictures.
     mask
-        Picture of the same size, bright where pixels are to be generated; for a folder of pictures
-        also a folder with a mask of the same name for each.
+        Picture of the same proportions, bright where pixels are to be generated. Where its
+        transparency varies, what is painted is generated, in whatever colour. For a folder of
+        pictures also a folder with a mask of the same name for each.
+    marks
+        What of the mask marks pixels to be generated: bright, dark, painted (opaque) or
+        transparent; default painted where its transparency varies, else bright.
     box
         Left, top, width and height of what is to be generated, instead of a mask.
     fit
@@ -54,17 +60,26 @@ def inpaint(
     """
     if (mask is None) == (box is None):
         raise FewstepError("inpainting needs either --mask or --box.")
+    if marks is not None and mask is None:
+        raise FewstepError("--marks says how to read a --mask, and there is none.")
     job = Job(model, picture, o)
     if mask is not None:
-        job.pictures = [_masked(p, mask) for p in job.pictures]
+        job.pictures = [_masked(p, mask, marks) for p in job.pictures]
     job.run(InpaintTask(box, fit))
 
 
-def _masked(p: Picture, mask: Path) -> Picture:
-    path = mask / p.name if mask.is_dir() else mask
+def _masked(p: Picture, mask: Path, marks: Marks | None) -> Picture:
+    path = _mask_of(p, mask) if mask.is_dir() else mask
     if not path.is_file():
         raise not_there("mask", path)
-    return replace(p, hole=read_mask(path, path.name))
+    return p.masked(open_mask(path, path.name, marks))
+
+
+def _mask_of(p: Picture, folder: Path) -> Path:
+    """The mask of a picture's name, or else of its name with another ending."""
+    same = folder / p.name
+    others = (same.with_suffix(ending) for ending in ENDINGS)
+    return next((path for path in (same, *others) if path.is_file()), same)
 
 
 def outpaint(

@@ -14,7 +14,8 @@ from fewstep.cli.command import Whole, command
 from fewstep.cli.job import Files
 from fewstep.data import check_place, save_images, to_float, to_uint8
 from fewstep.editing import decode, encode, latents, walk
-from fewstep.editing.pictures import cut, placed, read, to_pil
+from fewstep.editing.pictures import cut, placed, read
+from fewstep.editing.written import to_pil
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import default_taus

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +18,7 @@ from fewstep.distributed import pick_device
 from fewstep.editing.batches import check_pixels
 from fewstep.editing.pictures import check_out, read_all, write_all
 from fewstep.editing.tasks import How, Task
+from fewstep.editing.written import LOSSY
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.recipes.directory import open_model
@@ -106,6 +109,16 @@ class Drawing(Files):
         return How(self.n, self.steps, self.taus, self.seed, label, self.batch)
 
 
+SAID = 10  # notes that are printed; of more, their number
+
+
+def say(notes: Sequence[str]) -> None:
+    """What was assumed or is lost, a line each beside the command's own output."""
+    more = [f"{len(notes) - SAID} notes more, of other pictures."] * (len(notes) > SAID)
+    for note in (*notes[:SAID], *more):
+        print(f"fewstep: {note}", file=sys.stderr)
+
+
 class Job:
     """Pictures that are read, edited as one batch, and written.
 
@@ -126,13 +139,14 @@ class Job:
     def run(self, task: Task, note: str | None = None) -> None:
         """Edit, write the results, and say so in a line."""
         how = self.o.how(self.label)
+        say([note for p in self.pictures for note in task.notes(self.f, p)])
         started = time.perf_counter()
         results = task(self.f, self.pictures, how)
         seconds = time.perf_counter() - started
-        named = [
-            (p.name, torch.cat(some, 2)) for p, some in zip(self.pictures, results, strict=True)
-        ]
-        write_all(named, self.o.out, self.source.is_dir())
+        named = [(p, torch.cat(some, 2)) for p, some in zip(self.pictures, results, strict=True)]
+        say(write_all(named, self.o.out, self.source.is_dir()))
+        if task.keeps and self.o.out.suffix.lower() in LOSSY:
+            say([f"{self.o.out} is of a format with loss: what was kept changes a little."])
         n = task.evaluations(how)
         note = note or f"{n} network evaluation" + "s" * (n > 1)
         count = f"{len(named)} picture" + "s" * (len(named) > 1)

@@ -1,6 +1,7 @@
 """Pictures of any size and kind, cut to what a model takes, and put together again.
 
-A picture is read as the data are (`fewstep.data.decode`): upright, 8 bits, transparency on white.
+A model sees a picture as it does the data (`fewstep.data.decode`): upright, 8 bits, transparency on
+white. What an edit keeps is taken from the file's own values (`fewstep.editing.opened`).
 It becomes images of the model's size by `cut`, and one picture of its own size by `join`:
 
 - ``resize``: one image, stretched to the model's size and back;
@@ -14,10 +15,10 @@ import math
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,30 +27,85 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fewstep.data.decode import decode, probe, reason
+from fewstep.data.decode import decode, probe
 from fewstep.data.folder import ENDINGS
-from fewstep.errors import FewstepError, not_there
+from fewstep.editing.masks import Marks, Mask, open_mask
+from fewstep.editing.opened import opened
+from fewstep.editing.written import in_grey, save
+from fewstep.errors import FewstepError, FewstepWarning, not_there
 
 Fit = Literal["resize", "tile"]
 Size = tuple[int, int]
+OPAQUE = 255
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was read: uint8 [C, H, W], and what its result is called.
+    """A picture that was read, and what its result is called.
 
-    ``hole`` is True where pixels are to be generated, bool [H, W]; only inpainting asks for it.
+    Args:
+        pixels: what a model sees, on white where it is transparent: uint8 [C, H, W].
+        grey: whether the result is to be grey.
+        name: its file's.
+        hole: True where pixels are to be generated, bool [H, W]; only inpainting asks for it.
+        came: the values of the file itself, which an edit keeps: uint8, or uint16 of 16 bits
+            [1 ... 4, H, W], grey or RGB, with alpha as the last; default ``pixels``.
+        profile: the embedded colour profile.
+        notes: what was assumed of the picture or its mask, in sentences.
+        lost: what cannot be kept of the picture, each as the end of a sentence.
     """
 
     pixels: Tensor
     grey: bool
     name: str
     hole: Tensor | None = None
+    came: Tensor | None = None
+    profile: bytes | None = None
+    notes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
     @property
     def size(self) -> Size:
         """Height and width."""
         return self.pixels.shape[1], self.pixels.shape[2]
+
+    @property
+    def values(self) -> Tensor:
+        """What an edit keeps of it [1 ... 4, H, W]."""
+        return self.pixels if self.came is None else self.came
+
+    @property
+    def colourful(self) -> bool:
+        """Whether it shows a colour: RGB of equal values is grey."""
+        values = self.values
+        return len(values) >= 3 and not bool((values[1:3] == values[0]).all())
+
+    @property
+    def transparent(self) -> bool:
+        """Whether a part of it is not opaque."""
+        return len(self.values) in (2, 4) and bool((self.values[-1] < OPAQUE).any())
+
+    def profile_of(self, pixels: Tensor) -> bytes | None:
+        """The colour profile of a result [1 ... 4, H, W]; none where colour became grey."""
+        return self.profile if (len(pixels) < 3) == (len(self.values) < 3) else None
+
+    def masked(self, mask: Mask) -> Picture:
+        """This picture with the hole of a mask, which may have another size.
+
+        Raises:
+            FewstepError: a mask of other proportions.
+        """
+        mask = mask.fitted(self.size, self.name)
+        return replace(self, hole=mask.hole, notes=(*self.notes, *mask.notes))
+
+    def like(self, pixels: Tensor) -> Tensor:
+        """Generated pixels uint8 [1 or 3, H, W] in the channels and bits of `values`, opaque."""
+        values = self.values
+        colours = 1 if len(values) < 3 else 3
+        plain = in_grey(pixels) if colours < len(pixels) else pixels.expand(colours, -1, -1)
+        alpha = [torch.full_like(plain[:1], OPAQUE)] * (len(values) - colours)
+        scale = 257 if values.dtype == torch.uint16 else 1
+        return (torch.cat([plain, *alpha]).int() * scale).to(values.dtype)
 
 
 def read_all(source: Path, channels: int) -> list[Picture]:
@@ -78,19 +134,17 @@ def read(source: Path | bytes, channels: int, name: str) -> Picture:
     Raises:
         FewstepError: nothing there, or not one still picture.
     """
-    if isinstance(source, Path) and not source.is_file():
-        raise not_there("picture", source)
-    what = source if isinstance(source, Path) else name
-    try:
+    with opened(source, name) as picture:
         grey = not probe(source)[2]
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
-            frames = getattr(image, "n_frames", 1)
-        pixels = decode(source, None, channels)
-    except Exception as error:
-        raise FewstepError(f"cannot read {what}: {reason(error)}.") from error
-    if frames > 1:
-        raise FewstepError(f"{what} has {frames} frames: give one still picture.")
-    return Picture(torch.from_numpy(pixels.copy()), grey or channels == 1, name)
+        pixels = torch.from_numpy(decode(source, None, channels).copy())
+        return Picture(
+            pixels,
+            grey or channels == 1,
+            name,
+            came=picture.values(),
+            profile=picture.profile(),
+            lost=picture.lost(),
+        )
 
 
 def resized(pixels: Tensor, size: Size) -> Tensor:
@@ -131,9 +185,16 @@ def join(tiles: Tensor, size: Size, fit: Fit) -> Tensor:
     return sheet.reshape(C, -1, columns * w)[:, : size[0], : size[1]]
 
 
-def read_mask(source: Path | bytes, name: str) -> Tensor:
-    """A mask picture as bool [H, W], True where it is bright: to be generated."""
-    return read(source, 1, name).pixels[0] >= 128
+def read_mask(source: Path | bytes, name: str, marks: Marks | None = None) -> Tensor:
+    """A mask picture as bool [H, W], True where pixels are to be generated; see `open_mask`.
+
+    Warns:
+        FewstepWarning: what was assumed of it.
+    """
+    mask = open_mask(source, name, marks)
+    for note in mask.notes:
+        warnings.warn(note, FewstepWarning, stacklevel=2)
+    return mask.hole
 
 
 def check_out(out: Path, source: Path) -> None:
@@ -150,35 +211,19 @@ def check_out(out: Path, source: Path) -> None:
         raise FewstepError(f"{out} would overwrite the picture that it is made from.")
 
 
-def write_all(results: Sequence[tuple[str, Tensor]], out: Path, folder: bool) -> None:
-    """Names and pixels, uint8 [1 or 3, H, W], into a new folder, or the only one into a file."""
+def write_all(results: Sequence[tuple[Picture, Tensor]], out: Path, folder: bool) -> list[str]:
+    """Pictures and their results [1 ... 4, H, W] into a new folder, or the only one into a file.
+
+    Returns:
+        What the files cannot hold of the results, in sentences.
+    """
+    notes: dict[str, None] = {}
     with placed(out) as place:
-        for name, pixels in results:
-            path = place / name if folder else place
+        for picture, pixels in results:
+            path = place / picture.name if folder else place
             path.parent.mkdir(parents=True, exist_ok=True)
-            _save(to_pil(pixels), path)
-
-
-def to_pil(pixels: Tensor) -> Image.Image:
-    """uint8 [1 or 3, H, W] as Pillow has it."""
-    array = pixels.permute(1, 2, 0).contiguous().numpy()
-    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-
-
-def in_grey(pixels: Tensor) -> Tensor:
-    """uint8 [1 or 3, H, W] to [1, H, W]; equal colours keep their value."""
-    return torch.from_numpy(np.asarray(to_pil(pixels).convert("L")).copy())[None]
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    """Without loss where the format can."""
-    ending = path.suffix.lower()
-    if ending in (".jpg", ".jpeg"):
-        image.save(path, quality=95)
-    elif ending == ".webp":
-        image.save(path, lossless=True)
-    else:
-        image.save(path)
+            notes |= dict.fromkeys(save(pixels, path, picture.profile_of(pixels)))
+    return list(notes)
 
 
 @contextmanager

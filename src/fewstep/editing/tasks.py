@@ -2,7 +2,8 @@
 
 A task cuts pictures to images of the model's size, edits all of them as one batch, and puts each
 picture together again at its own size. Pixels that a task says it keeps are copied from the
-picture itself, so that they stay as they are to the bit.
+picture as it came, so that they stay as they are to the bit, with their colours, transparency and
+16 bits. What is lost of a picture is said by `Task.notes`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +21,8 @@ from fewstep.editing.batches import Progress
 from fewstep.editing.denoise import denoise, noise_level
 from fewstep.editing.edit import edit, sdedit
 from fewstep.editing.operators import Colourise, Deblur, Inpaint, Operator, Outpaint, SuperResolve
-from fewstep.editing.pictures import Fit, Picture, Size, cut, in_grey, join, resized
+from fewstep.editing.pictures import Fit, Picture, Size, cut, join, resized
+from fewstep.editing.written import in_grey
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
@@ -66,6 +68,10 @@ class Task(ABC):
     fits: tuple[Fit, ...] = ("resize", "tile")
     """Ways to bring a picture to the model's size that make sense, the default first."""
     fit: Fit
+    keeps: ClassVar[bool] = False
+    """Whether the result holds pixels of the picture itself."""
+    colours: ClassVar[bool] = True
+    """Whether the picture's colours matter."""
 
     def channels(self, f: FlowMap) -> int:
         """Channels to read pictures with.
@@ -84,12 +90,25 @@ class Task(ABC):
         """The images of all pictures [n, *f.shape], edited."""
 
     def picture(self, f: FlowMap, p: Picture, x: Tensor) -> Tensor:
-        """The result for a picture, uint8 [C, H, W], from its edited images uint8 [n, C, h, w]."""
-        return join(x, p.size, self.fit)
+        """The result for a picture [1 ... 4, H, W], from its edited images uint8 [n, C, h, w].
 
-    def finish(self, p: Picture, pixels: Tensor) -> Tensor:
-        """Grey for a picture that was grey."""
+        Grey for a picture that was grey.
+        """
+        pixels = join(x, p.size, self.fit)
         return in_grey(pixels) if p.grey else pixels
+
+    def notes(self, f: FlowMap, p: Picture) -> list[str]:
+        """What was assumed of a picture and its mask, and what is lost of it, in sentences."""
+        grey = "what is generated" if self.keeps else "the result"
+        lost = {
+            f"is in colour, but the model makes grey images: {grey} is grey": self.colours
+            and f.shape[0] == 1
+            and p.colourful,
+            "is transparent in parts, which become white": not self.keeps and p.transparent,
+            "has 16 bits, of which 8 are kept": not self.keeps and p.values.dtype == torch.uint16,
+        }
+        ends = [*p.lost, *(what for what, so in lost.items() if so)]
+        return [*p.notes, *(f"{p.name} {end}." for end in ends)]
 
     def times(self, how: How) -> dict[str, Any]:
         """How many steps, or which times, as the editing functions take them."""
@@ -107,7 +126,8 @@ class Task(ABC):
         """Edit pictures that were read with `channels`.
 
         Returns:
-            ``how.n`` results uint8 [1 or 3, H, W] for each picture.
+            ``how.n`` results uint8 [1 or 3, H, W] for each picture; where a task keeps pixels, in
+            the channels and bits of `Picture.values`.
 
         Raises:
             FewstepError: the model, a picture or the settings do not fit.
@@ -121,7 +141,7 @@ class Task(ABC):
         with progress("editing", len(y)) as bar:
             x = to_uint8(self.edit(f, y, repeated, progress=how.advance or bar, **options))
         return [
-            [self.finish(p, self.picture(f, p, some)) for some in part.chunk(how.n)]
+            [self.picture(f, p, some) for some in part.chunk(how.n)]
             for p, part in zip(pictures, x.split([len(part) for part in parts]), strict=True)
         ]
 
@@ -147,6 +167,7 @@ class InpaintTask(Task):
 
     box: tuple[int, int, int, int] | None = None
     fit: Fit = "resize"
+    keeps = True
 
     def __post_init__(self) -> None:
         _check_fit(self)
@@ -156,13 +177,17 @@ class InpaintTask(Task):
         return edit(f, y, Inpaint(torch.cat(kept)), **how)
 
     def picture(self, f: FlowMap, p: Picture, x: Tensor) -> Tensor:
-        return torch.where(self.hole(p), join(x, p.size, self.fit), p.pixels)
+        return torch.where(self.hole(p), p.like(join(x, p.size, self.fit)), p.values)
+
+    def notes(self, f: FlowMap, p: Picture) -> list[str]:
+        whole = [f"the mask covers all of {p.name}: nothing of it is kept."]
+        return [*super().notes(f, p), *whole * bool(self.hole(p).all())]
 
     def hole(self, p: Picture) -> Tensor:
         """What is to be generated of a picture: bool [H, W].
 
         Raises:
-            FewstepError: no mask and no box, both, or one that does not fit.
+            FewstepError: no mask and no box, both, or one that does not fit or covers nothing.
         """
         if (p.hole is None) == (self.box is None):
             raise FewstepError("inpainting needs either a mask or a box.")
@@ -172,6 +197,11 @@ class InpaintTask(Task):
             raise FewstepError(
                 f"the mask has {hole.shape[1]}x{hole.shape[0]} pixels, but {p.name} has "
                 f"{p.size[1]}x{p.size[0]}."
+            )
+        if not hole.any():
+            raise FewstepError(
+                f"the mask of {p.name} covers nothing: it must be bright, or painted on "
+                "transparency, where pixels are to be generated."
             )
         return hole
 
@@ -214,6 +244,7 @@ class OutpaintTask(Task):
     right: int = 0
     fits = ("resize",)
     fit: Fit = field(default="resize", init=False)
+    keeps = True
 
     def __post_init__(self) -> None:
         if not any((self.top, self.bottom, self.left, self.right)):
@@ -238,8 +269,8 @@ class OutpaintTask(Task):
         y, z = H / (h - self.top - self.bottom), W / (w - self.left - self.right)
         above, before = round(self.top * y), round(self.left * z)
         size = above + H + round(self.bottom * y), before + W + round(self.right * z)
-        result = resized(x[0], size).clone()
-        result[:, above : above + H, before : before + W] = p.pixels
+        result = p.like(resized(x[0], size))
+        result[:, above : above + H, before : before + W] = p.values
         return result
 
 
@@ -269,6 +300,7 @@ class ColouriseTask(Transformed):
     """
 
     fit: Fit = "resize"
+    colours = False
 
     def __post_init__(self) -> None:
         _check_fit(self)
@@ -282,8 +314,8 @@ class ColouriseTask(Transformed):
             raise FewstepError("this model makes grey images: it knows no colours.")
         return 1
 
-    def finish(self, p: Picture, pixels: Tensor) -> Tensor:
-        return pixels
+    def picture(self, f: FlowMap, p: Picture, x: Tensor) -> Tensor:
+        return join(x, p.size, self.fit)
 
 
 @TASKS.register("superresolve")
@@ -324,7 +356,8 @@ class SuperResolveTask(Transformed):
 
     def picture(self, f: FlowMap, p: Picture, x: Tensor) -> Tensor:
         H, W = p.size
-        return join(x, (self.factor * H, self.factor * W), self.fit)
+        pixels = join(x, (self.factor * H, self.factor * W), self.fit)
+        return in_grey(pixels) if p.grey else pixels
 
 
 @TASKS.register("deblur")

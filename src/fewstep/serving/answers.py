@@ -8,7 +8,7 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -131,7 +131,7 @@ class Answers:
         most = self.limits.pixels
         p = await asyncio.to_thread(picture, image, task.channels(f), most, "image")
         if hole is not None:
-            p = replace(p, hole=await asyncio.to_thread(mask, hole, most, "mask"))
+            p = p.masked(await asyncio.to_thread(mask, hole, most, "mask", body.marks))
         self._check_parts(task, f, p.size, body.n)
         seed = _seed(body)
         how = How(

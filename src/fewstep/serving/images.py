@@ -15,7 +15,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from fewstep.editing.pictures import Picture, Size, read, read_mask, to_pil
+from fewstep.editing.masks import Marks, Mask, open_mask
+from fewstep.editing.pictures import Picture, Size, read
+from fewstep.editing.written import to_pil
 from fewstep.errors import FewstepError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -100,10 +102,10 @@ def picture(data: bytes, channels: int, most: int, name: str) -> Picture:
     return read(data, channels, name)
 
 
-def mask(data: bytes, most: int, name: str) -> Tensor:
-    """An uploaded mask: bool [H, W], True where it is bright."""
+def mask(data: bytes, most: int, name: str, marks: Marks | None) -> Mask:
+    """An uploaded mask; where its transparency varies, what is transparent is generated."""
     _check(data, most, name)
-    return read_mask(data, name)
+    return open_mask(data, name, marks, layer="transparent")
 
 
 def _check(data: bytes, most: int, name: str) -> None:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fewstep.editing.masks import Marks
+
 Format = Literal["b64_json", "png"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Label = Annotated[int, Field(ge=0, lt=2**31)] | Annotated[str, Field(max_length=100)]
@@ -52,6 +54,11 @@ class EditBody(Body):
 
     image: str = Field(description="Picture in base64; a data URL is fine.")
     mask: str | None = Field(None, description="Mask in base64, bright where to generate.")
+    marks: Marks | None = Field(
+        None,
+        description="What of the mask marks the hole: bright, dark, painted or transparent; "
+        "default transparent where its transparency varies, else bright.",
+    )
     task: Name = Field("inpaint", description="One of the model's tasks in /v1/models.")
     n: int = Field(1, ge=1, le=10_000, description="Results, each with noise of its own.")
     strength: float | None = Field(
