@@ -15,14 +15,16 @@ from torch import Tensor
 
 from fewstep.data import Dataset
 from fewstep.data.sharded import Sharded
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM, PFGM, DiscreteVP, Parameterization
+from fewstep.recipes.directory import open_model
 from fewstep.training import trainer as trainer_module
 from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.config import Training
+from fewstep.training.ema import ema_name, log_start_share
 from fewstep.training.logbook import read_metrics
 from fewstep.training.optimizers import RAdam
 from fewstep.training.trainer import Trainer
@@ -199,24 +201,97 @@ def test_cosine_decay_ends_at_zero() -> None:
     assert config.lr_at(99) == pytest.approx(2.0 * 0.5 * (1 + math.cos(math.pi * 79 / 80)))
 
 
-def test_averages_follow_their_definition(tmp_path: Path) -> None:
-    config = replace(CONFIG, ema=(0.9, 64.0), ema_rampup=0.0)
+@pytest.mark.parametrize("rampup", [0.0, 0.5])
+def test_averages_are_plain_ones_less_the_share_of_their_start(
+    rampup: float, tmp_path: Path
+) -> None:
+    """Against the plain recursion from the initial weights, taken out at the end in float64."""
+    config = replace(CONFIG, ema=(0.9999, 0.9, 64.0), ema_rampup=rampup)
     t = make(tmp_path, config)
     parameter = next(iter(t.objective.f.parameters()))
-    by_decay = by_half_life = parameter.detach().clone()
+    start = parameter.detach().double()
+    plain, share = dict.fromkeys(config.ema, start), dict.fromkeys(config.ema, 1.0)
     for k in range(5):
         t.step(k)
-        by_decay = 0.9 * by_decay + 0.1 * parameter.detach()
-        by_half_life = by_half_life.lerp(parameter.detach(), 1 - 0.5 ** (16 / 64))
-    first, second = (next(iter(f.parameters())) for f in t.averages.maps.values())
-    torch.testing.assert_close(first, by_decay)
-    torch.testing.assert_close(second, by_half_life)
+        for value in config.ema:
+            mu = config.ema_decay(value, k)
+            plain[value] = mu * plain[value] + (1 - mu) * parameter.detach().double()
+            share[value] *= mu
+    for value, f in t.averages.maps.items():
+        expected = (plain[value] - share[value] * start) / (1 - share[value])
+        torch.testing.assert_close(next(iter(f.parameters())), expected.float())
 
 
-def test_a_half_life_ramps_up_with_the_images_seen() -> None:
-    config = Training(batch=100, ema=(1e6,), ema_rampup=0.05)
+@pytest.mark.parametrize("value", [0.999, 0.5, 6400.0, 3.0])
+@pytest.mark.parametrize("rampup", [0.0, 0.05, 2.0])
+def test_the_share_of_the_start_is_the_product_of_the_decays(value: float, rampup: float) -> None:
+    config = Training(batch=32, ema=(value,), ema_rampup=rampup)
+    for steps in (1, 40, 700):
+        logs = [math.log(config.ema_decay(value, k)) for k in range(steps)]
+        assert log_start_share(config, value, steps) == pytest.approx(math.fsum(logs), rel=1e-12)
+
+
+def test_an_average_looks_back_over_a_part_of_the_training() -> None:
+    config = Training(batch=100, ema=(1e6, 0.9999), ema_rampup=0.05)
     assert config.ema_decay(1e6, 99) == pytest.approx(0.5 ** (100 / 500))  # 5 % of 10,000 images
+    assert config.ema_decay(0.9999, 99) == pytest.approx(0.5 ** (1 / 5))  # 5 % of 100 steps
     assert config.ema_decay(1e6, 10**6) == pytest.approx(0.5 ** (100 / 1e6))
+    assert config.ema_decay(0.9999, 10**6) == 0.9999
+
+
+@pytest.mark.parametrize("start", ["scratch", "teacher"])
+def test_a_short_training_with_a_long_average_shows_what_it_has_learned(
+    start: str, tmp_path: Path
+) -> None:
+    """At a decay of 0.9999 a plain average of 60 steps is the initial map to 99.4 %."""
+    config = replace(
+        CONFIG, steps=60, lr=5e-3, warmup=0, decay="constant", ema=(0.9999,), optimizer="adam"
+    )
+    t = make(tmp_path, config, "ict" if start == "scratch" else "cd", dropout=0.0)
+    first = t.objective.f.frozen_copy()
+    t.run()
+    checkpoint = t.checkpoints.all()[-1].path
+    shown, raw = (FlowMap.load(checkpoint / f"{n}.safetensors") for n in ("ema-0.9999", "f"))
+
+    def distance(f: FlowMap, g: FlowMap) -> float:
+        pairs = zip(f.weights, g.weights, strict=True)
+        return math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in pairs))
+
+    assert distance(shown, raw) < 0.2 * distance(first, raw)
+    assert shown.info["average"] == {"ema": 0.9999, "rampup": 0.05, "corrected": True}
+    assert "average" not in raw.info
+
+
+@pytest.mark.parametrize("values", [(1000.2, 1000.4), (0.99999991, 0.99999992), (38400.0, 0.5)])
+def test_every_average_has_a_file_of_its_own(values: tuple[float, float]) -> None:
+    names = [ema_name(value) for value in values]
+    assert len(set(names)) == 2
+    assert [float(name.removeprefix("ema-")) for name in names] == list(values)
+
+
+def test_a_plain_average_of_an_earlier_version_says_what_it_shows(tmp_path: Path) -> None:
+    f = make(tmp_path).objective.f
+    f.info["step"] = 240
+    file = tmp_path / "ema-0.9999.safetensors"
+    f.save(file)
+    with pytest.warns(FewstepWarning, match=r"97\.6% of it"):
+        open_model(file)
+
+
+def test_averages_under_the_names_of_earlier_versions_are_found(tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=5, ema=(1000.2,))
+    whole = make(tmp_path, config)
+    whole.run()
+    checkpoint = whole.checkpoints.all()[-1]
+    old = checkpoint.path / "ema-1000.safetensors"
+    (checkpoint.path / "ema-1000.2.safetensors").rename(old)
+    manifest = json.loads((checkpoint.path / "checkpoint.json").read_text())
+    manifest["sha256"][old.name] = manifest["sha256"].pop("ema-1000.2.safetensors")
+    manifest["default"] = old.stem
+    (checkpoint.path / "checkpoint.json").write_text(json.dumps(manifest))
+    again = make(tmp_path, config)
+    again.run()
+    assert_same(weights(whole), weights(again))
 
 
 def test_flips_and_noise_come_from_the_step_alone(tmp_path: Path) -> None:
@@ -398,6 +473,8 @@ def test_a_batch_larger_than_the_data_is_said_and_works(
         ({"clip": 0.0}, "clip"),
         ({"ema": (1.0,)}, "ema"),
         ({"ema": ()}, "ema"),
+        ({"ema": (math.inf,)}, "ema"),
+        ({"ema": (0.9, 0.9)}, "twice"),
         ({"microbatches": 3}, "microbatches"),
         ({"seed": -1}, "seed"),
     ],

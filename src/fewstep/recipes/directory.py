@@ -11,14 +11,17 @@ RUN/model.safetensors           the finished model, one file that describes itse
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import fewstep
-from fewstep.errors import FewstepError, not_there
+from fewstep.errors import FewstepError, FewstepWarning, not_there
 from fewstep.flow_map import FlowMap
 from fewstep.precision import Precision
 from fewstep.recipes.run import Run
@@ -27,6 +30,7 @@ from fewstep.training.checkpoint import Checkpoint, Checkpoints
 
 FORMAT = 1
 MODEL = "model.safetensors"
+_PLAIN_AVERAGE = re.compile(r"ema-(0\.\d+)$")
 
 
 class RunDirectory:
@@ -165,9 +169,26 @@ def open_model(
     """
     home, file = model_file(path, checkpoint=checkpoint, ema=ema)
     f = FlowMap.load(file, device).in_precision(precision)
+    _warn_of_start(f, file)
     if taus := read_taus(home, file):
         f.info["taus"] = {**f.info.get("taus", {}), **taus}
     return f
+
+
+def _warn_of_start(f: FlowMap, file: Path) -> None:
+    """Say how much of a plain average, as earlier versions stored them, is initial weights."""
+    decay = _PLAIN_AVERAGE.match(file.stem)
+    if "average" in f.info or decay is None:
+        return
+    share = float(decay[1]) ** f.info.get("step", math.inf)
+    if share >= 0.01:
+        warnings.warn(
+            f"{file} is an average of an earlier fewstep that began with the initial weights: "
+            f"{share:.1%} of it are theirs. --ema f gives the raw weights; a run that goes on "
+            "forgets them.",
+            FewstepWarning,
+            stacklevel=3,
+        )
 
 
 def model_file(

@@ -43,9 +43,11 @@ class Training:
     """Largest norm of the gradient; longer ones are scaled down."""
     ema: tuple[float, ...] = (0.9999,)
     """Running averages of the weights, each a decay per step (below 1) or a half-life in images
-    (1 and above). The first is the one that is sampled and evaluated."""
+    (1 and above). The first is the one that is sampled and evaluated. The initial weights have no
+    share in them."""
     ema_rampup: float = 0.05
-    """A half-life is at most this part of the images seen so far (EDM)."""
+    """The half-life of an average is at most this part of the training so far (EDM), so that a
+    short training is not averaged with its beginning; 0 for no such limit."""
     precision: Precision = "fp32"
     """Arithmetic: fp32, tf32 (products and convolutions of recent GPUs in 10 bits), or bf16."""
     deterministic: bool = True
@@ -79,10 +81,12 @@ class Training:
             raise FewstepError(f"betas must be in [0, 1), got {self.betas}.")
         if self.clip is not None and not self.clip > 0:
             raise FewstepError(f"clip must be positive, got {self.clip}.")
-        if not self.ema or any(not value > 0 or value == 1 for value in self.ema):
+        if not self.ema or any(not 0 < value < math.inf or value == 1 for value in self.ema):
             raise FewstepError(
                 f"ema takes decays between 0 and 1 or half-lives in images above 1, got {self.ema}."
             )
+        if len(set(self.ema)) < len(self.ema):
+            raise FewstepError(f"ema names an average twice: {self.ema}.")
         parts = self.microbatches
         if parts is not None and (parts < 1 or self.batch % parts):
             raise FewstepError(f"microbatches={parts} must divide batch={self.batch}.")
@@ -97,14 +101,14 @@ class Training:
         return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
     def ema_decay(self, value: float, k: int) -> float:
-        """Decay per step of the average ``value`` after step ``k``.
+        """Decay ``mu_k`` per step of the average ``value`` after step ``k``.
 
-        A half-life of ``h`` images is ``0.5^(batch / h)``, with ``h`` at most ``ema_rampup`` times
-        the images seen (Karras et al. 2022, training code's ramp-up).
+        A half-life of ``h`` images is ``0.5^(batch / h)``. Either kind looks back no further than
+        a half-life of ``ema_rampup`` times the steps so far (Karras et al. 2022, training code's
+        ramp-up): a decay of 0.9999 is reached at step 138,622.
         """
-        if value < 1:
-            return value
-        half_life = value
+        decay = value if value < 1 else 0.5 ** (self.batch / value)
         if self.ema_rampup:
-            half_life = min(half_life, (k + 1) * self.batch * self.ema_rampup)
-        return 0.5 ** (self.batch / half_life)
+            seen = (k + 1) * self.batch
+            decay = min(decay, 0.5 ** (self.batch / (seen * self.ema_rampup)))
+        return decay

@@ -258,8 +258,9 @@ class Trainer:
         checkpoint: Checkpoint | None = self.checkpoints.latest()
         if checkpoint is None:
             return 0
-        for name, f in {**self.objective.changing(), **self.averages.named()}.items():
+        for name, f in self.objective.changing().items():
             restore_map(f, checkpoint.path / f"{name}.safetensors")
+        self.averages.restore(checkpoint.path)
         restore_optimizer(self.optimizer, checkpoint.path / "optimizer.safetensors")
         return checkpoint.step
 
