@@ -140,7 +140,7 @@ def test_a_note_on_class_names_that_is_damaged(tmp_path: Path, colour: torch.Ten
     note = folder / "fewstep-classes.json"
     for content in ("[]", "{", '{"format": 1, "classes": {"a_b": 5}}', "[" * 99999):
         note.write_text(content)
-        with pytest.raises(FewstepError, match=r"fewstep-classes\.json does not say"):
+        with pytest.raises(FewstepError, match=r"fewstep-classes\.json is not a note"):
             load(folder)
     note.unlink()
     assert load(folder).classes == ("a_b", "c")

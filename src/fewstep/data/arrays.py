@@ -1,22 +1,17 @@
-"""Arrays as data: what a numpy array or tensor must look like, `.npz` and `.npy` files."""
+"""Arrays as data: what a numpy array or tensor of images or points must look like."""
 
 from __future__ import annotations
 
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.errors import FewstepError, unknown
+from fewstep.errors import FewstepError
 
 CHANNELS = (1, 3)
-IMAGE_KEYS = ("arr_0", "images")
 ROUNDING = 1e-4  # by which float images may leave [-1, 1]
-LABEL_KEYS = ("arr_1", "labels")
-NAMES_KEY = "classes"
 
 
 def checked_images(array: Any, points: bool = False) -> Tensor:
@@ -31,8 +26,11 @@ def checked_images(array: Any, points: bool = False) -> Tensor:
     Raises:
         FewstepError: another type or shape, no rows, values out of range, NaN or infinity.
     """
-    if isinstance(array, np.ndarray) and not array.flags.writeable:
-        array = array.copy()
+    if isinstance(array, np.ndarray):
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+        if not array.flags.writeable:
+            array = array.copy()
     try:
         values = torch.as_tensor(array).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -101,38 +99,3 @@ def _channels_first(images: Tensor) -> Tensor:
         f"images of shape {list(images.shape)} are neither [N, H, W, C] nor [N, C, H, W] "
         "with C = 1 or 3"
     )
-
-
-def read_arrays(path: Path) -> tuple[Any, Any, tuple[str, ...]]:
-    """Images, labels (or None) and class names (or none) of an `.npz` or `.npy`.
-
-    An `.npy` is mapped, not read.
-
-    Raises:
-        FewstepError: unreadable, damaged, pickled objects, or no array under a known key.
-    """
-    try:
-        # Copy-on-write, because torch warns about tensors over memory that it may not write.
-        content = np.load(path, mmap_mode="c" if path.suffix == ".npy" else None)
-        if isinstance(content, np.ndarray):
-            return content, None, ()
-        with content:
-            return _pick(path, content)
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise FewstepError(f"cannot read {path}: {error}") from error
-    except FewstepError:
-        raise
-    except ValueError as error:
-        raise FewstepError(f"{path} holds no plain array of numbers: {error}") from error
-
-
-def _pick(path: Path, content: Any) -> tuple[Any, Any, tuple[str, ...]]:
-    images = [key for key in IMAGE_KEYS if key in content.files]
-    labels = [key for key in LABEL_KEYS if key in content.files]
-    if not images:
-        wrong = content.files[0] if content.files else ""
-        raise FewstepError(f"{path}: {unknown('array', wrong, (*IMAGE_KEYS, *LABEL_KEYS))}")
-    if not labels:
-        return content[images[0]], None, ()
-    names = tuple(map(str, content[NAMES_KEY])) if NAMES_KEY in content.files else ()
-    return content[images[0]], content[labels[0]], names

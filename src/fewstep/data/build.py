@@ -92,14 +92,25 @@ def survey(source: Source, request: Request) -> tuple[int, int, int]:
     return request.channels or (3 if colour else 1), height, width
 
 
-def build(source: Source, request: Request, write: Callable[[Tensor], object]) -> Outcome:
+def build(
+    source: Source,
+    request: Request,
+    shape: tuple[int, int, int],
+    write: Callable[[Tensor], object],
+) -> Outcome:
     """Decode everything; `write` receives the pixels as consecutive uint8 [m, C, H, W].
+
+    Args:
+        source: the encoded images.
+        request: what is wanted of them.
+        shape: that all of them will have, as `survey` found it.
+        write: is called for a few images at a time.
 
     Raises:
         FewstepError: images of different sizes without `size`, files that cannot be decoded
             without `skip_bad`, or nothing left.
     """
-    outcome = Outcome(survey(source, request))
+    outcome = Outcome(shape)
     pixels = PixelHash(outcome.shape)
     first = ""
 

@@ -12,7 +12,10 @@ left in front (safetensors allows trailing spaces there).
 
 from __future__ import annotations
 
+import errno
 import json
+import math
+import os
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +29,8 @@ from fewstep.data.build import Outcome, Request, Source, build
 from fewstep.data.dataset import Dataset
 from fewstep.data.labels import numbered, used
 from fewstep.errors import FewstepError
-from fewstep.files import replacing
+from fewstep.files import replacing, sweep
+from fewstep.memory import GIB, free_disk, free_memory
 
 VERSION = "2"  # of the decoding and the file; raise it when either changes what a file holds
 PAGE = 4096
@@ -62,29 +66,70 @@ def read(path: Path, state: str) -> Dataset | None:
         return None
 
 
-def write(path: Path, state: str, source: Source, request: Request) -> None:
+def write(
+    path: Path, state: str, source: Source, request: Request, shape: tuple[int, int, int]
+) -> None:
     """Decode `source` into a cache file; it appears whole or not at all.
 
+    Files that killed processes left in the folder are removed first.
+
     Raises:
-        OSError: the folder cannot be written or is full.
+        OSError: the folder cannot be written, is full, or has no room for the images of this shape.
         FewstepError: from `build`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    start = _start(source)
+    _check_room(path.parent, start + _size(source, shape))
     with replacing(path) as partial, partial.open("w+b") as file:
-        start = _start(source)
         file.seek(start)
-        outcome = build(source, request, lambda rows: file.write(rows.numpy().data))
+        outcome = build(source, request, shape, lambda rows: file.write(rows.numpy().data))
         file.flush()
         _finish(file, start, state, source, outcome)
 
 
-def in_memory(source: Source, request: Request) -> Dataset:
+def _size(source: Source, shape: tuple[int, int, int]) -> int:
+    return len(source) * math.prod(shape)
+
+
+def _check_room(folder: Path, size: int) -> None:
+    free = free_disk(folder)
+    if free is not None and size > free:
+        raise OSError(
+            errno.ENOSPC, f"needs {size / GIB:,.1f} GiB of disk, of which {free / GIB:,.1f} are free"
+        )
+
+
+def check_memory(
+    source: Source, shape: tuple[int, int, int], folder: Path, error: OSError
+) -> None:
+    """Raise `FewstepError` where images that no file can keep would fill the memory.
+
+    Half of the free memory is left for whatever is done with them.
+    """
+    size, free = _size(source, shape), free_memory()
+    if free is not None and 2 * size > free:
+        raise FewstepError(
+            f"decoded images of {source.origin} cannot be kept in {folder} ({error}), and with "
+            f"{size / GIB:,.1f} GiB they are too large for the memory: set FEWSTEP_CACHE to a folder "
+            "with room"
+        ) from error
+
+
+def in_memory(source: Source, request: Request, shape: tuple[int, int, int]) -> Dataset:
     """Decode `source` without a cache."""
-    blocks: list[Tensor] = []
-    outcome = build(source, request, blocks.append)
+    images = torch.empty((len(source), *shape), dtype=torch.uint8)
+    filled = 0
+
+    def keep(rows: Tensor) -> None:
+        nonlocal filled
+        images[filled : filled + len(rows)] = rows
+        filled += len(rows)
+
+    outcome = build(source, request, shape, keep)
     labels, classes = _labels(source, outcome)
     return Dataset(
-        torch.cat(blocks),
+        images[:filled],
         labels,
         classes,
         source.name,
@@ -121,8 +166,8 @@ def _finish(file: BinaryIO, start: int, state: str, source: Source, outcome: Out
     note = {
         "version": VERSION,
         "state": state,
-        "name": source.name,
-        "source": source.origin,
+        "name": _text(source.name),
+        "source": _text(source.origin),
         "classes": json.dumps(classes),
         "skipped": str(len(outcome.bad)),
         "pixel_hash": outcome.pixel_hash,
@@ -139,6 +184,11 @@ def _finish(file: BinaryIO, start: int, state: str, source: Source, outcome: Out
     file.write(json.dumps(header).encode().ljust(length))
     if labels is not None:
         file.write(labels.numpy().tobytes())
+
+
+def _text(name: str) -> str:
+    """A path's name as text that a header can hold: bytes that are no UTF-8 are written out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _entry(dtype: str, shape: tuple[int, ...], begin: int, end: int) -> dict[str, object]:

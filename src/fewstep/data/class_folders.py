@@ -16,7 +16,7 @@ from typing import Any
 
 from fewstep.data.ignored import is_ignored
 from fewstep.data.splits import names_split
-from fewstep.errors import FewstepError
+from fewstep.files import read_json
 
 NAMES = "fewstep-classes.json"
 FORMAT = 1
@@ -53,19 +53,17 @@ def read_names(root: Path) -> dict[str, str] | None:
         FewstepError: the file is damaged.
     """
     path = root / NAMES
-    try:
-        stored: Any = json.loads(path.read_bytes())
-        names = stored["classes"]
-        if stored["format"] != FORMAT or not all(isinstance(name, str) for name in names.values()):
-            raise ValueError("other values")
-        return dict(names)
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.is_file():
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FewstepError(
-            f"{path} does not say which class each folder is ({type(error).__name__}: {error}); "
-            "delete it to take the folders' own names"
-        ) from error
+    remedy = "Delete it to take the folders' own names."
+    return read_json(path, _parse, "a note on which class each folder is", remedy)
+
+
+def _parse(stored: Any) -> dict[str, str]:
+    names = dict(stored["classes"])
+    if stored["format"] != FORMAT or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError("names of another form")
+    return names
 
 
 def _is_safe(name: str) -> bool:

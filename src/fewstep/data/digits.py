@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.data.dataset import Dataset
+from fewstep.data.splits import missing
 from fewstep.errors import FewstepError
 
 FILE = "datasets/data/digits.csv.gz"
@@ -30,3 +32,16 @@ def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         rows = np.loadtxt(file, delimiter=",")
     images = rows[:, :-1].reshape(-1, 8, 8) / 16 * 255
     return images.round().astype(np.uint8), rows[:, -1].astype(np.int64)
+
+
+def digits_of(split: str) -> Dataset:
+    """1,437 images for "train", 360 for "test": uint8 [N, 1, 8, 8] in ten classes.
+
+    Raises:
+        FewstepError: another split; scikit-learn is not installed.
+    """
+    if split not in ("train", "test"):
+        raise missing("digits", split, ("train", "test"))
+    whole = Dataset.from_arrays(*read_digits(), name="digits")
+    train, test = whole.stratified_split(360 / 1797, seed=0)
+    return train if split == "train" else test

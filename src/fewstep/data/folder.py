@@ -54,10 +54,10 @@ def find_pictures(root: Path, request: Request) -> Pictures:
     splits = {} if names is not None else split_folders(root)
     if splits:
         part = root / splits[choose(request.split, splits, str(root))]
-        found = sorted(_walk(part))
+        found = sorted(find_files(part))
     else:
         part = root
-        found = _of_split(sorted(_walk(root)), request.split, root, whole=names is not None)
+        found = _of_split(sorted(find_files(root)), request.split, root, whole=names is not None)
     if not found:
         raise FewstepError(f"{part} holds no images (names ending in {' '.join(ENDINGS)})")
     tops = [_top(name) for name in found]
@@ -80,11 +80,12 @@ def _numbered(own: set[str], root: Path, splits: dict[str, str], part: Path) -> 
 
 
 def _class_folders(part: Path) -> set[str]:
-    return {entry.name for entry in _entries(part) if entry.is_dir() and _holds_images(entry.path)}
+    return {entry.name for entry in _entries(part) if entry.is_dir() and holds_images(entry.path)}
 
 
-def _holds_images(folder: str | Path) -> bool:
-    return next(_walk(Path(folder)), None) is not None
+def holds_images(folder: str | Path) -> bool:
+    """Whether there is an image in or below a folder."""
+    return next(find_files(Path(folder)), None) is not None
 
 
 def split_folders(root: Path) -> dict[str, str]:
@@ -94,7 +95,7 @@ def split_folders(root: Path) -> dict[str, str]:
         FewstepError: folders that are splits beside folders that are none, or two of one split.
     """
     entries = _entries(root)
-    here = {entry.name for entry in entries if entry.is_dir() and _holds_images(entry.path)}
+    here = {entry.name for entry in entries if entry.is_dir() and holds_images(entry.path)}
     said = divide(here)
     others = sorted(here - said.keys(), key=natural)
     if not said or (others and set(said.values()) == {"train"} and _are_flat(root, said)):
@@ -183,8 +184,12 @@ def _is_picture(entry: os.DirEntry[str]) -> bool:
     return entry.name.lower().endswith(ENDINGS) and not entry.is_dir()
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """Names of all images below `root`, relative to it, such as `cat/1.png`."""
+def find_files(root: Path, endings: tuple[str, ...] = ENDINGS) -> Iterator[str]:
+    """Names of all images, or of other files, below `root`, relative to it: `cat/1.png`.
+
+    Raises:
+        FewstepError: an unreadable folder.
+    """
     top = os.path.realpath(root)
     seen = {top}
     waiting = [""]
@@ -197,7 +202,7 @@ def _walk(root: Path) -> Iterator[str]:
                     continue
                 seen.add(real)
                 waiting.append(f"{prefix}{entry.name}/")
-            elif _is_picture(entry):
+            elif entry.name.lower().endswith(endings):
                 yield prefix + entry.name
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from fewstep.data.class_folders import folder_names, write_names
 from fewstep.data.labels import numbered, used
 from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
+from fewstep.files import partial_of, sweep
 from fewstep.progress import progress
 
 TILE = 64  # a tiny image in a grid is enlarged to about this many pixels
@@ -176,12 +176,15 @@ def _placed(path: Path) -> Iterator[Path]:
     check_place(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        sweep(path.parent)
+        partial = partial_of(path)
         try:
-            yield scratch / path.name
-            os.replace(scratch / path.name, path)
+            yield partial
+            os.replace(partial, path)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise FewstepError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -197,7 +200,8 @@ def _write_npz(images: Tensor, labels: Tensor | None, classes: Sequence[str], pa
         arrays["arr_1"] = labels.cpu().numpy().astype(np.int64)
         if classes:
             arrays["classes"] = np.array(classes)
-    np.savez(path, **arrays)
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def _write_folder(

@@ -1,26 +1,26 @@
-"""Parquet files and data sets of the Hugging Face hub, both through the library `datasets`.
+"""Parquet files, and data sets of the Hugging Face hub through the library `datasets`.
 
-Files are streamed row group by row group, so that nothing is copied into the user's Hugging Face
-cache and the network is not touched; a hub data set is downloaded there as usual.
+Local files are read batch by batch, so that nothing is copied and the network is not touched; a hub
+data set is downloaded to the user's Hugging Face cache as usual.
 """
 
 from __future__ import annotations
 
-import glob
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fewstep.data.build import Item, Request
-from fewstep.errors import FewstepError, unknown
+from fewstep.data.columns import Column, image_column, label_column, read_columns
+from fewstep.data.labels import numbered, used
+from fewstep.errors import FewstepError
 
-IMAGE_COLUMNS = ("image", "img", "images", "jpg", "png", "webp")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "cls", "target")
 ROWS = 256  # read at a time
 HUB_ID = re.compile(r"hub:(?P<id>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<revision>.+))?")
+MISSING = "Parquet files and hub data sets need: pip install 'fewstep[hub]'"
 
 
 @dataclass
@@ -30,69 +30,64 @@ class Table:
     name: str
     origin: str
     classes: tuple[str, ...] | None
-    rows: Any  # a datasets.Dataset or IterableDataset in Arrow format
+    labels: list[int]
     count: int
-    image: str
-    label: str | None
+    pictures: Callable[[], Iterator[list[Any]]]
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[Item]:
         number = 0
-        for part in self.rows.iter(batch_size=ROWS):
-            pictures = part.column(self.image).to_pylist()
-            labels = part.column(self.label).to_pylist() if self.label else [-1] * len(pictures)
-            for picture, label in zip(pictures, labels, strict=True):
-                yield self._item(number, picture, label)
+        for part in self.pictures():
+            for picture in part:
+                label = self.labels[number] if self.labels else -1
+                yield _item(f"row {number}", picture, label)
                 number += 1
 
-    def _item(self, number: int, picture: dict[str, Any] | None, label: int | None) -> Item:
-        path = (picture or {}).get("path")
-        content = (picture or {}).get("bytes")
-        name = f"row {number}" + (f" {path}" if path else "")
-        if content is None and path:
-            return Item(name, Path(path), -1 if label is None else label)
-        return Item(name, content or b"", -1 if label is None else label)
 
-
-def import_datasets() -> Any:
-    """The library `datasets`.
-
-    Raises:
-        FewstepError: not installed.
-    """
-    try:
-        import datasets
-    except ImportError as error:
-        raise FewstepError(
-            "Parquet files and hub data sets need: pip install 'fewstep[hub]'"
-        ) from error
-    return datasets
+def _item(name: str, picture: Any, label: int) -> Item:
+    if isinstance(picture, list):
+        if len(picture) > 1:
+            raise FewstepError(f"{name} holds {len(picture)} images; expected one in each row")
+        picture = picture[0] if picture else None
+    if isinstance(picture, bytes):
+        picture = {"bytes": picture}
+    path, content = (picture or {}).get("path"), (picture or {}).get("bytes")
+    name += f" {path}" if path else ""
+    return Item(name, Path(path) if content is None and path else content or b"", label)
 
 
 def open_files(files: Sequence[Path], request: Request, name: str) -> Table:
     """The rows of local Parquet files, in the given order.
 
     Raises:
-        FewstepError: a file is no Parquet file, or has no such columns.
+        FewstepError: a file is no Parquet file, or has no such columns; there are no rows.
     """
-    datasets = import_datasets()
-    from pyarrow import ArrowException, parquet
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise FewstepError(MISSING) from error
+    origin, whole = str(files[0]), []
+    for path in files:
+        with _reading(path):
+            file = parquet.ParquetFile(path)
+            if file.metadata.num_rows:
+                whole.append((path, file.metadata.num_rows, read_columns(file.schema_arrow)))
+    if not whole:
+        raise FewstepError(f"{origin} holds no images: it has no rows")
+    image, label = _chosen(whole[0][2], request, origin)
+    for path, _, columns in whole[1:]:
+        _check_alike(path, columns, [image, label] if label else [image])
 
-    def length(file: Path) -> int:
-        try:
-            return int(parquet.read_metadata(file).num_rows)
-        except (ArrowException, OSError) as error:
-            raise FewstepError(f"{file} cannot be read as Parquet: {error}") from error
+    def values(column: str) -> Iterator[list[Any]]:
+        for path, *_ in whole:
+            with _reading(path), parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(ROWS, columns=[column]):
+                    yield batch.column(0).to_pylist()
 
-    count = sum(map(length, files))
-    patterns = [glob.escape(str(file.absolute())) for file in files]
-    with tempfile.TemporaryDirectory(prefix="fewstep-") as scratch:
-        rows = datasets.load_dataset(
-            "parquet", data_files=patterns, split="train", streaming=True, cache_dir=scratch
-        )
-    return _table(datasets, rows, count, request, name, str(files[0]))
+    count = sum(rows for _, rows, _ in whole)
+    return _table(name, origin, count, image, label, values)
 
 
 def open_hub(source: str, request: Request) -> Table:
@@ -106,77 +101,88 @@ def open_hub(source: str, request: Request) -> Table:
         raise FewstepError(
             f"{source!r}: a hub data set is named hub:owner/name[:config][@revision]"
         )
-    datasets = import_datasets()
     try:
-        rows = datasets.load_dataset(
+        import datasets
+    except ImportError as error:
+        raise FewstepError(MISSING) from error
+    try:
+        rows: Any = datasets.load_dataset(
             match["id"], match["config"], split=request.split, revision=match["revision"]
         )
     except Exception as error:  # the library raises a dozen kinds for one missing connection
         raise FewstepError(
             f"cannot load {source} (split {request.split!r}) from the Hugging Face hub: "
-            f"{type(error).__name__}: {_first_line(error)}. Check name, split and connection, or "
+            f"{_in_words(error)}. Check name, split and connection, or "
             "download its Parquet files and pass their path."
         ) from error
-    return _table(datasets, rows, len(rows), request, match["id"].split("/")[-1], source)
+    if not len(rows):
+        raise FewstepError(f"{source} holds no images: it has no rows")
+    image, label = _chosen(read_columns(rows.features.arrow_schema), request, source)
+
+    def values(column: str) -> Iterator[list[Any]]:
+        with _reading(source):
+            for part in rows.select_columns([column]).with_format("arrow").iter(ROWS):
+                yield part.column(0).to_pylist()
+
+    return _table(match["id"].split("/")[-1], source, len(rows), image, label, values)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0].rstrip(".")
+def _in_words(error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    return f"{type(error).__name__}: {first}"
 
 
-def _table(datasets: Any, rows: Any, count: int, request: Request, name: str, origin: str) -> Table:
-    features = rows.features
-    image = _image_column(datasets, features, request.image_column, origin)
-    label = _label_column(datasets, features, request, origin)
-    classes: tuple[str, ...] | None = None
-    if label is not None:
-        classes = tuple(getattr(features[label], "names", ()))
-    rows = rows.select_columns([image, label] if label else [image])
-    rows = rows.cast_column(image, datasets.Image(decode=False)).with_format("arrow")
-    return Table(name, origin, classes, rows, count, image, label)
+@contextmanager
+def _reading(origin: Path | str) -> Iterator[None]:
+    """Says which file is at fault where one cannot be read."""
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except (ArrowException, OSError, ValueError, KeyError) as error:
+        if isinstance(error, FewstepError):
+            raise
+        raise FewstepError(f"{origin} cannot be read as Parquet: {_in_words(error)}") from error
 
 
-def _image_column(datasets: Any, features: Any, wanted: str | None, origin: str) -> str:
-    if wanted is not None:
-        return _known(wanted, features, origin)
-    images = [c for c, kind in features.items() if isinstance(kind, datasets.Image)]
-    images = images or [c for c, kind in features.items() if _holds_bytes(kind)]
-    for name in (*IMAGE_COLUMNS, *(images if len(images) == 1 else ())):
-        if name in images:
-            return name
-    problem = f"several image columns ({', '.join(images)})" if images else "no image column"
-    raise FewstepError(
-        f"{origin} has {problem}; name one with image_column, of {', '.join(features)}"
-    )
-
-
-def _holds_bytes(kind: Any) -> bool:
-    """A binary column, or a struct with one called `bytes`: images saved without their type."""
-    if isinstance(kind, dict):
-        kind = kind.get("bytes")
-    return getattr(kind, "dtype", None) in ("binary", "large_binary")
-
-
-def _label_column(datasets: Any, features: Any, request: Request, origin: str) -> str | None:
+def _chosen(
+    columns: dict[str, Column], request: Request, origin: str
+) -> tuple[Column, Column | None]:
+    image = image_column(columns, request.image_column, origin)
     if not request.labels:
-        return None
-
-    def fits(kind: Any) -> bool:
-        return isinstance(kind, datasets.ClassLabel) or "int" in str(getattr(kind, "dtype", ""))
-
-    if request.label_column is not None:
-        column = _known(request.label_column, features, origin)
-        if not fits(features[column]):
-            raise FewstepError(f"{origin}: the column {column!r} holds no integers")
-        return column
-    named = [c for c, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    for name in (*LABEL_COLUMNS, *(named if len(named) == 1 else ())):
-        if name in features and fits(features[name]):
-            return name
-    return None
+        return image, None
+    return image, label_column(columns, request.label_column, image, origin)
 
 
-def _known(column: str, features: Any, origin: str) -> str:
-    if column not in features:
-        raise FewstepError(f"{origin}: {unknown('column', column, features)}")
-    return column
+def _check_alike(path: Path, columns: dict[str, Column], chosen: list[Column]) -> None:
+    """Raise `FewstepError` where a file's columns mean something else than the first file's."""
+    for column in chosen:
+        here = columns.get(column.name)
+        if here is None:
+            raise FewstepError(f"{path} has no column {column.name!r}, unlike the files before it")
+        if here.classes != column.classes:
+            raise FewstepError(
+                f"{path}: the classes of the column {column.name!r} are called otherwise than in "
+                "the files before it"
+            )
+
+
+def _table(
+    name: str,
+    origin: str,
+    count: int,
+    image: Column,
+    label: Column | None,
+    values: Callable[[str], Iterator[list[Any]]],
+) -> Table:
+    pictures = lambda: values(image.name)  # noqa: E731
+    if label is None:
+        return Table(name, origin, None, [], count, pictures)
+    every = [value for part in values(label.name) for value in part]
+    try:
+        numbers, classes = numbered(every, count, label.classes)
+    except FewstepError as error:
+        raise FewstepError(f"{origin}: column {label.name!r}: {error}") from error
+    assert numbers is not None
+    numbers, classes = used(numbers, classes)
+    return Table(name, origin, classes, numbers.tolist(), count, pictures)

@@ -7,23 +7,27 @@ import glob
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fewstep.cache import cache_folder
 from fewstep.data import cache as caching
-from fewstep.data.arrays import CHANNELS, read_arrays
-from fewstep.data.build import Item, Request, Source
+from fewstep.data.archives import ENDINGS as ARRAYS
+from fewstep.data.archives import read_arrays
+from fewstep.data.arrays import CHANNELS
+from fewstep.data.build import Request, Source, survey
+from fewstep.data.conform import conform
 from fewstep.data.dataset import Dataset
-from fewstep.data.digits import read_digits
-from fewstep.data.folder import find_pictures, stamp
-from fewstep.data.ignored import is_ignored
+from fewstep.data.digits import digits_of
+from fewstep.data.folder import find_files, find_pictures, stamp
 from fewstep.data.labels import used
 from fewstep.data.pairs import is_pairs, open_pairs
 from fewstep.data.parquet import open_files, open_hub
 from fewstep.data.splits import missing, sibling, split_files
-from fewstep.errors import FewstepError
+from fewstep.data.tables import ENDING as TABLES
+from fewstep.data.tables import find_tables
+from fewstep.errors import FewstepError, FewstepWarning, refusal
 
 HUB = "hub:"
 KINDS = "a folder of images, .parquet, .npz or .npy"
@@ -45,14 +49,18 @@ def load(
 
     - `"digits"`: the 1,797 handwritten digits of scikit-learn, 1 x 8 x 8 (1,437 train, 360 test).
     - a folder: its images, found recursively. The first level of subfolders names the classes;
-      images without subfolders have no labels. Where it has `train/` and `test/` (or `val/`),
-      `split` picks one. Files without an image's ending and hidden files are ignored.
-    - a `.parquet` file, a folder or a glob of them. For another split than "train" the files
-      whose names say so are taken (`test.parquet` beside `train.parquet`).
+      images without subfolders have no labels. Files without an image's ending, hidden ones and
+      those that systems leave (thumbnails, recycle bins) are ignored.
+    - a `.parquet` file, a glob of them, or a folder with them, also as it came from the hub.
     - `"hub:owner/name[:config][@revision]"`: a data set of the Hugging Face hub.
     - a folder that `fewstep pairs` made: a diffusion model's samples, with their noise.
     - `.npz` with `arr_0` or `images` and perhaps `arr_1` or `labels`; `.npy`.
     - a `Dataset`: itself, with `size`, `channels` and `labels` applied.
+
+    `split` picks images by the names of files and folders: `fewstep.data.splits` has the one rule.
+    Data that are not divided are all of "train". The classes are those that the split's images
+    have, called as the labels are, in the order of `fewstep.data.labels.natural` (or that of their
+    file); of a folder's other splits, first those of the training images.
 
     Images of folders, Parquet files and the hub are decoded once into a file in the cache folder
     and mapped into memory from then on. When one of the files changes they are decoded again; for a
@@ -65,7 +73,8 @@ def load(
         labels: False to leave labels out.
         skip_bad: leave undecodable files out and count them in `Dataset.skipped`.
         cache: the cache folder; by default `FEWSTEP_CACHE` or `~/.cache/fewstep`.
-        image_column, label_column: for Parquet and the hub, where they cannot be guessed.
+        image_column, label_column: names of columns (Parquet, the hub) or arrays (`.npz`), where
+            they cannot be guessed.
 
     Raises:
         FewstepError: nothing there, nothing readable, or anything ambiguous; the message says what.
@@ -74,7 +83,7 @@ def load(
     _check(request)
     found = _open(source, request)
     if isinstance(found, Dataset):
-        return _conform(found, request)
+        return conform(found, request)
     dataset = _cached(found, request, cache_folder() if cache is None else Path(cache))
     return dataset if labels else dataset.without_labels()
 
@@ -98,31 +107,51 @@ def _check(request: Request) -> None:
 
 def _open(source: str | Path | Dataset, request: Request) -> Dataset | Plan:
     if isinstance(source, Dataset):
-        return source
+        return _without_columns(source.name, request) or source
     if source == "digits":
-        return _digits(request.split)
+        return _without_columns(source, request) or digits_of(request.split)
     if isinstance(source, str) and source.startswith(HUB):
-        return Plan(
-            source.removeprefix(HUB),
-            f"{source} {request.split}",
-            "",
-            lambda: open_hub(source, request),
-        )
-    path = Path(source).expanduser()
+        identity = f"{source} {request.split} {_columns(request)}"
+        return Plan(source.removeprefix(HUB), identity, "", lambda: open_hub(source, request))
+    try:
+        return _open_path(Path(source).expanduser(), request)
+    except FewstepError:
+        raise
+    except OSError as error:
+        raise refusal(error) from error
+    except (ValueError, RuntimeError) as error:  # no such path; a home that is not known
+        raise FewstepError(f"cannot read the data {str(source)!r}: {error}") from error
+
+
+def _open_path(path: Path, request: Request) -> Dataset | Plan:
     if not path.exists():
         matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
         if not matches:
             raise _not_found(path)
-        return _parquet(matches, str(path), request)
-    if path.is_dir() and is_pairs(path):
-        return _pairs(path, request)
+        return _globbed(matches, str(path), request)
     if path.is_dir():
         return _folder(path, request)
-    if path.suffix == ".parquet":
-        return _parquet([sibling(path, request.split)], str(path), request)
-    if path.suffix in (".npz", ".npy"):
-        return _arrays(sibling(path, request.split))
+    if not path.is_file():
+        raise FewstepError(f"{path} is no file: it is a pipe, a socket or a device")
+    ending = path.suffix.lower()
+    if ending == TABLES:
+        return _tables([sibling(path, request.split)], request)
+    if ending in ARRAYS:
+        return _arrays(sibling(path, request.split), request)
     raise FewstepError(f"{path} is not a kind of data that can be read: expected {KINDS}")
+
+
+def _columns(request: Request) -> str:
+    return f"{request.image_column} {request.label_column} {request.labels}"
+
+
+def _without_columns(what: str, request: Request) -> None:
+    """Raise `FewstepError` where a column is named of data that have none."""
+    if request.image_column or request.label_column:
+        raise FewstepError(
+            f"{what} has no columns: image_column and label_column (--image-column, "
+            "--label-column) are for Parquet files, the hub and .npz"
+        )
 
 
 def _pairs(path: Path, request: Request) -> Dataset:
@@ -144,30 +173,66 @@ def _not_found(path: Path) -> FewstepError:
     )
 
 
-def _folder(path: Path, request: Request) -> Plan:
-    tables = sorted(f for f in path.glob("*.parquet") if f.is_file() and not is_ignored(f.name))
-    if tables:
-        return _parquet(split_files(tables, request.split, str(path)), str(path), request)
+def _folder(path: Path, request: Request) -> Dataset | Plan:
+    if is_pairs(path):
+        return _without_columns(str(path), request) or _pairs(path, request)
+    if tables := find_tables(path):
+        if picture := next(find_files(path), None):
+            raise FewstepError(
+                f"{path} holds Parquet files ({tables[0].relative_to(path)}) and images "
+                f"({picture}): pass the path of either, such as {_glob_of(tables[0])}"
+            )
+        return _tables(split_files(tables, request.split, str(path)), request)
+    arrays = sorted(path / name for name in find_files(path, ARRAYS) if "/" not in name)
+    if arrays and next(find_files(path), None) is None:
+        return _arrays(_only(split_files(arrays, request.split, str(path)), path), request)
+    _without_columns(f"the folder of images {path}", request)
     pictures = find_pictures(path.absolute(), request)
     identity = f"{pictures.origin} {request.split} {request.labels}"
     return Plan(pictures.name, identity, pictures.state, lambda: pictures)
 
 
-def _parquet(files: list[Path], origin: str, request: Request) -> Plan:
-    wrong = [file for file in files if file.suffix != ".parquet"]
+def _glob_of(table: Path) -> str:
+    return repr(str(table.parent / f"*{table.suffix}"))
+
+
+def _only(files: list[Path], folder: Path) -> Path:
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:5])
+        raise FewstepError(f"{folder} holds several arrays ({names}): pass the path of one")
+    return files[0]
+
+
+def _globbed(files: list[Path], origin: str, request: Request) -> Plan:
+    wrong = [file for file in files if file.suffix.lower() != TABLES]
     if wrong:
         raise FewstepError(f"{origin}: a glob may name .parquet files only, not {wrong[0].name}")
-    if len(files) > 1:
-        files = split_files(files, request.split, origin)
+    return _tables(split_files(files, request.split, origin), request)
+
+
+def _tables(files: list[Path], request: Request) -> Plan:
+    for file in files:
+        if not file.is_file():
+            raise FewstepError(f"{file} is no file")
     name = Path(files[0]).parent.absolute().name
-    columns = f"{request.image_column} {request.label_column} {request.labels}"
-    state = hashlib.sha256("".join(stamp(file.absolute()) for file in files).encode()).hexdigest()
+    state = hashlib.sha256("".join(map(_stamp, files)).encode("utf-8", "surrogateescape"))
     identity = "\n".join(str(file.absolute()) for file in files)
-    return Plan(name, f"{identity} {columns}", state, lambda: open_files(files, request, name))
+    return Plan(
+        name,
+        f"{identity} {_columns(request)}",
+        state.hexdigest(),
+        lambda: open_files(files, request, name),
+    )
 
 
-def _arrays(path: Path) -> Dataset:
-    images, labels, classes = read_arrays(path)
+def _stamp(file: Path) -> str:
+    return stamp(file.absolute())
+
+
+def _arrays(path: Path, request: Request) -> Dataset:
+    images, labels, classes = read_arrays(
+        path, request.image_column, request.label_column, request.labels
+    )
     # Nothing but points can have so few dimensions: here the shape alone tells.
     points = images.dtype.kind == "f" and images.ndim <= 2
     try:
@@ -176,73 +241,30 @@ def _arrays(path: Path) -> Dataset:
         raise FewstepError(f"{path}: {error}") from error
     if dataset.labels is None:
         return dataset
-    labels, names = used(dataset.labels, dataset.classes)
-    return replace(dataset, labels=labels, classes=names)
-
-
-def _digits(split: str) -> Dataset:
-    if split not in ("train", "test"):
-        raise missing("digits", split, ("train", "test"))
-    whole = Dataset.from_arrays(*read_digits(), name="digits")
-    train, test = whole.stratified_split(360 / 1797, seed=0)
-    return train if split == "train" else test
-
-
-@dataclass
-class Rows:
-    """The images of a data set in memory, to be resized or recoloured (a `Source`)."""
-
-    dataset: Dataset
-
-    def __post_init__(self) -> None:
-        self.name, self.origin = self.dataset.name, self.dataset.source
-        self.classes = None if self.dataset.labels is None else self.dataset.classes
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __iter__(self) -> Iterator[Item]:
-        labels = self.dataset.labels
-        for i in range(len(self)):
-            row = i if self.dataset.rows is None else int(self.dataset.rows[i])
-            label = -1 if labels is None else int(labels[i])
-            yield Item(f"image {i}", self.dataset.stored[row].numpy(), label)
-
-
-def _conform(dataset: Dataset, request: Request) -> Dataset:
-    dataset = dataset if request.labels else dataset.without_labels()
-    if not dataset.is_images:
-        if request.size or request.channels:
-            raise FewstepError(f"{dataset.name}: size and channels are for images, not points")
-        return dataset
-    channels, height, width = dataset.shape
-    size = request.size
-    fits = size in (None, height) and size in (None, width)
-    if fits and request.channels in (None, channels):
-        return dataset
-    if dataset.stored.is_floating_point():
-        raise FewstepError(
-            f"{dataset.name}: float images of shape {dataset.shape} can be neither resized nor "
-            "recoloured; convert them to uint8 first"
-        )
-    return caching.in_memory(Rows(dataset), request._replace(channels=request.channels or channels))
+    numbers, names = used(dataset.labels, dataset.classes)
+    return replace(dataset, labels=numbers, classes=names)
 
 
 def _cached(plan: Plan, request: Request, folder: Path) -> Dataset:
-    key = hashlib.sha256(f"{plan.identity} {request.size} {request.channels}".encode())
-    stem = re.sub(r"[^\w.-]+", "-", plan.name) or "data"
-    path = folder.expanduser() / f"{stem}-{key.hexdigest()[:16]}.safetensors"
+    key = hashlib.sha256(
+        f"{plan.identity} {request.size} {request.channels}".encode("utf-8", "surrogateescape")
+    )
+    stem = re.sub(r"[^\w.-]+", "-", plan.name)[:80] or "data"
+    path = folder / f"{stem}-{key.hexdigest()[:16]}.safetensors"
     found = caching.read(path, plan.state)
     if found is not None and (request.skip_bad or not found.skipped):
         return found
     source = plan.open()
+    shape = survey(source, request)
     try:
-        caching.write(path, plan.state, source, request)
+        caching.write(path, plan.state, source, request, shape)
     except OSError as error:
+        caching.check_memory(source, shape, folder, error)
         warnings.warn(
             f"decoded images cannot be kept in {folder} ({error}); they are held in memory and "
             "decoded again next time. Set FEWSTEP_CACHE to a folder with room.",
+            FewstepWarning,
             stacklevel=3,
         )
-        return caching.in_memory(source, request)
-    return caching.read(path, plan.state) or caching.in_memory(source, request)
+        return caching.in_memory(source, request, shape)
+    return caching.read(path, plan.state) or caching.in_memory(source, request, shape)
