@@ -33,9 +33,9 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     log: list[str] = []
     original = cache.build
 
-    def counted(source, request, write):  # type: ignore[no-untyped-def]
+    def counted(source, request, shape, write):  # type: ignore[no-untyped-def]
         log.append(source.name)
-        return original(source, request, write)
+        return original(source, request, shape, write)
 
     monkeypatch.setattr(cache, "build", counted)
     return log

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from fewstep.data import load
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, FewstepWarning
 
 datasets = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")
@@ -120,9 +120,12 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     path = untyped(
         tmp_path / "x.parquet", left=structs(), right=structs(255 - PIXELS), kind=LABELS, n=[3] * 7
     )
-    with pytest.raises(FewstepError, match=r"several image columns \(left, right\).*image_column"):
+    with pytest.raises(
+        FewstepError, match=r"several image columns \(left, right\).*--image-column"
+    ):
         load(path)
-    data = load(path, image_column="right")
+    with pytest.warns(FewstepWarning, match=r"no column .* one of kind, n .*--label-column"):
+        data = load(path, image_column="right")
     assert np.array_equal(data.images.numpy(), 255 - PIXELS)
     assert data.labels is None
     labelled = load(path, image_column="left", label_column="kind")
@@ -131,7 +134,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     assert labelled.labels.tolist() == LABELS
     with pytest.raises(FewstepError, match=r"unknown column 'rihgt'. Did you mean 'right'"):
         load(path, image_column="rihgt")
-    with pytest.raises(FewstepError, match="'left' holds no integers"):
+    with pytest.raises(FewstepError, match=r"'left' holds struct<.*>, no labels.*--label-column"):
         load(path, image_column="right", label_column="left")
 
 
@@ -140,13 +143,126 @@ def test_no_image_column(tmp_path: Path) -> None:
         load(untyped(tmp_path / "x.parquet", a=[1], b=["x"]))
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "classes"),
+    [
+        ("label", ["dog", "cat", "dog", "cat", "cat", "cat", "eel"], ("cat", "dog", "eel")),
+        ("Label", [True, False] * 3 + [True], ("False", "True")),
+        ("LABELS", [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 11.0], ("1", "2", "3", "11")),
+        ("class", pa.array(list("bababab")).dictionary_encode(), ("a", "b")),
+        ("class_id", pa.array([9, 10, 9, 10, 9, 10, 2], pa.uint64()), ("2", "9", "10")),
+    ],
+)
+def test_labels_of_every_type(tmp_path: Path, name: str, values: Any, classes: tuple) -> None:
+    data = load(untyped(tmp_path / "x.parquet", image=structs(), **{name: values}))
+    plain = values.to_pylist() if isinstance(values, pa.Array) else values
+    names = [str(v) if isinstance(v, (str, bool)) else str(int(v)) for v in plain]
+    assert data.labels is not None
+    assert data.classes == classes
+    assert [data.classes[i] for i in data.labels.tolist()] == names
+
+
+def test_labels_that_are_none(tmp_path: Path) -> None:
+    for values, why in (
+        ([[1]] * 7, r"'label' holds list<.*>, no labels"),
+        ([0.5] * 7, r"'label': example 0 has label 0\.5"),
+        (pa.array([None] * 7, pa.null()), r"'label': example 0 has no label"),
+    ):
+        path = untyped(tmp_path / "x.parquet", image=structs(), label=values)
+        with pytest.raises(FewstepError, match=rf"x\.parquet: .*{why}.*--no-labels"):
+            load(path)
+        assert load(path, labels=False).labels is None
+    path = untyped(tmp_path / "y.parquet", image=structs(), label_a=LABELS, label_b=LABELS)
+    with pytest.raises(FewstepError, match=r"several columns of labels \(label_a, label_b\)"):
+        load(path)
+    assert load(path, label_column="label_b").num_classes == 3
+
+
+def test_only_classes_that_have_images(tmp_path: Path) -> None:
+    data = load(typed(tmp_path / "x.parquet", 2, 5))
+    assert data.labels is not None
+    assert (data.classes, data.labels.tolist()) == (("bee", "cow"), [1, 1, 0])
+
+
+def test_lists_of_one_image(tmp_path: Path) -> None:
+    rows: list[Any] = [[row] for row in structs()]
+    data = load(untyped(tmp_path / "x.parquet", images=rows, label=LABELS))
+    assert np.array_equal(data.images.numpy(), PIXELS)
+    rows[3] = structs()[:2]
+    with pytest.raises(FewstepError, match="row 3 holds 2 images"):
+        load(untyped(tmp_path / "y.parquet", images=rows, label=LABELS))
+    with pytest.raises(FewstepError, match=r"'label' holds int64, no images.*--image-column"):
+        load(tmp_path / "x.parquet", image_column="label")
+
+
+def test_shards_without_rows(tmp_path: Path) -> None:
+    empty = typed(tmp_path / "train-0.parquet", 0, 0)
+    with pytest.raises(FewstepError, match=r"train-0\.parquet holds no images"):
+        load(empty)
+    typed(tmp_path / "train-1.parquet")
+    typed(tmp_path / "train-2.parquet", 0, 0)
+    assert np.array_equal(load(tmp_path).images.numpy(), PIXELS)
+
+
+def test_shards_that_differ(tmp_path: Path) -> None:
+    typed(tmp_path / "a.parquet")
+    untyped(tmp_path / "b.parquet", img=structs())
+    with pytest.raises(FewstepError, match=r"b\.parquet has no column 'label'"):
+        load(tmp_path)
+    untyped(tmp_path / "b.parquet", img=structs(), label=LABELS)
+    with pytest.raises(FewstepError, match=r"b\.parquet: the classes .* called otherwise"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+        ("default/train/0000.parquet", "default/test/0000.parquet"),
+        ("default/partial-train/0000.parquet", "default/partial-validation/0000.parquet"),
+        ("Train/a.parquet", "Dev/a.parquet"),
+        ("x/cifar_training.parquet", "x/cifar_EVAL.parquet"),
+    ],
+)
+def test_folders_as_they_come_from_the_hub(tmp_path: Path, train: str, test: str) -> None:
+    root = tmp_path / "d"
+    for name, rows in ((train, (0, 4)), (test, (4, 7))):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        typed(root / name, *rows)
+    (root / "README.md").write_text("about")
+    (root / ".cache").mkdir()
+    typed(root / ".cache" / "other.parquet")
+    for source in (root, root / "**" / "*.parquet", root / train):
+        assert np.array_equal(load(source, split="train").images.numpy(), PIXELS[:4])
+        assert np.array_equal(load(source, split="test").images.numpy(), PIXELS[4:])
+    Image.new("RGB", (8, 8)).save(root / "logo.png")
+    with pytest.raises(FewstepError, match=r"holds Parquet files \(.*\) and images \(logo\.png\)"):
+        load(root)
+
+
+def test_one_of_several_configurations(tmp_path: Path) -> None:
+    for name in ("cropped/train-0.parquet", "full/train-0.parquet", "full/test-0.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        typed(tmp_path / name)
+    with pytest.raises(FewstepError, match=r"several data sets .*\(cropped, full\).*/cropped"):
+        load(tmp_path)
+    assert len(load(tmp_path / "full", split="test")) == 7
+
+
+def test_a_file_that_names_no_split_is_left_out_and_said(tmp_path: Path) -> None:
+    for name in ("train.parquet", "test.parquet", "extra.parquet"):
+        typed(tmp_path / name, 0, 3)
+    with pytest.warns(FewstepWarning, match=r"left out .*: extra\.parquet"):
+        assert len(load(tmp_path)) == 3
+
+
 def test_hidden_labels(tmp_path: Path) -> None:
     path = untyped(tmp_path / "x.parquet", image=structs()[:2], label=[0, -1])
     with pytest.raises(FewstepError, match=r"x.parquet: .*example 1 has -1.*labels=False"):
         load(path)
     assert len(load(path, labels=False)) == 2
     gap = untyped(tmp_path / "y.parquet", image=structs()[:2], label=pa.array([None, 1]))
-    with pytest.raises(FewstepError, match="example 0 has -1"):
+    with pytest.raises(FewstepError, match=r"y.parquet: column 'label': example 0 has no label"):
         load(gap)
 
 

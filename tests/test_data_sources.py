@@ -14,7 +14,7 @@ from PIL import Image
 
 from fewstep import progress as progress_module
 from fewstep.data import Dataset, load
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, FewstepWarning
 
 RNG = np.random.default_rng(1)
 
@@ -319,8 +319,11 @@ def test_archives(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", u, labels)
     np.savez(tmp_path / "b.npz", images=u.transpose(0, 3, 1, 2), labels=labels.astype(np.int32))
     np.savez_compressed(tmp_path / "c.npz", images=u, other=labels)
+    with pytest.warns(FewstepWarning, match=r"c\.npz: no array .* other .*--label-column"):
+        load(tmp_path / "c.npz")
+    assert labels_of(load(tmp_path / "c.npz", label_column="other")) == labels.tolist()
     for name in "abc":
-        data = load(tmp_path / f"{name}.npz")
+        data = load(tmp_path / f"{name}.npz", labels=name != "c")
         assert torch.equal(data.images, expected)
         assert (data.labels is None) == (name == "c")
         assert data.name == name

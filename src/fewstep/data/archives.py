@@ -64,8 +64,8 @@ def read_arrays(
                 return _pick(path, archive, image_key, label_key, labels)
         if image_key or label_key:
             raise FewstepError(
-                f"{path} is one array without a name: image_column and label_column (--image-column,"
-                " --label-column) name those of an .npz"
+                f"{path} is one array without a name: image_column and label_column "
+                "(--image-column, --label-column) name those of an .npz"
             )
         with path.open("rb") as file:
             head = _head(file)
@@ -106,7 +106,7 @@ def _pick(
         return Arrays(found)
     if labels not in keys:
         raise FewstepError(f"{path}: {unknown('array', labels, keys)}")
-    names = ()
+    names: tuple[str, ...] = ()
     if NAMES_KEY in keys and label_key is None:
         names = tuple(map(str, _read(path, archive, keys[NAMES_KEY]).reshape(-1)))
     return Arrays(found, _read(path, archive, keys[labels]), names)
@@ -122,8 +122,8 @@ def _no_images(path: Path, images: str | None, keys: Mapping[str, str]) -> Fewst
         return FewstepError(f"{path}: {unknown('array', images, keys)}")
     wrong = next(iter(keys), "")
     return FewstepError(
-        f"{path}: {unknown('array', wrong, (*IMAGE_KEYS, *LABEL_KEYS))} To take another array, name "
-        f"it with image_column (--image-column), of {', '.join(keys) or 'none'}"
+        f"{path}: {unknown('array', wrong, (*IMAGE_KEYS, *LABEL_KEYS))} To take another array, "
+        f"name it with image_column (--image-column), of {', '.join(keys) or 'none'}"
     )
 
 
@@ -138,8 +138,8 @@ def _say_left(
                 left.append(key)
     if left:
         warnings.warn(
-            f"{path}: no array is taken for labels; if one of {', '.join(left)} holds them, name it "
-            "with label_column (--label-column)",
+            f"{path}: no array is taken for labels; if one of {', '.join(left)} holds them, name "
+            "it with label_column (--label-column)",
             FewstepWarning,
             stacklevel=2,
         )

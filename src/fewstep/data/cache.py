@@ -96,13 +96,12 @@ def _check_room(folder: Path, size: int) -> None:
     free = free_disk(folder)
     if free is not None and size > free:
         raise OSError(
-            errno.ENOSPC, f"needs {size / GIB:,.1f} GiB of disk, of which {free / GIB:,.1f} are free"
+            errno.ENOSPC,
+            f"needs {size / GIB:,.1f} GiB of disk, of which {free / GIB:,.1f} are free",
         )
 
 
-def check_memory(
-    source: Source, shape: tuple[int, int, int], folder: Path, error: OSError
-) -> None:
+def check_memory(source: Source, shape: tuple[int, int, int], folder: Path, error: OSError) -> None:
     """Raise `FewstepError` where images that no file can keep would fill the memory.
 
     Half of the free memory is left for whatever is done with them.
@@ -111,8 +110,8 @@ def check_memory(
     if free is not None and 2 * size > free:
         raise FewstepError(
             f"decoded images of {source.origin} cannot be kept in {folder} ({error}), and with "
-            f"{size / GIB:,.1f} GiB they are too large for the memory: set FEWSTEP_CACHE to a folder "
-            "with room"
+            f"{size / GIB:,.1f} GiB they are too large for the memory: set FEWSTEP_CACHE to a "
+            "folder with room"
         ) from error
 
 

@@ -87,12 +87,13 @@ def image_column(columns: Mapping[str, Column], wanted: str | None, origin: str)
     Raises:
         FewstepError: none, or more than one; or the wanted one holds something else.
     """
+    names = _names(columns.values())
     if wanted is not None:
         column = _known(wanted, columns, origin)
         if not column.image:
             raise FewstepError(
                 f"{origin}: the column {wanted!r} holds {column.kind}, no images: these are bytes "
-                f"of image files; name one with image_column (--image-column), of {_names(columns.values())}"
+                f"of image files; name one with image_column (--image-column), of {names}"
             )
         return column
     images = [c for c in columns.values() if c.image and c.typed == "Image"]
@@ -102,7 +103,7 @@ def image_column(columns: Mapping[str, Column], wanted: str | None, origin: str)
         return named[0] if named else images[0]
     problem = f"several image columns ({_names(images)})" if images else "no image column"
     raise FewstepError(
-        f"{origin} has {problem}; name one with image_column (--image-column), of {_names(columns.values())}"
+        f"{origin} has {problem}; name one with image_column (--image-column), of {names}"
     )
 
 

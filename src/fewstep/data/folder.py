@@ -102,7 +102,7 @@ def split_folders(root: Path) -> dict[str, str]:
         return {}
     if others:
         raise FewstepError(
-            f"{root} has folders that are splits ({_listed(said)}) beside others "
+            f"{root} has folders that are splits ({_listed(sorted(said))}) beside others "
             f"({_listed(others)}): rename the first if they are classes, move the others into "
             "them, or pass the path of one split"
         )
@@ -148,7 +148,7 @@ def _of_split(found: list[str], split: str, root: Path, whole: bool) -> list[str
     outside = [name for name, folder in zip(found, inner, strict=True) if folder not in said]
     if outside:
         raise FewstepError(
-            f"{root} has images inside folders that are splits ({_listed(said)}) and "
+            f"{root} has images inside folders that are splits ({_listed(sorted(said))}) and "
             f"{len(outside)} outside, such as {outside[0]}: move all into splits, or rename those "
             "folders if they are none"
         )

@@ -26,8 +26,8 @@ from torch.nn import functional
 from fewstep.data.class_folders import folder_names, write_names
 from fewstep.data.labels import numbered, used
 from fewstep.errors import FewstepError
-from fewstep.finite import check_finite
 from fewstep.files import partial_of, sweep
+from fewstep.finite import check_finite
 from fewstep.progress import progress
 
 TILE = 64  # a tiny image in a grid is enlarged to about this many pixels

@@ -107,9 +107,11 @@ def _check(request: Request) -> None:
 
 def _open(source: str | Path | Dataset, request: Request) -> Dataset | Plan:
     if isinstance(source, Dataset):
-        return _without_columns(source.name, request) or source
+        _without_columns(source.name, request)
+        return source
     if source == "digits":
-        return _without_columns(source, request) or digits_of(request.split)
+        _without_columns(source, request)
+        return digits_of(request.split)
     if isinstance(source, str) and source.startswith(HUB):
         identity = f"{source} {request.split} {_columns(request)}"
         return Plan(source.removeprefix(HUB), identity, "", lambda: open_hub(source, request))
@@ -175,7 +177,8 @@ def _not_found(path: Path) -> FewstepError:
 
 def _folder(path: Path, request: Request) -> Dataset | Plan:
     if is_pairs(path):
-        return _without_columns(str(path), request) or _pairs(path, request)
+        _without_columns(str(path), request)
+        return _pairs(path, request)
     if tables := find_tables(path):
         if picture := next(find_files(path), None):
             raise FewstepError(

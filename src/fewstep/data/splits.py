@@ -40,7 +40,9 @@ WORDS = {
     "eval": "test",
     "evaluation": "test",
 }
-BESIDE = "set sets split data dataset image images img imgs picture pictures photo photos sample"
+BESIDE = (
+    "set sets partial split data dataset image images img imgs picture pictures photo photos sample"
+)
 BESIDE_WORDS = frozenset((*BESIDE.split(), "samples", "file", "files", "folder", "part", "x"))
 RUN = re.compile(r"[^\W\d_]+|\d+")
 CAPITAL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z]+")
@@ -157,7 +159,7 @@ def sibling(path: Path, split: str) -> Path:
         FewstepError: there is no such file, or more than one.
     """
     own = read_name(path.stem)
-    said = own.split or names_split(path.absolute().parent.name)
+    said = own.split or _folders_beside(path).get(path.absolute().parent.name, "")
     if split == "train" or said in candidates(split):
         return path
     for wanted in candidates(split) if said else ():
@@ -179,8 +181,18 @@ def _beside(path: Path, own: Name, wanted: str) -> list[Path]:
 
 
 def _in_folders_beside(path: Path, wanted: str) -> list[Path]:
-    return [
-        folder / path.name
-        for folder in sorted(path.absolute().parent.parent.iterdir())
-        if names_split(folder.name) == wanted and (folder / path.name).is_file()
+    folder = path.absolute().parent
+    rest = read_name(folder.name).rest
+    others = [
+        folder.with_name(name) / path.name
+        for name, split in sorted(_folders_beside(path).items())
+        if split == wanted and (read_name(name).rest == rest or names_split(folder.name))
     ]
+    return [other for other in others if other.is_file()]
+
+
+def _folders_beside(path: Path) -> dict[str, str]:
+    """The folders beside a file's own that are splits, its own among them, and which."""
+    folder = path.absolute().parent
+    with os.scandir(folder.parent) as entries:
+        return divide([entry.name for entry in entries if entry.is_dir()])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fewstep.data.folder import find_files
 from fewstep.data.labels import natural
-from fewstep.data.splits import BESIDE_WORDS, divide, read_name, split_files
+from fewstep.data.splits import BESIDE_WORDS, divide, read_name
 from fewstep.errors import FewstepError
 
 ENDING = ".parquet"
@@ -31,8 +31,8 @@ def find_tables(root: Path) -> list[Path]:
     sets = _sets(names)
     if len(sets) > 1:
         raise FewstepError(
-            f"{root} holds several data sets of Parquet files ({', '.join(sets)}): pass the path of "
-            f"one, such as {root / sets[0]}"
+            f"{root} holds several data sets of Parquet files ({', '.join(sets)}): pass the path "
+            f"of one, such as {root / sets[0]}"
         )
     return [root / name for name in names]
 

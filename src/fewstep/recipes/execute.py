@@ -158,6 +158,8 @@ def load(settings: Data) -> Dataset:
         channels=settings.channels,
         labels=settings.labels,
         skip_bad=settings.skip_bad,
+        image_column=settings.image_column,
+        label_column=settings.label_column,
     )
 
 

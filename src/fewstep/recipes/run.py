@@ -47,6 +47,11 @@ class Data:
     """1 for grey, 3 for colour; default what the images are."""
     labels: bool = True
     """Condition on the class, where the images have classes."""
+    image_column: str | None = None
+    """Column of the images in a Parquet file or hub data set, or array of an .npz, where several
+    could be meant."""
+    label_column: str | None = None
+    """Column, or array, of the classes, where several could be meant or none is called like one."""
     skip_bad: bool = False
     """Leave out files that cannot be read, and count them, instead of stopping."""
 
