@@ -11,13 +11,13 @@ header the network, the parameterization and `info`, as JSON. Nothing in it is e
 from __future__ import annotations
 
 import copy
-import json
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fewstep import networks, parameterization
@@ -25,13 +25,14 @@ from fewstep.classes import names_for
 from fewstep.errors import FewstepError
 from fewstep.files import replacing, write_tensors
 from fewstep.latents import Latents
-from fewstep.networks import Network
+from fewstep.model_file import HEADER, Header, ModelFile, not_a_model, open_model_file
+from fewstep.networks import Autoencoder, Network, plain_name, skeleton, unfinished, unwrapped
 from fewstep.parameterization import Parameterization, expand
-from fewstep.precision import HALF, Precision, dtype_of
+from fewstep.precision import Precision, dtype_of
 
-FORMAT = 1  # version of the file's header
-HEADER = "fewstep"  # its key in the safetensors metadata
 LATENTS = "latents."  # what the names of the autoencoder's tensors begin with
+MORE = 1000  # weights that a network may have beyond its file's, so that the first is named
+PARALLEL = "module."  # and those of a network that was saved inside DataParallel
 
 
 class FlowMap(nn.Module):
@@ -59,9 +60,10 @@ class FlowMap(nn.Module):
         latents: Latents | None = None,
     ) -> None:
         super().__init__()
-        if latents is not None and latents.shape != F.shape:
+        shape = unwrapped(F).shape
+        if latents is not None and latents.shape != shape:
             raise FewstepError(
-                f"the network maps shape {list(F.shape)}, the latents have {list(latents.shape)}."
+                f"the network maps shape {list(shape)}, the latents have {list(latents.shape)}."
             )
         self.F = F
         self.p = p
@@ -69,14 +71,19 @@ class FlowMap(nn.Module):
         self.latents = latents
 
     @property
+    def network(self) -> Network:
+        """The raw network itself, where ``F`` is one that torch compiled or made data-parallel."""
+        return unwrapped(self.F)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one ``x``."""
-        return self.F.shape
+        return self.network.shape
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one image; that of ``x`` unless the model lives in a latent space."""
-        return self.F.shape if self.latents is None else self.latents.image_shape
+        return self.shape if self.latents is None else self.latents.image_shape
 
     def image(self, x: Tensor) -> Tensor:
         """The images of points ``x`` at time 0: [B, *shape] to [B, *image_shape]."""
@@ -85,7 +92,7 @@ class FlowMap(nn.Module):
     @property
     def num_classes(self) -> int:
         """Number of classes; 0 for an unconditional model."""
-        return self.F.num_classes
+        return self.network.num_classes
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -100,6 +107,16 @@ class FlowMap(nn.Module):
     def weights(self) -> list[Tensor]:
         """The parameters of ``F``; walking a large network for them takes milliseconds."""
         return list(self.F.parameters())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the network's weights, in which it is evaluated."""
+        return self.weights[0].dtype
+
+    @property
+    def x_dtype(self) -> torch.dtype:
+        """Type of the points of a walk: that of the weights, and at least float32."""
+        return torch.promote_types(self.dtype, torch.float32)
 
     def in_precision(self, precision: Precision) -> FlowMap:
         """Keep the network's weights, and compute it, in fp32, bf16 or fp16; in place.
@@ -116,21 +133,21 @@ class FlowMap(nn.Module):
         return self
 
     def evaluate_network(self, x: Tensor, c_noise: Tensor, **condition: Any) -> Tensor:
-        """``F(x, c_noise)``, computed in the type of its weights where that is a half one."""
-        dtype = self.weights[0].dtype
-        if dtype not in HALF:
-            return self.F(x, c_noise, **condition)
-        return self.F(x.to(dtype), c_noise, **condition).to(x.dtype)
+        """``F(x, c_noise)``, computed in the type of its weights; the result has that of ``x``."""
+        return self.F(x.to(self.dtype), c_noise, **condition).to(x.dtype)
 
     def time(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``t`` as one time per example [B], in at least float32, on the device of ``x``."""
         dtype = torch.promote_types(x.dtype, torch.float32)
-        return torch.as_tensor(t, dtype=dtype, device=x.device).expand(len(x))
+        return torch.as_tensor(t, dtype=dtype, device=x.device).expand(x.shape[0])
 
     def forward(
         self, x: Tensor, t: Tensor | float, s: Tensor | float | None = None, **condition: Any
     ) -> Tensor:
         """``X(x, t, s)``; without ``s`` the consistency function ``f(x, t) = X(x, t, eps)``.
+
+        The network is evaluated in the type of its weights, all else in that of ``x`` or, of
+        times and coefficients, at least in float32. The result has the type of ``x``.
 
         Args:
             x: points at time ``t`` [B, *shape].
@@ -140,10 +157,11 @@ class FlowMap(nn.Module):
         """
         p = self.p
         t, s = self.time(t, x), self.time(p.eps if s is None else s, x)
-        if self.F.two_time:
+        if self.network.two_time:
             condition["c_noise_s"] = p.c_noise(s)
         F_x = self.evaluate_network(expand(p.c_in(t), x) * x, p.c_noise(t), **condition)
-        return expand(p.c_skip(t, s), x) * x + expand(p.c_out(t, s), x) * F_x
+        X = expand(p.c_skip(t, s), x) * x + expand(p.c_out(t, s), x) * F_x
+        return X.to(x.dtype)
 
     def D(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:
         """The denoiser ``E[x_0 | x_t = x] = X(x, t, 0)`` of a diffusion model."""
@@ -194,30 +212,27 @@ class FlowMap(nn.Module):
         """``theta <- mu theta + (1 - mu) theta_f`` in place; buffers, which never change, stay."""
         torch._foreach_lerp_(self.weights, f.weights, 1 - mu)
 
-    def header(self) -> dict[str, str]:
-        """The safetensors metadata that describes this map."""
-        return {
-            HEADER: json.dumps(
-                {
-                    "format": FORMAT,
-                    "network": self.F.config,
-                    "parameterization": self.p.config,
-                    "info": self.info,
-                    **({} if self.latents is None else {"latents": self.latents.config}),
-                }
-            )
-        }
+    def tensors(self) -> dict[str, Tensor]:
+        """Every weight under its name in a model file, whatever torch has wrapped around it."""
+        decoder = {} if self.latents is None else named_tensors(self.latents)
+        return named_tensors(self.network) | {LATENTS + name: x for name, x in decoder.items()}
 
-    def save(self, path: str | Path) -> None:
-        """Write weights and description as one safetensors file, whole or not at all.
+    def header(self) -> dict[str, str]:
+        """The safetensors metadata that describes this map.
 
         Raises:
-            FewstepError: the disk is full or not writable.
+            FewstepError: a value of `info` that cannot be stored.
         """
-        tensors = self.F.state_dict()
-        if self.latents is not None:
-            tensors |= {LATENTS + k: v for k, v in self.latents.state_dict().items()}
-        tensors = {k: v.detach().contiguous() for k, v in tensors.items()}
+        latents = None if self.latents is None else self.latents.config
+        return {HEADER: Header(self.network.config, self.p.config, self.info, latents).text()}
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, in their own type, and description as one file, whole or not at all.
+
+        Raises:
+            FewstepError: the disk is full or not writable; a value of `info` that cannot be stored.
+        """
+        tensors = {k: v.detach().contiguous() for k, v in self.tensors().items()}
         try:
             with replacing(Path(path)) as partial:
                 write_tensors(partial, tensors, self.header())
@@ -226,48 +241,96 @@ class FlowMap(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> FlowMap:
-        """Read what `save` wrote.
+        """Read what `save` wrote, in the type of its weights.
 
         Raises:
             FewstepError: the file is missing, damaged, of another version, or not a flow map; a
                 latent model without its decoder.
         """
         path = Path(path)
-        header, tensors = _read(path, str(device))
-        try:
-            if header["format"] != FORMAT:
-                raise FewstepError(
-                    f"{path} has format {header['format']}; this fewstep reads format {FORMAT}."
-                )
-            F = networks.from_config(header["network"])
-            p = parameterization.from_config(header["parameterization"])
-            space = header.get("latents")
-            latents = None if space is None else Latents.from_config(space)
-            f = cls(F, p, info=header["info"], latents=latents)
-        except (KeyError, TypeError) as error:
-            raise FewstepError(
-                f"the header of {path} does not describe a model ({type(error).__name__}: {error})."
-            ) from error
-        f.load_weights(tensors, path)
+        with open_model_file(path, device) as file:
+            names = _own_names(file.shapes)
+            _check_decoder(file.header.latents is not None, names, path)
+            with skeleton(most=len(names) + MORE):
+                f = cls._described(file)
+            _check_fit(f.tensors(), {own: file.shapes[name] for own, name in names.items()}, path)
+            f._check_types({own: file.types[name] for own, name in names.items()}, device, path)
+            f._fill({own: file.tensor(names[own], how) for own, how in f._layouts().items()})
+            if unfinished(f):  # a tensor that no file stores, but the arguments decide
+                weights, f = f.tensors(), cls._described(file)
+                f._fill(weights)
         return f.to(device).eval()
 
-    def load_weights(self, tensors: dict[str, Tensor], source: object) -> None:
-        """Put weights into ``F``, and into the decoder of a latent model; they must fit exactly.
+    @classmethod
+    def _described(cls, file: ModelFile) -> FlowMap:
+        """The map that a file's header describes, without its weights."""
+        header = file.header
+        try:
+            F = networks.from_config(header.network)
+            p = parameterization.from_config(header.parameterization)
+            latents = None if header.latents is None else Latents.from_config(header.latents)
+            f = cls(F, p, info=header.info, latents=latents)
+            f._check_info()
+        except Exception as error:  # whatever values of any type may lead to
+            raise not_a_model(file.path, error) from error
+        return f
+
+    def _check_info(self) -> None:
+        """Raise `FewstepError` where `info` says of the network what it is not."""
+        names, n = self.info.get("classes"), self.num_classes
+        if names and len(names) != n:
+            raise FewstepError(f"info.classes has {len(names)} names, the network {n} classes")
+        if self.info.get("kind") == "autoencoder" and not isinstance(self.network, Autoencoder):
+            raise FewstepError("info.kind is autoencoder, the network is another one")
+
+    def _check_types(
+        self, types: Mapping[str, torch.dtype], device: torch.device | str, source: object
+    ) -> None:
+        """Raise `FewstepError` unless the weights of each network have one type."""
+        names = [name for name, _ in self.named_parameters()]
+        for part in ("F.", "latents."):
+            mine = [name.removeprefix("F.") for name in names if name.startswith(part)]
+            found = {str(types[name]).removeprefix("torch.") for name in mine}
+            if len(found) > 1:
+                raise FewstepError(
+                    f"the weights of {source} have several types, {' and '.join(sorted(found))}: "
+                    "save it in one, such as by f.float()."
+                )
+        if torch.device(device).type == "mps" and torch.float64 in types.values():
+            raise FewstepError(f"{source} is a float64 model, which an Apple GPU does not have.")
+
+    def _layouts(self) -> dict[str, torch.memory_format]:
+        """How the numbers of each weight lie in memory: as the feature maps that it meets.
+
+        One that meets a single channel has both layouts, and the choice decides the sum's order.
+        """
+        last = self.network.channels_last
+        return {
+            name: torch.channels_last
+            if last and x.ndim == 4 and x.shape[1] > 1 and not name.startswith(LATENTS)
+            else torch.contiguous_format
+            for name, x in self.tensors().items()
+        }
+
+    def _fill(self, tensors: Mapping[str, Tensor]) -> None:
+        """Make tensors of the right names and shapes the weights, as they are."""
+        _load(self.network, tensors, assign=True)
+        if self.latents is not None:
+            _load(self.latents, _decoder(tensors), assign=True)
+
+    def load_weights(self, tensors: Mapping[str, Tensor], source: object) -> None:
+        """Copy weights into ``F``, and into the decoder of a latent model; they must fit exactly.
 
         Raises:
             FewstepError: names or shapes differ, and the message names the first; a latent model
                 without its decoder.
         """
-        decoder = {k.removeprefix(LATENTS): v for k, v in tensors.items() if k.startswith(LATENTS)}
+        tensors = {own: tensors[name] for own, name in _own_names(tensors).items()}
+        _check_decoder(self.latents is not None, tensors, source)
+        _check_fit(self.tensors(), {name: tuple(x.shape) for name, x in tensors.items()}, source)
+        _load(self.network, tensors)
         if self.latents is not None:
-            if not decoder:
-                raise FewstepError(
-                    f"{source} is a model of latents, but without the autoencoder that decodes "
-                    f"them (no tensor {LATENTS}*). Copy the model file whole, or train it again."
-                )
-            _fill(self.latents, decoder, source)
-            tensors = {k: v for k, v in tensors.items() if not k.startswith(LATENTS)}
-        _fill(self.F, tensors, source)
+            _load(self.latents, _decoder(tensors))
 
     def take_network(self, other: FlowMap, source: object) -> None:
         """Take over the weights of another map's network; they must fit exactly.
@@ -275,29 +338,51 @@ class FlowMap(nn.Module):
         Raises:
             FewstepError: names or shapes differ; the message names the first.
         """
-        _fill(self.F, other.F.state_dict(), source)
+        mine, theirs = (named_tensors(f.network) for f in (self, other))
+        _check_fit(mine, {name: tuple(x.shape) for name, x in theirs.items()}, source)
+        _load(self.network, theirs)
 
 
-def _fill(module: nn.Module, tensors: dict[str, Tensor], source: object) -> None:
-    mine = {k: tuple(v.shape) for k, v in module.state_dict().items()}
-    for name in sorted(mine.keys() | tensors.keys()):
-        there = tuple(tensors[name].shape) if name in tensors else "absent"
-        if there != mine.get(name, "absent"):
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """A module's stored tensors, without the places where compiled modules keep theirs."""
+    return {plain_name(name): x for name, x in module.state_dict().items()}
+
+
+def _own_names(names: Iterable[str]) -> dict[str, str]:
+    """The names of a file's tensors by those that this package gives them."""
+    plain = {plain_name(name): name for name in names}
+    network = [name for name in plain if not name.startswith(LATENTS)]
+    if not all(name.startswith(PARALLEL) for name in network):
+        return plain
+    return {name.removeprefix(PARALLEL): there for name, there in plain.items()}
+
+
+def _decoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(LATENTS): x for k, x in tensors.items() if k.startswith(LATENTS)}
+
+
+def _check_decoder(wanted: bool, names: Iterable[str], source: object) -> None:
+    if wanted and not any(name.startswith(LATENTS) for name in names):
+        raise FewstepError(
+            f"{source} is a model of latents, but without the autoencoder that decodes them (no "
+            f"tensor {LATENTS}*). Copy the model file whole, or train it again."
+        )
+
+
+def _check_fit(
+    mine: Mapping[str, Tensor], theirs: Mapping[str, tuple[int, ...]], source: object
+) -> None:
+    """Raise `FewstepError` unless names and shapes are the same; it names the first that is not."""
+    for name in sorted(mine.keys() | theirs.keys()):
+        here = tuple(mine[name].shape) if name in mine else "absent"
+        there = theirs.get(name, "absent")
+        if there != here:
             raise FewstepError(
-                f"the weights of {source} do not fit this network: {name!r} is {there} there "
-                f"and {mine.get(name, 'absent')} here. Give the network the same settings."
+                f"the weights of {source} do not fit this network: {name!r} is {there} there and "
+                f"{here} here. Give the network the same settings."
             )
-    module.load_state_dict(tensors)
 
 
-def _read(path: Path, device: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise FewstepError(f"there is no model file {path}.")
-    try:
-        with safe_open(str(path), framework="pt", device=device) as file:
-            header = (file.metadata() or {}).get(HEADER)
-            if header is None:
-                raise FewstepError(f"{path} is a safetensors file but not a fewstep model.")
-            return json.loads(header), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise FewstepError(f"cannot read the model {path}: {error}.") from error
+def _load(module: nn.Module, tensors: Mapping[str, Tensor], *, assign: bool = False) -> None:
+    state = {name: tensors[plain_name(name)] for name in module.state_dict()}
+    module.load_state_dict(state, assign=assign)

@@ -64,13 +64,19 @@ class Latents(nn.Module):
         """Shape of one image."""
         return self.autoencoder.shape
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Type of the autoencoder's weights, in which it is evaluated."""
+        return next(self.autoencoder.parameters()).dtype
+
     def encode(self, x: Tensor) -> Tensor:
         """``(mu(x) - m) / s``: [B, *image_shape] to [B, *shape]."""
-        return (self.autoencoder.encode(x)[0] - self.m) / self.s
+        mu = self.autoencoder.encode(x.to(self._dtype))[0].to(x.dtype)
+        return (mu - self.m) / self.s
 
     def decode(self, z: Tensor) -> Tensor:
         """``g(m + s z)``: [B, *shape] to [B, *image_shape]."""
-        return self.autoencoder.decode(self.m + self.s * z)
+        return self.autoencoder.decode((self.m + self.s * z).to(self._dtype)).to(z.dtype)
 
     def encoded(self, data: Dataset) -> Dataset:
         """The data set's latents as a data set of points in memory, with its labels.

@@ -159,7 +159,7 @@ class Likelihood:
         _check(f, images, labels)
         labels = check_labels(f, labels, len(images))
         noise = NoiseStreams(seed, range(len(images)) if indices is None else indices, f.shape)
-        u = torch.special.ndtr(noise.normal(f.device)) - 0.5  # uniform in (-1/2, 1/2)
+        u = torch.special.ndtr(noise.normal(f.device, f.x_dtype)) - 0.5  # uniform in (-1/2, 1/2)
         x = (images.to(f.device) + u) / SCALE - 1
         condition = {} if labels is None else {"label": labels.to(f.device)}
         log_p, spent = self.log_density(f, x, noise, **condition)

@@ -184,7 +184,7 @@ def refine(
     eps = f.time(f.p.eps, x)
     for tau in taus[1:]:
         t = f.time(tau, x)
-        x = restore(f(f.p.renoise(x, eps, t, noise.normal(f.device)), t, **condition))
+        x = restore(f(f.p.renoise(x, eps, t, noise.normal(f.device, x.dtype)), t, **condition))
     return x
 
 
@@ -217,7 +217,7 @@ def start_time(p: Parameterization, strength: float) -> float:
 
 
 def _noised(f: FlowMap, x: Tensor, tau: float, noise: NoiseStreams) -> Tensor:
-    return f.p.diffuse(x, f.time(tau, x), noise.normal(f.device))
+    return f.p.diffuse(x, f.time(tau, x), noise.normal(f.device, x.dtype))
 
 
 def _times(

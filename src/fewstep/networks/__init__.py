@@ -11,9 +11,10 @@ from typing import Any
 
 from fewstep.networks.adm import ADM
 from fewstep.networks.autoencoder import Autoencoder, ConvAutoencoder, MLPAutoencoder
-from fewstep.networks.base import NETWORKS, Network
+from fewstep.networks.base import NETWORKS, Network, plain_name, unwrapped
 from fewstep.networks.dfno import FourierOperator
 from fewstep.networks.mlp import MLP
+from fewstep.networks.skeleton import skeleton, unfinished
 from fewstep.networks.unet import UNet
 
 __all__ = [
@@ -27,6 +28,10 @@ __all__ = [
     "Network",
     "UNet",
     "from_config",
+    "plain_name",
+    "skeleton",
+    "unfinished",
+    "unwrapped",
 ]
 
 

@@ -123,6 +123,8 @@ class ADM(Network):
         super().__init__()
         _check(shape, channels, multipliers, blocks, head_channels, dropout)
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
+        # Of one channel, the first convolution takes the layout of its weights.
+        self.channels_last = shape[0] > 1
         self.channels, e = channels, 4 * channels
         self.embed = nn.Sequential(nn.Linear(channels, e), nn.SiLU(), nn.Linear(e, e))
         self.embed_s = nn.Linear(channels, e, bias=False) if two_time else None
@@ -178,8 +180,9 @@ class ADM(Network):
 
     def _sinusoids(self, c_noise: Tensor) -> Tensor:
         half = self.channels // 2
-        k = torch.arange(half, device=c_noise.device, dtype=torch.float32)
-        angle = 1000 * c_noise.float()[:, None] * torch.exp(-math.log(10_000) * k / half)
+        c_noise = c_noise.to(torch.promote_types(c_noise.dtype, torch.float32))
+        k = torch.arange(half, device=c_noise.device, dtype=c_noise.dtype)
+        angle = 1000 * c_noise[:, None] * torch.exp(-math.log(10_000) * k / half)
         return torch.cat([angle.cos(), angle.sin()], dim=1).to(self.read.weight.dtype)
 
     def forward(

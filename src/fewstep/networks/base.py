@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fewstep.errors import FewstepError
 from fewstep.registry import Registry
 
 NETWORKS: Registry[Network] = Registry("network")
@@ -18,6 +19,9 @@ class Network(nn.Module):
     ``c_noise`` [B] is the transformed time of ``x``; ``c_noise_s`` [B] that of the map's end,
     for networks with ``two_time``; ``label`` [B] int64, for networks with ``num_classes > 0``.
     """
+
+    channels_last: bool = False
+    """Whether its feature maps are channels last, so that its weights are best laid out alike."""
 
     shape: tuple[int, ...]
     num_classes: int
@@ -44,3 +48,27 @@ class Network(nn.Module):
         c_noise_s: Tensor | None = None,
     ) -> Tensor:
         raise NotImplementedError
+
+
+COMPILED = "_orig_mod"  # where torch.compile keeps the module that it wraps
+PARALLEL = "module"  # where DataParallel and DistributedDataParallel do
+
+
+def unwrapped(F: nn.Module) -> Network:
+    """The network inside what torch wraps around one: compiled, data-parallel, or both.
+
+    Raises:
+        FewstepError: there is no network inside.
+    """
+    inner: Any = F
+    while not isinstance(inner, Network):
+        parts = inner._modules
+        inner = parts.get(COMPILED) or parts.get(PARALLEL)
+        if inner is None:
+            raise FewstepError(f"{type(F).__name__} is not a network of fewstep, nor wraps one.")
+    return inner
+
+
+def plain_name(name: str) -> str:
+    """A weight's name without the places where compiled modules keep what they wrap."""
+    return ".".join(part for part in name.split(".") if part != COMPILED)

@@ -36,8 +36,9 @@ class TemporalFourier(nn.Module):
         self.R = nn.Parameter(torch.zeros(2 * self.modes, channels, channels))
 
     def forward(self, h: Tensor) -> Tensor:
-        real, imaginary = self.R.float().chunk(2)
-        u = torch.fft.rfft(functional.silu(h).float(), dim=1)[:, : self.modes]
+        dtype = torch.promote_types(h.dtype, torch.float32)  # half precision has no FFT
+        real, imaginary = self.R.to(dtype).chunk(2)
+        u = torch.fft.rfft(functional.silu(h).to(dtype), dim=1)[:, : self.modes]
         v = torch.einsum("bmi...,mio->bmo...", u, torch.complex(real, imaginary))
         return h + torch.fft.irfft(v, n=self.M, dim=1).to(h.dtype)
 

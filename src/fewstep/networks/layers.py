@@ -11,6 +11,7 @@ Feature maps are [B, C, H, W] in the channels_last memory format, of which [B H 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -88,9 +89,17 @@ class TimeEmbedding(nn.Module):
 
     w: Tensor
 
-    def __init__(self, w: Tensor) -> None:
+    def __init__(self, w: Tensor, *, stored: bool = True) -> None:
         super().__init__()
-        self.register_buffer("w", w)
+        self.register_buffer("w", w, persistent=stored)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TimeEmbedding:
+        """Frequencies stay in at least float32: in half precision a time's phase is lost."""
+        w = self.w
+        super()._apply(fn, recurse)
+        if torch.finfo(self.w.dtype).bits < 32 <= torch.finfo(w.dtype).bits:
+            self.w = w.to(self.w.device)
+        return self
 
     @classmethod
     def positional(cls, width: int) -> TimeEmbedding:
@@ -98,9 +107,16 @@ class TimeEmbedding(nn.Module):
         return cls(torch.logspace(0, -4, width // 2))
 
     @classmethod
+    def between(cls, n: int, lowest: float, highest: float) -> TimeEmbedding:
+        """``n`` frequencies in geometric progression, which nothing stores."""
+        # On the CPU also in a skeleton.
+        w = torch.logspace(math.log10(lowest), math.log10(highest), n, device="cpu")
+        return cls(w, stored=False)
+
+    @classmethod
     def fourier(cls, width: int, scale: float) -> TimeEmbedding:
         """Random frequencies ``w ~ N(0, (2 pi scale)^2)``, never trained (NCSN++)."""
-        return cls(2 * math.pi * scale * torch.randn(width // 2))
+        return cls(torch.randn(width // 2).mul_(2 * math.pi * scale))
 
     def forward(self, c: Tensor) -> Tensor:
         angle = c[:, None] * self.w
@@ -196,7 +212,8 @@ class Resample(nn.Module):
         self.up = direction == "up"
         self.box = len(taps) == 2 and taps[0] == taps[1]
         self.padding = len(taps) // 2 - 1 if padding is None else padding
-        row = torch.tensor(taps, dtype=torch.float32)
+        # On the CPU also in a skeleton: nothing stores it.
+        row = torch.tensor(taps, dtype=torch.float32, device="cpu")
         row *= (2 if self.up else 1) / row.sum()
         self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
 

@@ -11,21 +11,9 @@ from torch.nn import functional
 from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network
 from fewstep.networks.dropout import dropout
+from fewstep.networks.layers import TimeEmbedding
 
-
-class Fourier(nn.Module):
-    """``(sin, cos)(w c)`` at ``n`` frequencies ``w``, spaced geometrically: [B] -> [B, 2 n]."""
-
-    w: Tensor
-
-    def __init__(self, n: int, lowest: float, highest: float) -> None:
-        super().__init__()
-        w = torch.logspace(math.log10(lowest), math.log10(highest), n)
-        self.register_buffer("w", w, persistent=False)
-
-    def forward(self, c: Tensor) -> Tensor:
-        angle = c[:, None] * self.w
-        return torch.cat([angle.sin(), angle.cos()], dim=1)
+MOST_FREQUENCIES = 4096
 
 
 class Block(nn.Module):
@@ -85,9 +73,14 @@ class MLP(Network):
             raise FewstepError(
                 "the MLP needs width, blocks, frequencies >= 1 and dropout in [0,1)."
             )
+        if frequencies > MOST_FREQUENCIES or not 0 < highest < math.inf:
+            raise FewstepError(
+                f"the MLP needs at most {MOST_FREQUENCIES} frequencies and a positive highest; got "
+                f"{frequencies} and {highest}."
+            )
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
         size = math.prod(self.shape)
-        self.fourier = Fourier(frequencies, 0.25, highest)
+        self.fourier = TimeEmbedding.between(frequencies, 0.25, highest)
         self.embed_t = nn.Linear(2 * frequencies, width)
         self.embed_s = nn.Linear(2 * frequencies, width, bias=False) if two_time else None
         self.embed_label = nn.Embedding(num_classes, width) if num_classes else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -24,6 +25,8 @@ from fewstep.networks.layers import (
     conv3x3,
     group_norm,
 )
+
+MOST_TAPS = 64
 
 DDPMPP: dict[str, Any] = {
     "embedding": "positional",
@@ -184,6 +187,8 @@ class UNet(Network):
         FewstepError: an argument is out of range or does not fit the image.
     """
 
+    channels_last = True
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -282,10 +287,11 @@ def _check_numbers(
         raise FewstepError(
             f"the U-Net needs blocks >= 1 and num_classes >= 0; got {blocks} and {num_classes}."
         )
-    if not resample_filter or len(resample_filter) % 2 or sum(resample_filter) <= 0:
+    taps = len(resample_filter)
+    if not 2 <= taps <= MOST_TAPS or taps % 2 or not 0 < sum(resample_filter) < math.inf:
         raise FewstepError(
-            "resample_filter of the U-Net must have an even number of taps and a positive sum, "
-            f"such as (1, 1) or (1, 3, 3, 1); got {resample_filter}."
+            f"resample_filter of the U-Net must have an even number of at most {MOST_TAPS} taps "
+            f"and a positive sum, such as (1, 1) or (1, 3, 3, 1); got {resample_filter[:8]}."
         )
 
 

@@ -37,7 +37,7 @@ class VariationalAutoencoder(Objective):
 
     def __init__(self, f: FlowMap, K: int, *, beta: float = 0.01) -> None:
         super().__init__(f, K)
-        if not isinstance(f.F, Autoencoder):
+        if not isinstance(f.network, Autoencoder):
             raise FewstepError("the autoencoder objective trains an autoencoder network.")
         if beta < 0:
             raise FewstepError(f"beta weighs a divergence and must be at least 0, got {beta:g}.")
@@ -46,7 +46,7 @@ class VariationalAutoencoder(Objective):
     @property
     def network(self) -> Autoencoder:
         """The autoencoder in training."""
-        return cast("Autoencoder", self.f.F)
+        return cast("Autoencoder", self.f.network)
 
     def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
         mu, log_var = self.network.encode(x)

@@ -46,7 +46,7 @@ class DFNO(Objective):
         sigma_min: float = 0.1,
     ) -> None:
         super().__init__(f, K)
-        if not isinstance(f.F, FourierOperator):
+        if not isinstance(f.network, FourierOperator):
             raise FewstepError("DFNO trains a network of whole trajectories: network dfno.")
         if f.p.eps != 0:
             raise FewstepError(f"DFNO maps to the data itself: it needs eps=0, got {f.p.eps}.")
@@ -65,7 +65,7 @@ class DFNO(Objective):
 
     def trajectory(self, x_T: Tensor, s: Tensor, **condition: Any) -> Tensor:
         """``X(x_T, T, s_j)`` at all times ``s`` [B, M]: [B, M, *shape]."""
-        F, p = self.f.F, self.f.p
+        F, p = self.f.network, self.f.p
         assert isinstance(F, FourierOperator)
         if s.shape[1] != F.M:
             raise FewstepError(

@@ -30,7 +30,6 @@ scalar and broadcast it over the trailing dimensions of ``x``.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -42,6 +41,10 @@ from fewstep.errors import FewstepError
 from fewstep.registry import Registry
 
 PARAMETERIZATIONS: Registry[Parameterization] = Registry("parameterization")
+
+
+LARGEST = 1e9
+"""Of a time or a deviation of the data: float32 holds their squares and products."""
 
 
 def expand(t: Tensor, x: Tensor) -> Tensor:
@@ -67,10 +70,12 @@ class Parameterization(ABC):
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eps < self.T < math.inf:
-            raise FewstepError(f"need 0 <= eps < T, got eps={self.eps}, T={self.T}.")
-        if not self.sigma_data > 0:
-            raise FewstepError(f"need sigma_data > 0, got {self.sigma_data}.")
+        if not 0 <= self.eps < self.T <= LARGEST:
+            raise FewstepError(f"need 0 <= eps < T <= {LARGEST:g}, got eps={self.eps}, T={self.T}.")
+        if not 1 / LARGEST <= self.sigma_data <= LARGEST:
+            raise FewstepError(
+                f"need sigma_data between {1 / LARGEST:g} and {LARGEST:g}, got {self.sigma_data}."
+            )
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -180,6 +185,23 @@ class Parameterization(ABC):
 
 
 def from_config(config: dict[str, Any]) -> Parameterization:
-    """The parameterization that `Parameterization.config` describes."""
+    """The parameterization that `Parameterization.config` describes.
+
+    Raises:
+        FewstepError: an unknown name or argument, or a value of another type or out of range.
+    """
     arguments = dict(config)
-    return PARAMETERIZATIONS.call(arguments.pop("name"), arguments)
+    name = arguments.pop("name")
+    types: Any = {f.name: f.type for f in fields(PARAMETERIZATIONS[name])}  # type: ignore[arg-type]
+    for argument, value in arguments.items():
+        accepted = TYPES.get(types.get(argument), object)
+        if isinstance(value, bool) or not isinstance(value, accepted):
+            raise FewstepError(
+                f"{argument} of the parameterization {name!r} must be of type {types[argument]}, "
+                f"got {value!r}."
+            )
+    return PARAMETERIZATIONS.call(name, arguments)
+
+
+TYPES: dict[str, Any] = {"float": int | float, "int": int, "str": str}
+"""What a field's annotation accepts."""

@@ -211,6 +211,8 @@ def cosine_betas(N: int, beta_1: float, beta_N: float) -> Tensor:
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
 
 
+MOST_STEPS = 1_000_000
+
 BETAS: dict[str, Callable[[int, float, float], Tensor]] = {
     "linear": linear_betas,
     "scaled_linear": scaled_linear_betas,
@@ -243,9 +245,9 @@ class DiscreteVP(VariancePreserving):
         super().__post_init__()
         if self.betas not in BETAS:
             raise unknown("schedule of betas", self.betas, BETAS)
-        if self.N < 2 or not 0 < self.beta_1 <= self.beta_N < 1:
+        if not 2 <= self.N <= MOST_STEPS or not 0 < self.beta_1 <= self.beta_N < 1:
             raise FewstepError(
-                f"need N >= 2 and 0 < beta_1 <= beta_N < 1, got N={self.N}, "
+                f"need N in 2..{MOST_STEPS} and 0 < beta_1 <= beta_N < 1, got N={self.N}, "
                 f"beta_1={self.beta_1}, beta_N={self.beta_N}."
             )
         betas = BETAS[self.betas](self.N, self.beta_1, self.beta_N)

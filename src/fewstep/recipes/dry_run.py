@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fewstep.flow_map import FlowMap
-from fewstep.networks import NETWORKS
+from fewstep.networks import NETWORKS, skeleton
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import from_config
 from fewstep.recipes.execute import arguments_of, load_data, open_autoencoder
@@ -62,8 +62,9 @@ def dry_run(run: Run) -> DryRun:
     if run.autoencoder is not None:
         shape = open_autoencoder(run.autoencoder).latent_shape
     arguments = {"shape": shape, "num_classes": num_classes, **run.network.arguments}
-    with torch.device("meta"):
+    with skeleton():
         F = NETWORKS.call(run.network.name, arguments)
+    F.to("meta")
     f = FlowMap(F, from_config({"name": run.p.name, **run.p.arguments}))
     parameters = sum(p.numel() for p in F.parameters())
     return DryRun(shape, F.num_classes, parameters, _flops(f), _copies(run, f))

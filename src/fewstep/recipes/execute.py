@@ -19,7 +19,7 @@ from fewstep.data.pairs import is_pairs, read_manifest
 from fewstep.digest import sha256_of_weights
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
-from fewstep.flow_map import FlowMap
+from fewstep.flow_map import FlowMap, named_tensors
 from fewstep.latents import Latents
 from fewstep.networks import NETWORKS, Autoencoder
 from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
@@ -225,12 +225,13 @@ def open_autoencoder(path: str, device: torch.device | str = "cpu") -> Autoencod
         FewstepError: nothing is there, or a model that is no autoencoder.
     """
     model = open_model(path, device=device)
-    if not isinstance(model.F, Autoencoder):
+    network = model.network
+    if not isinstance(network, Autoencoder):
         raise FewstepError(
             f"{path} is a {model.info.get('kind')} model, not an autoencoder: train one, such as "
             "digits/autoencoder."
         )
-    return model.F
+    return network
 
 
 def make_map(run: Run, data: Dataset, recipe: str, latents: Latents | None = None) -> FlowMap:
@@ -335,8 +336,8 @@ def check_pairs(objective: Objective, data: Dataset, run: Run) -> None:
 
 def fingerprint(f: FlowMap) -> str:
     """SHA-256 of a map's weights and settings."""
-    settings = json.dumps([f.F.config, f.p.config], sort_keys=True)
-    return sha256_of_weights(settings, f.F.state_dict())
+    settings = json.dumps([f.network.config, f.p.config], sort_keys=True)
+    return sha256_of_weights(settings, named_tensors(f.network))
 
 
 def arguments_of(kind: str, name: str) -> dict[str, inspect.Parameter]:

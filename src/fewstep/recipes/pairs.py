@@ -192,7 +192,7 @@ def _batches(
             condition["label"] = made["label"].to(f.device)
         noise = NoiseStreams(manifest.seed, streams, f.shape)
         with torch.inference_mode():
-            states = [check_finite(x.cpu()) for x in sampler.steps(f, noise, **condition)]
+            states = [check_finite(x.float().cpu()) for x in sampler.steps(f, noise, **condition)]
         made["sample"] = states[-1]
         if kept:
             made["trajectory"] = torch.stack([states[step] for step in kept], 1)

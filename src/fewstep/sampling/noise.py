@@ -40,12 +40,17 @@ class NoiseStreams:
         joined._rows = max(rows or 0, len(joined._generators))
         return joined
 
-    def normal(self, device: torch.device | str = "cpu") -> Tensor:
-        """The next draw of every stream: [B, *shape]. Drawn on the CPU, so the same anywhere."""
+    def normal(
+        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """The next draw of every stream: [B, *shape].
+
+        Drawn on the CPU in float32, so the same numbers on every device and in every type.
+        """
         z = torch.zeros(self._rows, *self.shape)
         for row, generator in zip(z, self._generators, strict=False):
             row.normal_(generator=generator)
-        return z.to(device, non_blocking=True)
+        return z.to(device, dtype, non_blocking=True)
 
 
 def _generator(seed: int, index: int) -> torch.Generator:

@@ -66,12 +66,12 @@ class Multistep(Sampler):
     def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
         p = f.p
         check_taus(self.taus, p)
-        x = f(p.prior(noise.normal(f.device)), p.T, **condition)
+        x = f(p.prior(noise.normal(f.device, f.x_dtype)), p.T, **condition)
         yield x
         eps = f.time(p.eps, x)
         for tau in self.taus:
             t = f.time(tau, x)
-            x = f(p.renoise(x, eps, t, noise.normal(f.device)), t, **condition)
+            x = f(p.renoise(x, eps, t, noise.normal(f.device, f.x_dtype)), t, **condition)
             yield x
 
 
@@ -165,9 +165,11 @@ class Walk(Sampler):
     def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
         model = Denoiser(f.p, lambda x, t: f.D(x, t, **condition), clip=self.clip)
         t = self.times(f.p)
-        z = noise.normal(f.device)
+        z = noise.normal(f.device, f.x_dtype)
         x = f.p.prior(z) if t[0] == f.p.T else f.p.sigma(f.time(t[0], z))[0] * z
-        yield from self._solver.walk(model, x, t, self._spend, lambda: noise.normal(f.device))
+        yield from self._solver.walk(
+            model, x, t, self._spend, lambda: noise.normal(f.device, f.x_dtype)
+        )
         self._measured.append(model.spent)
 
 
@@ -200,7 +202,7 @@ class NestedDDIM(Sampler):
         return nested_times(self.N, p).tolist()
 
     def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
-        x = f.p.prior(noise.normal(f.device))
+        x = f.p.prior(noise.normal(f.device, f.x_dtype))
         for now, after in pairwise(self.times(f.p)):
             t, s = f.time(now, x), f.time(after, x)
             x = ddim_step(x, f.D(x, t, **condition), t, s, f.p)
@@ -219,7 +221,11 @@ class Prior(Sampler):
         return 1
 
     def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
-        autoencoder = cast("Autoencoder", f.F)
+        autoencoder = cast("Autoencoder", f.network)
         d = math.prod(autoencoder.latent_shape)
-        z = noise.normal(f.device).flatten(1)[:, :d].unflatten(1, autoencoder.latent_shape)
-        yield autoencoder.decode(z)
+        z = (
+            noise.normal(f.device, f.x_dtype)
+            .flatten(1)[:, :d]
+            .unflatten(1, autoencoder.latent_shape)
+        )
+        yield autoencoder.decode(z.to(f.dtype)).to(z.dtype)

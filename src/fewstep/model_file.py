@@ -1,0 +1,254 @@
+"""Model files: one safetensors file that describes itself, of which nothing is taken on trust.
+
+The safetensors metadata hold one JSON text: the network, the parameterization, `info` and, of a
+latent model, the autoencoder. Nothing in it is ever executed, and nothing is allocated before its
+values have the right types and the network that it asks for has the shapes of the file's tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fewstep.errors import FewstepError
+
+FORMAT = 1  # version of the file's header
+HEADER = "fewstep"  # its key in the safetensors metadata
+TYPES = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+"""Types of weights, as safetensors names them."""
+OTHERS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file: fetch it with git lfs pull",
+    b"PK\x03\x04": "a zip archive, such as torch.save and numpy.savez write, not a model file",
+    b"\x80\x02": "a pickle, which is never opened: it could run any code",
+    b"\x93NUMPY": "an array of numpy, not a model file",
+    b"\x89PNG": "a PNG image, not a model file",
+    b"\xff\xd8\xff": "a JPEG image, not a model file",
+    b"PAR1": "a Parquet file, not a model file",
+    b"\x89HDF": "an HDF5 file, not a model file",
+    b"GGUF": "a GGUF file, not a model file",
+    b"<": "a page of HTML, such as a failed download leaves, not a model file",
+}
+"""What other files begin with, and what they are."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a model file says of itself.
+
+    Args:
+        network: name and arguments of the raw network.
+        parameterization: name and arguments.
+        info: free JSON values; see `fewstep.flow_map.FlowMap`.
+        latents: name and arguments of the autoencoder; None for a model of images.
+    """
+
+    network: dict[str, Any]
+    parameterization: dict[str, Any]
+    info: dict[str, Any]
+    latents: dict[str, Any] | None = None
+
+    def text(self) -> str:
+        """The JSON text that `read` reads.
+
+        Raises:
+            FewstepError: a value of `info` that cannot be stored, or not of its type.
+        """
+        check_info(self.info)
+        parts = {
+            "format": FORMAT,
+            "network": self.network,
+            "parameterization": self.parameterization,
+            "info": self.info,
+        }
+        if self.latents is not None:
+            parts["latents"] = self.latents
+        try:
+            return json.dumps(parts)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise FewstepError(f"info must hold plain JSON values: {error}.") from error
+
+    @classmethod
+    def read(cls, text: str) -> Header:
+        """What `text` gave.
+
+        Raises:
+            FewstepError: anything else; the message names the value.
+        """
+        try:
+            parts = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FewstepError(f"it is not JSON: {error}") from error
+        if not isinstance(parts, dict) or "format" not in parts:
+            raise FewstepError("it has no format")
+        if parts["format"] != FORMAT:
+            raise FewstepError(
+                f"it has format {parts['format']!r}, and this fewstep reads format {FORMAT}"
+            )
+        for name in ("network", "parameterization", "info", "latents"):
+            value = parts.get(name)
+            if not (isinstance(value, dict) or (name == "latents" and value is None)):
+                raise FewstepError(f"{name} must be a table of values, got {_short(repr(value))}")
+        check_info(parts["info"])
+        return cls(parts["network"], parts["parameterization"], parts["info"], parts.get("latents"))
+
+
+def _is_taus(value: object) -> bool:
+    def fits(steps: object, points: object) -> bool:
+        return (
+            isinstance(steps, str)
+            and steps.isdecimal()
+            and isinstance(points, (list, tuple))
+            and len(points) == int(steps[:9]) - 1
+            and all(_is_number(tau) for tau in points)
+        )
+
+    return isinstance(value, dict) and all(fits(*item) for item in value.items())
+
+
+def _is_number(value: object) -> bool:
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    return real and -math.inf < value < math.inf  # type: ignore[operator]
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+
+
+def _is_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value is None or (whole and value >= 0)  # type: ignore[operator]
+
+
+KINDS = ("diffusion", "consistency", "generator", "autoencoder")
+
+
+def _is_kind(value: object) -> bool:
+    return value is None or value in KINDS
+
+
+INFO: dict[str, tuple[Callable[[object], bool], str]] = {
+    "kind": (_is_kind, f"one of {', '.join(KINDS)}"),
+    "recipe": (_is_text, "a text"),
+    "objective": (_is_text, "a text"),
+    "data": (_is_text, "a text"),
+    "classes": (_is_names, "a list of names"),
+    "taus": (_is_taus, 'lists of n - 1 time points by the number of steps n, {"2": [0.8]}'),
+    "sampling_steps": (_is_count, "a number of steps"),
+    "step": (_is_count, "a number of steps"),
+    "teacher": (lambda value: value is None or isinstance(value, dict), "a table of values"),
+}
+"""The values of `info` that the package reads, and what they must be. Others are free."""
+
+
+def check_info(info: dict[str, Any]) -> None:
+    """Raise `FewstepError` unless the values that are read have their types."""
+    for name, (fits, what) in INFO.items():
+        if name in info and not fits(info[name]):
+            raise FewstepError(f"info.{name} must be {what}, got {_short(repr(info[name]))}")
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+class ModelFile:
+    """An open model file.
+
+    Args:
+        path: of the file.
+        file: as safetensors opened it.
+        header: what it says of itself.
+    """
+
+    def __init__(self, path: Path, file: Any, header: Header) -> None:
+        self.path, self._file, self.header = path, file, header
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        self.shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        """Shapes of the tensors, by name."""
+        self.types = {name: self._type(name, part.get_dtype()) for name, part in slices.items()}
+        """Types of the tensors, by name."""
+
+    def _type(self, name: str, stored: str) -> torch.dtype:
+        if stored not in TYPES:
+            raise FewstepError(
+                f"{name!r} of {self.path} is {stored}: weights are {', '.join(TYPES)}."
+            )
+        return TYPES[stored]
+
+    def tensor(self, name: str, layout: torch.memory_format) -> Tensor:
+        """A tensor in memory of its own: the file may be cut or overwritten afterwards."""
+        return self._file.get_tensor(name).clone(memory_format=layout)
+
+
+@contextmanager
+def open_model_file(path: Path, device: torch.device | str = "cpu") -> Iterator[ModelFile]:
+    """A model file; its tensors are read to `device` when they are asked for.
+
+    Raises:
+        FewstepError: the file is missing, damaged, of another version, or something else.
+    """
+    try:
+        check_is_file(path)
+        with safe_open(str(path), framework="pt", device=str(device)) as file:
+            text = (file.metadata() or {}).get(HEADER)
+            if text is None:
+                raise FewstepError(f"{path} is a safetensors file but not a fewstep model.")
+            try:
+                header = Header.read(text)
+            except FewstepError as error:
+                raise not_a_model(path, error) from error
+            yield ModelFile(path, file, header)
+    except FewstepError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FewstepError(
+            f"cannot read the model {path}: {error}. It is damaged or cut short: copy it again."
+        ) from error
+
+
+def not_a_model(path: Path, error: Exception) -> FewstepError:
+    """The error for a header from which no model can be built."""
+    named = "" if isinstance(error, FewstepError) else f"{type(error).__name__}: "
+    what = _short(f"{named}{error}".partition("\n")[0], 200).rstrip(".")
+    return FewstepError(f"the header of {path} does not describe a model: {what}.")
+
+
+def check_is_file(path: Path) -> None:
+    """Raise `FewstepError` unless there is a file, and none of another kind that is recognised."""
+    if not path.exists():
+        raise FewstepError(f"there is no model file {path}.")
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = "folder" if stat.S_ISDIR(mode) else "pipe or device"
+        raise FewstepError(f"{path} is a {what}, not a model file.")
+    with path.open("rb") as file:
+        start = file.read(32)
+    if not start:
+        raise FewstepError(f"{path} is empty: its writing was cut off. Make or copy it again.")
+    for magic, what in OTHERS.items():
+        if start.startswith(magic) and not _is_safetensors(start):
+            raise FewstepError(f"{path} is {what}.")
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Whether 8 bytes of length and a brace begin a file."""
+    return start[8:9] == b"{"
