@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,11 @@ class FlowMap(nn.Module):
         self.info = dict(info or {})
         self.latents = latents
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "F":  # another network has other weights
+            self.__dict__.pop("weights", None)
+        super().__setattr__(name, value)
+
     @property
     def network(self) -> Network:
         """The raw network itself, where ``F`` is one that torch compiled or made data-parallel."""
@@ -111,6 +117,8 @@ class FlowMap(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the network's weights, in which it is evaluated."""
+        if torch.compiler.is_compiling():  # which does not know cached properties
+            return next(self.F.parameters()).dtype
         return self.weights[0].dtype
 
     @property
@@ -251,24 +259,24 @@ class FlowMap(nn.Module):
         with open_model_file(path, device) as file:
             names = _own_names(file.shapes)
             _check_decoder(file.header.latents is not None, names, path)
-            with skeleton(most=len(names) + MORE):
-                f = cls._described(file)
+            f = cls._described(file, skeleton(most=len(names) + MORE))
             _check_fit(f.tensors(), {own: file.shapes[name] for own, name in names.items()}, path)
             f._check_types({own: file.types[name] for own, name in names.items()}, device, path)
             f._fill({own: file.tensor(names[own], how) for own, how in f._layouts().items()})
             if unfinished(f):  # a tensor that no file stores, but the arguments decide
-                weights, f = f.tensors(), cls._described(file)
+                weights, f = f.tensors(), cls._described(file, nullcontext())
                 f._fill(weights)
         return f.to(device).eval()
 
     @classmethod
-    def _described(cls, file: ModelFile) -> FlowMap:
-        """The map that a file's header describes, without its weights."""
+    def _described(cls, file: ModelFile, building: AbstractContextManager[None]) -> FlowMap:
+        """The map that a file's header describes, whose networks are built in a block."""
         header = file.header
         try:
-            F = networks.from_config(header.network)
             p = parameterization.from_config(header.parameterization)
-            latents = None if header.latents is None else Latents.from_config(header.latents)
+            with building:
+                F = networks.from_config(header.network)
+                latents = None if header.latents is None else Latents.from_config(header.latents)
             f = cls(F, p, info=header.info, latents=latents)
             f._check_info()
         except Exception as error:  # whatever values of any type may lead to
@@ -315,6 +323,7 @@ class FlowMap(nn.Module):
     def _fill(self, tensors: Mapping[str, Tensor]) -> None:
         """Make tensors of the right names and shapes the weights, as they are."""
         _load(self.network, tensors, assign=True)
+        self.__dict__.pop("weights", None)
         if self.latents is not None:
             _load(self.latents, _decoder(tensors), assign=True)
 
