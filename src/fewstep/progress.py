@@ -1,16 +1,73 @@
-"""A progress bar that appears only when the work turns out to be long."""
+"""How far long work is: a bar on a terminal, and lines in a log that is not one."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-PATIENCE = 2.0  # seconds without a bar
+PATIENCE = 2.0  # seconds without a sign
+EARLY = 10.0  # seconds until the second line of a log
+INTERVAL = 30.0  # seconds between the lines after it
+
+
+def on_terminal() -> bool:
+    """Whether what is shown is seen at once, so that a bar makes sense."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+class Lines:
+    """Says now and then how far the work is: after 2 and 10 seconds, then twice a minute.
+
+    Args:
+        title: of the work.
+        total: how much there is to do.
+        start: how much was done before.
+        unit: what it is counted in.
+        say: called with each line; default it goes to stderr.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        *,
+        start: int = 0,
+        unit: str = "",
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.title, self.total, self.start, self.unit = title, total, start, unit
+        self.say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._began = time.monotonic()
+        self._due = PATIENCE
+
+    def advance(self, done: int, status: Callable[[], str] | None = None) -> None:
+        """Where a line is due, say how much is done.
+
+        Args:
+            done: of the total.
+            status: what else there is to say; asked for only when a line is due.
+        """
+        seconds = time.monotonic() - self._began
+        if seconds < self._due:
+            return
+        self._due = EARLY if seconds < EARLY else INTERVAL * (seconds // INTERVAL + 1)
+        said = f"{self.title}: {done:,}/{self.total:,} {self.unit}".rstrip()
+        extra = status() if status else ""
+        self.say(said + f", {extra}" * bool(extra) + self._left(done, seconds))
+
+    def _left(self, done: int, seconds: float) -> str:
+        made = done - self.start
+        if made <= 0:
+            return ""
+        left = timedelta(seconds=round(seconds / made * max(0, self.total - done)))
+        return f", {left} left"
 
 
 def _bar() -> Progress:
@@ -34,14 +91,21 @@ def _bar() -> Progress:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives a function `advance(count)`; after two seconds a bar with the time left is shown."""
+    """Gives a function `advance(count)`; work longer than two seconds is shown with the time left.
+
+    On a terminal that is a bar, elsewhere `Lines`.
+    """
     started = time.monotonic()
     done = 0
     bar: Progress | None = None
+    lines = None if on_terminal() else Lines(title, total)
 
     def advance(count: int) -> None:
         nonlocal bar, done
         done += count
+        if lines is not None:
+            lines.advance(done)
+            return
         if bar is None and time.monotonic() - started > PATIENCE:
             bar = _bar()
             bar.start()

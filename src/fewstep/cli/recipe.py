@@ -38,7 +38,7 @@ TEACHER = "Run folder or model file of the diffusion model to start from."
 AUTOENCODER = "Run folder or model file of the autoencoder in whose latent space to train."
 OUT = "Run folder; default runs/ and the recipe's name."
 DEVICE = "Where to compute: cpu, cuda, cuda:1 or mps; default a GPU where there is one."
-QUIET = "No progress bar."
+QUIET = "Do not show how far it is."
 DRY_RUN = "Show the network's size, its cost per image and the memory of a training, and stop."
 
 

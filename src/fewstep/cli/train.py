@@ -42,7 +42,7 @@ def resume(
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     quiet
-        No progress bar.
+        Do not show how far it is.
     """
     if not run.exists():
         raise not_there("recipe or run folder", run, RECIPES)

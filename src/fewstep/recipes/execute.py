@@ -56,7 +56,7 @@ def train(
         recipe: name to file it under.
         data: images in memory, instead of those that ``run.data`` names.
         device: default a GPU where there is one.
-        quiet: no progress bar.
+        quiet: do not show how far it is.
 
     Returns:
         The first running average of the trained map.

@@ -27,6 +27,7 @@ from rich.progress import (
 )
 
 from fewstep.errors import FewstepError
+from fewstep.progress import Lines, on_terminal
 from fewstep.report.clock import Clock
 from fewstep.report.stage import Stage, Training
 
@@ -163,12 +164,12 @@ class Stages:
             TextColumn("ETA"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not sys.stderr.isatty(),
+            disable=not on_terminal(),
         )
 
 
 class _Shown:
-    """A bar for each stage that runs or has run, and one for all of them.
+    """A bar for each stage that runs or has run, and one for all of them; lines in a log.
 
     Args:
         bars: where they stand.
@@ -183,13 +184,14 @@ class _Shown:
         self._width = max(len(stage.name) for stage in stages)
         self._tasks: dict[str, TaskID] = {}
         self._all = self._bar("all", 100)
+        self._lines = None if on_terminal() else Lines("all", 100, unit="%")
 
     def _bar(self, name: str, total: int) -> TaskID:
         return self.bars.add_task(f"{name:<{self._width}}", total=total, status="")
 
     def update(self, running: Sequence[Stage], finished: int) -> None:
         """Move the bars of those that run, and take away those of others that are done."""
-        share = float(finished)
+        share, lines = float(finished), []
         for stage in running:
             total = stage.steps(self.shorten)
             if stage.name not in self._tasks:
@@ -197,7 +199,11 @@ class _Shown:
             now = stage.progress(self.directory)
             self.bars.update(self._tasks[stage.name], completed=now.done, status=now.status)
             share += now.done / total
+            lines.append(f"{stage.name} {now.done:,} of {total:,}")
         for name in self._tasks.keys() - {stage.name for stage in running}:
             self.bars.remove_task(self._tasks.pop(name))
         status = f"{finished} of {len(self.stages)} made"
-        self.bars.update(self._all, completed=100 * share / len(self.stages), status=status)
+        percent = 100 * share / len(self.stages)
+        self.bars.update(self._all, completed=percent, status=status)
+        if self._lines is not None:
+            self._lines.advance(int(percent), lambda: "; ".join([status, *lines]))

@@ -1,9 +1,9 @@
-"""What a training says of itself: a progress bar, a log that outlives it, TensorBoard events."""
+"""What a training says of itself: how far it is, a log that outlives it, TensorBoard events."""
 
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,20 +19,24 @@ from rich.progress import (
 )
 
 from fewstep.errors import FewstepError
+from fewstep.progress import Lines, on_terminal
 
 METRICS = "metrics.jsonl"
 
 
 class Logbook:
-    """Writes ``metrics.jsonl`` and TensorBoard events, and shows the progress bar.
+    """Writes ``metrics.jsonl`` and TensorBoard events, and shows how far the training is.
+
+    That is a progress bar on a terminal, and a line now and then (`fewstep.progress.Lines`) in a
+    log that is none.
 
     Args:
         directory: the run's folder.
         start: step that the run starts or resumes from; later lines are dropped.
         steps: total number of steps.
-        title: what the bar is called.
+        title: what the training is called.
         active: false in all but the first process: then nothing is written or shown.
-        quiet: no progress bar.
+        quiet: neither bar nor such lines.
     """
 
     def __init__(
@@ -68,8 +72,10 @@ class Logbook:
             TextColumn("ETA"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet or not on_terminal(),
         )
+        self._lines = Lines(title, steps, start=start, unit="steps", say=self.say)
+        self._lines_shown = not quiet and not on_terminal()
         self._task = self._bar.add_task(title, total=steps, completed=start, status="")
 
     def __enter__(self) -> Logbook:
@@ -88,10 +94,18 @@ class Logbook:
             self._file.close()
             self._events.close()
 
-    def advance(self, step: int) -> None:
-        """Move the bar."""
-        if self.active:
-            self._bar.update(self._task, completed=step)
+    def advance(self, step: int, status: Callable[[], str]) -> None:
+        """Move the bar, or say where the training is if that is due.
+
+        Args:
+            step: number of steps made.
+            status: what there is to say of the last ones; asked for only where a line is due.
+        """
+        if not self.active:
+            return
+        self._bar.update(self._task, completed=step)
+        if self._lines_shown:
+            self._lines.advance(step, status)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Log numbers of a step."""
@@ -101,7 +115,7 @@ class Logbook:
         for name, value in metrics.items():
             self._events.add_scalar(name, value, step)
         if "loss" in metrics:
-            status = f"loss {metrics['loss']:.4g}  {metrics['images_per_second']:.0f} images/s"
+            status = describe(metrics["loss"], metrics["images_per_second"])
             self._bar.update(self._task, status=status)
 
     def picture(self, step: int, image: Any) -> None:
@@ -113,6 +127,11 @@ class Logbook:
         """Tell the user something, without breaking the bar."""
         if self.active:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def describe(loss: float, images_per_second: float) -> str:
+    """A few words on a training's last steps."""
+    return f"loss {loss:.4g}, {images_per_second:,.0f} images/s"
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:

@@ -39,7 +39,7 @@ from fewstep.training.checkpoint import (
 )
 from fewstep.training.config import Training
 from fewstep.training.ema import Averages
-from fewstep.training.logbook import Logbook
+from fewstep.training.logbook import Logbook, describe
 from fewstep.training.optimizers import make_optimizer
 from fewstep.training.validation import Validation
 
@@ -63,7 +63,7 @@ class Trainer:
         held_out: real images [m, *shape] in [-1, 1] to validate against; without them there is
             no best checkpoint.
         group: the processes that train together.
-        quiet: no progress bar.
+        quiet: do not show how far it is.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Trainer:
         for k in range(start, config.steps):
             meter.add(k, *self.step(k))
             done = k + 1
-            log.advance(done)
+            log.advance(done, lambda: meter.glance(config.batch))
             last = done == config.steps
             if done % config.log_every == 0 or last:
                 log.write(done, self._numbers(meter, done))
@@ -342,6 +342,12 @@ class Meter:
         steps, seconds = self._steps, time.perf_counter() - self._since
         self._reset()
         return steps, seconds, loss, norm
+
+    def glance(self, batch: int) -> str:
+        """The mean loss in this process since the last `read`, and the images per second of all."""
+        seconds = time.perf_counter() - self._since
+        loss = float(self._sums[0]) / max(1, self._steps)
+        return describe(loss, self._steps * batch / seconds)
 
 
 def _channels_last(x: Tensor) -> Tensor:
