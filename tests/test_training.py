@@ -17,7 +17,7 @@ from fewstep.data import Dataset
 from fewstep.data.sharded import Sharded
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
-from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network
+from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network, UNet
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM, PFGM, DiscreteVP, Parameterization
 from fewstep.recipes.directory import open_model
@@ -153,6 +153,29 @@ def test_every_optimizer_resumes(
     resumed = make(tmp_path / "cut", config)
     resumed.run()
     assert_same(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize("optimizer", ["radam", "adam"])
+def test_moments_come_back_in_the_order_of_their_weights(optimizer: Any, tmp_path: Path) -> None:
+    """Weights of convolutions are stored with channels last, files are not."""
+    config = replace(CONFIG, optimizer=optimizer, steps=10)
+    unet = UNet((1, 4, 4), channels=8, multipliers=(1,), blocks=1)
+    f = FlowMap(unet, EDM(T=5.0))
+
+    def trained(folder: Path) -> Trainer:
+        o = OBJECTIVES.call("score_matching", {"f": copy.deepcopy(f), "K": 10})
+        return Trainer(o, pictures(labels=False), config, folder, quiet=True)
+
+    whole, cut = trained(tmp_path / "whole"), trained(tmp_path / "cut")
+    for k in range(10):
+        whole.step(k)
+        if k < 7:
+            cut.step(k)
+    cut._save(7, None)
+    again = trained(tmp_path / "cut")
+    for k in range(again._restore(), 10):
+        again.step(k)
+    assert_same(weights(whole), weights(again))
 
 
 def test_a_finished_run_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

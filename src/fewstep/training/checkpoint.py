@@ -206,6 +206,10 @@ def restore_optimizer(optimizer: Optimizer, path: Path) -> None:
         state.setdefault(int(i), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape:  # fused kernels walk all of them in one order
+                values[name] = torch.empty_like(parameter).copy_(value)
 
 
 def restore_map(f: FlowMap, path: Path) -> None:
