@@ -462,7 +462,7 @@ def refused(answer: Answer, *expected: str) -> None:
         ("sample RUNS/cd --grid time", ["consistency model", "--steps"]),
         ("sample RUNS/cd --clip", ["--clip", "consistency model"]),
         ("sample RUNS/edm --label 12", ["class '12'", "0, 1, 2"]),
-        ("sample RUNS/free --label 1", ["unconditional", "--label"]),
+        ("sample RUNS/free --label 1", ["unconditional", "takes no label"]),
         ("sample RUNS/cd --steps 3 --taus 0.5 0.8", ["decrease", "0.5, 0.8"]),
         ("sample RUNS/cd --taus 50", ["T=20", "50"]),
         ("sample RUNS/cd --taus 0.001", ["eps=0.002", "0.001"]),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -176,3 +178,74 @@ def test_wrong_labels_are_refused() -> None:
         with pytest.raises(FewstepError, match=r"0\.\.2"):
             check_labels(network_map(num_classes=3), labels, 2)
     assert check_labels(network_map(num_classes=3), None, 5).tolist() == [0, 1, 2, 0, 1]
+
+
+PETS = ("cat", "dog", "9")
+
+
+@pytest.mark.parametrize(
+    ("label", "numbers"),
+    [
+        (1, [1, 1, 1]),
+        ("dog", [1, 1, 1]),
+        ("1", [1, 1, 1]),
+        ("9", [2, 2, 2]),
+        (9, [2, 2, 2]),
+        (2.0, [2, 2, 2]),
+        (np.int64(1), [1, 1, 1]),
+        (torch.tensor(1), [1, 1, 1]),
+        ([0, 1, 2], [0, 1, 2]),
+        (("dog", "9", 0), [1, 2, 0]),
+        (np.array([2, 1, 0]), [2, 1, 0]),
+        (np.array(["cat", "cat", "dog"]), [0, 0, 1]),
+        ([np.float32(2), torch.tensor(1), "cat"], [2, 1, 0]),
+        (torch.tensor([2, 2, 0], dtype=torch.uint8), [2, 2, 0]),
+    ],
+)
+def test_a_label_is_a_name_or_a_number_for_all_or_for_each(label: Any, numbers: list[int]) -> None:
+    f = network_map(num_classes=3)
+    f.info["classes"] = list(PETS)
+    assert check_labels(f, label, 3).tolist() == numbers
+    x = sample(f, 3, steps=2, label=label, seed=5)
+    assert torch.equal(x, sample(f, 3, sampler_for(f, 2), labels=torch.tensor(numbers), seed=5))
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("dgo", "unknown class 'dgo'. Did you mean 'dog'"),
+        (3, "unknown class '3'"),
+        (-1, "unknown class '-1'"),
+        (1.5, "a label is a class's name or its number, got 1.5"),
+        (True, "got True"),
+        (float("nan"), "got nan"),
+        ([0, 1], "3 labels, got [2]"),
+        ([], "3 labels, got [0]"),
+        ([[0, 1, 2]], "3 labels, got [1, 3]"),
+        ([0, 1, 3], "label 2 is 3, but the model's classes are 0..2: cat, dog, 9"),
+        ([0, "dgo", 2], "unknown class 'dgo'"),
+        ([0, None, 2], "got None"),
+        (torch.tensor([0.5, 1, 2]), "got 0.5"),
+        ({"cat": 1}, "got {'cat': 1}"),
+    ],
+)
+def test_a_label_that_is_none_is_refused_by_name(label: Any, expected: str) -> None:
+    f = network_map(num_classes=3)
+    f.info["classes"] = list(PETS)
+    with pytest.raises(FewstepError, match=re.escape(expected)):
+        sample(f, 3, label=label)
+
+
+def test_steps_and_a_sampler_exclude_each_other() -> None:
+    f = network_map()
+    with pytest.raises(FewstepError, match="unconditional"):
+        sample(f, 1, label=0)
+    with pytest.raises(FewstepError, match="sampler or steps"):
+        sample(f, 1, Multistep(), steps=1)
+    with pytest.raises(FewstepError, match="label or labels"):
+        sample(network_map(num_classes=3), 1, label=0, labels=[0])
+    counter = Counter(f)
+    sample(f, 1, steps=3)
+    assert counter.calls == 3
+    with pytest.raises(FewstepError, match="at most 100000"):
+        sample(f, 1, steps=2**62)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fewstep import networks, parameterization
 from fewstep.classes import names_for
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, refusals
 from fewstep.files import replacing, write_tensors
 from fewstep.latents import Latents
 from fewstep.model_file import HEADER, Header, ModelFile, not_a_model, open_model_file
@@ -248,6 +248,7 @@ class FlowMap(nn.Module):
             raise FewstepError(f"cannot write the model {path}: {error}.") from error
 
     @classmethod
+    @refusals()
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> FlowMap:
         """Read what `save` wrote, in the type of its weights.
 

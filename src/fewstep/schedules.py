@@ -76,8 +76,8 @@ class KarrasGrid(TimeGrid):
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        if not self.rho > 0:
-            raise FewstepError(f"a time grid needs rho > 0, got {self.rho}.")
+        if not 0.1 <= self.rho <= 1000:  # beyond, powers of the noise levels overflow or are all 1
+            raise FewstepError(f"a time grid needs rho from 0.1 to 1000, got {self.rho}.")
 
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
         last, first = (-p.log_snr(torch.tensor([p.t_min, start], dtype=torch.float64))).exp()

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter, Token
 
+from fewstep.registry import LARGEST
+
 
 def more(function: Callable[..., Any]) -> str:
     """What a docstring says between its summary and its parameters, each paragraph on one line."""
@@ -49,12 +51,21 @@ def command(function: Callable[..., Any]) -> App:
 def whole(type_: Any, tokens: Sequence[Token]) -> int:
     """A whole number, such as 100000 or 1e5; a fraction is refused instead of rounded."""
     text = tokens[0].value
+    number = _exact(text)
+    if number is None:
+        raise ValueError(f"{text[:40]!r} is not a whole number.")
+    if abs(number) >= LARGEST:
+        raise ValueError(f"{text[:40]!r} is too large: whole numbers end at 2^63 - 1.")
+    return number
+
+
+def _exact(text: str) -> int | None:
     with suppress(ValueError):
         return int(text)
     with suppress(ValueError):
         if float(text).is_integer():
             return int(float(text))
-    raise ValueError(f"{text!r} is not a whole number.")
+    return None
 
 
 Whole = Annotated[int, Parameter(converter=whole)]

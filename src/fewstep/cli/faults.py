@@ -16,6 +16,7 @@ USER_MISTAKE = 2
 DEFECT = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT
 PIPE_CLOSED = 141  # 128 + SIGPIPE
+SCREEN = 1600  # characters
 SWITCHES = ("true", "false", "yes", "no", "on", "off")
 
 
@@ -77,5 +78,8 @@ def _defect(error: BaseException) -> str:
 
 
 def _say(message: str) -> None:
-    """One line, whatever the message holds."""
-    print(f"fewstep: {' '.join(message.split())}", file=sys.stderr)
+    """One line, whatever the message holds; without the middle of what is longer than a screen."""
+    line = " ".join(message.split())
+    if len(line) > SCREEN:
+        line = f"{line[: SCREEN - 400]} [...] {line[-300:]}"
+    print(f"fewstep: {line}", file=sys.stderr)

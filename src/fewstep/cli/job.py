@@ -13,7 +13,6 @@ import torch
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole
-from fewstep.cli.sample import label_of
 from fewstep.distributed import pick_device
 from fewstep.editing.batches import check_pixels
 from fewstep.editing.pictures import check_out, read_all, write_all
@@ -22,6 +21,7 @@ from fewstep.editing.written import LOSSY
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.recipes.directory import open_model
+from fewstep.sampling import class_number
 
 
 @Parameter(name="*")
@@ -68,7 +68,7 @@ class Files:
             FewstepError: one that is missing, superfluous or unknown.
         """
         if self.label is not None:
-            return int(label_of(f, self.label, 1))
+            return class_number(f, self.label)
         if f.num_classes:
             names = f.classes
             raise FewstepError(

@@ -6,10 +6,8 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from cyclopts import Parameter
 
-from fewstep.classes import find_class
 from fewstep.cli.command import Whole, command
 from fewstep.data import check_place, save_images, to_uint8
 from fewstep.distributed import processes
@@ -101,7 +99,7 @@ def sample(
     sampler = sampler_for(
         f, steps, taus=taus, solver=solver or "heun", nfe=nfe, grid=grid, clip=clip
     )
-    labels = check_labels(f, None if label is None else label_of(f, label, n), n)
+    labels = check_labels(f, label, n)
     share = group.share(n)
     start = time.perf_counter()
     with progress("sampling", len(share)) as advance:
@@ -141,17 +139,6 @@ def spent(sampler: Sampler) -> str:
     if isinstance(sampler, Walk) and sampler.adaptive:
         return f"{sampler.nfe} network evaluations each on average"
     return f"{sampler.nfe} network evaluations each"
-
-
-def label_of(f: FlowMap, label: str, n: int) -> torch.Tensor:
-    """A class by name or number, ``n`` times [n]; see `fewstep.classes.find_class`.
-
-    Raises:
-        FewstepError: an unconditional model, or a class that it does not have.
-    """
-    if not f.num_classes:
-        raise FewstepError("this model is unconditional: it takes no --label.")
-    return torch.full((max(0, n),), find_class(f.classes, label))
 
 
 app = command(sample)

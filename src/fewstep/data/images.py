@@ -23,9 +23,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from fewstep.cache import expanded
 from fewstep.data.class_folders import folder_names, write_names
 from fewstep.data.labels import numbered, used
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, refusals
 from fewstep.files import partial_of, sweep
 from fewstep.finite import check_finite
 from fewstep.progress import progress
@@ -91,6 +92,7 @@ def grid(
     )
 
 
+@refusals()
 def save_images(
     images: Tensor,
     path: str | Path,
@@ -125,7 +127,7 @@ def save_images(
             unknown ending, a place that cannot be written.
     """
     _check_images(images)
-    path = Path(path).expanduser()
+    path = expanded(path)
     if labels is not None and len(labels) != len(images):
         raise FewstepError(f"{len(images)} images but {len(labels)} labels for {path}")
     numbered(labels, len(images), classes)  # labels and names that fit, before anything is written
@@ -149,15 +151,16 @@ def _check_images(images: Tensor) -> None:
         )
 
 
+@refusals()
 def check_place(path: Path) -> None:
     """Raise `FewstepError` where `save_images` would refuse the path, before any work is done."""
-    path = path.expanduser()
+    path = expanded(path)
     if path.suffix not in ("", ".png", ".npz"):
         raise FewstepError(
             f"{path}: images are written as one .png grid, as an .npz, or as a folder "
             f"(a path without an ending), not as {path.suffix!r}"
         )
-    above = next(parent for parent in path.parents if parent.exists())
+    above = next((parent for parent in path.parents if parent.exists()), path)
     if not above.is_dir():
         raise FewstepError(f"cannot write {path}: {above} is not a folder")
     if path.is_file() and not path.suffix:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fewstep.cache import cache_folder
+from fewstep.cache import cache_folder, expanded
 from fewstep.data import cache as caching
 from fewstep.data.archives import ENDINGS as ARRAYS
 from fewstep.data.archives import read_arrays
@@ -27,12 +27,13 @@ from fewstep.data.parquet import open_files, open_hub
 from fewstep.data.splits import missing, sibling, split_files
 from fewstep.data.tables import ENDING as TABLES
 from fewstep.data.tables import find_tables
-from fewstep.errors import FewstepError, FewstepWarning, refusal
+from fewstep.errors import FewstepError, FewstepWarning, refusal, refusals
 
 HUB = "hub:"
 KINDS = "a folder of images, .parquet, .npz or .npy"
 
 
+@refusals()
 def load(
     source: str | Path | Dataset,
     *,
@@ -116,7 +117,7 @@ def _open(source: str | Path | Dataset, request: Request) -> Dataset | Plan:
         identity = f"{source} {request.split} {_columns(request)}"
         return Plan(source.removeprefix(HUB), identity, "", lambda: open_hub(source, request))
     try:
-        return _open_path(Path(source).expanduser(), request)
+        return _open_path(expanded(source), request)
     except FewstepError:
         raise
     except OSError as error:
@@ -253,7 +254,7 @@ def _cached(plan: Plan, request: Request, folder: Path) -> Dataset:
         f"{plan.identity} {request.size} {request.channels}".encode("utf-8", "surrogateescape")
     )
     stem = re.sub(r"[^\w.-]+", "-", plan.name)[:80] or "data"
-    path = folder / f"{stem}-{key.hexdigest()[:16]}.safetensors"
+    path = expanded(folder) / f"{stem}-{key.hexdigest()[:16]}.safetensors"
     found = caching.read(path, plan.state)
     if found is not None and (request.skip_bad or not found.skipped):
         return found

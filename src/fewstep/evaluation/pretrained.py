@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fewstep.cache import cache_folder
+from fewstep.cache import cache_folder, expanded
 from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError
 
@@ -46,7 +46,7 @@ def find_weights(what: str, variable: str, names: Sequence[str], published: str)
 
 def cache_folders() -> tuple[Path, Path]:
     """Our cache, ``FEWSTEP_CACHE`` or ``~/.cache/fewstep``, and torch.hub's checkpoints."""
-    return cache_folder(), Path(torch.hub.get_dir()).expanduser() / "checkpoints"
+    return cache_folder(), Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def read_weights(path: Path, what: str) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ def read_weights(path: Path, what: str) -> dict[str, Tensor]:
     Raises:
         FewstepError: no such file, not a file of tensors, or not the file that its name says.
     """
-    path = path.expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise FewstepError(f"there is no file {path} with the weights of {what}.")
     _check_hash(path)

@@ -19,7 +19,7 @@ from torch import Tensor
 from fewstep.cache import cache_folder
 from fewstep.data import Dataset
 from fewstep.distributed import Processes
-from fewstep.errors import FewstepError, unknown
+from fewstep.errors import FewstepError, refusals, unknown
 from fewstep.evaluation.features import FeatureNetwork, check_images, extract
 from fewstep.evaluation.frechet import Moments
 from fewstep.evaluation.inception_v3 import InceptionV3
@@ -114,6 +114,7 @@ class Reference:
         return found
 
     @classmethod
+    @refusals()
     def load(cls, path: str | Path, network: FeatureNetwork) -> Reference:
         """Statistics from a file.
 

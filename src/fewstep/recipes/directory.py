@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import fewstep
-from fewstep.errors import FewstepError, FewstepWarning, not_there
+from fewstep.errors import FewstepError, FewstepWarning, not_there, refusals
 from fewstep.flow_map import FlowMap
 from fewstep.precision import Precision
 from fewstep.recipes.run import Run
@@ -145,6 +145,7 @@ class RunDirectory:
         return chosen
 
 
+@refusals()
 def open_model(
     path: str | Path,
     *,
@@ -191,6 +192,7 @@ def _warn_of_start(f: FlowMap, file: Path) -> None:
         )
 
 
+@refusals()
 def model_file(
     path: str | Path, *, checkpoint: str = "last", ema: str | None = None
 ) -> tuple[Path, Path]:

@@ -18,7 +18,7 @@ from fewstep.data import Dataset
 from fewstep.data.pairs import is_pairs, read_manifest
 from fewstep.digest import sha256_of_weights
 from fewstep.distributed import processes
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, refusals
 from fewstep.flow_map import FlowMap, named_tensors
 from fewstep.latents import Latents
 from fewstep.networks import NETWORKS, Autoencoder
@@ -39,6 +39,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
 HELD_OUT = 1024  # real images that validation compares samples with
 
 
+@refusals()
 def train(
     run: Run,
     directory: str | Path,

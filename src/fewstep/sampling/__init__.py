@@ -6,7 +6,8 @@ the network's arithmetic), and two models sampled with one seed start from the s
 """
 
 from fewstep.sampling.choice import default_steps, default_taus, only_steps, sampler_for
-from fewstep.sampling.draw import balanced_labels, check_labels, sample, sample_batches
+from fewstep.sampling.draw import sample, sample_batches
+from fewstep.sampling.labels import Label, Labels, balanced_labels, check_labels, class_number
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.samplers import (
     ODE,
@@ -20,6 +21,8 @@ from fewstep.sampling.samplers import (
 
 __all__ = [
     "ODE",
+    "Label",
+    "Labels",
     "Multistep",
     "NestedDDIM",
     "NoiseStreams",
@@ -29,6 +32,7 @@ __all__ = [
     "balanced_labels",
     "check_labels",
     "check_taus",
+    "class_number",
     "default_steps",
     "default_taus",
     "only_steps",

@@ -10,6 +10,8 @@ from fewstep.sampling.samplers import Multistep, NestedDDIM, Prior, Sampler, Wal
 from fewstep.schedules import TimeGrid, karras_grid
 from fewstep.solvers import SAMPLERS, Integrator
 
+MOST = 100_000  # steps: more are a slip of the pen, and their times would fill the memory
+
 
 def only_steps(f: FlowMap) -> int | None:
     """The number of steps that a model was distilled for; None where every number will do."""
@@ -65,6 +67,8 @@ def sampler_for(
     if count is not None and count < 1:
         what = "step, got steps" if nfe is None else "network evaluation, got nfe"
         raise FewstepError(f"sampling needs at least 1 {what}={count}.")
+    if count is not None and count > MOST:
+        raise FewstepError(f"sampling takes at most {MOST} steps, got {count}.")
     only = only_steps(f)
     if only is not None and (count not in (None, only) or taus):
         raise FewstepError(

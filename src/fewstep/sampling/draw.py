@@ -11,30 +11,9 @@ from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.sampling.choice import sampler_for
+from fewstep.sampling.labels import Labels, check_labels
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.samplers import Sampler
-
-
-def balanced_labels(n: int, num_classes: int) -> Tensor:
-    """Labels of ``n`` samples that take the classes in turn: 0, 1, ..., 0, 1, ... [n]."""
-    return torch.arange(n) % num_classes
-
-
-def check_labels(f: FlowMap, labels: Tensor | None, n: int) -> Tensor | None:
-    """The labels to sample with: those given, or the classes in turn for a conditional model.
-
-    Raises:
-        FewstepError: no samples; labels for an unconditional model, out of range, or not ``n``.
-    """
-    if n < 1:
-        raise FewstepError(f"the number of samples must be at least 1, got {n}.")
-    if labels is None:
-        return balanced_labels(n, f.num_classes) if f.num_classes else None
-    if not f.num_classes:
-        raise FewstepError("this model is unconditional: it takes no label.")
-    if len(labels) != n or int(labels.min()) < 0 or int(labels.max()) >= f.num_classes:
-        raise FewstepError(f"labels must be {n} whole numbers in 0..{f.num_classes - 1}.")
-    return labels.long()
 
 
 def sample_batches(
@@ -67,8 +46,10 @@ def sample(
     n: int,
     sampler: Sampler | None = None,
     *,
+    steps: int | None = None,
+    label: Labels | None = None,
     seed: int = 0,
-    labels: Tensor | None = None,
+    labels: Labels | None = None,
     batch: int = 256,
     indices: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -78,9 +59,12 @@ def sample(
     Args:
         f: the model.
         n: how many.
-        sampler: default that of `sampler_for`.
+        sampler: default that of `sampler_for` with so many ``steps``.
+        steps: evaluations of a consistency model (default 1), solver steps of a diffusion model
+            (default 18); every other choice is the sampler's.
+        label: the class, by name or number, of all samples or of each [n]; default all in turn.
         seed: the samples depend on it alone (and on the labels).
-        labels: class of each sample [n]; default all classes in turn.
+        labels: the same as ``label``.
         batch: how many at once; a matter of memory and speed only.
         indices: make only these of the ``n``, such as one process's share.
         progress: called with the number of samples that each batch added.
@@ -89,17 +73,21 @@ def sample(
         FewstepError: labels or numbers that do not fit.
         NotFinite: the model gives NaN or infinities.
     """
-    labels = check_labels(f, labels, n)
+    if label is not None and labels is not None:
+        raise FewstepError("give label or labels, not both.")
+    if sampler is not None and steps is not None:
+        raise FewstepError("give a sampler or steps, not both: a sampler has its own.")
+    classes = check_labels(f, labels if label is None else label, n)
     if sampler is None:
-        sampler = sampler_for(f)
+        sampler = sampler_for(f, steps)
     if batch < 1:
         raise FewstepError(f"the batch must hold at least 1 sample, got {batch}.")
     if indices is None:
         indices = range(n)
-    elif labels is not None:
-        labels = labels[list(indices)]
+    elif classes is not None:
+        classes = classes[list(indices)]
     parts = [torch.empty(0, *f.image_shape)]
-    for x in sample_batches(f, indices, sampler, seed=seed, labels=labels, batch=batch):
+    for x in sample_batches(f, indices, sampler, seed=seed, labels=classes, batch=batch):
         parts.append(x.clamp(-1, 1))
         if progress:
             progress(len(x))
