@@ -90,9 +90,10 @@ def test_a_refusal_names_its_file(tmp_path: Path) -> None:
     assert str(refusal(OSError("no more"))) == "the system refused: no more."
 
 
-def test_who_reads_no_further_is_not_told(tmp_path: Path) -> None:
-    done = in_shell("fewstep list | head -n 1")
-    assert (done.stdout, done.stderr, done.returncode) == ("recipes\n", "", 141)
+def test_who_reads_no_further_is_not_told() -> None:
+    done = in_shell("fewstep list | true")
+    assert (done.stdout, done.stderr) == ("", "")
+    assert done.returncode in (0, 141)  # 0 where the pipe was closed only after the last word
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
