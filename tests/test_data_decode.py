@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fewstep.data.decode import decode, probe
+from fewstep.errors import FewstepWarning
 
 WHITE, RED, GREEN, BLUE = (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -32,18 +33,22 @@ def plain(mode: str, colour: object, size: tuple[int, int] = (1, 1)) -> Image.Im
     return Image.new(mode, size, colour)
 
 
-def png16(values: np.ndarray) -> bytes:
-    """A 16-bit PNG: grey [H, W] or RGB [H, W, 3]. Pillow cannot write the latter."""
+def chunk(kind: bytes, content: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + check
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + check
+
+def png16(values: np.ndarray, transparent: tuple[int, ...] = (), after: bytes = b"") -> bytes:
+    """A 16-bit PNG: grey [H, W], grey and alpha [H, W, 2] or RGB [H, W, 3]."""
 
     height, width = values.shape[:2]
-    colour = 2 if values.ndim == 3 else 0
+    colour = {1: 0, 2: 4, 3: 2}[values.shape[2] if values.ndim == 3 else 1]
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
     head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
-    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    hidden = chunk(b"tRNS", np.array(transparent, ">u2").tobytes()) if transparent else b""
+    turned = chunk(b"eXIf", after) if after else b""
+    body = chunk(b"IHDR", head) + hidden + chunk(b"IDAT", zlib.compress(lines)) + turned
+    body += chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
 
@@ -92,6 +97,44 @@ def test_sixteen_bits_are_scaled_to_eight() -> None:
     assert rows(encoded(Image.fromarray(ramp.astype(np.int32)), "TIFF"), 1) == [levels]
     assert rows(encoded(Image.fromarray(ramp.astype(np.uint16)), "TIFF"), 1) == [levels]
     assert rows(png16(np.array([[128, 129, 65535 - 128]])), 1) == [[0, 1, 255]]
+
+
+def test_transparent_values_of_every_depth() -> None:
+    """One value is transparent, exactly: its neighbours are not."""
+    grey = np.array([[999, 1000, 1001, 65535]])
+    assert rows(png16(grey, (1000,)), 1) == [[4, 255, 4, 255]]
+    colour = np.stack([grey, grey, np.full_like(grey, 300)], -1)
+    assert rows(png16(colour, (1000, 1000, 300))) == [
+        [(3, 3, 1), WHITE, (3, 3, 1), (255, 255, 1)]  # Pillow keeps the high byte of colour
+    ]
+    alpha = np.array([[[0, 65535], [0, 0], [0, 257 * 51], [65535, 65535]]])
+    assert rows(png16(alpha), 1) == [[0, 255, 204, 255]]
+    for bits, levels in ((1, [0, 255]), (2, [0, 85, 170, 255]), (4, list(range(0, 256, 17)))):
+        for value, level in enumerate(levels):
+            expected = [255 if other == level else other for other in levels]
+            assert rows(png_of_bits(bits, value), 1) == [expected]
+
+
+def png_of_bits(bits: int, transparent: int) -> bytes:
+    """One row of all grey values of a depth below 8, one of them transparent."""
+    digits = "".join(f"{level:0{bits}b}" for level in range(2**bits)).ljust(8, "0")
+    line = b"\0" + int(digits, 2).to_bytes(len(digits) // 8, "big")
+    head = struct.pack(">IIBBBBB", 2**bits, 1, bits, 0, 0, 0, 0)
+    hidden = struct.pack(">H", transparent)
+    parts = [(b"IHDR", head), (b"tRNS", hidden), (b"IDAT", zlib.compress(line)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, content) for kind, content in parts)
+
+
+def test_integers_that_would_be_black() -> None:
+    few = np.arange(64).reshape(8, 8)
+    for values in ((few * 4).astype(np.int32), few.astype(np.uint16) + 1):
+        data = encoded(Image.fromarray(values), "TIFF")
+        with pytest.raises(ValueError, match=r"0 \.\.\. \d+ alone, all but black"):
+            decode(data, None, 1)
+    twelve = encoded(Image.fromarray((few * 65).astype(np.uint16)), "TIFF")
+    with pytest.warns(FewstepWarning, match="12 bits"):
+        assert decode(twelve, None, 1).max() == 16
+    assert not decode(encoded(Image.fromarray(few.astype(np.int32) * 0), "TIFF"), None, 1).any()
 
 
 def test_float_pictures() -> None:
@@ -145,8 +188,23 @@ def test_orientation(kind: str, orientation: int) -> None:
     pixels = decode(data, None, 1)[0]
     assert pixels.shape == expected.shape
     assert np.abs(pixels.astype(int) - expected).max() <= 2
-    if kind != "PNG":
-        assert probe(data)[:2] == expected.shape
+    assert probe(data)[:2] == expected.shape
+
+
+def test_an_orientation_behind_the_pixels_of_a_png() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = png16(np.full((2, 5), 65535), after=exif.tobytes()[6:])
+    assert decode(data, None, 1).shape == (1, 5, 2)
+    assert probe(data)[:2] == (5, 2)
+
+
+@pytest.mark.parametrize("exif", [b"junk", b"Exif\0\0II*\0\xff\xff\xff\xff", b""])
+def test_damaged_metadata_turn_nothing(exif: bytes) -> None:
+    for kind in ("JPEG", "PNG", "WEBP"):
+        data = encoded(plain("L" if kind == "PNG" else "RGB", 9, (3, 2)), kind, exif=exif)
+        assert decode(data, None, 1).shape == (1, 2, 3)
+        assert probe(data)[:2] == (2, 3)
 
 
 def test_the_centre_is_cropped() -> None:

@@ -39,7 +39,7 @@ NO_SPLITS = [
 
 def picture(path: Path, value: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (8, 8), value).save(path)
+    Image.new("L", (8, 8), value).save(path, "JPEG" if path.suffix == ".jfif" else None)
 
 
 def values(data: object) -> list[int]:
@@ -123,6 +123,13 @@ def test_images_beside_splits_are_left_out_and_said(tmp_path: Path) -> None:
     for name in ("train/1.png", "test/1.png", "logo.png"):
         picture(tmp_path / name)
     with pytest.warns(FewstepWarning, match=r"left out 1 images \(such as logo\.png\)"):
+        assert len(load(tmp_path)) == 1
+
+
+def test_pictures_that_are_not_read_are_said(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jfif")
+    (tmp_path / "b.HEIC").write_bytes(b"x")
+    with pytest.warns(FewstepWarning, match=r"left out 1 pictures .*b\.HEIC"):
         assert len(load(tmp_path)) == 1
 
 

@@ -35,7 +35,7 @@ def checked_images(array: Any, points: bool = False) -> Tensor:
         values = torch.as_tensor(array).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise FewstepError(f"the data are not an array of numbers: {error}") from error
-    if values.ndim == 0 or len(values) == 0:
+    if values.ndim == 0 or values.numel() == 0:
         raise FewstepError(f"the data are empty: shape {list(values.shape)}")
     if values.dtype == torch.uint8 and not points:
         return _channels_first(values.unsqueeze(1) if values.ndim == 3 else values)

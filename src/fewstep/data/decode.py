@@ -7,22 +7,30 @@ pixels down to about twice the wanted size and then filters bicubically with ant
 its decoder, which saves most of the time for large photographs. Without a `size` nothing is cropped
 or resized.
 
-Colours: transparent pixels are laid on white; 16-bit values are scaled, not cut off; float
+Colours: transparent pixels are laid on white; 12- and 16-bit values are scaled, not cut off; float
 values must lie in [0, 1]; palettes, CMYK and YCbCr are converted; of an animation the first frame
-counts. Embedded colour profiles are ignored.
+counts. Embedded colour profiles are ignored. Integers of more than 8 bits that would make an all
+but black picture are refused, and said where they look like fewer bits than their file has.
 """
 
 from __future__ import annotations
 
+import warnings
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from fewstep.errors import FewstepWarning
+
 Data = Path | bytes | np.ndarray
 GREY = ("1", "L", "La", "LA", "I", "F")
 GAP = 2.0
+TURNING = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""What a PNG holds that says how to turn it, perhaps behind the pixels."""
+WHITE, TWELVE, SIXTEEN = 255, 4095, 65535  # the largest value of 8, 12 and 16 bits
+BITS_PER_SAMPLE = 258  # the tag of a TIFF
 
 
 def decode(data: Data, size: int | None, channels: int) -> np.ndarray:
@@ -34,6 +42,8 @@ def decode(data: Data, size: int | None, channels: int) -> np.ndarray:
     with _open(data) as image:
         if size is not None:
             image.draft(None, (round(GAP * size), round(GAP * size)))
+        if image.format == "PNG" and "transparency" in image.info:
+            image = _with_exact_transparency(image, data)
         image.load()
         upright = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
         square = upright if size is None else _centre(upright)
@@ -48,8 +58,7 @@ def probe(data: Data) -> tuple[int, int, bool]:
     """Height, width (upright) and whether the file stores colour, from the header alone."""
     with _open(data) as image:
         width, height = image.size
-        # Pillow's TIFF reader has turned the size already; a PNG would have to be decoded first.
-        if image.format in ("JPEG", "MPO", "WEBP") and _orientation(image) >= 5:
+        if _may_turn(image, data) and _orientation(image) >= 5:
             width, height = height, width
         return height, width, not (image.mode in GREY or image.mode.startswith("I;16"))
 
@@ -70,8 +79,44 @@ def _open(data: Data) -> Image.Image:
     return Image.open(BytesIO(data) if isinstance(data, bytes) else data)
 
 
+def _may_turn(image: Image.Image, data: Data) -> bool:
+    """Whether it is worth asking how to turn an image that is not decoded yet."""
+    if image.format == "TIFF" or isinstance(data, np.ndarray):  # whose size is turned already
+        return False
+    if image.format != "PNG":
+        return True
+    # Pillow would decode all pixels to look for an orientation behind them.
+    content = data if isinstance(data, bytes) else data.read_bytes()
+    return any(mark in content for mark in TURNING)
+
+
 def _orientation(image: Image.Image) -> int:
-    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata turn nothing
+        return 1
+
+
+def _with_exact_transparency(image: Image.Image, data: Data) -> Image.Image:
+    """A PNG, not decoded yet, whose transparent value means what it does in the file.
+
+    Pillow keeps it as it is where it scales the pixels: those of fewer bits than 8, and RGB of 16.
+    """
+    value, tiles = image.info["transparency"], image.tile
+    stored = tiles[0].args if tiles and isinstance(tiles[0].args, str) else ""
+    if stored in ("L;2", "L;4") and isinstance(value, int):
+        image.info["transparency"] = value * 255 // (2 ** int(stored[2:]) - 1)
+    if stored != "RGB;16B":
+        return image
+    high = np.asarray(image).astype(np.int64)
+    with _open(data) as again:
+        # Of each value Pillow keeps the first byte; taken for little-endian it keeps the second.
+        again.tile = [tile._replace(args="RGB;16L") for tile in again.tile]
+        hidden = (256 * high + np.asarray(again) == np.array(value)).all(-1)
+    found = image.copy()
+    del found.info["transparency"]
+    found.putalpha(Image.fromarray(np.where(hidden, 0, WHITE).astype(np.uint8)))
+    return found
 
 
 def _centre(image: Image.Image) -> Image.Image:
@@ -85,7 +130,11 @@ def _centre(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _from_numbers(np.asarray(image)).convert(mode)
+        values = np.asarray(image)
+        grey = _from_numbers(values, _full_scale(image))
+        if "transparency" in image.info:
+            grey[values == image.info["transparency"]] = WHITE
+        return Image.fromarray(grey).convert(mode)
     if image.has_transparency_data:
         pixels = image.convert("RGBA")
         white = Image.new("RGBA", pixels.size, "white")
@@ -94,9 +143,32 @@ def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _from_numbers(values: np.ndarray) -> Image.Image:
-    """Grey from 16-bit integers (0 ... 65535, also inside 32-bit ones) or floats in [0, 1]."""
-    full = 1.0 if values.dtype.kind == "f" else 65535.0
-    if not (values.min() >= 0 and values.max() <= full):
+def _full_scale(image: Image.Image) -> float:
+    """The value that is white: 1 for floats, else what the file's bits allow, at most 65535."""
+    if image.mode == "F":
+        return 1.0
+    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))
+    return 2.0 ** min(16, int(bits[0])) - 1
+
+
+def _from_numbers(values: np.ndarray, full: float) -> np.ndarray:
+    """Grey uint8 [H, W] of integers or floats in 0 ... full.
+
+    Raises:
+        ValueError: values outside, or integers that would all be black or next to it.
+    """
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= full):
         raise ValueError(f"pixel values outside 0 ... {full:g}")
-    return Image.fromarray(np.rint(values * (255.0 / full)).astype(np.uint8))
+    if full == SIXTEEN and 0 < high <= WHITE:
+        raise ValueError(
+            f"16-bit values of 0 ... {high} alone, all but black; save them with 8 bits"
+        )
+    if full == SIXTEEN and WHITE < high <= TWELVE:
+        warnings.warn(
+            "a 16-bit picture with no value above 4095 is dark: if its numbers have 12 bits or "
+            "fewer, scale them to 0 ... 65535",
+            FewstepWarning,
+            stacklevel=2,
+        )
+    return np.rint(values * (255.0 / full)).astype(np.uint8)

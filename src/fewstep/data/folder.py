@@ -1,9 +1,9 @@
 """A folder of pictures, found recursively; the first level of subfolders names the classes.
 
 A file counts when its name ends in one of `ENDINGS`; hidden files and folders, and those that
-systems leave (`ignored`), do not. A linked folder is followed unless it leads back into the data or
-was read already. Files come in the order of their sorted names, so it is the same on every machine;
-classes in the order of `labels.natural`.
+systems leave (`ignored`), do not; pictures of other kinds are left out and said. A linked folder is
+followed unless it leads back into the data or was read already. Files come in the order of their
+sorted names, so it is the same on every machine; classes in the order of `labels.natural`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,20 @@ from fewstep.data.labels import natural
 from fewstep.data.splits import choose, divide, missing
 from fewstep.errors import FewstepError, FewstepWarning
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+NOT_READ = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".jp2",
+    ".psd",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+)
 
 
 @dataclass
@@ -58,6 +71,7 @@ def find_pictures(root: Path, request: Request) -> Pictures:
     else:
         part = root
         found = _of_split(sorted(find_files(root)), request.split, root, whole=names is not None)
+    _say_not_read(part)
     if not found:
         raise FewstepError(f"{part} holds no images (names ending in {' '.join(ENDINGS)})")
     tops = [_top(name) for name in found]
@@ -70,6 +84,16 @@ def find_pictures(root: Path, request: Request) -> Pictures:
         index = {top: classes.index(name) for top, name in called.items()}
     files = [(name, index.get(top, -1)) for name, top in zip(found, tops, strict=True)]
     return Pictures(root.name, str(part), classes, files, _state(part, found, classes))
+
+
+def _say_not_read(part: Path) -> None:
+    if others := sorted(find_files(part, NOT_READ)):
+        warnings.warn(
+            f"{part}: left out {len(others):,} pictures of a kind that is not read (such as "
+            f"{others[0]}); convert them to PNG or JPEG",
+            FewstepWarning,
+            stacklevel=2,
+        )
 
 
 def _numbered(own: set[str], root: Path, splits: dict[str, str], part: Path) -> tuple[str, ...]:

@@ -110,6 +110,8 @@ def _open(source: str | Path | Dataset, request: Request) -> Dataset | Plan:
     if isinstance(source, Dataset):
         _without_columns(source.name, request)
         return source
+    if source == "":
+        raise FewstepError(f"no data named: give 'digits', {KINDS}, or hub:owner/name")
     if source == "digits":
         _without_columns(source, request)
         return digits_of(request.split)
@@ -128,20 +130,27 @@ def _open(source: str | Path | Dataset, request: Request) -> Dataset | Plan:
 
 def _open_path(path: Path, request: Request) -> Dataset | Plan:
     if not path.exists():
-        matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        pattern = str(path)
+        found = glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else []
+        matches = sorted(map(Path, found))
         if not matches:
             raise _not_found(path)
-        return _globbed(matches, str(path), request)
+        return _globbed(matches, pattern, request)
     if path.is_dir():
         return _folder(path, request)
-    if not path.is_file():
-        raise FewstepError(f"{path} is no file: it is a pipe, a socket or a device")
+    _check_file(path)
     ending = path.suffix.lower()
     if ending == TABLES:
         return _tables([sibling(path, request.split)], request)
     if ending in ARRAYS:
         return _arrays(sibling(path, request.split), request)
     raise FewstepError(f"{path} is not a kind of data that can be read: expected {KINDS}")
+
+
+def _check_file(path: Path) -> None:
+    """Raise `FewstepError` for what would be waited for instead of read."""
+    if not path.is_file():
+        raise FewstepError(f"{path} is no file but a pipe, a socket, a device or a folder")
 
 
 def _columns(request: Request) -> str:
@@ -216,8 +225,7 @@ def _globbed(files: list[Path], origin: str, request: Request) -> Plan:
 
 def _tables(files: list[Path], request: Request) -> Plan:
     for file in files:
-        if not file.is_file():
-            raise FewstepError(f"{file} is no file")
+        _check_file(file)
     name = Path(files[0]).parent.absolute().name
     state = hashlib.sha256("".join(map(_stamp, files)).encode("utf-8", "surrogateescape"))
     identity = "\n".join(str(file.absolute()) for file in files)
@@ -234,6 +242,7 @@ def _stamp(file: Path) -> str:
 
 
 def _arrays(path: Path, request: Request) -> Dataset:
+    _check_file(path)
     images, labels, classes = read_arrays(
         path, request.image_column, request.label_column, request.labels
     )
