@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from fewstep.errors import FewstepWarning
 
@@ -42,7 +43,7 @@ def decode(data: Data, size: int | None, channels: int) -> np.ndarray:
     with _open(data) as image:
         if size is not None:
             image.draft(None, (round(GAP * size), round(GAP * size)))
-        if image.format == "PNG" and "transparency" in image.info:
+        if isinstance(image, PngImageFile) and "transparency" in image.info:
             image = _with_exact_transparency(image, data)
         image.load()
         upright = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
@@ -97,7 +98,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _with_exact_transparency(image: Image.Image, data: Data) -> Image.Image:
+def _with_exact_transparency(image: PngImageFile, data: Data) -> Image.Image:
     """A PNG, not decoded yet, whose transparent value means what it does in the file.
 
     Pillow keeps it as it is where it scales the pixels: those of fewer bits than 8, and RGB of 16.
@@ -110,6 +111,7 @@ def _with_exact_transparency(image: Image.Image, data: Data) -> Image.Image:
         return image
     high = np.asarray(image).astype(np.int64)
     with _open(data) as again:
+        assert isinstance(again, PngImageFile)
         # Of each value Pillow keeps the first byte; taken for little-endian it keeps the second.
         again.tile = [tile._replace(args="RGB;16L") for tile in again.tile]
         hidden = (256 * high + np.asarray(again) == np.array(value)).all(-1)
