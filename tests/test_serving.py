@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,10 +25,11 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, UNet
 from fewstep.parameterization import EDM
 from fewstep.sampling import sample, sampler_for
-from fewstep.serving import Busy, Call, Closed, Engine, Generation, Shelf
+from fewstep.serving import Busy, Call, Closed, Engine, Generation, Shelf, answers
 from fewstep.serving.answers import Limits
 from fewstep.serving.app import create_app
 from fewstep.serving.engine import rows_for
+from fewstep.serving.images import base64_png, from_base64
 from fewstep.serving.server import Settings, bind
 
 CANVAS = (8, 12)
@@ -441,6 +443,13 @@ def test_frames_pass_from_one_image_to_the_other(model: str, client: TestClient)
 
 # A client's mistakes
 
+
+def blank() -> bytes:
+    file = BytesIO()
+    Image.new("L", CANVAS[::-1]).save(file, format="PNG")
+    return file.getvalue()
+
+
 IMAGE = text(drawn())
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("generations", {"model": "gray"}, "Did you mean 'grey'"),
@@ -472,6 +481,17 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("edits", {"image": IMAGE, "task": "vary", "model": "teacher", "class": 0}, "distil"),
     ("edits", {"image": IMAGE, "task": "denoise", "class": 0, "sigma": 1e9}, "noise levels"),
     ("edits", {"image": IMAGE, "task": "outpaint", "class": 0, "top": 8}, "leave nothing"),
+    (
+        "edits",
+        {"image": text(drawn((90, 90))), "task": "outpaint", "class": 0, "top": 7, "left": 11},
+        "too large",
+    ),
+    (
+        "edits",
+        {"image": IMAGE, "mask": text(drawn((8, 12), "1")), "class": 0, "size": "13x8"},
+        "whole",
+    ),
+    ("edits", {"image": IMAGE, "mask": text(blank()), "class": 0}, "covers nothing"),
     ("interpolations", {"from": {"seed": 0}, "to": {"seed": 1}, "frames": 9}, "at most 8"),
     ("interpolations", {"from": {"seed": 0}, "to": {"seed": 1}, "frames": 3, "class": 5}, "'5'"),
 ]
@@ -547,9 +567,214 @@ def test_a_large_body_is_refused(client: TestClient) -> None:
 
 def test_what_is_not_there(client: TestClient) -> None:
     assert client.get("/v1/nothing").json()["error"]["code"] == "not_found"
-    assert client.get("/v1/images/generations").json()["error"]["code"] in ("method", "not_found")
     assert client.get("/../pyproject.toml").status_code == 404
     assert client.get("/%2e%2e/app.py").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda d: base64.encodebytes(d).decode(),
+        lambda d: base64.encodebytes(d).decode().replace("\n", "\r\n"),
+        lambda d: "\ufeff \n" + text(d) + "\n",
+        lambda d: "DATA:image/png;BASE64," + text(d),
+        lambda d: " data:image/png;charset=utf-8;base64,\n" + base64.encodebytes(d).decode(),
+        lambda d: base64.urlsafe_b64encode(d).decode(),
+        lambda d: text(d).rstrip("="),
+    ],
+)
+def test_base64_as_people_send_it(form: Any) -> None:
+    for data in (bytes(range(256)), b"", b"a", b"\xfb\xff" * 1_000_000):
+        assert from_base64(form(data), "image") == data
+
+
+@pytest.mark.parametrize("wrong", ["%%", "A", "AA=A", "é", "data:text/plain,AAAA", "AAAA====AAAA"])
+def test_what_is_no_base64(wrong: str) -> None:
+    with pytest.raises(FewstepError, match="image is"):
+        from_base64(wrong, "image")
+
+
+GETS = ["/health", "/metrics", "/v1/models", "/openapi.json", "/", "/docs/", "/docs/docs.js"]
+
+
+@pytest.mark.parametrize("path", GETS)
+def test_head_is_get_without_a_body(path: str, client: TestClient) -> None:
+    get, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert client.head("/v1/nothing").status_code == 404
+
+
+@pytest.mark.parametrize("route", ["generations", "edits", "interpolations"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_a_method_that_a_route_does_not_take(route: str, method: str, client: TestClient) -> None:
+    answer = client.request(method, f"/v1/images/{route}")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    if method != "HEAD":
+        assert answer.json()["error"]["code"] == "method"
+
+
+@pytest.mark.parametrize("path", GETS)
+def test_what_is_there_to_be_read_is_not_written(path: str, client: TestClient) -> None:
+    for method in ("POST", "PUT", "DELETE"):
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::g]", "null", "http://localhost:1", "é"])
+def test_any_origin_but_ones_own_is_refused(origin: str, client: TestClient) -> None:
+    answer = client.get("/health", headers={"origin": origin.encode()})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin")
+
+
+def test_a_wish_for_a_part_of_a_page(client: TestClient) -> None:
+    for part in ("bytes=9-1", "bytes=0-5", "bytes=x", "lines=1-2"):
+        answer = client.get("/docs/", headers={"range": part})
+        assert answer.text == client.get("/docs/").text
+
+
+def test_a_defect_has_the_form_of_all_errors(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(Generation, "run", broken)
+    app = create_app(Engine(shelf.models), shelf)
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
+        answer = client.post("/v1/images/generations", json={})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal"
+    assert "secret" not in answer.text
+
+
+def test_bodies_without_pictures_are_small(client: TestClient) -> None:
+    assert "65,536" in refused(client, "generations", 413, prompt="x" * 70_000)
+    many = {"image": IMAGE, "x": list(range(5000))}
+    assert "more than 1,000 values" in refused(client, "edits", **many)
+
+
+def test_uploads_touch_no_disk(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", full)
+    image = drawn((900, 900))
+    assert len(image) > 2_000_000
+    with TestClient(create_app(Engine(shelf.models), shelf), base_url="http://localhost") as client:
+        answer = client.post(
+            "/v1/images/edits",
+            data={"model": "colour", "task": "vary", "steps": "1"},
+            files={"image": ("a.png", image)},
+        )
+    assert answer.status_code == 200, answer.text
+
+
+def test_large_answers_are_packed_aside(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, client: TestClient
+) -> None:
+    """The loop that answers everybody neither enlarges nor packs what is large."""
+    threads: list[str] = []
+
+    def watched(*a: Any) -> str:
+        threads.append(threading.current_thread().name)
+        return base64_png(*a)
+
+    monkeypatch.setattr(answers, "base64_png", watched)
+    post(client, "generations", n=2, steps=2)
+    (loop,) = set(threads)
+    threads.clear()
+    for body in ({}, {"stream": True}, {"strip": True, "n": 1}):
+        how = {"size": "240x160", "n": 2, "steps": 2, **body}
+        assert client.post("/v1/images/generations", json=how).status_code == 200
+        assert loop not in threads
+    ends = {"from": {"seed": 1}, "to": {"seed": 2}}
+    post(client, "interpolations", frames=2, size="240x160", **ends)
+    assert loop not in threads
+
+
+@pytest.mark.parametrize("factor", [5, 64])
+def test_a_factor_is_refused_before_anything_is_made(factor: int, client: TestClient) -> None:
+    started = time.process_time()
+    body = {"image": IMAGE, "task": "superresolve", "class": 0, "factor": factor}
+    assert "does not divide" in refused(client, "edits", **body)
+    assert time.process_time() - started < 0.5
+
+
+# Clients of OpenAI's API
+
+
+def holed(size: tuple[int, int] = CANVAS) -> tuple[np.ndarray, np.ndarray]:
+    """A picture in colour, and it again with a transparent hole in its lower half."""
+    rgba = np.full((*size, 4), 255, np.uint8)
+    rgba[..., :3] = np.random.default_rng(0).integers(0, 256, (*size, 3))
+    erased = rgba.copy()
+    erased[size[0] // 2 :, :, 3] = 0
+    return rgba, erased
+
+
+def file_of(values: np.ndarray) -> BytesIO:
+    file = BytesIO()
+    Image.fromarray(values).save(file, format="PNG")
+    file.seek(0)
+    file.name = "picture.png"
+    return file
+
+
+def test_the_client_of_openai(shelf: Shelf, client: TestClient) -> None:
+    openai = pytest.importorskip("openai")
+    known = openai.OpenAI(
+        base_url="http://localhost/v1", api_key="any", http_client=client, max_retries=0
+    )
+    assert [m.id for m in known.models.list()] == list(shelf.models)
+    made = known.images.generate(
+        model="grey", prompt="bee", n=2, size="24x16", response_format="b64_json", user="me"
+    )
+    assert [pixels(entry.b64_json).shape for entry in made.data] == [(16, 24)] * 2
+    whole, erased = holed()
+    for sent in (
+        {"image": file_of(whole), "mask": file_of(erased)},
+        {"image": [file_of(whole)], "mask": file_of(erased)},
+        {"image": file_of(erased)},
+    ):
+        found = known.images.edit(
+            model="colour", prompt="a cat", n=2, size="24x16", response_format="b64_json", **sent
+        )
+        for entry in found.data:
+            result = pixels(entry.b64_json)[::2, ::2]
+            assert (result[:4] == whole[:4]).all()
+            assert (result[4:, :, :3] != whole[4:, :, :3]).mean() > 0.5
+            assert (result[4:, :, 3] == 255).all()
+        assert "the prompt is not looked at" in found.notes[0]
+        assert "transparen" in found.notes[1]
+    with pytest.raises(openai.BadRequestError, match="Known: ant, bee, cat"):
+        known.images.edit(model="grey", prompt="a cat", image=file_of(erased))
+    with pytest.raises(openai.BadRequestError, match="more than one image"):
+        known.images.edit(model="grey", prompt="cat", image=[file_of(whole), file_of(erased)])
+
+
+def test_what_marks_a_mask_can_be_said(client: TestClient) -> None:
+    whole, erased = holed()
+    body = {"image": text(file_of(whole).read()), "mask": text(file_of(erased).read())}
+    painted = post(client, "edits", model="colour", marks="painted", seed=1, **body)
+    result = pixels(painted["data"][0]["b64_json"])
+    assert (result[4:] == whole[4:]).all()
+    assert painted["notes"] == []
+    assert "marks" in refused(client, "edits", 422, marks="white", **body)
+
+
+def test_an_answer_says_what_is_lost(client: TestClient) -> None:
+    found = post(client, "edits", task="vary", image=IMAGE, **{"class": 0})
+    assert found["notes"] == [
+        "image is in colour, but the model makes grey images: the result is grey."
+    ]
+    assert settings(found["data"][0]["b64_json"])["notes"] == found["notes"]
+    deep = np.random.default_rng(0).integers(0, 65536, CANVAS).astype(np.uint16)
+    mask = np.zeros(CANVAS, bool)
+    mask[2, 3] = True
+    sent = {"image": text(file_of(deep).read()), "mask": text(file_of(mask).read()), "class": 0}
+    kept = post(client, "edits", steps=1, **sent)
+    assert (pixels(kept["data"][0]["b64_json"])[~mask] == deep[~mask]).all()
+    assert kept["notes"] == []
 
 
 # Who may come in

@@ -131,6 +131,82 @@ def test_a_client_that_vanishes_costs_nothing(server: Server) -> None:
     assert server.ask(seed=0)[0] == 200
 
 
+def talk(port: int, sent: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.settimeout(30)
+    connection.sendall(sent)
+    return connection
+
+
+HALF = {
+    "silent": b"",
+    "half a head": b"POST /v1/images/generations HTTP/1.1\r\nHost: local",
+    "half a body": b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+}
+
+
+def all_of(connection: socket.socket) -> bytes:
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+def test_slow_clients_are_disconnected_and_shut_nobody_out(model: Path) -> None:
+    server = Server(model, "--patience", "1", "--queue", "1")  # 68 connections
+    try:
+        slow = {name: talk(server.port, sent) for name, sent in HALF.items()}
+        idle = talk(server.port, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert idle.recv(65_536).startswith(b"HTTP/1.1 200")
+        idle.sendall(b"\r\n")  # nothing, again and again
+        for name, connection in slow.items():
+            found = all_of(connection)
+            assert found.startswith(b"HTTP/1.1 408") == (name != "silent"), found
+            assert name == "silent" or json.loads(found.partition(b"\r\n\r\n")[2])["error"]
+        assert all_of(idle).startswith(b"HTTP/1.1 408")
+        crowd = [talk(server.port, HALF["half a head"]) for _ in range(100)]
+        assert server.ask(seed=0)[0] == 200
+        for connection in crowd:
+            connection.close()
+        for wrong, status in ((b"GET / HTTP/1.1\r\nX: " + b"x" * 90_000, 431), (b"?\r\n\r\n", 400)):
+            found = all_of(talk(server.port, wrong))
+            assert found.startswith(b"HTTP/1.1 %d" % status)
+            assert json.loads(found.partition(b"\r\n\r\n")[2])["error"]["message"]
+    finally:
+        server.process.kill()
+        server.process.communicate(timeout=30)
+
+
+def test_sigterm_waits_for_no_half_request(server: Server) -> None:
+    connections = [talk(server.port, sent) for sent in HALF.values()]
+    assert server.ask(seed=0)[0] == 200
+    started = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    _, err = server.process.communicate(timeout=30)
+    assert time.monotonic() - started < 15  # of a grace of 30
+    assert (server.process.returncode, err) == (0, "stopped.\n")
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.slow
+def test_a_client_that_reads_nothing_is_not_waited_for_beyond_the_grace(model: Path) -> None:
+    body = b'{"size": "2048x2048", "stream": true, "steps": 64}'
+    head = HALF["half a body"][:-1].replace(b"100", str(len(body)).encode())
+    for signals in (1, 2):  # the second signal ends it at once
+        server = Server(model, "--grace", "1" if signals == 1 else "60")
+        connection = talk(server.port, head + body)
+        assert connection.recv(10)
+        started = time.monotonic()
+        for _ in range(signals):
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+        _, err = server.process.communicate(timeout=50)
+        assert time.monotonic() - started < 30
+        assert "Traceback" not in err
+        if signals == 2:
+            assert (server.process.returncode, err) == (143, "stopped at once.\n")
+        connection.close()
+
+
 def test_a_port_in_use_is_one_line(server: Server, model: Path) -> None:
     command = [sys.executable, "-m", "fewstep", "serve", str(model), "--port", str(server.port)]
     found = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -28,6 +28,8 @@ def serve(
     max_n: Whole = 64,
     max_steps: Whole = 64,
     timeout: float = 60.0,
+    grace: float = 30.0,
+    patience: float = 10.0,
     checkpoint: str = "last",
     ema: str | None = None,
     device: str | None = None,
@@ -70,6 +72,10 @@ def serve(
         Steps that a request may ask for.
     timeout
         Seconds after which a request is given up.
+    grace
+        Seconds to finish what was accepted, after Ctrl-C or SIGTERM; a second one stops at once.
+    patience
+        Seconds that a client has to send its request; slower ones are disconnected.
     checkpoint
         Checkpoint of run folders: last, best or a step.
     ema
@@ -94,6 +100,8 @@ def serve(
         max_batch=max_batch,
         wait=wait_ms / 1000,
         queue=queue,
+        grace=grace,
+        patience=patience,
         limits=Limits(n=max_n, steps=max_steps, seconds=timeout),
     )
     sock = bind(host, port)

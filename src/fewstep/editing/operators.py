@@ -36,6 +36,7 @@ OPERATORS: Registry[Operator] = Registry("editing operator")
 
 GREY = (0.2989, 0.5870, 0.1140)
 """Weights of red, green and blue in a grey value (ITU-R BT.601), as in the paper."""
+WIDEST = 1e6  # pixels of a blur: nothing but the mean survives far less
 
 
 class Operator(ABC):
@@ -184,10 +185,12 @@ class Colourise(Operator):
 
 @OPERATORS.register("superresolve")
 class SuperResolve(Operator):
-    """``A`` rotates each p x p patch so that the first coordinate is its mean, which is known.
+    """``A`` turns each p x p patch so that the first coordinate is ``p`` times its known mean.
 
-    The rotation's first row is constant, ``1/p`` (Song et al. 2023, Appendix D, super-resolution);
-    so the first coordinate is ``p`` times the mean. Coordinates are [B, C, p^2, H/p, W/p].
+    The first row of the orthogonal matrix is constant, ``1/p`` (Song et al. 2023, Appendix D,
+    super-resolution); which others complete it changes nothing, since all of them are generated.
+    It is Householder's reflection ``I - 2 v v^T / v^T v`` with ``v = e_1 - (1/p, ..., 1/p)``, which
+    needs no matrix and is its own inverse. Coordinates are [B, C, p^2, H/p, W/p].
 
     Args:
         p: factor, at least 2; it must divide the images' height and width.
@@ -197,20 +200,34 @@ class SuperResolve(Operator):
         if p < 2:
             raise FewstepError(f"the factor of super-resolution must be at least 2, got {p}.")
         self.p = p
-        self.Q = rotation(torch.ones(p * p, dtype=torch.float64))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        H, W = _image_shape(tuple(x.shape))
+    @property
+    def Q(self) -> Tensor:
+        """The matrix [p^2, p^2], which is symmetric."""
+        return self._reflect(torch.eye(self.p**2, dtype=torch.float64)[None], 1)[0]
+
+    def _reflect(self, x: Tensor, dim: int) -> Tensor:
+        """``x - 2 v (v^T x) / v^T v`` along a dimension of ``p^2`` values."""
+        first = x.narrow(dim, 0, 1)
+        k = (first - x.sum(dim, keepdim=True) / self.p) / (1 - 1 / self.p)
+        reflected = x + k / self.p
+        reflected.narrow(dim, 0, 1).sub_(k)
+        return reflected
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        H, W = _image_shape(shape)
         if H % self.p or W % self.p:
             raise FewstepError(f"the factor {self.p} does not divide images of {H}x{W} pixels.")
-        patches = functional.pixel_unshuffle(x[:, :, None], self.p)
-        return torch.einsum("ij,bcjhw->bcihw", self.Q.to(x), patches)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self._check(tuple(x.shape))
+        return self._reflect(functional.pixel_unshuffle(x[:, :, None], self.p), 2)
 
     def inverse(self, u: Tensor) -> Tensor:
-        patches = torch.einsum("ji,bcjhw->bcihw", self.Q.to(u), u)
-        return functional.pixel_shuffle(patches, self.p)[:, :, 0]
+        return functional.pixel_shuffle(self._reflect(u, 2), self.p)[:, :, 0]
 
     def known(self, shape: tuple[int, ...]) -> Tensor:
+        self._check(shape)
         return _first(self.p**2).reshape(1, 1, -1, 1, 1)
 
     def observe(self, x: Tensor) -> Tensor:
@@ -236,8 +253,11 @@ class Deblur(Operator):
     """
 
     def __init__(self, blur: float = 1.0, floor: float = 0.1) -> None:
-        if not (0 <= blur < math.inf and 0 < floor <= 1):
-            raise FewstepError(f"need blur >= 0 and 0 < floor <= 1, got {blur=}, {floor=}.")
+        if not (0 <= blur <= WIDEST and 0 < floor <= 1):
+            raise FewstepError(
+                f"need blur >= 0, at most {WIDEST:g} pixels, and 0 < floor <= 1, got {blur=}, "
+                f"{floor=}."
+            )
         self.blur, self.floor = blur, floor
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ picture as it came, so that they stay as they are to the bit, with their colours
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from fewstep.progress import progress
 from fewstep.registry import Registry
 
 TASKS: Registry[Task] = Registry("editing task")
+MOST_PIXELS = 2**28  # of all results for a picture
+MOST_STEPS = 10_000
 GREY_LEVEL = 127.5  # grey levels per unit of data in [-1, 1]
 
 
@@ -57,6 +60,8 @@ class How:
     def __post_init__(self) -> None:
         if self.n < 1:
             raise FewstepError(f"the number of results must be at least 1, got n={self.n}.")
+        if self.steps is not None and self.steps > MOST_STEPS:
+            raise FewstepError(f"editing takes at most {MOST_STEPS:,} steps, got {self.steps}.")
         if self.taus is not None and self.steps not in (None, len(self.taus)):
             raise FewstepError(f"{self.steps} steps take {self.steps} taus, not {len(self.taus)}.")
 
@@ -80,6 +85,27 @@ class Task(ABC):
             FewstepError: the model cannot do this task.
         """
         return f.shape[0]
+
+    def parts(self, f: FlowMap, size: Size) -> int:
+        """Images of the model's size that a picture of a size is cut into."""
+        return math.prod(map(_tiles, size, self.seen(f))) if self.fit == "tile" else 1
+
+    def seen(self, f: FlowMap) -> Size:
+        """Height and width of what one image of the model covers of a picture's tile."""
+        return _size(f)
+
+    def result_size(self, f: FlowMap, size: Size) -> Size:
+        """Height and width of the result for a picture of a size."""
+        return size
+
+    def check_size(self, f: FlowMap, p: Picture, n: int) -> None:
+        """Raise `FewstepError` where ``n`` results for a picture are too large to be made."""
+        height, width = self.result_size(f, p.size)
+        if n * height * width > MOST_PIXELS:
+            raise FewstepError(
+                f"{n} of {width}x{height} pixels, the result for {p.name}, are more than "
+                f"{MOST_PIXELS:,}: take a smaller picture, factor, margin or number."
+            )
 
     def images(self, f: FlowMap, p: Picture) -> Tensor:
         """A picture as the images that the model edits: [n, *f.shape] in [-1, 1]."""
@@ -134,6 +160,8 @@ class Task(ABC):
         """
         how = how or How()
         self.channels(f)
+        for p in pictures:
+            self.check_size(f, p, how.n)
         parts = [self.images(f, p).repeat(how.n, 1, 1, 1) for p in pictures]
         y = torch.cat(parts)
         options = {"seed": how.seed, "labels": how.label, "batch": how.batch, **self.times(how)}
@@ -148,6 +176,10 @@ class Task(ABC):
 
 def _size(f: FlowMap) -> Size:
     return f.shape[1], f.shape[2]
+
+
+def _tiles(length: int, tile: int) -> int:
+    return -(-length // tile)
 
 
 def _check_fit(task: Task) -> None:
@@ -263,13 +295,26 @@ class OutpaintTask(Task):
     def edit(self, f: FlowMap, y: Tensor, pictures: Sequence[Picture], **how: Any) -> Tensor:
         return edit(f, y, self.A, **how)
 
-    def picture(self, f: FlowMap, p: Picture, x: Tensor) -> Tensor:
-        (H, W), (h, w) = p.size, _size(f)
+    def margins(self, f: FlowMap, size: Size) -> tuple[int, int, int, int]:
+        """Top, bottom, left and right in pixels of a picture of a size."""
+        rows, columns = self.A.inside((1, *f.shape))
         # pixels of the picture per pixel of the canvas
-        y, z = H / (h - self.top - self.bottom), W / (w - self.left - self.right)
-        above, before = round(self.top * y), round(self.left * z)
-        size = above + H + round(self.bottom * y), before + W + round(self.right * z)
-        result = p.like(resized(x[0], size))
+        y, x = size[0] / (rows.stop - rows.start), size[1] / (columns.stop - columns.start)
+        return (
+            round(self.top * y),
+            round(self.bottom * y),
+            round(self.left * x),
+            round(self.right * x),
+        )
+
+    def result_size(self, f: FlowMap, size: Size) -> Size:
+        above, below, before, after = self.margins(f, size)
+        return above + size[0] + below, before + size[1] + after
+
+    def picture(self, f: FlowMap, p: Picture, x: Tensor) -> Tensor:
+        H, W = p.size
+        above, _, before, _ = self.margins(f, p.size)
+        result = p.like(resized(x[0], self.result_size(f, p.size)))
         result[:, above : above + H, before : before + W] = p.values
         return result
 
@@ -349,14 +394,18 @@ class SuperResolveTask(Transformed):
             )
         return f.shape[0]
 
-    def images(self, f: FlowMap, p: Picture) -> Tensor:
+    def seen(self, f: FlowMap) -> Size:
         H, W = _size(f)
-        small = H // self.factor, W // self.factor
-        return self.A.reference(to_float(cut(p.pixels, small, self.fit)))
+        return H // self.factor, W // self.factor
+
+    def result_size(self, f: FlowMap, size: Size) -> Size:
+        return self.factor * size[0], self.factor * size[1]
+
+    def images(self, f: FlowMap, p: Picture) -> Tensor:
+        return self.A.reference(to_float(cut(p.pixels, self.seen(f), self.fit)))
 
     def picture(self, f: FlowMap, p: Picture, x: Tensor) -> Tensor:
-        H, W = p.size
-        pixels = join(x, (self.factor * H, self.factor * W), self.fit)
+        pixels = join(x, self.result_size(f, p.size), self.fit)
         return in_grey(pixels) if p.grey else pixels
 
 

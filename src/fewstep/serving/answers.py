@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from fastapi import Request
@@ -19,31 +19,31 @@ from torch import Tensor
 from fewstep import __version__
 from fewstep.data import to_uint8
 from fewstep.editing import decode, latents, walk
-from fewstep.editing.tasks import TASKS, How, Task
-from fewstep.errors import FewstepError, unknown
+from fewstep.editing.tasks import How
+from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import Sampler, default_steps, default_taus, sampler_for
+from fewstep.serving.aside import aside
+from fewstep.serving.edits import Editing, task_of, wanted
 from fewstep.serving.engine import Call, Engine, Generation, OnStep, Work
 from fewstep.serving.faults import FAULTS, fault
+from fewstep.serving.forms import Upload
 from fewstep.serving.images import (
     base64_png,
     enlarge,
-    mask,
     parse_size,
-    picture,
     png,
     sheet,
 )
 from fewstep.serving.schemas import (
     Body,
-    EditBody,
     End,
     GenerationBody,
     InterpolationBody,
 )
 from fewstep.serving.shelf import Shelf, class_names, class_number, is_diffusion
 
-INLINE = 2**16  # pixels that are packed on the spot; more go to a thread of their own
+T = TypeVar("T")
 
 
 class Disconnected(Exception):
@@ -116,54 +116,43 @@ class Answers:
         images = await self.result(job.work(on_step), request)
         seconds = time.monotonic() - started
         if body.response_format == "png":
-            return await _packed(job.sheet, images)
-        return await _packed(job.answer, images, strips, seconds)
+            return await aside(job.pixels, lambda: job.sheet(images))
+        return await aside(job.pixels, lambda: job.answer(images, strips, seconds))
 
-    async def edits(
-        self, body: EditBody, image: bytes, hole: bytes | None, request: Request
-    ) -> Response:
+    async def edits(self, sent: Upload, request: Request) -> Response:
         """A picture, edited."""
+        body = sent.body
         name, f = self.shelf[body.model]
         self.limits.check(body.n, body.steps)
-        if body.task not in TASKS:
-            raise unknown("editing task", body.task, TASKS)
-        task = TASKS.call(body.task, body.settings())
-        most = self.limits.pixels
-        p = await asyncio.to_thread(picture, image, task.channels(f), most, "image")
-        if hole is not None:
-            p = p.masked(await asyncio.to_thread(mask, hole, most, "mask", body.marks))
-        self._check_parts(task, f, p.size, body.n)
-        seed = _seed(body)
+        seed, (label, notes) = _seed(body), wanted(f, body.label, body.prompt)
+        task = task_of(body)
         how = How(
             body.n,
             body.steps,
             None,
             seed,
-            _one_class(f, body.label),
+            _one_class(f, label),
             advance=lambda _: None,  # no bar in a server's log
         )
+        job = await asyncio.to_thread(Editing.of, f, sent, task, how, self.limits)
+        notes = notes + job.notes
         started = time.monotonic()
-        work = Call(name, lambda f: task(f, [p], how)[0], body.n)
-        results = await self.result(work, request)
+        results = await self.result(Call(name, job, body.n), request)
+        seconds = time.monotonic() - started
+        steps = task.evaluations(how)
         settings = {
             "task": body.task,
             **body.settings(),
-            **_settings(name, seed, task.evaluations(how), _class_name(f, how.label)),
+            **_settings(name, seed, steps, _class_name(f, how.label)),
+            **({"notes": notes} if notes else {}),
         }
         if body.response_format == "png":
-            return await _packed(lambda: _png(sheet(results), settings))
-        seconds = time.monotonic() - started
-        return await _packed(
-            lambda: _answer(
-                name,
-                seed,
-                task.evaluations(how),
-                seconds,
-                [
-                    {"b64_json": base64_png(x, {**settings, "index": i}), "seed": seed, "index": i}
-                    for i, x in enumerate(results)
-                ],
+            return await aside(
+                job.pixels, lambda: _png(enlarge(sheet(results), job.scale), settings)
             )
+        return await aside(
+            job.pixels,
+            lambda: _answer(name, seed, steps, seconds, job.entries(results, settings), notes),
         )
 
     async def interpolations(self, body: InterpolationBody, request: Request) -> Response:
@@ -188,7 +177,8 @@ class Answers:
         seconds = time.monotonic() - started
         common = _settings(name, body.start.seed, steps, _class_name(f, label))
         common |= {"from": body.start.model_dump(), "to": body.to.model_dump()}
-        return await _packed(
+        return await aside(
+            scale**2 * images[:, 0].numel(),
             lambda: _answer(
                 name,
                 body.start.seed,
@@ -198,7 +188,7 @@ class Answers:
                     {"b64_json": base64_png(enlarge(x, scale), {**common, "frame": i}), "index": i}
                     for i, x in enumerate(images)
                 ],
-            )
+            ),
         )
 
     async def result(self, work: Work, request: Request) -> Any:
@@ -226,22 +216,6 @@ class Answers:
             leaving.cancel()
             wrapped.cancel()
 
-    def _check_parts(self, task: Task, f: FlowMap, size: tuple[int, int], n: int) -> None:
-        """Raise `FewstepError` where a picture is cut into too many parts."""
-        scale = getattr(task, "factor", 1)
-        parts = n
-        if task.fit == "tile":
-            rows, columns = (
-                math.ceil(scale * side / own) for side, own in zip(size, f.shape[1:], strict=True)
-            )
-            parts = n * rows * columns
-        if parts > self.limits.parts or n * scale**2 * math.prod(size) > self.limits.pixels:
-            raise FewstepError(
-                f"the picture of {size[1]}x{size[0]} pixels is too large for this: {parts:,} parts "
-                f"of the model's size (at most {self.limits.parts:,}), or an answer of more than "
-                f"{self.limits.pixels:,} pixels."
-            )
-
 
 class _Generating:
     """One request for images."""
@@ -251,18 +225,24 @@ class _Generating:
         self.steps = body.steps or default_steps(f)
         limits = answers.limits
         limits.check(body.n, self.steps)
-        frames = body.n * (self.steps if body.strip else 1)
+        self.frames = body.n * (self.steps if body.strip else 1)
         self.scale = parse_size(
-            body.size, (f.image_shape[1], f.image_shape[2]), limits.pixels // frames
+            body.size, (f.image_shape[1], f.image_shape[2]), limits.pixels // self.frames
         )
         self.seed = _seed(body)
-        label = body.prompt if body.label is None else body.label
+        label, self.notes = wanted(f, body.label, body.prompt)
         number = class_number(f, label)
         self.labels: tuple[int, ...] = ()
         if f.num_classes:
             whole = (i % f.num_classes for i in range(body.n))
             self.labels = tuple(whole) if number is None else (number,) * body.n
         self.sampler = answers.sampler(name, self.steps)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the answer."""
+        H, W = self.f.image_shape[1:]
+        return self.frames * H * W * self.scale**2
 
     def work(self, on_step: OnStep | None = None) -> Generation:
         """What the engine is asked for."""
@@ -293,7 +273,7 @@ class _Generating:
     def answer(self, images: Tensor, strips: Sequence[Tensor], seconds: float) -> Response:
         """The answer in JSON."""
         data = [self.image(x, i, strips) for i, x in enumerate(images)]
-        return _answer(self.name, self.seed, self.steps, seconds, data)
+        return _answer(self.name, self.seed, self.steps, seconds, data, self.notes)
 
     def sheet(self, images: Tensor) -> Response:
         """The answer as one picture."""
@@ -317,18 +297,28 @@ class _Generating:
                 number, x = step
                 strips.append(x)
                 for i, image in enumerate(x):
-                    partial = {"index": i, "step": number, "steps": self.steps}
-                    b64 = base64_png(enlarge(image, self.scale), self.settings(i))
-                    yield _event("image.partial", partial | {"b64_json": b64})
+                    yield await self._aside(partial(self.partial, number, i, image))
             images = running.result()
         finally:
             running.cancel()
         shown = strips if self.body.strip else []
         seconds = time.monotonic() - started
-        data = [self.image(x, i, shown) for i, x in enumerate(images)]
-        for entry in data:
-            yield _event("image.completed", entry)
-        yield _event("done", _envelope(self.name, self.seed, self.steps, seconds, data))
+        data = []
+        for i, image in enumerate(images):
+            data.append(await self._aside(partial(self.image, image, i, shown)))
+            yield await self._aside(partial(_event, "image.completed", data[-1]))
+        whole = _envelope(self.name, self.seed, self.steps, seconds, data, self.notes)
+        yield await self._aside(partial(_event, "done", whole))
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """Work on one image of the answer."""
+        return await aside(self.pixels, work)
+
+    def partial(self, number: int, i: int, image: Tensor) -> str:
+        """The event of an image after a step."""
+        b64 = base64_png(enlarge(image, self.scale), self.settings(i))
+        about = {"index": i, "step": number, "steps": self.steps}
+        return _event("image.partial", about | {"b64_json": b64})
 
 
 async def _all(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
@@ -350,16 +340,13 @@ async def _leaving(request: Request) -> None:
         pass
 
 
-async def _packed(pack: Callable[..., Response], *arguments: Any) -> Response:
-    """The answer, packed on the spot if it is small."""
-    pixels = sum(a.numel() for a in arguments if isinstance(a, Tensor))
-    if arguments and pixels <= INLINE:
-        return pack(*arguments)
-    return await asyncio.to_thread(pack, *arguments)
-
-
 def _envelope(
-    name: str, seed: int, steps: int, seconds: float, data: list[dict[str, Any]]
+    name: str,
+    seed: int,
+    steps: int,
+    seconds: float,
+    data: list[dict[str, Any]],
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     return {
         "created": int(time.time()),
@@ -367,15 +354,21 @@ def _envelope(
         "seed": seed,
         "steps": steps,
         "seconds": round(seconds, 4),
+        "notes": list(notes),
         "data": data,
     }
 
 
 def _answer(
-    name: str, seed: int, steps: int, seconds: float, data: list[dict[str, Any]]
+    name: str,
+    seed: int,
+    steps: int,
+    seconds: float,
+    data: list[dict[str, Any]],
+    notes: Sequence[str] = (),
 ) -> Response:
-    body = json.dumps(_envelope(name, seed, steps, seconds, data), separators=(",", ":"))
-    return Response(body, media_type="application/json")
+    whole = _envelope(name, seed, steps, seconds, data, notes)
+    return Response(json.dumps(whole, separators=(",", ":")), media_type="application/json")
 
 
 def _png(pixels: Tensor, settings: dict[str, Any]) -> Response:

@@ -15,19 +15,23 @@ from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse,
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from fewstep import __version__
 from fewstep.errors import FewstepError
 from fewstep.serving.answers import Answers, Disconnected, Limits
 from fewstep.serving.engine import Busy, Closed, Engine
 from fewstep.serving.faults import error, fault
-from fewstep.serving.forms import edit_body
+from fewstep.serving.forms import upload
 from fewstep.serving.guard import Guard
 from fewstep.serving.metrics import Metrics
 from fewstep.serving.schemas import EditBody, GenerationBody, InterpolationBody
 from fewstep.serving.shelf import Shelf
 
 HERE = Path(__file__).parent
+LAST = 1.0  # seconds for work of the engine that nobody waits for any longer
+FILES = ("GET", "HEAD")  # methods of the page's files
 ABOUT = (
     "Images from consistency models in one step or a few.\n\n"
     "An image is decided by model, seed, index, class and steps; image i of a request is number i "
@@ -59,7 +63,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(engine.close)
+        await asyncio.to_thread(engine.close, LAST)
 
     app = FastAPI(
         title="fewstep",
@@ -72,14 +76,15 @@ def create_app(
     _add_routes(app, answers, metrics, engine)
     _add_errors(app)
     app.add_route("/docs", lambda _: RedirectResponse("/docs/"), include_in_schema=False)
-    app.mount("/docs", StaticFiles(directory=HERE / "docs", html=True), name="docs")
-    app.mount("/", StaticFiles(directory=HERE / "page", html=True), name="page")
+    app.mount("/docs", Pages(directory=HERE / "docs", html=True), name="docs")
+    app.mount("/", Pages(directory=HERE / "page", html=True), name="page")
     return Guard(app, metrics=metrics, most=limits.body, token=token, local=local)
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request does not fit the model or the limits."},
     401: {"description": "The token is missing or wrong."},
+    405: {"description": "The route has other methods; see Allow."},
     413: {"description": "The body is too large."},
     422: {"description": "A field is missing, unknown or of the wrong kind."},
     429: {"description": "The queue is full; see Retry-After."},
@@ -101,8 +106,7 @@ def _add_routes(app: FastAPI, answers: Answers, metrics: Metrics, engine: Engine
     @app.post("/v1/images/edits", openapi_extra=_either_form_or_json(), **images)  # type: ignore[arg-type]
     async def edits(request: Request) -> Response:
         """Edit a picture: inpaint, outpaint, colourise, superresolve, deblur, strokes, vary, ..."""
-        body, image, mask = await edit_body(request)
-        return await answers.edits(body, image, mask, request)
+        return await answers.edits(await upload(request), request)
 
     @app.post("/v1/images/interpolations", **images)  # type: ignore[arg-type]
     async def interpolations(body: InterpolationBody, request: Request) -> Response:
@@ -126,6 +130,21 @@ def _add_routes(app: FastAPI, answers: Answers, metrics: Metrics, engine: Engine
     async def metrics_text() -> str:
         """Counters and histograms for Prometheus."""
         return metrics.text(engine)
+
+
+class Pages(StaticFiles):
+    """The page's files, whole: they are small, and a wish for a part of one may be passed over."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
+
+def _allowed(app: FastAPI, path: str) -> set[str]:
+    """Methods that a path is there for; none where it is not."""
+    routes = (r for r in app.routes if isinstance(r, Route) and r.path_regex.match(path))
+    methods = {method for route in routes for method in route.methods or ()}
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def _either_form_or_json() -> dict[str, Any]:
@@ -166,6 +185,15 @@ def _add_errors(app: FastAPI) -> None:
         return Response(status_code=499)  # nobody reads it; the metrics count it
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, exc: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method"}.get(exc.status_code, "invalid")
-        return JSONResponse(error(f"{exc.detail}.", code), exc.status_code, headers=exc.headers)
+    async def http(request: Request, exc: HTTPException) -> JSONResponse:
+        status, headers = exc.status_code, dict(exc.headers or {})
+        if status in (404, 405):  # the page's files lie below every path
+            allowed = _allowed(app, request.url.path)
+            status = 405 if allowed or status == 405 else 404
+            headers |= {"Allow": ", ".join(sorted(allowed or FILES))} if status == 405 else {}
+        message = {
+            404: f"there is no {request.url.path}.",
+            405: f"{request.url.path} takes {headers.get('Allow')} only.",
+        }.get(status, f"{exc.detail.rstrip('.')}.")
+        code = {404: "not_found", 405: "method"}.get(status, "invalid")
+        return JSONResponse(error(message, code), status, headers=headers)

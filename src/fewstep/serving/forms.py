@@ -2,62 +2,108 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from fewstep.errors import FewstepError
+from fewstep.serving.aside import aside
 from fewstep.serving.images import from_base64
 from fewstep.serving.schemas import EditBody
 
-FILES = ("image", "mask")
+FILES = {"image": "image", "image[]": "image", "mask": "mask"}
+"""Names of the fields with files; a client that can send several pictures says image[]."""
+PIECE = 2**16
+VALUES = 1000
 
 
-async def edit_body(request: Request) -> tuple[EditBody, bytes, bytes | None]:
-    """The settings, and the bytes of the picture and the mask.
+@dataclass(frozen=True)
+class Upload:
+    """The settings of an edit, and the bytes of the picture and the mask."""
+
+    body: EditBody
+    image: bytes
+    mask: bytes | None
+
+
+async def upload(request: Request) -> Upload:
+    """What a request for an edit sends.
 
     Raises:
         RequestValidationError: fields that are missing, unknown or of the wrong kind.
         FewstepError: a picture that is not there or not base64.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    data = await request.body()
     if kind == "multipart/form-data":
-        return await _form(request)
+        return await asyncio.to_thread(asyncio.run, _form(request.headers, data))
     if kind != "application/json":
         raise HTTPException(415, "send application/json or multipart/form-data")
+    return await aside(len(data), lambda: _json(data))
+
+
+def _json(data: bytes) -> Upload:
+    if data.count(b",") > VALUES:  # a parser stops all threads until it is done
+        raise FewstepError(f"the body holds more than {VALUES:,} values, which no edit has.")
     try:
-        fields = json.loads(await request.body())
+        fields = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise FewstepError(f"the body is not JSON: {error}.") from error
     body = _checked(fields)
     mask = None if body.mask is None else from_base64(body.mask, "mask")
-    return body, from_base64(body.image, "image"), mask
+    return Upload(body, from_base64(body.image, "image"), mask)
 
 
-async def _form(request: Request) -> tuple[EditBody, bytes, bytes | None]:
-    fields: dict[str, Any] = {}
-    files: dict[str, bytes] = {}
-    async with request.form(max_files=2, max_fields=32) as form:
-        for name, value in form.multi_items():
-            if isinstance(value, UploadFile):
-                files[name] = await value.read()
-            elif name in fields:
-                raise FewstepError(f"the field {name!r} is there twice.")
-            else:
-                fields[name] = value
-    for name in set(files) - set(FILES):
-        raise FewstepError(f"a file in the field {name!r}: files are image and mask.")
+class _InMemory(MultiPartParser):
+    """Writes no file: the body is in memory, and was counted when it came."""
+
+    spool_max_size = 0  # none is too large
+
+
+async def _form(headers: Headers, data: bytes) -> Upload:
+    parser = _InMemory(headers, _pieces(data), max_files=4, max_fields=40)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise FewstepError(f"the form cannot be read: {error.message.rstrip('.')}.") from error
+    fields, files = await _parts(form)
     if "image" not in files:
         raise FewstepError("the form has no file in the field 'image'.")
-    if "mask" in fields or "image" in fields:
-        raise FewstepError("image and mask are files of the form, not text.")
-    body = _checked({**fields, "image": ""})
-    return body, files["image"], files.get("mask")
+    return Upload(_checked({**fields, "image": ""}), files["image"], files.get("mask"))
+
+
+async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(data), PIECE):
+        yield data[start : start + PIECE]
+
+
+async def _parts(form: FormData) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The texts and the files of a form, by name."""
+    fields: dict[str, Any] = {}
+    files: dict[str, bytes] = {}
+    for name, value in form.multi_items():
+        if not isinstance(value, UploadFile):
+            if name in FILES:
+                raise FewstepError("image and mask are files of the form, not text.")
+            if name in fields:
+                raise FewstepError(f"the field {name!r} is there twice.")
+            fields[name] = value
+            continue
+        if name not in FILES:
+            raise FewstepError(f"a file in the field {name!r}: files are image and mask.")
+        if FILES[name] in files:
+            raise FewstepError(f"the form has more than one {FILES[name]}: send one at a time.")
+        files[FILES[name]] = await value.read()
+    return fields, files
 
 
 def _checked(fields: Any) -> EditBody:

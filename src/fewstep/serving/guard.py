@@ -8,6 +8,7 @@ from another origin is refused.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import time
@@ -24,6 +25,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+SMALL = 65_536  # bytes of a body without a picture
+PICTURES = "/v1/images/edits"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROTECTED = ("/v1/", "/metrics")
 HEADERS = [
@@ -62,32 +65,39 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.monotonic(), 500
+        started, status = time.monotonic(), 0
+        bodiless = scope["method"] == "HEAD"
+        scope = {**scope, "method": "GET"} if bodiless else scope
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", []), *HEADERS]
+            elif bodiless:
+                message["body"] = b""
             await send(message)
 
         try:
             headers = dict(scope["headers"])
             self._check(scope["path"], headers)
-            body = await self._body(headers, receive)
+            body = await self._body(scope["path"], headers, receive)
             await self.app(scope, _replay(body, receive), answer)
         except Refused as refused:
             await _refuse(refused, answer)
+        except asyncio.CancelledError:  # the server stops, and its grace is over
+            if not status:
+                await _refuse(Refused(503, "the server is shutting down.", "closed"), answer)
         finally:
             route = getattr(scope.get("route"), "path", "") or "other"
-            self.metrics.observe(route, status, time.monotonic() - started)
+            self.metrics.observe(route, status or 500, time.monotonic() - started)
 
     def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
         host = headers.get(b"host", b"").decode("latin-1")
         if self.local and _name(host) not in LOOPBACK:
             raise Refused(421, f"this server does not answer for the host {host!r}.", "host")
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host:
+        if origin is not None and _place(origin.decode("latin-1")) != host:
             raise Refused(403, "requests from pages of another origin are refused.", "origin")
         if self.token is not None and path.startswith(PROTECTED):
             given = headers.get(b"authorization", b"")
@@ -96,7 +106,7 @@ class Guard:
                     401, "send the server's token as Authorization: Bearer TOKEN.", "token"
                 )
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _body(self, path: str, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         too_large = Refused(413, f"the body is larger than {self.most:,} bytes.", "body_size")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.most:
@@ -110,8 +120,13 @@ class Guard:
             size += len(parts[-1])
             if size > self.most:
                 raise too_large
-            if not message.get("more_body"):
-                return b"".join(parts)
+            if message.get("more_body"):
+                continue
+            if path != PICTURES and size > SMALL:
+                raise Refused(
+                    413, f"a body without pictures has at most {SMALL:,} bytes.", "body_size"
+                )
+            return b"".join(parts)
 
 
 def _name(host: str) -> str:
@@ -120,6 +135,14 @@ def _name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _place(origin: str) -> str | None:
+    """Host and port of an Origin header; None for what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

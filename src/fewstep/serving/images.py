@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Sequence
@@ -21,22 +20,28 @@ from fewstep.editing.written import to_pil
 from fewstep.errors import FewstepError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+ALPHABET = str.maketrans("-_", "+/")
+PIECE = 2**20
 CHUNK = "fewstep"
 """Key of the text chunk of a PNG that holds its settings as JSON."""
 
 
-def png(pixels: Tensor, settings: dict[str, Any]) -> bytes:
-    """uint8 [1 or 3, H, W] as a PNG that carries its settings."""
+def png(pixels: Tensor, settings: dict[str, Any], profile: bytes | None = None) -> bytes:
+    """uint8 [1 ... 4, H, W], or uint16 [1, H, W], as a PNG that carries its settings.
+
+    Args:
+        profile: colour profile to embed.
+    """
     info = PngInfo()
     info.add_itxt(CHUNK, json.dumps(settings))
-    file = BytesIO()
-    to_pil(pixels).save(file, format="PNG", pnginfo=info, compress_level=1)
+    file, how = BytesIO(), {"icc_profile": profile} if profile else {}
+    to_pil(pixels).save(file, format="PNG", pnginfo=info, compress_level=1, **how)
     return file.getvalue()
 
 
-def base64_png(pixels: Tensor, settings: dict[str, Any]) -> str:
+def base64_png(pixels: Tensor, settings: dict[str, Any], profile: bytes | None = None) -> str:
     """The same in base64."""
-    return base64.b64encode(png(pixels, settings)).decode()
+    return base64.b64encode(png(pixels, settings, profile)).decode()
 
 
 def sheet(images: Sequence[Tensor]) -> Tensor:
@@ -44,29 +49,37 @@ def sheet(images: Sequence[Tensor]) -> Tensor:
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     C, H, W = images[0].shape
-    pixels = torch.full((C, rows * H, columns * W), 255, dtype=torch.uint8)
+    white = torch.iinfo(images[0].dtype).max
+    pixels = images[0].new_full((C, rows * H, columns * W), white)
     for i, image in enumerate(images):
         y, x = i // columns * H, i % columns * W
         pixels[:, y : y + H, x : x + W] = image
     return pixels
 
 
-def parse_size(size: str | None, native: Size, most: int) -> int:
-    """How many times as large as the model's images ("WxH") the answer is; 1 for None.
+def parse_size(size: str | None, native: Size, most: int, whose: str = "the model's") -> int:
+    """How many times as large as ``native`` (height, width) the answer is, of a size "WxH".
+
+    1 for None and for "auto".
+
+    Args:
+        most: pixels of the answer.
+        whose: the native size is, for the message.
 
     Raises:
         FewstepError: not WxH, too large, or no whole multiple: pixels are repeated, so that they
             stay sharp.
     """
-    if size is None:
+    if size in (None, "auto"):
         return 1
+    assert size is not None
     width, _, height = size.partition("x")
     H, W = native
     if not (width.isdecimal() and height.isdecimal() and len(size) <= 11):
         raise FewstepError(f"size must be such as {8 * W}x{8 * H}, got {size!r}.")
     w, h = int(width), int(height)
     if not (w and w % W == 0 and h % H == 0 and w // W == h // H):
-        raise FewstepError(f"size must be a whole multiple of the model's {W}x{H}, got {size}.")
+        raise FewstepError(f"size must be a whole multiple of {whose} {W}x{H}, got {size}.")
     if w * h > most:
         raise FewstepError(f"size {size} has {w * h:,} pixels; at most {most:,} are allowed.")
     return w // W
@@ -80,16 +93,41 @@ def enlarge(pixels: Tensor, scale: int) -> Tensor:
 
 
 def from_base64(text: str, name: str) -> bytes:
-    """Bytes of base64, with or without the head of a data URL.
+    """Bytes of base64 as people send it.
+
+    With or without the head of a data URL, line breaks and blanks, the last "=", and in either
+    alphabet (+ and /, or - and _ of RFC 4648's Section 5).
 
     Raises:
         FewstepError: it is not base64.
     """
-    body = text.partition(",")[2] if text.startswith("data:") else text
+    body = text.lstrip("\ufeff \t\r\n")
+    if body[:5].lower() == "data:":
+        head, _, body = body.partition(",")
+        if not head.lower().rstrip().endswith(";base64"):
+            raise FewstepError(f"{name} is a data URL, but not one in base64.")
     try:
-        return base64.b64decode(body, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return _decoded(body.rstrip("= \t\r\n"))
+    except ValueError as error:
         raise FewstepError(f"{name} is not base64.") from error
+
+
+def _decoded(text: str) -> bytes:
+    """Bytes of base64 without its last "=", piece by piece, so that other threads have a turn.
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    parts, rest = [], ""
+    for start in range(0, len(text), PIECE):
+        rest += "".join(text[start : start + PIECE].split()).translate(ALPHABET)
+        if "=" in rest:
+            raise ValueError("the end of base64 in its middle")
+        whole = len(rest) - len(rest) % 4
+        parts.append(base64.b64decode(rest[:whole], validate=True))
+        rest = rest[whole:]
+    parts.append(base64.b64decode(rest + "=" * (-len(rest) % 4), validate=True))
+    return b"".join(parts)
 
 
 def picture(data: bytes, channels: int, most: int, name: str) -> Picture:

@@ -29,38 +29,53 @@ class Body(BaseModel):
     )
 
 
-class GenerationBody(Body):
-    """``POST /v1/images/generations``."""
+class Images(Body):
+    """What requests for images have in common with those that OpenAI's clients send."""
 
-    n: int = Field(1, ge=1, le=10_000, description="Number of images.")
+    n: int = Field(1, ge=1, le=10_000, description="Number of images, each with noise of its own.")
     size: str | None = Field(
         None,
         max_length=20,
         examples=["256x256"],
-        description="WxH, a whole multiple of the model's size: pixels are repeated.",
+        description="WxH, a whole multiple of the model's size, or of that of an edit's result: "
+        "pixels are repeated. Or auto: just that size.",
     )
     response_format: Format = "b64_json"
+    prompt: Annotated[str, Field(max_length=32_000)] | None = Field(
+        None,
+        description="The class by name, for clients that know no other field; of a model without "
+        "classes it is not looked at.",
+    )
+    user: Name | None = Field(None, description="Who asks; not looked at.")
+    quality: Literal["auto", "standard"] | None = Field(None, description="There is one.")
+    background: Literal["auto", "opaque"] | None = Field(None, description="There is one.")
+    output_format: Literal["png"] | None = Field(None, description="There is one.")
+
+
+class GenerationBody(Images):
+    """``POST /v1/images/generations``."""
+
     strip: bool = Field(False, description="Also the images after every step.")
     stream: bool = Field(
         False, description="Server-sent events: every step as it is done, then the whole answer."
     )
-    prompt: Name | None = Field(
-        None, description="The class by name, for clients that know no other field."
-    )
 
 
-class EditBody(Body):
+class EditBody(Images):
     """``POST /v1/images/edits``, as JSON; as a form, ``image`` and ``mask`` are files."""
 
     image: str = Field(description="Picture in base64; a data URL is fine.")
-    mask: str | None = Field(None, description="Mask in base64, bright where to generate.")
+    mask: str | None = Field(
+        None,
+        description="Mask in base64, bright where to generate; where its transparency varies, "
+        "wholly transparent there. Default the transparent part of the picture itself.",
+    )
     marks: Marks | None = Field(
         None,
         description="What of the mask marks the hole: bright, dark, painted or transparent; "
         "default transparent where its transparency varies, else bright.",
     )
     task: Name = Field("inpaint", description="One of the model's tasks in /v1/models.")
-    n: int = Field(1, ge=1, le=10_000, description="Results, each with noise of its own.")
     strength: float | None = Field(
         None, gt=0, le=1, description="How far strokes and vary go from the picture."
     )
@@ -77,7 +92,6 @@ class EditBody(Body):
     fit: Literal["resize", "tile"] | None = Field(
         None, description="Stretch the picture to the model's size and back, or edit it in pieces."
     )
-    response_format: Format = "b64_json"
 
     def settings(self) -> dict[str, float | int | str]:
         """The task's own settings that were given."""

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import gc
 import ipaddress
+import math
+import os
 import signal
 import socket
 import sys
+import threading
 from dataclasses import dataclass, field
+from functools import partial
+from types import FrameType
 
 import uvicorn
 
 from fewstep.errors import FewstepError
 from fewstep.serving.answers import Limits
-from fewstep.serving.app import create_app
+from fewstep.serving.app import LAST, create_app
+from fewstep.serving.connections import Connection, Patience
 from fewstep.serving.engine import Engine
+from fewstep.serving.guard import Guard
 from fewstep.serving.shelf import Shelf
 
 
@@ -30,6 +37,8 @@ class Settings:
         wait: seconds that the oldest request waits for others to share its batch.
         queue: requests that may wait.
         limits: what a request may ask for.
+        grace: seconds to finish what was accepted when the server is told to stop.
+        patience: seconds to wait for a request's head, and for its body; see `Patience`.
     """
 
     host: str = "127.0.0.1"
@@ -40,10 +49,16 @@ class Settings:
     wait: float = 0.002
     queue: int = 256
     limits: Limits = field(default_factory=Limits)
+    grace: float = 30.0
+    patience: float = 10.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
             raise FewstepError(f"a port is a number in 0..65535, got {self.port}.")
+        if not (0 <= self.grace < math.inf and 0 < self.patience < math.inf):
+            raise FewstepError(
+                f"need grace >= 0 and patience > 0 s, got {self.grace:g} and {self.patience:g}."
+            )
         if self.token is not None and (len(self.token) < 8 or not self.token.isascii()):
             raise FewstepError("a token must have at least 8 characters, all of them ASCII.")
         if not self.local and self.token is None and not self.open_to_all:
@@ -86,8 +101,71 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+SPARE = 128  # open files that are no connections
+
+
+def config(app: Guard, settings: Settings) -> uvicorn.Config:
+    """uvicorn's settings; connections are bounded, and by the files that may be open."""
+    patience = Patience(most=_files(4 * settings.queue + 64), head=settings.patience)
+    return uvicorn.Config(
+        app,
+        http=partial(Connection, patience),  # type: ignore[arg-type]
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=max(1, round(settings.grace)),
+        lifespan="on",
+    )
+
+
+def _files(wish: int) -> int:
+    """As many open files for connections as the system allows, up to a wish."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return wish
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wish + SPARE if hard == resource.RLIM_INFINITY else min(wish + SPARE, hard)
+    if soft != resource.RLIM_INFINITY and most > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most - SPARE
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, that ends in its time whatever is still going on.
+
+    Args:
+        settings: uvicorn's.
+        grace: seconds from the first signal.
+    """
+
+    def __init__(self, settings: uvicorn.Config, grace: float) -> None:
+        super().__init__(settings)
+        self.grace = grace
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop in order; at the second signal, or after the grace, at once."""
+        if self.should_exit:
+            _leave(sig, "stopped at once.")
+        super().handle_exit(sig, frame)
+        words = (sig, "stopped: what was accepted took longer than the grace.")
+        last = threading.Timer(self.grace + LAST, _leave, words)
+        last.daemon = True
+        last.start()
+
+
+def _leave(sig: int, word: str) -> None:
+    print(word, file=sys.stderr, flush=True)
+    os._exit(128 + sig)
+
+
 def serve(shelf: Shelf, settings: Settings, sock: socket.socket) -> None:
-    """Serve on a bound socket until SIGTERM or Ctrl-C; what was accepted is finished."""
+    """Serve on a bound socket until SIGTERM or Ctrl-C.
+
+    What was accepted is finished within `Settings.grace`; a second signal ends the process at once.
+    """
     engine = Engine(
         shelf.models,
         max_batch=settings.max_batch,
@@ -97,25 +175,16 @@ def serve(shelf: Shelf, settings: Settings, sock: socket.socket) -> None:
     app = create_app(
         engine, shelf, limits=settings.limits, token=settings.token, local=settings.local
     )
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=30,
-        limit_concurrency=4 * settings.queue + 64,
-        lifespan="on",
-    )
     gc.collect()
     gc.freeze()  # torch's many objects need not be looked through while requests wait
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        uvicorn.Server(config).run(sockets=[sock])
+        Server(config(app, settings), settings.grace).run(sockets=[sock])
     except KeyboardInterrupt:
         pass  # uvicorn has finished its work, and passes the signal on
     finally:
         signal.signal(signal.SIGTERM, before)
-        engine.close()
+        engine.close(LAST)
         print("stopped.", file=sys.stderr)
 
 

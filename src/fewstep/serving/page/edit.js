@@ -178,7 +178,7 @@ export class Edit {
     this.settings = fields;
     this.show(answer.data);
     reveal(this.after);
-    say(`${count(answer.data.length, "result")} in ${milliseconds(answer.seconds)}`);
+    say([`${count(answer.data.length, "result")} in ${milliseconds(answer.seconds)}.`, ...answer.notes].join(" "));
   }
 
   show(results) {

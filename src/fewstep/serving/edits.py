@@ -1,0 +1,122 @@
+"""One request for an edit: what is asked is looked at before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from fewstep.editing.masks import Mask
+from fewstep.editing.pictures import OPAQUE, Picture
+from fewstep.editing.tasks import TASKS, How, InpaintTask, Task
+from fewstep.errors import FewstepError, unknown
+from fewstep.flow_map import FlowMap
+from fewstep.serving.forms import Upload
+from fewstep.serving.images import base64_png, enlarge, mask, parse_size, picture
+from fewstep.serving.schemas import EditBody
+from fewstep.serving.shelf import class_names
+
+if TYPE_CHECKING:
+    from fewstep.serving.answers import Limits
+
+
+def task_of(body: EditBody) -> Task:
+    """The task that a request names, with its settings."""
+    if body.task not in TASKS:
+        raise unknown("editing task", body.task, TASKS)
+    return TASKS.call(body.task, body.settings())
+
+
+@dataclass(frozen=True)
+class Editing:
+    """An edit that fits the model and the limits.
+
+    Args:
+        task: what is done.
+        p: the picture.
+        how: with which numbers.
+        scale: how many times as large the results are given.
+        notes: what was assumed, and what is lost, in sentences.
+    """
+
+    task: Task
+    p: Picture
+    how: How
+    scale: int
+    notes: list[str]
+
+    @classmethod
+    def of(cls, f: FlowMap, sent: Upload, task: Task, how: How, limits: Limits) -> Editing:
+        """Decode the pictures and look at everything; takes a while for large ones.
+
+        Raises:
+            FewstepError: pictures, sizes or settings that do not fit.
+        """
+        p = picture(sent.image, task.channels(f), limits.pixels, "image")
+        if isinstance(task, InpaintTask):
+            p = p.masked(_mask(sent, p, limits))
+        height, width = size = task.result_size(f, p.size)
+        parts = how.n * task.parts(f, p.size)
+        if parts > limits.parts or how.n * height * width > limits.pixels:
+            raise FewstepError(
+                f"the picture of {p.size[1]}x{p.size[0]} pixels is too large for this: {parts:,} "
+                f"parts of the model's size (at most {limits.parts:,}), or an answer of more than "
+                f"{limits.pixels:,} pixels."
+            )
+        scale = parse_size(sent.body.size, size, limits.pixels // how.n, "the result's")
+        return cls(task, p, how, scale, task.notes(f, p))
+
+    def __call__(self, f: FlowMap) -> list[Tensor]:
+        """The results; the engine's work."""
+        return self.task(f, [self.p], self.how)[0]
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the answer, about."""
+        return self.how.n * math.prod(self.p.size) * self.scale**2
+
+    def entries(self, results: Sequence[Tensor], settings: dict[str, Any]) -> list[dict[str, Any]]:
+        """The answer's data."""
+        return [
+            {
+                "b64_json": base64_png(
+                    enlarge(x, self.scale), {**settings, "index": i}, self.p.profile_of(x)
+                ),
+                "seed": self.how.seed,
+                "index": i,
+            }
+            for i, x in enumerate(results)
+        ]
+
+
+def _mask(sent: Upload, p: Picture, limits: Limits) -> Mask:
+    """The mask sent, or the picture's own transparency.
+
+    Raises:
+        FewstepError: neither.
+    """
+    if sent.mask is not None:
+        return mask(sent.mask, limits.pixels, "mask", sent.body.marks)
+    if not p.transparent:
+        raise FewstepError(
+            "inpainting needs either a mask or a box; here a mask, or a picture that is "
+            "transparent where pixels are to be generated."
+        )
+    alpha = p.values[-1]
+    hole = alpha == 0 if bool((alpha == 0).any()) else alpha < OPAQUE
+    return Mask(hole, "image", ("the transparent part of the picture is generated.",))
+
+
+def wanted(
+    f: FlowMap, label: int | str | None, prompt: str | None
+) -> tuple[int | str | None, list[str]]:
+    """The class that a request asks for, by field or by prompt, and what is to be said of it."""
+    prompt = (prompt or "").strip()
+    if label is not None or not prompt:
+        return label, []
+    if class_names(f) is None:
+        return None, ["the prompt is not looked at: this model has no classes."]
+    return prompt, []
