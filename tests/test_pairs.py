@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -232,7 +234,89 @@ def test_a_shard_of_other_pairs_or_shapes_is_named(tmp_path: Path) -> None:
         open_pairs(tmp_path / "a")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 99}'])
+@pytest.mark.parametrize(
+    ("name", "changed", "why"),
+    [
+        ("sample", lambda x: x.half(), "sample is torch.float16"),
+        ("noise", lambda x: x.to(torch.int32), "noise is torch.int32"),
+        ("noise", lambda x: x.double(), "noise is torch.float64"),
+        ("label", lambda x: x + 3, "none of the 3 classes"),
+        ("label", lambda x: x - 1, "none of the 3 classes"),
+        ("sample", lambda x: x / 0, "NaN or infinities"),
+    ],
+)
+def test_values_that_cannot_be_are_named(
+    name: str, changed: Callable[[torch.Tensor], torch.Tensor], why: str, tmp_path: Path
+) -> None:
+    """Also in a shard of an earlier version, which carries no hash of its tensors."""
+    make_pairs(teacher(), tmp_path, WISH)
+    path = shard_path(tmp_path, 1)
+    tensors = load_file(path)
+    tensors[name] = changed(tensors[name])
+    save_file(tensors, path, metadata={"fewstep_pairs": read_manifest(tmp_path).key})
+    with pytest.raises(FewstepError, match=rf"shard-00001\.safetensors is damaged \(.*{why}"):
+        open_pairs(tmp_path)
+
+
+def test_a_flipped_bit_is_noticed_and_the_shard_made_again(tmp_path: Path) -> None:
+    for name in ("whole", "bent"):
+        make_pairs(teacher(), tmp_path / name, WISH)
+    path = shard_path(tmp_path / "bent", 2)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FewstepError, match=r"shard-00002.* damaged \(its content has changed"):
+        open_pairs(tmp_path / "bent")
+    make_pairs(teacher(), tmp_path / "bent", WISH)
+    assert_same(tmp_path / "whole", tmp_path / "bent")
+
+
+def test_what_was_refused_or_killed_early_blocks_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FewstepError, match="seed must be at least 0"):
+        replace(WISH, seed=-1)
+    manifest = make_pairs(teacher(), tmp_path, WISH)
+    for i in range(3):
+        shard_path(tmp_path, i).unlink()
+    left = tmp_path / f".shard-00000.safetensors.{socket.gethostname()}.999999999.0.partial"
+    left.write_bytes(b"x")
+    (tmp_path / "pairs.json").write_text("{")
+    assert make_pairs(teacher(), tmp_path, replace(WISH, seed=1)) != manifest
+    assert len(open_pairs(tmp_path)) == 25
+    assert not left.exists()
+
+
+HOSTILE = [
+    {"shard": 0},
+    {"shard": -1},
+    {"n": "x"},
+    {"n": 0},
+    {"n": 2.5},
+    {"n": 10**40},
+    {"shape": []},
+    {"shape": [-1]},
+    {"shape": 5},
+    {"times": ["x"]},
+    {"times": [float("inf")]},
+    {"classes": 5},
+    {"classes": []},
+    {"classes": [1]},
+    {"process": []},
+    {"data": "digits"},
+    {"conditional": "yes"},
+    {"unknown": 1},
+]
+
+
+@pytest.mark.parametrize("wrong", HOSTILE)
+def test_a_manifest_of_another_shape_is_one_clear_error(wrong: dict, tmp_path: Path) -> None:
+    make_pairs(teacher(), tmp_path, WISH)
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    with pytest.raises(FewstepError, match=r"pairs\.json is not a manifest of pairs"):
+        open_pairs(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 99}', "5", "[" * 9999])
 def test_a_damaged_manifest_is_one_clear_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "pairs.json").write_text(text)
     with pytest.raises(FewstepError, match=r"pairs\.json"):

@@ -5,14 +5,17 @@ FOLDER/shard-00000.safetensors   `noise` and `sample` float32 [m, *shape], `labe
                                  conditional models, `trajectory` [m, M, *shape] where asked for
 
 A shard is written under another name and renamed when it is whole, and carries the key of its
-manifest. So a folder that was being written when its process was killed holds nothing but whole
-shards, and they need not be made again. `fewstep.recipes.pairs` makes such a folder.
+manifest and a hash of its tensors. So a folder that was being written when its process was killed
+holds nothing but whole shards, and they need not be made again. `fewstep.recipes.pairs` makes such
+a folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,12 +27,14 @@ from torch import Tensor
 
 from fewstep.data.dataset import Dataset
 from fewstep.data.sharded import Sharded
+from fewstep.digest import sha256_of_weights
 from fewstep.errors import FewstepError
-from fewstep.files import replacing, write_json, write_tensors
+from fewstep.files import read_json, replacing, write_json, write_tensors
 
 FORMAT = 1
 MANIFEST = "pairs.json"
 KEY = "fewstep_pairs"  # of the manifest's key in a shard's metadata
+SHA256 = "sha256"  # of the hash of a shard's tensors, there too
 COLUMNS: tuple[str, ...] = ("noise", "trajectory")
 FREE = ("path", "classes", "data")  # entries that do not change a pair
 
@@ -112,6 +117,11 @@ class Manifest:
             )
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether a folder holds pairs that were made: a manifest alone is of no consequence."""
+    return is_pairs(folder) and any(folder.glob("shard-*.safetensors"))
+
+
 def is_pairs(folder: Path) -> bool:
     """Whether a folder holds pairs, finished or not."""
     return (folder / MANIFEST).is_file()
@@ -123,20 +133,46 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         FewstepError: the manifest is not one, or of another version.
     """
-    path = folder / MANIFEST
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text())
-        version = stored.pop("format")
-        if version != FORMAT:
-            raise FewstepError(f"{path} has format {version}; this fewstep reads format {FORMAT}.")
-        lists = {name: tuple(value) for name, value in stored.items() if isinstance(value, list)}
-        return Manifest(**(stored | lists))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, FewstepError):
-            raise
-        raise FewstepError(
-            f"{path} is not a manifest of pairs ({type(error).__name__}: {error})."
-        ) from error
+    remedy = "Delete it and make the pairs again with fewstep pairs."
+    return read_json(folder / MANIFEST, _parse, "a manifest of pairs", remedy)
+
+
+def _parse(stored: dict[str, Any]) -> Manifest:
+    version = stored.pop("format")
+    if version != FORMAT:
+        raise FewstepError(f"it has format {version}; this fewstep reads format {FORMAT}.")
+    lists = {name: tuple(value) for name, value in stored.items() if isinstance(value, list)}
+    manifest = Manifest(**(stored | lists))
+    for name, fits in _FORMS.items():
+        if not fits(getattr(manifest, name)):
+            raise FewstepError(f"its {name} is {str(getattr(manifest, name))[:80]!r}.")
+    if manifest.conditional and not manifest.classes:
+        raise FewstepError("its pairs have labels, but it names no classes.")
+    return manifest
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**63
+
+
+def _all(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda values: isinstance(values, tuple) and all(map(fits, values))
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: type(value) is kind
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("n", "shard", "steps"), _is_count),
+    **dict.fromkeys(("teacher", "solver", "path"), _is(str)),
+    **dict.fromkeys(("process", "data"), _is(dict)),
+    "seed": lambda value: type(value) is int and value >= 0,
+    "conditional": _is(bool),
+    "shape": lambda value: bool(value) and _all(_is_count)(value),
+    "times": _all(lambda time: type(time) in (int, float) and math.isfinite(time)),
+    "classes": _all(_is(str)),
+}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -163,15 +199,16 @@ def write_shard(folder: Path, manifest: Manifest, i: int, tensors: dict[str, Ten
         FewstepError: the disk is full or not writable.
     """
     path = shard_path(folder, i)
+    note = {KEY: manifest.key, SHA256: sha256_of_weights("", tensors)}
     try:
         with replacing(path) as partial:
-            write_tensors(partial, tensors, {KEY: manifest.key})
+            write_tensors(partial, tensors, note)
     except (SafetensorError, OSError) as error:
         raise FewstepError(f"cannot write the pairs {path}: {error}.") from error
 
 
 def read_shard(folder: Path, manifest: Manifest, i: int) -> dict[str, Tensor]:
-    """The tensors of a shard, mapped from its file.
+    """The tensors of a shard, mapped from its file and checked whole.
 
     Raises:
         FewstepError: the shard is missing, damaged, or of other pairs.
@@ -181,16 +218,34 @@ def read_shard(folder: Path, manifest: Manifest, i: int) -> dict[str, Tensor]:
         raise FewstepError(f"{path} is missing: make the rest of the pairs with fewstep pairs.")
     try:
         with safe_open(path, "pt") as file:
-            key = (file.metadata() or {}).get(KEY)
+            note = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise FewstepError(f"{path} is damaged ({error}): {_REMEDY}") from error
-    if key != manifest.key:
+    if note.get(KEY) != manifest.key:
         raise FewstepError(f"{path} is not a shard of {folder / MANIFEST}: {_REMEDY}")
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if found != manifest.tensors(i):
         raise FewstepError(f"{path} holds {found}, not {manifest.tensors(i)}: {_REMEDY}")
+    if damage := _damage(manifest, tensors, note.get(SHA256)):
+        raise FewstepError(f"{path} is damaged ({damage}): {_REMEDY}")
     return tensors
+
+
+def _damage(manifest: Manifest, tensors: dict[str, Tensor], sha256: str | None) -> str | None:
+    """What is wrong with a shard's values; shards of earlier versions carry no hash."""
+    if sha256 is not None and sha256_of_weights("", tensors) != sha256:
+        return "its content has changed"
+    for name, values in tensors.items():
+        wanted = torch.int64 if name == "label" else torch.float32
+        if values.dtype != wanted:
+            return f"{name} is {values.dtype}, not {wanted}"
+        if name != "label" and not all(bool(part.isfinite().all()) for part in values.split(64)):
+            return f"{name} has NaN or infinities"
+    label = tensors.get("label")
+    if label is not None and not 0 <= int(label.min()) <= int(label.max()) < len(manifest.classes):
+        return f"a label is none of the {len(manifest.classes)} classes"
+    return None
 
 
 _REMEDY = "delete it and make it again with fewstep pairs."

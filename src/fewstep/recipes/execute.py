@@ -176,7 +176,10 @@ def real_data(run: Run) -> Data:
     known = read_manifest(folder).data
     if not known:
         raise FewstepError(f"{folder} does not say what its teacher was trained on.")
-    return Data(**known)
+    try:
+        return Data(**known)
+    except TypeError as error:
+        raise FewstepError(f"{folder} does not say what its teacher saw: {error}.") from error
 
 
 def held_out(data: Dataset, config: Training) -> torch.Tensor:

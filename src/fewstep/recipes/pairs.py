@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewstep.data.pairs import (
     Manifest,
+    is_begun,
     is_pairs,
     read_manifest,
     read_shard,
@@ -20,6 +21,7 @@ from fewstep.data.pairs import (
 )
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
+from fewstep.files import sweep
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
@@ -61,9 +63,9 @@ class Wish:
     shard: int = SHARD
 
     def __post_init__(self) -> None:
-        for name in ("n", "batch", "shard"):
-            if getattr(self, name) < 1:
-                raise FewstepError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name, least in (("n", 1), ("batch", 1), ("shard", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise FewstepError(f"{name} must be at least {least}, got {getattr(self, name)}.")
         if self.trajectory < 0:
             raise FewstepError(f"trajectory must be at least 1 state, got {self.trajectory}.")
 
@@ -96,13 +98,17 @@ def make_pairs(
     """
     folder, group = Path(folder), group or Processes()
     manifest, sampler, kept = _plan(f, wish, Path(model))
-    if is_pairs(folder):
+    if is_begun(folder):
         manifest.check_same(folder, read_manifest(folder))
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif (
+        not is_pairs(folder) and folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    ):
         raise FewstepError(f"{folder} holds something else than pairs: give another folder.")
     group.barrier()
-    if group.first and not is_pairs(folder):
-        write_manifest(folder, manifest)
+    if group.first:
+        sweep(folder)
+        if not is_begun(folder):
+            write_manifest(folder, manifest)
     group.barrier()
     missing = [i for i in group.share(manifest.shards) if not _is_whole(folder, manifest, i)]
     total = sum(len(manifest.rows(i)) for i in missing)
@@ -116,6 +122,10 @@ def make_pairs(
             write_shard(folder, manifest, i, shard)
     group.barrier()
     return manifest
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _plan(f: FlowMap, wish: Wish, model: Path) -> tuple[Manifest, Walk | NestedDDIM, list[int]]:
