@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -185,6 +186,34 @@ def test_discrete_cosine_follows_the_continuous() -> None:
     torch.testing.assert_close(
         DiscreteVP(betas="cosine").alpha(t), CosineVP().alpha(t), rtol=1e-6, atol=0
     )
+
+
+@pytest.mark.parametrize("betas", ["linear", "scaled_linear", "cosine"])
+@pytest.mark.parametrize("N", [2, 3, 1000])
+def test_the_chain_between_its_steps(betas: str, N: int) -> None:
+    """A falling curve through the steps, with its derivative and its inverse."""
+    p = DiscreteVP(N=N, betas=betas)
+    t = torch.linspace(0, 1, 7 * N + 1, dtype=torch.float64)
+    value, slope = torch.func.jvp(p.log_alpha, (t,), (torch.ones_like(t),))
+    assert bool((value.diff() < 0).all())
+    torch.testing.assert_close(p.log_alpha_dot(t), slope)
+    torch.testing.assert_close(p.time_of_log_alpha(value), t)
+
+
+def test_linear_betas_leave_the_straight_line_by_next_to_nothing() -> None:
+    """Lu et al. 2022, Appendix D.2, interpolate ln alpha linearly between DDPM's steps."""
+    p, t = DiscreteVP(), torch.linspace(0, 1, 7001, dtype=torch.float64)
+    knots = np.cumsum([0, *np.log1p(-np.linspace(1e-4, 0.02, 1000)) / 2])
+    line = np.interp(t.numpy() * 1000, range(1001), knots)
+    assert np.abs(p.log_alpha(t).numpy() - line).max() < 1.3e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_map_to_its_own_time_has_no_network_in_it(dtype: torch.dtype) -> None:
+    for p in (VP(), SubVP(), CosineVP(), DiscreteVP(), TrigFlow(), RectifiedFlow(), EDM()):
+        t = torch.full((17,), p.t_min, dtype=dtype)  # 17: vectorised, and a rest that is not
+        assert bool((p.c_out(t, t) == 0).all())
+        assert bool((p.c_skip(t, t) == 1).all())
 
 
 def test_ddpm_tends_to_the_continuous_process() -> None:

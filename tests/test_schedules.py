@@ -99,3 +99,17 @@ def test_ect_gap_shrinks_by_q_from_stage_to_stage() -> None:
     assert (r(t, 0)[:2] == 0).all()  # at first the target is the data: a diffusion model's loss
     assert ((t - r(t, 799)) / t < 0.04).all()
     assert torch.equal(r(t, 800), r(t, 799))
+
+
+def test_one_interval_at_the_start() -> None:
+    """s0 = 1: the grid needs its two ends from the first step on."""
+    N = SquareRootN(s0=1, s1=20, K=100)
+    assert [N(0), N(1), N(99)] == [2, 3, 21]
+
+
+def test_a_grid_for_double_precision_is_not_a_rounded_one() -> None:
+    p = EDM()
+    double, single = karras_grid(18, p, dtype=torch.float64), karras_grid(18, p)
+    assert double.dtype == torch.float64
+    assert not torch.equal(double, single.double())
+    torch.testing.assert_close(double.float(), single, rtol=0, atol=0)

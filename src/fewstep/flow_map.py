@@ -28,7 +28,7 @@ from fewstep.files import replacing, write_tensors
 from fewstep.latents import Latents
 from fewstep.model_file import HEADER, Header, ModelFile, not_a_model, open_model_file
 from fewstep.networks import Autoencoder, Network, plain_name, skeleton, unfinished, unwrapped
-from fewstep.parameterization import Parameterization, expand
+from fewstep.parameterization import Parameterization, expand, time_dtype
 from fewstep.precision import Precision, dtype_of
 
 LATENTS = "latents."  # what the names of the autoencoder's tensors begin with
@@ -146,8 +146,7 @@ class FlowMap(nn.Module):
 
     def time(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``t`` as one time per example [B], in at least float32, on the device of ``x``."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        return torch.as_tensor(t, dtype=dtype, device=x.device).expand(x.shape[0])
+        return torch.as_tensor(t, dtype=time_dtype(x), device=x.device).expand(x.shape[0])
 
     def forward(
         self, x: Tensor, t: Tensor | float, s: Tensor | float | None = None, **condition: Any

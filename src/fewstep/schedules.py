@@ -27,6 +27,7 @@ def karras_grid(
     p: Parameterization,
     rho: float = 7.0,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """``t_i = (a + (i-1)/(N-1) (b - a))^rho`` with ``a = eps^(1/rho)``, ``b = T^(1/rho)``: [N].
 
@@ -34,7 +35,7 @@ def karras_grid(
     """
     if N < 2:
         raise FewstepError(f"a time grid needs at least 2 points, got N={N}.")
-    return power_grid(N, p.t_min, p.T, rho).float().to(device)
+    return power_grid(N, p.t_min, p.T, rho).to(dtype).to(device)
 
 
 def power_grid(N: int, start: float, end: float, rho: float) -> Tensor:
@@ -150,8 +151,8 @@ def nested_times(N: int, p: Parameterization) -> Tensor:
     where the flow is meant to be straight. Progressive distillation halves it.
     """
     if p.straight:
-        return torch.linspace(p.T, 0, N + 1, dtype=torch.float64).float()
-    return karras_grid(N + 1, p).flip(0)
+        return torch.linspace(p.T, 0, N + 1, dtype=torch.float64)
+    return karras_grid(N + 1, p, dtype=torch.float64).flip(0)
 
 
 # Number of grid points N(k)
@@ -176,7 +177,10 @@ class ConstantN(GridSize):
 
 @dataclass(frozen=True)
 class SquareRootN(GridSize):
-    """``N(k) = ceil(sqrt(k/K ((s1+1)^2 - s0^2) + s0^2) - 1) + 1``; Song et al. 2023, App. C."""
+    """``N(k) = ceil(sqrt(k/K ((s1+1)^2 - s0^2) + s0^2) - 1) + 1``; Song et al. 2023, App. C.
+
+    At least 2, where ``s0 = 1`` would give 1 point at the first step, as in the authors' code.
+    """
 
     s0: int
     s1: int
@@ -187,7 +191,7 @@ class SquareRootN(GridSize):
 
     def __call__(self, k: int) -> int:
         root = math.sqrt(k / self.K * ((self.s1 + 1) ** 2 - self.s0**2) + self.s0**2)
-        return math.ceil(root - 1) + 1
+        return max(1, math.ceil(root - 1)) + 1
 
 
 @dataclass(frozen=True)

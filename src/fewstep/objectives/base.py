@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
 from fewstep.networks.dropout import SharedDropout, check_dropout
-from fewstep.parameterization import Parameterization
+from fewstep.parameterization import Parameterization, time_dtype
 from fewstep.registry import Registry
 from fewstep.schedules import GridSize, IndexDistribution, karras_grid
 from fewstep.weightings import WEIGHTINGS, Weighting
@@ -159,7 +159,8 @@ def neighbours(
     N: int, times: IndexDistribution, p: Parameterization, x: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Neighbouring times ``t_{n+1}``, ``t_n`` of the grid of ``N`` for each example of ``x``."""
-    t = karras_grid(N, p, device=x.device)  # eps = t_1 < ... < t_N = T                       [N]
+    # eps = t_1 < ... < t_N = T                                                                [N]
+    t = karras_grid(N, p, device=x.device, dtype=time_dtype(x))
     n = times.sample(t, len(x))  # n - 1 of the paper's n in 1..N-1                            [B]
     return t[n + 1], t[n]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse
+from fewstep.parameterization import time_dtype
 from fewstep.schedules import HalvingN, nested_times
 from fewstep.solvers import ddim_step, denoised_of_step
 from fewstep.weightings import WEIGHTINGS, Weighting
@@ -72,7 +73,8 @@ class PD(Objective):
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         N = self.N(k)
-        times = nested_times(2 * N, self.f.p).to(x.device)  # T = t_0 > ... > t_2N      [2 N + 1]
+        # T = t_0 > ... > t_2N                                                         [2 N + 1]
+        times = nested_times(2 * N, self.f.p).to(time_dtype(x)).to(x.device)
         i = 2 * torch.randint(N, (len(x),)).to(x.device)
         return times[i], times[i + 1], times[i + 2]
 

@@ -5,6 +5,7 @@ from fewstep.parameterization.base import (
     Parameterization,
     expand,
     from_config,
+    time_dtype,
 )
 from fewstep.parameterization.edm import EDM, PFGM, VE, SimpleEDM
 from fewstep.parameterization.flows import RectifiedFlow, TrigFlow
@@ -32,4 +33,5 @@ __all__ = [
     "expand",
     "from_config",
     "match",
+    "time_dtype",
 ]

@@ -52,6 +52,11 @@ def expand(t: Tensor, x: Tensor) -> Tensor:
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
 
 
+def time_dtype(x: Tensor) -> torch.dtype:
+    """The type of the times of ``x``: its own, but at least float32, whose digits times need."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 @dataclass(frozen=True)
 class Parameterization(ABC):
     """A process and the coefficients of the two-time map along its PF-ODE.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.sampling.samplers import Multistep, NestedDDIM, Prior, Sampler, Walk
@@ -32,7 +34,7 @@ def default_taus(f: FlowMap, steps: int) -> tuple[float, ...]:
     stored = f.info.get("taus", {}).get(str(steps))
     if stored is not None:
         return tuple(stored)
-    return tuple(karras_grid(steps + 1, f.p).flip(0)[1:-1].tolist())
+    return tuple(karras_grid(steps + 1, f.p, dtype=torch.float64).flip(0)[1:-1].tolist())
 
 
 def sampler_for(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError, NotFinite
-from fewstep.parameterization import expand
+from fewstep.parameterization import expand, time_dtype
 from fewstep.solvers.integrator import SAMPLERS, Denoiser, Draw, Integrator
 
 SAFETY, LEAST, MOST = 0.9, 0.2, 10.0  # of a change of the step size, as scipy has them
@@ -77,7 +77,7 @@ class _Solve:
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         self.evaluations += self.active
-        return self.v(x, t.to(torch.promote_types(x.dtype, torch.float32)))
+        return self.v(x, t.to(time_dtype(x)))
 
     def norm(self, error: Tensor, scale: Tensor) -> Tensor:
         """Root mean square of ``error / scale`` [B]."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
-from fewstep.parameterization import Parameterization, expand
+from fewstep.parameterization import Parameterization, expand, time_dtype
 from fewstep.registry import Registry
 
 Draw = Callable[[], Tensor]
@@ -53,8 +53,7 @@ class Denoiser:
 
     def time(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``t`` as one time per sample [B]."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        return torch.as_tensor(t, dtype=dtype, device=x.device).expand(len(x))
+        return torch.as_tensor(t, dtype=time_dtype(x), device=x.device).expand(len(x))
 
     def D(self, x: Tensor, t: Tensor | float) -> Tensor:
         """``E[x_0 | x_t = x]``."""
@@ -159,12 +158,15 @@ class Integrator(ABC):
         Raises:
             FewstepError: there are none; the message names the nearest counts that can be spent.
         """
-        first = sum(self.evaluations(1))
-        more, rest = divmod(nfe - first, self.cost)
-        if more >= 0 and not rest:
-            return self.evaluations(1 + more)
-        below = first + more * self.cost
-        near = f"it can spend {below} or {below + self.cost}" if more >= 0 else f"{first} is least"
+        N = 1
+        while sum(self.evaluations(N)) < nfe:
+            N += 1
+        above = sum(self.evaluations(N))
+        if above == nfe:
+            return self.evaluations(N)
+        near = f"{above} is least"
+        if N > 1:
+            near = f"it can spend {sum(self.evaluations(N - 1))} or {above}"
         name = SAMPLERS.name_of(type(self))
         raise FewstepError(f"{name} cannot spend exactly {nfe} network evaluations: {near}.")
 

@@ -46,7 +46,7 @@ def noise_pair(data: Mixture) -> Pair:
 
 def widest_gap(N: int) -> float:
     """``Delta t = max (t_{n+1} - t_n)``."""
-    return float(karras_grid(N, P).double().diff().max())
+    return float(karras_grid(N, P, dtype=torch.float64).diff().max())
 
 
 def discrete_loss(
@@ -61,7 +61,7 @@ def discrete_loss(
         pair: the earlier point of each path.
         f_minus: the target; default the objective's own.
     """
-    grid = karras_grid(N, o.f.p).double()
+    grid = karras_grid(N, o.f.p, dtype=torch.float64)
 
     def loss(x: Tensor, z: Tensor, i: Tensor) -> Tensor:
         t, s = grid[i + 1], grid[i]
