@@ -119,6 +119,28 @@ def test_classes_that_are_divided(tmp_path: Path) -> None:
     assert values(load(tmp_path, split="test")) == [1]
 
 
+def test_a_folder_around_the_splits(tmp_path: Path) -> None:
+    for i, name in enumerate(("images/train/cat/1.png", "images/train/dog/1.png")):
+        picture(tmp_path / name, i)
+    picture(tmp_path / "images" / "val" / "dog" / "1.png", 2)
+    (tmp_path / "labels").mkdir()
+    data, held_out = load(tmp_path), load(tmp_path, split="val")
+    assert (data.classes, values(data)) == (("cat", "dog"), [0, 1])
+    assert (held_out.classes, values(held_out)) == (("cat", "dog"), [2])
+
+
+def test_names_of_images_that_say_splits(tmp_path: Path) -> None:
+    for i, name in enumerate(("train_1.png", "train_2.png", "Test-1.png")):
+        picture(tmp_path / name, i)
+    with pytest.warns(FewstepWarning, match=r"of 3 images the 2 .*'train' are taken"):
+        assert values(load(tmp_path)) == [0, 1]
+    with pytest.warns(FewstepWarning, match="the 1 whose names say split 'test'"):
+        assert values(load(tmp_path, split="test")) == [2]
+    picture(tmp_path / "steam_train.png", 3)
+    picture(tmp_path / "boat.png", 4)
+    assert len(load(tmp_path)) == 5
+
+
 def test_images_beside_splits_are_left_out_and_said(tmp_path: Path) -> None:
     for name in ("train/1.png", "test/1.png", "logo.png"):
         picture(tmp_path / name)

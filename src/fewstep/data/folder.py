@@ -19,7 +19,7 @@ from fewstep.data.build import Item, Request
 from fewstep.data.class_folders import read_names
 from fewstep.data.ignored import is_ignored
 from fewstep.data.labels import natural
-from fewstep.data.splits import choose, divide, missing
+from fewstep.data.splits import choose, divide, missing, read_name
 from fewstep.errors import FewstepError, FewstepWarning
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -64,7 +64,7 @@ def find_pictures(root: Path, request: Request) -> Pictures:
             inside class folders while labels are wanted.
     """
     names = read_names(root)
-    splits = {} if names is not None else split_folders(root)
+    name, (root, splits) = root.name, (root, {}) if names is not None else _divided(root)
     if splits:
         part = root / splits[choose(request.split, splits, str(root))]
         found = sorted(find_files(part))
@@ -83,7 +83,7 @@ def find_pictures(root: Path, request: Request) -> Pictures:
         classes = _numbered(set(called.values()), root, splits, part)
         index = {top: classes.index(name) for top, name in called.items()}
     files = [(name, index.get(top, -1)) for name, top in zip(found, tops, strict=True)]
-    return Pictures(root.name, str(part), classes, files, _state(part, found, classes))
+    return Pictures(name, str(part), classes, files, _state(part, found, classes))
 
 
 def _say_not_read(part: Path) -> None:
@@ -110,6 +110,23 @@ def _class_folders(part: Path) -> set[str]:
 def holds_images(folder: str | Path) -> bool:
     """Whether there is an image in or below a folder."""
     return next(find_files(Path(folder)), None) is not None
+
+
+def _divided(root: Path) -> tuple[Path, dict[str, str]]:
+    """The folder that is divided into splits, and `split_folders` of it; one in it may be alone.
+
+    So `images/train/cat/1.png` is of class "cat". A folder alone that holds splits without class
+    folders is itself a class.
+    """
+    splits = split_folders(root)
+    alone = [] if splits else sorted(_class_folders(root))
+    if len(alone) == 1:
+        inner = root / alone[0]
+        below = split_folders(inner)
+        if below and any(_class_folders(inner / folder) for folder in below.values()):
+            _say_loose([e.name for e in _entries(root) if _is_picture(e)], root, below)
+            return inner, below
+    return root, splits
 
 
 def split_folders(root: Path) -> dict[str, str]:
@@ -163,6 +180,16 @@ def _of_split(found: list[str], split: str, root: Path, whole: bool) -> list[str
     Raises:
         FewstepError: no such split; images inside such a folder and outside.
     """
+    if not whole and _names_say_splits(found):
+        wanted = choose(split, {_said(name) for name in found}, str(root))
+        kept = [name for name in found if _said(name) == wanted]
+        warnings.warn(
+            f"{root}: of {len(found):,} images the {len(kept):,} whose names say split {wanted!r} "
+            "are taken; move them elsewhere or rename them if they are of none",
+            FewstepWarning,
+            stacklevel=2,
+        )
+        return kept
     inner = [name.split("/")[1] if name.count("/") > 1 else "" for name in found]
     said = {} if whole else divide(set(inner))
     if not {"test", "val"}.intersection(said.values()):
@@ -178,6 +205,15 @@ def _of_split(found: list[str], split: str, root: Path, whole: bool) -> list[str
         )
     wanted = choose(split, said.values(), str(root))
     return [name for name, folder in zip(found, inner, strict=True) if said[folder] == wanted]
+
+
+def _said(name: str) -> str:
+    return read_name(os.path.splitext(os.path.basename(name))[0]).split
+
+
+def _names_say_splits(found: list[str]) -> bool:
+    """Whether every image's own name says a split, and they are not all of one."""
+    return all(map(_said, found)) and len(set(map(_said, found))) > 1
 
 
 def _check_mixture(part: Path, found: list[str], tops: list[str]) -> None:

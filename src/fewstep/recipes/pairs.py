@@ -100,9 +100,7 @@ def make_pairs(
     manifest, sampler, kept = _plan(f, wish, Path(model))
     if is_begun(folder):
         manifest.check_same(folder, read_manifest(folder))
-    elif (
-        not is_pairs(folder) and folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    ):
+    elif not is_pairs(folder) and folder.exists() and not _is_empty(folder):
         raise FewstepError(f"{folder} holds something else than pairs: give another folder.")
     group.barrier()
     if group.first:
