@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from torch import Tensor
 
-from fewstep import flow_map
 from fewstep.cli import run
 from fewstep.data import Dataset, load
 from fewstep.errors import FewstepError
@@ -138,7 +135,7 @@ def test_a_run_below_a_file_is_refused(attempt: Attempt, tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file/run"):
         answer = attempt("digits/ct", "--out", out)
-        refused(answer, tmp_path / "run", f"cannot write the run folder {out}")
+        refused(answer, tmp_path / "run", f"cannot write to {out}")
     assert (tmp_path / "file").read_text() == ""
 
 
@@ -155,15 +152,13 @@ def test_a_full_disk_at_the_very_end_loses_nothing(
     attempt: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint is written, the finished model is not: the same command finishes the run."""
-    save = flow_map.save_file
 
-    def full(tensors: dict[str, Tensor], path: str, **how: Any) -> None:
-        if path.endswith("model.safetensors.partial"):
-            raise OSError(28, "No space left on device")
-        save(tensors, path, **how)
+    def full(source: Path, place: Path) -> None:
+        place.write_bytes(b"cut off")
+        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(flow_map, "save_file", full)
+        patch.setattr("fewstep.recipes.directory.copyfile", full)
         code, err = attempt("digits/ct")
         assert code == 2
         assert err.count("\n") == 1

@@ -196,7 +196,6 @@ def test_other_settings_do_not_go_into_the_same_folder(runs: Path, call: Call) -
     assert code == 2
     assert "lr was 0.003, now 0.5" in err
     assert "--out" in err
-    assert "steps" not in err
     code, _, err = call("train", "digits/ct", *TINY, "--out", runs / "edm")
     assert code == 2
     assert "digits/edm" in err
@@ -550,12 +549,10 @@ def test_an_unreadable_run_is_named(
     refused(call(command, copy), str(copy), *expected)
 
 
-@pytest.mark.parametrize(
-    "record", ['{"format": 1}', '{"format": 1, "recipe": "digits/edm", "run": {"training": {}}}']
-)
+@pytest.mark.parametrize("record", ['{"format": 1}', '{"format": 1, "run": {"training": {}}}'])
 def test_a_record_with_parts_missing_is_named(record: str, copy: Path, call: Call) -> None:
     (copy / "run.json").write_text(record)
-    refused(call("train", copy), str(copy), "not the record of a run", "KeyError")
+    refused(call("train", copy), str(copy), "not the record of a run", "has no 'recipe'")
 
 
 def test_a_setting_of_another_version_is_named(copy: Path, call: Call) -> None:

@@ -17,19 +17,20 @@ PROGRAM = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-from fewstep.flow_map import FlowMap
+from fewstep.training import checkpoint
 from fewstep.recipes import RECIPES, component
 from fewstep.recipes.execute import train
 import dataclasses
 directory, die_in_save, microbatches = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 if die_in_save:
-    save, calls = FlowMap.save, []
-    def save_or_die(self, path):
+    write, calls = checkpoint.write_tensors, []
+    def write_or_die(path, *rest):
         calls.append(path)
-        save(self, path)
+        digest = write(path, *rest)
         if len(calls) == die_in_save:
             os.kill(os.getpid(), signal.SIGKILL)
-    FlowMap.save = save_or_die
+        return digest
+    checkpoint.write_tensors = write_or_die
 run = RECIPES["digits/ct"](steps=150, batch=32, log_every=10, sample_every=0, checkpoint_every=9,
     warmup=10, microbatches=microbatches or None, network__width=16, network__blocks=1,
     network__dropout=0.1, flip=True)

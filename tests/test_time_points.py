@@ -261,7 +261,8 @@ def test_an_interrupted_search_resumes_with_the_same_result(
 
 
 @pytest.mark.parametrize(
-    "content", ["", '{"settings": {}', "[]", "{}", '{"settings": {}, "scores": [1]}', "\x00"]
+    "content",
+    ["", '{"settings": {}', "[]", "{}", '{"settings": {}, "scores": [1]}', "\x00", "[" * 50_000],
 )
 def test_a_damaged_state_is_named(content: str, model: Path, call: Call) -> None:
     state = model.parent / "tune-steps-a.json"
@@ -273,12 +274,22 @@ def test_a_damaged_state_is_named(content: str, model: Path, call: Call) -> None
     assert state.read_text() == content
 
 
-def test_the_state_of_another_search_is_refused(tmp_path: Path) -> None:
+def test_searches_with_other_settings_keep_their_own_scores(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    SearchState(path, {"model": "a"}).score((0.8,), 1, lambda: 4.0)
-    assert SearchState(path, {"model": "a"}).score((0.8,), 1, lambda: math.nan) == 4.0
-    with pytest.raises(FewstepError, match=r"state\.json is of an interrupted .* delete it"):
-        SearchState(path, {"model": "b"})
+    for name, score in (("a", 4.0), ("b", 5.0)):
+        SearchState(path, {"model": name}).score((0.8,), 1, lambda score=score: score)
+    for name, score in (("a", 4.0), ("b", 5.0)):
+        assert SearchState(path, {"model": name}).score((0.8,), 1, lambda: math.nan) == score
+    SearchState(path, {"model": "a"}).remove()
+    assert SearchState(path, {"model": "b"}).score((0.8,), 1, lambda: math.nan) == 5.0
+    SearchState(path, {"model": "b"}).remove()
+    assert not path.exists()
+
+
+def test_a_search_that_is_refused_blocks_none(model: Path, known: object, call: Call) -> None:
+    code, _, err = tune(call, model, "--steps", MOST, "--grid", 1, "--rounds", 40)
+    assert (code, "ask for at most" in err) == (2, True)
+    assert tune(call, model, "--steps", 2, "-n", 40)[0] == 0
 
 
 def test_points_of_other_weights_are_not_used(
@@ -305,7 +316,7 @@ def test_damaged_time_points_are_named(content: str, model: Path, call: Call) ->
     (model.parent / "taus.json").write_text(content)
     code, _, err = call("sample", model, "-o", model.with_suffix(".png"))
     assert code == 2
-    assert "taus.json does not hold time points" in err
+    assert "taus.json is not a file of time points" in err
     assert "delete it" in err
 
 

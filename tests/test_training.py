@@ -21,6 +21,7 @@ from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network, UNet
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM, PFGM, DiscreteVP, Parameterization
 from fewstep.recipes.directory import open_model
+from fewstep.training import checkpoint as checkpoint_module
 from fewstep.training import trainer as trainer_module
 from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.config import Training
@@ -443,17 +444,17 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     t = make(tmp_path)
-    save, calls = FlowMap.save, []
+    write, calls = checkpoint_module.write_tensors, []
 
-    def full(self: FlowMap, path: Path) -> None:
+    def full(path: Path, *rest: Any) -> str:
         calls.append(path)
-        if len(calls) > 4:  # three maps in the first checkpoint, then one of the second
+        if len(calls) > 5:  # four files of the first checkpoint, then one of the second
             path.write_bytes(b"cut off")
             raise OSError(28, "No space left on device")
-        save(self, path)
+        return write(path, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FlowMap, "save", full)
+        patch.setattr(checkpoint_module, "write_tensors", full)
         with pytest.raises(FewstepError, match=r"No space left.*last good one is .*step-00000005"):
             t.run()
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]

@@ -32,6 +32,7 @@ from fewstep.parameterization import Parameterization, expand, time_dtype
 from fewstep.precision import Precision, dtype_of
 
 LATENTS = "latents."  # what the names of the autoencoder's tensors begin with
+NAMED = 5  # tensors that do not fit, in a message
 MORE = 1000  # weights that a network may have beyond its file's, so that the first is named
 PARALLEL = "module."  # and those of a network that was saved inside DataParallel
 
@@ -345,7 +346,7 @@ class FlowMap(nn.Module):
         """Take over the weights of another map's network; they must fit exactly.
 
         Raises:
-            FewstepError: names or shapes differ; the message names the first.
+            FewstepError: names or shapes differ; the message names them.
         """
         mine, theirs = (named_tensors(f.network) for f in (self, other))
         _check_fit(mine, {name: tuple(x.shape) for name, x in theirs.items()}, source)
@@ -381,15 +382,19 @@ def _check_decoder(wanted: bool, names: Iterable[str], source: object) -> None:
 def _check_fit(
     mine: Mapping[str, Tensor], theirs: Mapping[str, tuple[int, ...]], source: object
 ) -> None:
-    """Raise `FewstepError` unless names and shapes are the same; it names the first that is not."""
-    for name in sorted(mine.keys() | theirs.keys()):
-        here = tuple(mine[name].shape) if name in mine else "absent"
-        there = theirs.get(name, "absent")
-        if there != here:
-            raise FewstepError(
-                f"the weights of {source} do not fit this network: {name!r} is {there} there and "
-                f"{here} here. Give the network the same settings."
-            )
+    """Raise `FewstepError` unless names and shapes are the same; it names those that are not."""
+    here = {name: tuple(x.shape) for name, x in mine.items()}
+    others = [
+        f"{name!r} is {theirs.get(name, 'absent')} there and {here.get(name, 'absent')} here"
+        for name in sorted(here.keys() | theirs.keys())
+        if theirs.get(name) != here.get(name)
+    ]
+    if others:
+        more = [f"and {len(others) - NAMED} more"] if len(others) > NAMED else []
+        raise FewstepError(
+            f"the weights of {source} do not fit this network: {'; '.join(others[:NAMED] + more)}. "
+            "Give the network the same settings."
+        )
 
 
 def _load(module: nn.Module, tensors: Mapping[str, Tensor], *, assign: bool = False) -> None:

@@ -27,16 +27,21 @@ PATIENCE = 3.0  # seconds: a process that was asked to stop is saving its state
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made where it is missing, and sweep what killed processes left in it.
 
+    Who holds it already may hold it again.
+
     Args:
         folder: of a run, of pairs, of a reproduction, of a model file.
 
     Raises:
         FewstepError: another process holds it, and the message says which; it cannot be written.
     """
+    lock = FileLock(folder.absolute() / LOCK, is_singleton=True)
+    if lock.is_locked:  # by this thread
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=PATIENCE)
-        lock.acquire()
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise FewstepError(_held(folder)) from None
     except OSError as error:
@@ -48,6 +53,11 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         (folder / OWNER).unlink(missing_ok=True)
         lock.release()
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether there is a folder with nothing but an old lock in it."""
+    return folder.is_dir() and all(path.name in FILES for path in folder.iterdir())
 
 
 def _held(folder: Path) -> str:

@@ -27,8 +27,8 @@ from fewstep.flow_map import FlowMap
 from fewstep.precision import Precision
 from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory, open_model
-from fewstep.recipes.execute import load as load_settings
 from fewstep.recipes.execute import real_data
+from fewstep.recipes.parts import load as load_settings
 from fewstep.sampling import Sampler, sample, sampler_for
 
 ANY_NUMBER = Parameter(consume_multiple=True, negative_iterable="", show_default=False)
@@ -192,7 +192,7 @@ class _Real:
         if reference is not None:
             source, data = reference, group.in_turn(lambda: load(reference))
         elif home.started:
-            images = real_data(home.run()[1])
+            images = real_data(home.here())
             source, data = str(images.data), group.in_turn(lambda: load_settings(images))
         else:
             raise FewstepError(f"{first} does not say what it was trained on: give --reference.")

@@ -138,7 +138,7 @@ def images_for(f: FlowMap, model: Path, data: str | None, split: str) -> Dataset
     home = RunDirectory(model)
     if data is None and not home.started:
         raise FewstepError(f"{model} does not say what it was trained on: give --data.")
-    source = str(real_data(home.run()[1]).data) if data is None else data
+    source = str(real_data(home.here()).data) if data is None else data
     C, *_, size = f.shape
     real = load(source, split=split, size=size, channels=C) if len(f.shape) == 3 else load(source)
     if real.shape != f.shape or real.stored.is_floating_point():

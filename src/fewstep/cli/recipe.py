@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -20,6 +20,7 @@ from fewstep.recipes import RECIPES, Recipe, Run
 from fewstep.recipes.directory import RunDirectory
 from fewstep.recipes.dry_run import dry_run as needs
 from fewstep.recipes.execute import REGISTRIES, arguments_of, train
+from fewstep.recipes.resume import unasked
 from fewstep.training.trainer import Interrupted
 
 INTERRUPTED = 130
@@ -36,6 +37,7 @@ HEADINGS = {
 }
 TEACHER = "Run folder or model file of the diffusion model to start from."
 AUTOENCODER = "Run folder or model file of the autoencoder in whose latent space to train."
+INIT = "Run folder or model file whose weights to begin with, whatever it was trained for."
 OUT = "Run folder; default runs/ and the recipe's name."
 DEVICE = "Where to compute: cpu, cuda, cuda:1 or mps; default a GPU where there is one."
 QUIET = "Do not show how far it is."
@@ -49,14 +51,15 @@ def __getattr__(name: str) -> App:
     return command_of(RECIPES[name])
 
 
-def go_on(run: Path, device: str | None, quiet: bool) -> int:
-    """Resume the run of a folder; the exit code."""
-    recipe, settings = RunDirectory(run).run()
-    return _train(settings, run, recipe, device, quiet)
+def go_on(run: Path, settings: Mapping[str, Any], device: str | None, quiet: bool) -> int:
+    """Resume the run of a folder, perhaps with other settings; the exit code."""
+    recipe, before = RunDirectory(run).run()
+    return _train(before.override(settings), run, recipe, device, quiet)
 
 
 def _train(run: Run, out: Path, recipe: str, device: str | None, quiet: bool) -> int:
-    finished = RunDirectory(out).finished
+    home = RunDirectory(out)
+    finished = home.started and home.has_made(run.training.steps)
     try:
         train(run, out, recipe=recipe, device=device, quiet=quiet)
     except Interrupted as stop:
@@ -146,6 +149,7 @@ def _flags(run: Run) -> Iterator[inspect.Parameter]:
         yield _flag("teacher", str | None, run.teacher, TEACHER, "data")
     if run.objective.name != "autoencoder":
         yield _flag("autoencoder", str | None, run.autoencoder, AUTOENCODER, "data")
+    yield _flag("init", str | None, run.init, INIT, "data")
     yield from _record_flags(run.data, "data")
     yield from _record_flags(run.training, "training")
     for kind in ("objective", "network", "p"):
@@ -178,7 +182,8 @@ def command_of(recipe: Recipe) -> App:
             print(needs(recipe(**settings)))
             return 0
         folder = out or Path("runs") / recipe.name.replace("/", "-")
-        return _train(recipe(**settings), folder, recipe.name, device, quiet)
+        run = unasked(RunDirectory(folder), recipe(**settings), frozenset(settings))
+        return _train(run, folder, recipe.name, device, quiet)
 
     run = recipe()
     flags = list(_flags(run))

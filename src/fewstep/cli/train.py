@@ -11,7 +11,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from fewstep.cli.command import more, unfolded
+from fewstep.cli.command import Whole, more, unfolded
 from fewstep.errors import not_there
 from fewstep.recipes import RECIPES
 
@@ -20,25 +20,43 @@ def resume(
     run: Annotated[Path, Parameter(name="RECIPE-OR-RUN")],
     /,
     *,
+    steps: Whole | None = None,
+    lr: float | None = None,
+    data: str | None = None,
+    teacher: str | None = None,
+    autoencoder: str | None = None,
     device: str | None = None,
     quiet: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Train a model by a recipe, or resume a run.
 
     Every setting of a recipe is a flag: fewstep train RECIPE --help shows them. A run folder that
-    exists is resumed, by the same command or by its path.
+    exists is resumed, by the same command or by its path. When a run goes on, --steps and --lr may
+    be others, and --data, --teacher and --autoencoder may say where those are now.
 
     Examples:
       fewstep train digits/ct --steps 2000 --lr 1e-3
       fewstep train digits/cd --teacher runs/digits-edm --objective.N 12
       fewstep train images/edm --data photos/ --size 32 --out runs/photos
       fewstep train runs/photos
+      fewstep train runs/photos --steps 200000
+      fewstep train images/edm --data more/ --size 32 --init runs/photos --out runs/more
       torchrun --nproc-per-node 8 -m fewstep train cifar10/ect --teacher runs/cifar10-edm
 
     Parameters
     ----------
     run
         The name of a recipe, or a run folder to resume.
+    steps
+        Of a run folder: steps in all, where they are to be others than it was started with.
+    lr
+        Of a run folder: learning rate from now on.
+    data
+        Of a run folder: where its images are now.
+    teacher
+        Of a run folder: where its teacher is now.
+    autoencoder
+        Of a run folder: where its autoencoder is now.
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     quiet
@@ -48,7 +66,15 @@ def resume(
         raise not_there("recipe or run folder", run, RECIPES)
     from fewstep.cli.recipe import go_on
 
-    return go_on(run, device, quiet)
+    asked = {
+        "steps": steps,
+        "lr": lr,
+        "data": data,
+        "teacher": teacher,
+        "autoencoder": autoencoder,
+    }
+    given = {key: value for key, value in asked.items() if value is not None}
+    return go_on(run, given, device, quiet)
 
 
 app = App(name="train", help_format="plaintext", help_epilogue=more(resume))

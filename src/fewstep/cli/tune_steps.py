@@ -20,9 +20,10 @@ from fewstep.evaluation import Evaluator, Reference
 from fewstep.evaluation.choice import feature_network
 from fewstep.evaluation.reference import holds_statistics
 from fewstep.flow_map import FlowMap
+from fewstep.lock import locked
 from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory, model_file
-from fewstep.recipes.execute import load_data
+from fewstep.recipes.parts import load_data
 from fewstep.recipes.stored_taus import TAUS, keep_taus
 from fewstep.recipes.time_points import FRESH, MOST, Search, SearchState, Verdict, greedy_search
 
@@ -120,17 +121,18 @@ def tune_steps(
     evaluator = _evaluator(model, reference, features, weights, on)
     n = n or evaluator.n
     settings = {"model": sha256_of(file), "evaluator": evaluator.fingerprint, "n": n}
-    state = SearchState(home / f"tune-steps-{file.stem}.json", settings)
-    search = Search(f, evaluator, state, n, seed, seeds, batch)
-    with progress("searching", search.cost(counts, grid, rounds)) as advance:
-        search = replace(search, advance=advance)
-        taus = greedy_search(f.p, counts[-1], search.mean_fd, grid=grid, rounds=rounds)
-        verdicts = {count: search.verdict(taus[: count - 1]) for count in counts}
-    for count, verdict in verdicts.items():
-        print(_sentence(count, verdict, seeds))
-    found = {str(count): list(v.found) for count, v in verdicts.items() if v.better}
-    keep_taus(home, file, found, counts)
-    state.remove()
+    with locked(home):
+        state = SearchState(home / f"tune-steps-{file.stem}.json", settings)
+        search = Search(f, evaluator, state, n, seed, seeds, batch)
+        with progress("searching", search.cost(counts, grid, rounds)) as advance:
+            search = replace(search, advance=advance)
+            taus = greedy_search(f.p, counts[-1], search.mean_fd, grid=grid, rounds=rounds)
+            verdicts = {count: search.verdict(taus[: count - 1]) for count in counts}
+        for count, verdict in verdicts.items():
+            print(_sentence(count, verdict, seeds))
+        found = {str(count): list(v.found) for count, v in verdicts.items() if v.better}
+        keep_taus(home, file, found, counts)
+        state.remove()
     if found:
         print(f"{home / TAUS}: time points for {', '.join(found)} steps")
 
@@ -166,7 +168,7 @@ def _evaluator(
     home = RunDirectory(model)
     if reference is None and not home.started:
         raise FewstepError(f"{model} does not say what it was trained on: give --reference.")
-    data = load_data(home.run()[1]) if reference is None else load(reference)
+    data = load_data(home.here()) if reference is None else load(reference)
     network = feature_network(features, weights=weights, data=data).to(device)
     return Evaluator(network, Reference.of_data(network, data), metrics=["fd"])
 

@@ -36,7 +36,7 @@ MANIFEST = "pairs.json"
 KEY = "fewstep_pairs"  # of the manifest's key in a shard's metadata
 SHA256 = "sha256"  # of the hash of a shard's tensors, there too
 COLUMNS: tuple[str, ...] = ("noise", "trajectory")
-FREE = ("path", "classes", "data")  # entries that do not change a pair
+FREE = ("path", "classes", "data", "beside")  # entries that do not change a pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ class Manifest:
         path: where the model was.
         classes: their names.
         data: the real images that the model was trained on, as a record; empty where not known.
+        beside: where those are from the pairs' folder; None for data that are no files.
     """
 
     teacher: str
@@ -72,6 +73,7 @@ class Manifest:
     path: str = ""
     classes: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
+    beside: str | None = None
 
     @property
     def shards(self) -> int:
@@ -172,6 +174,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "shape": lambda value: bool(value) and _all(_is_count)(value),
     "times": _all(lambda time: type(time) in (int, float) and math.isfinite(time)),
     "classes": _all(_is(str)),
+    "beside": lambda value: value is None or type(value) is str,
 }
 
 

@@ -12,25 +12,94 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import warnings
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import torch
 
 import fewstep
+from fewstep.data.pairs import MANIFEST as PAIRS
 from fewstep.errors import FewstepError, FewstepWarning, not_there, refusals
+from fewstep.files import SHAPELESS, read_json, replacing
 from fewstep.flow_map import FlowMap
+from fewstep.lock import FILES as LOCK_FILES
+from fewstep.model_file import open_model_file
 from fewstep.precision import Precision
 from fewstep.recipes.run import Run
+from fewstep.recipes.sources import Source, here
 from fewstep.recipes.stored_taus import read_taus
-from fewstep.training.checkpoint import Checkpoint, Checkpoints
+from fewstep.records import record_of
+from fewstep.training.checkpoint import MANIFEST, Checkpoint, Checkpoints
+from fewstep.training.logbook import METRICS, read_metrics
 
 FORMAT = 1
 MODEL = "model.safetensors"
 _PLAIN_AVERAGE = re.compile(r"ema-(0\.\d+)$")
+RECORD = "run.json"
+KINDS = {
+    RECORD: "a run",
+    PAIRS: "pairs",
+    "clock.json": "a reproduction",
+    "theory.json": "a report of the theory",
+}
+"""What a folder holds, by the file that says so."""
+
+
+def check_free(folder: Path, mine: str) -> None:
+    """Raise `FewstepError` where a folder holds something of another kind.
+
+    Args:
+        folder: where something is to be written.
+        mine: the key of its kind in `KINDS`.
+    """
+    for file, what in KINDS.items():
+        if file != mine and (folder / file).is_file():
+            raise FewstepError(f"{folder} holds {what}: give another folder.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A setting that was changed when a run went on at a step."""
+
+    step: int
+    setting: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What ``run.json`` holds.
+
+    Args:
+        recipe: the name that the run is filed under.
+        run: the settings, as the user gave them.
+        sources: where data and models were, by the setting that names them.
+        changes: of settings, when the run went on.
+        format, fewstep, torch: versions that began the run.
+    """
+
+    format: int = FORMAT
+    fewstep: str = fewstep.__version__
+    torch: str = torch.__version__
+    recipe: str
+    run: Run
+    sources: dict[str, Source] = field(default_factory=dict)
+    changes: tuple[Change, ...] = ()
+
+
+def _record_of(stored: Any) -> Record:
+    if isinstance(stored, dict) and stored.get("format", FORMAT) != FORMAT:
+        raise FewstepError(
+            f"it was made by fewstep {stored.get('fewstep')} in format {stored['format']}; "
+            f"this fewstep {fewstep.__version__} reads format {FORMAT}."
+        )
+    return record_of(Record, stored, "the record")
 
 
 class RunDirectory:
@@ -41,7 +110,16 @@ class RunDirectory:
 
     @property
     def _record(self) -> Path:
-        return self.path / "run.json"
+        return self.path / RECORD
+
+    @property
+    def _model(self) -> Path:
+        return self.path / MODEL
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The run's checkpoints."""
+        return Checkpoints(self.path / "checkpoints")
 
     @property
     def started(self) -> bool:
@@ -49,11 +127,21 @@ class RunDirectory:
         return self._record.is_file()
 
     @property
+    def has_work(self) -> bool:
+        """Whether a run was started here and has something to go on from, or to keep."""
+        return self.started and (self._model.is_file() or bool(self.checkpoints.all()))
+
+    @property
     def finished(self) -> bool:
         """Whether the run has reached its end."""
-        return (self.path / MODEL).is_file()
+        return self.started and self.has_made(self.run()[1].training.steps)
 
-    def record(self) -> dict[str, Any]:
+    def has_made(self, steps: int) -> bool:
+        """Whether the model of so many steps is there, whole as far as its header tells."""
+        made = step_of(self._model)
+        return made is not None and made >= steps
+
+    def record(self) -> Record:
         """What the run was started with.
 
         Raises:
@@ -61,88 +149,82 @@ class RunDirectory:
         """
         if not self.started:
             raise FewstepError(f"{self.path} is not a run folder: it has no run.json.")
-        try:
-            record = json.loads(self._record.read_text())
-            version = record["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FewstepError(self._unreadable(error)) from error
-        if version != FORMAT:
-            raise FewstepError(
-                f"{self.path} was made by fewstep {record.get('fewstep')} in format {version}; "
-                f"this fewstep {fewstep.__version__} reads format {FORMAT}."
-            )
-        return record
+        return read_json(self._record, _record_of, "the record of a run")
 
     def run(self) -> tuple[str, Run]:
-        """The recipe's name and the run."""
+        """The recipe's name and the run, as it was started."""
         record = self.record()
-        try:
-            return record["recipe"], Run.from_json(record["run"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise FewstepError(self._unreadable(error)) from error
+        return record.recipe, record.run
 
-    def _unreadable(self, error: Exception) -> str:
-        return f"{self._record} is not the record of a run ({type(error).__name__}: {error})."
+    def here(self) -> Run:
+        """The run, with data and models where they are now, as far as anything is there."""
+        record = self.record()
+        return here(record.run, self.path, record.sources)
 
-    def start(self, recipe: str, run: Run) -> None:
-        """Record a new run; nothing where one is recorded.
+    def write(self, record: Record) -> None:
+        """Record a run.
 
         Raises:
             FewstepError: the folder is not writable.
         """
-        if self.started:
-            return
         try:
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            partial = self._record.with_suffix(".partial")
-            partial.write_text(
-                json.dumps(
-                    {
-                        "format": FORMAT,
-                        "fewstep": fewstep.__version__,
-                        "torch": torch.__version__,
-                        "recipe": recipe,
-                        "run": run.to_json(),
-                    },
-                    indent=1,
-                )
-            )
-            os.replace(partial, self._record)
+            with replacing(self._record) as partial:
+                partial.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
         except OSError as error:
             raise FewstepError(f"cannot write the run folder {self.path}: {error}.") from error
 
-    def check_same(self, recipe: str, run: Run) -> None:
-        """Raise `FewstepError` where a run of other settings is here; each of them is named."""
-        if not self.started:
+    def finish(self, checkpoint: Checkpoint) -> FlowMap:
+        """The model of the last checkpoint, as the run's finished model.
+
+        Raises:
+            FewstepError: the folder is not writable, or full.
+        """
+        try:
+            with replacing(self._model) as partial:
+                copyfile(checkpoint.file(checkpoint.manifest.default), partial)
+        except OSError as error:
+            raise FewstepError(f"cannot write the model {self._model}: {error}.") from error
+        return self.model()
+
+    def remove_unbegun(self) -> None:
+        """Remove the folder of a run that failed before it logged or saved anything."""
+        if self.checkpoints.all() or read_metrics(self.path):
             return
-        name, before = self.run()
-        if name != recipe:
-            raise FewstepError(
-                f"{self.path} holds a run of {name}, not {recipe}: give another --out."
-            )
-        then, now = (Run.from_json(r.to_json()).flat() for r in (before, run))
-        changed = [
-            f"{key} was {then.get(key)!r}, now {now.get(key)!r}"
-            for key in sorted(then.keys() | now.keys())
-            if then.get(key) != now.get(key)
-        ]
-        if changed:
-            raise FewstepError(
-                f"{self.path} was started with other settings: {'; '.join(changed)}. "
-                "Give another --out to start anew, or leave them as they were to resume."
-            )
+        with suppress(OSError):  # something of the user's is in it
+            for name in (RECORD, METRICS, "events.*", *LOCK_FILES):
+                for path in self.path.glob(name):
+                    path.unlink()
+            for folder in (self.path / "checkpoints", self.path):
+                folder.rmdir()
+
+    def left(self) -> Path:
+        """The file of the finished model, of a run that has no checkpoint any more.
+
+        Raises:
+            FewstepError: the model is not there either.
+        """
+        if not self._model.is_file():
+            raise FewstepError(f"{self.path} has no checkpoint yet, and no {MODEL}: train it.")
+        return self._model
+
+    def model(self) -> FlowMap:
+        """The finished model."""
+        return FlowMap.load(self._model)
 
     def checkpoint(self, which: str = "last") -> Checkpoint:
         """A checkpoint: "last" (the newest intact), "best", or a step."""
-        checkpoints = Checkpoints(self.path / "checkpoints")
+        checkpoints = self.checkpoints
         found = {str(c.step): c for c in checkpoints.all()}
         chosen = {"last": checkpoints.latest, "best": checkpoints.best}.get(
             which, lambda: found.get(which)
         )()
         if chosen is None:
-            there = ", ".join(["last", "best", *found]) if found else "no checkpoint yet"
+            there = ", ".join(["last", "best", *found]) if found else "no checkpoint"
+            if self._model.is_file() and not found:
+                there = f"last, the finished {MODEL} without the other averages"
             raise FewstepError(f"{self.path} has no checkpoint {which!r}; there is: {there}.")
-        return chosen
+        return chosen if which == "last" else chosen.intact()
 
 
 @refusals()
@@ -202,22 +284,31 @@ def model_file(
         raise not_there("run or model", path)
     if path.is_file():
         return path.parent, path
-    home, directory = path, RunDirectory(path)
+    directory = RunDirectory(path)
     if directory.started:
         directory.record()
-        path = directory.checkpoint(checkpoint).path
-    elif not (path / "checkpoint.json").is_file():
+        if checkpoint == "last" and ema is None and not directory.checkpoints.all():
+            return path, directory.left()
+        chosen = directory.checkpoint(checkpoint)
+    elif (path / MANIFEST).is_file():
+        chosen = Checkpoint.at(path).intact()
+    else:
         raise FewstepError(f"{path} is neither a run folder, a checkpoint nor a model file.")
-    maps = sorted(p.stem for p in path.glob("*.safetensors") if p.stem != "optimizer")
-    name = ema or _default_map(path)
-    if name not in maps:
-        raise FewstepError(f"{path} has no map {name!r}; there is: {', '.join(maps)}.")
-    return home, path / f"{name}.safetensors"
+    manifest = chosen.manifest
+    name = ema or manifest.default
+    if name not in manifest.maps:
+        there = ", ".join(manifest.maps)
+        raise FewstepError(f"{chosen.path} has no map {name!r}; there is: {there}.")
+    return path, chosen.file(name)
 
 
-def _default_map(path: Path) -> str:
-    """The map of a checkpoint that is sampled unless another is asked for."""
+def step_of(model: Path) -> float | None:
+    """The step of a model file, by its header; None for no file or a damaged one.
+
+    A file that does not say is of a run that was finished before it went on: infinity.
+    """
     try:
-        return json.loads((path / "checkpoint.json").read_text())["default"]
-    except (OSError, ValueError, KeyError) as error:
-        raise FewstepError(f"cannot read {path / 'checkpoint.json'}: {error!r}.") from error
+        with open_model_file(model) as file:
+            return float(file.header.info.get("step", math.inf))
+    except SHAPELESS:
+        return None

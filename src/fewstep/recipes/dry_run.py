@@ -11,7 +11,8 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import NETWORKS, skeleton
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import from_config
-from fewstep.recipes.execute import arguments_of, load_data, open_autoencoder
+from fewstep.recipes.execute import arguments_of, open_autoencoder
+from fewstep.recipes.parts import load_data
 from fewstep.recipes.run import Run
 
 BYTES = 4  # of a weight, a gradient and a moment in float32

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
-from contextlib import suppress
+import warnings
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fewstep import data as data_sources
 from fewstep import parameterization
 from fewstep.classes import Agreement, listed
 from fewstep.data import Dataset
 from fewstep.data.pairs import is_pairs, read_manifest
-from fewstep.digest import sha256_of_weights
-from fewstep.distributed import processes
-from fewstep.errors import FewstepError, refusals
-from fewstep.flow_map import FlowMap, named_tensors
+from fewstep.distributed import Processes, processes
+from fewstep.errors import FewstepError, FewstepWarning, refusals
+from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
+from fewstep.lock import locked
 from fewstep.networks import NETWORKS, Autoencoder
 from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
-from fewstep.recipes.directory import MODEL, RunDirectory, open_model
-from fewstep.recipes.run import Data, Run, require
+from fewstep.recipes.directory import RECORD, Record, RunDirectory, check_free, open_model
+from fewstep.recipes.parts import Parts, teacher_use
+from fewstep.recipes.resume import Begun, begun
+from fewstep.recipes.run import Data, Run
+from fewstep.recipes.sources import fingerprint, is_there
+from fewstep.records import record_of
 from fewstep.registry import Registry
 from fewstep.sampling import only_steps
 from fewstep.training.checkpoint import Checkpoints
@@ -66,49 +70,101 @@ def train(
         FewstepError: any mistake in the settings, the data or the folder.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    home = RunDirectory(directory)
-    group = processes(device)
-    home.check_same(recipe, run)
-    images = group.in_turn(lambda: load_data(run)) if data is None else data
-    teacher = open_teacher(run)
-    images = with_known_classes(run, images, home, teacher)
-    latents = find_latents(run, images, teacher, group.device)
-    dataset = images if latents is None else latents.encoded(images)
-    torch.manual_seed(mix(run.training.seed))
-    f = make_map(run, dataset, recipe, latents)
-    objective = make_objective(run, f, teacher)
-    check_pairs(objective, dataset, run)
-    trainer = Trainer(
-        objective,
-        dataset,
-        run.training,
-        home.path,
-        held_out=held_out(images, run.training),
-        group=group,
-        quiet=quiet,
-    )
-    if group.first:
-        home.start(recipe, run)  # only now: settings that do not work leave no folder behind
-    group.barrier()
-    trained = trainer.run()
-    if group.first and not home.finished:
-        partial = home.path / f"{MODEL}.partial"
-        trained.save(partial)
-        os.replace(partial, home.path / MODEL)
-    group.barrier()
+    home, group = RunDirectory(directory), processes(device)
+    check_free(home.path, RECORD)
+    before = begun(home, recipe, run)
+    if before is not None and (made := _made(home, before, group)) is not None:
+        return made
+    fresh = not home.path.exists()
+    with ExitStack() as held:
+        if group.first and not fresh:
+            held.enter_context(locked(home.path))
+        trainer, record = prepare(run, home, recipe, before, group, data, quiet=quiet)
+        if group.first:  # only now: settings that do not work leave no folder behind
+            held.enter_context(locked(home.path))
+            home.write(record)
+        group.barrier()
+        try:
+            trained = trainer.run()
+        except FewstepError:
+            if fresh and group.first:
+                home.remove_unbegun()
+            raise
+        if group.first:
+            home.finish(home.checkpoints.of(record.run.training.steps))
+        group.barrier()
     return trained
 
 
-def load_data(run: Run) -> Dataset:
-    """The images that ``run.data`` names."""
-    try:
-        return load(run.data)
-    except FewstepError as error:
-        if not getattr(OBJECTIVES[run.objective.name], "columns", ()):
-            raise
-        raise FewstepError(
-            f"{run.objective.name} learns from pairs, which fewstep pairs makes; {error}"
-        ) from error
+def _made(home: RunDirectory, before: Begun, group: Processes) -> FlowMap | None:
+    """The model of a run that has made its steps; written anew from its checkpoint where needed."""
+    training = before.record.run.training
+    whole = home.has_made(training.steps)
+    saved = not whole and home.checkpoints.of(training.steps).damage() is None
+    group.barrier()
+    if not whole and not saved:
+        return None
+    if saved and group.first:
+        with locked(home.path):
+            home.write(before.record)
+            home.checkpoints.prune(training.keep)
+            home.finish(home.checkpoints.of(training.steps))
+    group.barrier()
+    return home.model()
+
+
+def prepare(
+    run: Run,
+    home: RunDirectory,
+    recipe: str,
+    before: Begun | None,
+    group: Processes,
+    data: Dataset | None = None,
+    *,
+    quiet: bool = False,
+) -> tuple[Trainer, Record]:
+    """All that a training needs, and its record.
+
+    Args:
+        run: what to train; its data and models may be elsewhere by now.
+        home: the run's folder.
+        recipe: name to file it under.
+        before: what the folder holds of it.
+        group: the processes that train together.
+        data: images in memory.
+        quiet: no progress bar.
+
+    Raises:
+        FewstepError: any mistake in the settings, the data or the models.
+    """
+    record = Record(recipe=recipe, run=run) if before is None else before.record
+    parts = Parts(run, home, before, group, data)
+    images = parts.images()
+    teacher, init = parts.model("teacher"), parts.model("init")
+    images = with_known_classes(record.run, images, home, teacher or init)
+    autoencoder = parts.model("autoencoder")
+    named = record.run
+    latents = find_latents(named, images, teacher or init, group.device, autoencoder)
+    dataset = images if latents is None else latents.encoded(images)
+    torch.manual_seed(mix(run.training.seed))
+    f = make_map(named, dataset, recipe, latents)
+    arguments = objective_arguments(named, f, teacher)
+    if init is not None:
+        take_weights(f, init, named.init)
+    objective = OBJECTIVES.call(named.objective.name, arguments)
+    check_pairs(objective, dataset, named)
+    notes = [] if before is None or not before.changed else [before.note(objective, arguments)]
+    trainer = Trainer(
+        objective,
+        dataset,
+        named.training,
+        home.path,
+        held_out=held_out(images, named.training),
+        group=group,
+        quiet=quiet,
+        notes=[*parts.notes, *notes],
+    )
+    return trainer, replace(record, sources=parts.sources)
 
 
 def with_known_classes(
@@ -128,13 +184,13 @@ def with_known_classes(
         return data.with_classes(so_far, f"the run {home.path}")
     if teacher is None or not teacher.num_classes:
         return data
-    whose = f"the teacher {run.teacher}"
+    whose = f"the model {run.init}" if run.teacher is None else f"the teacher {run.teacher}"
     if Agreement(data.classes, teacher.classes).same:
         return data.with_classes(teacher.classes, whose)
     raise FewstepError(
         f"{whose} has the classes {listed(teacher.classes)}, the data set {data.name} has "
-        f"{listed(data.classes)}: a student knows the classes of its teacher. Give a teacher of "
-        "these classes, or leave them out with --no-labels."
+        f"{listed(data.classes)}: a model knows the classes of the one that it begins with. Give "
+        "one of these classes, or leave them out with --no-labels."
     )
 
 
@@ -146,24 +202,6 @@ def _classes_so_far(home: RunDirectory) -> tuple[str, ...]:
     return ()
 
 
-def load(settings: Data) -> Dataset:
-    """The images that a record of settings names."""
-    source = require(
-        settings.data,
-        "no data given: pass --data with a folder of images, a .parquet, .npz or .npy file, "
-        "hub:NAME, or digits.",
-    )
-    return data_sources.load(
-        source,
-        size=settings.size,
-        channels=settings.channels,
-        labels=settings.labels,
-        skip_bad=settings.skip_bad,
-        image_column=settings.image_column,
-        label_column=settings.label_column,
-    )
-
-
 def real_data(run: Run) -> Data:
     """The images that a run's model imitates: for pairs, those that their teacher was trained on.
 
@@ -173,13 +211,13 @@ def real_data(run: Run) -> Data:
     folder = Path(run.data.data or "")
     if not is_pairs(folder):
         return run.data
-    known = read_manifest(folder).data
-    if not known:
+    manifest = read_manifest(folder)
+    if not manifest.data:
         raise FewstepError(f"{folder} does not say what its teacher was trained on.")
-    try:
-        return Data(**known)
-    except TypeError as error:
-        raise FewstepError(f"{folder} does not say what its teacher saw: {error}.") from error
+    data: Data = record_of(Data, manifest.data, f"the data of {folder}")
+    if manifest.beside and not is_there(data.data or ""):
+        return replace(data, data=os.path.normpath(folder / manifest.beside))
+    return data
 
 
 def held_out(data: Dataset, config: Training) -> torch.Tensor:
@@ -190,30 +228,35 @@ def held_out(data: Dataset, config: Training) -> torch.Tensor:
 
 
 def find_latents(
-    run: Run, data: Dataset, teacher: FlowMap | None, device: torch.device
+    run: Run,
+    data: Dataset,
+    teacher: FlowMap | None,
+    device: torch.device,
+    autoencoder: FlowMap | None,
 ) -> Latents | None:
     """The latent space to train in: that of the teacher, or of the run's autoencoder; or none.
 
     Args:
         run: with the settings.
         data: the images.
-        teacher: of the run.
+        teacher: of the run, or the model that it begins with.
         device: where to encode them.
+        autoencoder: of the run, where it names one.
 
     Raises:
         FewstepError: a model that is no autoencoder; an autoencoder that is not the teacher's; what
             a latent space does not allow.
     """
     own = None if teacher is None else teacher.latents
-    if run.autoencoder is None and own is None:
+    if autoencoder is None and own is None:
         return None
     if run.data.data is not None and is_pairs(Path(run.data.data)):
         raise FewstepError("pairs are of images: a model of latents cannot learn from them.")
     if run.training.flip:
         raise FewstepError("latents cannot be mirrored: leave out --flip.")
-    if run.autoencoder is None:
+    if autoencoder is None:
         return None if own is None else own.to(device)
-    latents = Latents.of(open_autoencoder(run.autoencoder, device), data)
+    latents = Latents.of(network_of(autoencoder, run.autoencoder).to(device), data)
     if teacher is not None and (own is None or own.fingerprint != latents.fingerprint):
         raise FewstepError(
             f"the teacher {run.teacher} is not a model of the latents of {run.autoencoder} and "
@@ -228,7 +271,15 @@ def open_autoencoder(path: str, device: torch.device | str = "cpu") -> Autoencod
     Raises:
         FewstepError: nothing is there, or a model that is no autoencoder.
     """
-    model = open_model(path, device=device)
+    return network_of(open_model(path, device=device), path)
+
+
+def network_of(model: FlowMap, path: object) -> Autoencoder:
+    """The network of a model that must be an autoencoder.
+
+    Raises:
+        FewstepError: it is none.
+    """
     network = model.network
     if not isinstance(network, Autoencoder):
         raise FewstepError(
@@ -255,27 +306,8 @@ def make_map(run: Run, data: Dataset, recipe: str, latents: Latents | None = Non
     return FlowMap(F, p, info=info, latents=latents)
 
 
-def open_teacher(run: Run) -> FlowMap | None:
-    """The model that a run starts from; None where its objective wants none.
-
-    Raises:
-        FewstepError: a teacher is missing or not wanted.
-    """
-    name = run.objective.name
-    use = _teacher_use(run)
-    if use is TeacherUse.NONE:
-        if run.teacher is not None:
-            raise FewstepError(f"{name} {use.value}: it takes no --teacher.")
-        return None
-    return open_model(require(run.teacher, f"{name} {use.value}: say which with --teacher RUN."))
-
-
-def _teacher_use(run: Run) -> TeacherUse:
-    return getattr(OBJECTIVES[run.objective.name], "teacher_use", TeacherUse.NONE)
-
-
-def make_objective(run: Run, f: FlowMap, teacher: FlowMap | None) -> Objective:
-    """The objective, with its teacher where it has one.
+def objective_arguments(run: Run, f: FlowMap, teacher: FlowMap | None) -> dict[str, Any]:
+    """The arguments of the objective, with its teacher where it has one, whose weights ``f`` takes.
 
     A consistency model may start from a teacher of another process: its network is then used in
     the student's process by matching the signal-to-noise ratio (`fewstep.parameterization.match`).
@@ -283,10 +315,10 @@ def make_objective(run: Run, f: FlowMap, teacher: FlowMap | None) -> Objective:
     Raises:
         FewstepError: a teacher of another kind.
     """
-    name, path, use = run.objective.name, run.teacher, _teacher_use(run)
+    path, use = run.teacher, teacher_use(run)
     arguments = {"f": f, "K": run.training.steps, **run.objective.arguments}
     if teacher is None:
-        return OBJECTIVES.call(name, arguments)
+        return arguments
     if use is TeacherUse.DISTIL and only_steps(teacher) is not None:
         raise FewstepError(
             f"the teacher {path} was distilled itself and has no PF-ODE to follow: give the "
@@ -300,7 +332,28 @@ def make_objective(run: Run, f: FlowMap, teacher: FlowMap | None) -> Objective:
     f.info["teacher"] = {"path": str(path), "sha256": fingerprint(teacher)}
     if use is TeacherUse.DISTIL:
         arguments["teacher"] = teacher
-    return OBJECTIVES.call(name, arguments)
+    return arguments
+
+
+def take_weights(f: FlowMap, other: FlowMap, path: object) -> None:
+    """Begin with the weights of another model; how it was trained does not matter.
+
+    Raises:
+        FewstepError: a model of other images, classes or latents, or another network.
+    """
+    for what in ("shape", "num_classes"):
+        if (theirs := getattr(other, what)) != (ours := getattr(f, what)):
+            raise FewstepError(
+                f"the model {path} has {what} {theirs}, this run has {ours}: they must agree."
+            )
+    f.take_network(other, path)
+    if type(other.p) is not type(f.p):
+        warnings.warn(
+            f"{path} is of the process {type(other.p).__name__}, this run of {type(f.p).__name__}: "
+            "the weights have to learn new noise levels.",
+            FewstepWarning,
+            stacklevel=2,
+        )
 
 
 def check_teacher(teacher: FlowMap, f: FlowMap, path: object) -> None:
@@ -336,12 +389,6 @@ def check_pairs(objective: Objective, data: Dataset, run: Run) -> None:
             f"the pairs {data.source} were made by another model ({data.origin['path']}) than the "
             f"teacher {run.teacher}: make pairs with the teacher, or give it as --teacher."
         )
-
-
-def fingerprint(f: FlowMap) -> str:
-    """SHA-256 of a map's weights and settings."""
-    settings = json.dumps([f.network.config, f.p.config], sort_keys=True)
-    return sha256_of_weights(settings, named_tensors(f.network))
 
 
 def arguments_of(kind: str, name: str) -> dict[str, inspect.Parameter]:

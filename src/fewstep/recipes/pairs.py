@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewstep.data.pairs import (
+    MANIFEST,
     Manifest,
     is_begun,
     is_pairs,
@@ -21,12 +24,14 @@ from fewstep.data.pairs import (
 )
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
-from fewstep.files import sweep
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
+from fewstep.lock import FILES as LOCK_FILES
+from fewstep.lock import is_empty, locked
 from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory
-from fewstep.recipes.execute import fingerprint, real_data
+from fewstep.recipes.execute import real_data
+from fewstep.recipes.sources import Source, fingerprint, placed
 from fewstep.sampling import (
     NestedDDIM,
     NoiseStreams,
@@ -97,36 +102,71 @@ def make_pairs(
         FewstepError: not a diffusion model; the folder holds other pairs or cannot be written.
     """
     folder, group = Path(folder), group or Processes()
-    manifest, sampler, kept = _plan(f, wish, Path(model))
+    manifest, sampler, kept = _plan(f, wish, Path(model), folder)
+    _check_folder(folder, manifest)
+    with ExitStack() as held:
+        if group.first:
+            held.enter_context(locked(folder))
+            _check_folder(folder, manifest)
+            if not is_begun(folder):
+                write_manifest(folder, manifest)
+            held.callback(_remove_unbegun, folder)
+        group.barrier()
+        _make(f, folder, manifest, sampler, kept, wish.batch, group)
+        group.barrier()
+    return manifest
+
+
+def _check_folder(folder: Path, manifest: Manifest) -> None:
+    """Raise `FewstepError` where a folder holds other pairs, or anything else.
+
+    A manifest without pairs is of a command that was refused or killed, and is replaced.
+    """
     if is_begun(folder):
         manifest.check_same(folder, read_manifest(folder))
-    elif not is_pairs(folder) and folder.exists() and not _is_empty(folder):
+    elif not is_pairs(folder) and folder.exists() and not is_empty(folder):
         raise FewstepError(f"{folder} holds something else than pairs: give another folder.")
-    group.barrier()
-    if group.first:
-        sweep(folder)
-        if not is_begun(folder):
-            write_manifest(folder, manifest)
-    group.barrier()
+
+
+def _remove_unbegun(folder: Path) -> None:
+    """Remove the manifest, and the folder, of a command that has made no pair."""
+    if not is_begun(folder):
+        with suppress(OSError):
+            for path in (folder / MANIFEST, *(folder / name for name in LOCK_FILES)):
+                path.unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def has_shard(folder: Path, manifest: Manifest) -> Iterator[bool]:
+    """Of every shard, whether it is there; shards appear whole."""
+    return (shard_path(folder, i).exists() for i in range(manifest.shards))
+
+
+def _make(
+    f: FlowMap,
+    folder: Path,
+    manifest: Manifest,
+    sampler: Walk | NestedDDIM,
+    kept: list[int],
+    batch: int,
+    group: Processes,
+) -> None:
+    """Make this process's share of the shards that are missing."""
     missing = [i for i in group.share(manifest.shards) if not _is_whole(folder, manifest, i)]
     total = sum(len(manifest.rows(i)) for i in missing)
     with progress("making pairs", total) as advance:
         for i in missing:
             parts = []
-            for part in _batches(f, manifest, sampler, kept, _split(manifest.rows(i), wish.batch)):
+            for part in _batches(f, manifest, sampler, kept, _split(manifest.rows(i), batch)):
                 parts.append(part)
                 advance(len(part["noise"]) if group.first else 0)
             shard = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
             write_shard(folder, manifest, i, shard)
-    group.barrier()
-    return manifest
 
 
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
-
-
-def _plan(f: FlowMap, wish: Wish, model: Path) -> tuple[Manifest, Walk | NestedDDIM, list[int]]:
+def _plan(
+    f: FlowMap, wish: Wish, model: Path, folder: Path
+) -> tuple[Manifest, Walk | NestedDDIM, list[int]]:
     """The manifest, the sampler, and which of its states a trajectory keeps."""
     if f.info.get("kind") != "diffusion":
         raise FewstepError(
@@ -159,15 +199,19 @@ def _plan(f: FlowMap, wish: Wish, model: Path) -> tuple[Manifest, Walk | NestedD
         process=f.p.config,
         path=str(model),
         classes=f.classes,
-        data=_data_of(model),
+        **_data_of(model, folder),
     )
     return manifest, sampler, kept
 
 
-def _data_of(model: Path) -> dict[str, object]:
-    """The real images that a model was trained on, as a record; empty where nothing tells."""
+def _data_of(model: Path, folder: Path) -> dict[str, Any]:
+    """The real images that a model was trained on, as a record, and their way from a folder."""
     home = RunDirectory(model if model.is_dir() else model.parent)
-    return asdict(real_data(home.run()[1])) if home.started else {}
+    if not home.started:
+        return {}
+    images = real_data(home.here())
+    place = placed(Source(fingerprint=""), images.data, folder)
+    return {"data": asdict(images) | {"data": place.path or None}, "beside": place.relative}
 
 
 def _is_whole(folder: Path, manifest: Manifest, i: int) -> bool:

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from fewstep.errors import FewstepError, unknown
+from fewstep.records import record_of
 from fewstep.training.config import Training
 
-MODELS = ("teacher", "autoencoder")
+MODELS = ("teacher", "autoencoder", "init")
 """Settings of a run that name another model."""
 
 
@@ -68,6 +69,7 @@ class Run:
         training: how.
         teacher: run folder or model file of the diffusion model to start from.
         autoencoder: run folder or model file of the autoencoder in whose latent space to train.
+        init: run folder or model file whose weights to begin with.
         taus: time points for several sampling steps, by the number of steps; stored with the model.
     """
 
@@ -78,6 +80,7 @@ class Run:
     training: Training
     teacher: str | None = None
     autoencoder: str | None = None
+    init: str | None = None
     taus: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def flat(self) -> dict[str, Any]:
@@ -120,21 +123,13 @@ class Run:
         return json.loads(json.dumps(asdict(self)))
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> Run:
-        """What `to_json` gave."""
-        training: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in stored["training"].items()
-        }
-        return cls(
-            objective=Component(**stored["objective"]),
-            network=Component(**stored["network"]),
-            p=Component(**stored["p"]),
-            data=Data(**stored["data"]),
-            training=Training(**training),
-            teacher=stored["teacher"],
-            autoencoder=stored.get("autoencoder"),
-            taus={k: tuple(v) for k, v in stored["taus"].items()},
-        )
+    def from_json(cls, stored: Any) -> Run:
+        """What `to_json` gave.
+
+        Raises:
+            FewstepError: something else.
+        """
+        return record_of(cls, stored, "run")
 
 
 @dataclass(frozen=True)

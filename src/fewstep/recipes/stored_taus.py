@@ -8,14 +8,15 @@ points follow a copy of the model file, and are not used once the file holds oth
 
 from __future__ import annotations
 
-import json
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError, FewstepWarning
-from fewstep.files import write_json
+from fewstep.files import read_json, write_json
+from fewstep.records import value_of
 
 TAUS = "taus.json"
 Taus = dict[str, list[float]]
@@ -79,19 +80,24 @@ def _name(home: Path, file: Path) -> str:
 
 def _entries(path: Path) -> dict[str, Any]:
     """What the file holds, by hash; nothing where there is no file."""
-    try:
-        known = json.loads(path.read_text())
-        for entry in known.values():
-            if not isinstance(entry["file"], str):
-                raise TypeError("a file's name is text")
-            for steps, taus in entry["taus"].items():
-                if len([float(tau) for tau in taus]) != int(steps) - 1:
-                    raise ValueError(f"{steps} steps with {len(taus)} time points")
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FewstepError(
-            f"{path} does not hold time points ({type(error).__name__}: {error}): delete it, and "
-            "`fewstep tune-steps` makes it anew."
-        ) from error
-    return dict(known)
+    remedy = "Please delete it, and `fewstep tune-steps` makes it anew."
+    return read_json(path, _entries_of, "a file of time points", remedy)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is kept of a model file."""
+
+    file: str
+    taus: dict[str, tuple[float, ...]]
+
+
+def _entries_of(stored: Any) -> dict[str, Any]:
+    known: dict[str, _Entry] = value_of(dict[str, _Entry], stored, "it")
+    for entry in known.values():
+        for steps, taus in entry.taus.items():
+            if len(taus) != int(steps) - 1:
+                raise FewstepError(f"{steps} steps with {len(taus)} time points.")
+    return dict(stored)

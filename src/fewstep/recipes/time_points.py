@@ -15,10 +15,9 @@ for ``i = 1..G``, and each round of the search scores the thirds of the interval
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -26,9 +25,10 @@ from typing import Any
 from fewstep.data import to_uint8
 from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator
-from fewstep.files import write_json
+from fewstep.files import read_json, write_json
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
+from fewstep.records import record_of
 from fewstep.sampling import default_taus, sample, sampler_for
 
 RHO = 7.0
@@ -97,48 +97,60 @@ def _lowest_point(
     return min(known, key=known.__getitem__)
 
 
+@dataclass
+class Scored:
+    """The scores of one search, by seed and time points."""
+
+    settings: dict[str, Any]
+    scores: dict[str, float] = field(default_factory=dict)
+
+
 class SearchState:
     """Scores that were computed, in a file, so that an interrupted search resumes.
+
+    Searches with other settings, also interrupted, keep their own scores in the same file.
 
     Args:
         path: the file.
         settings: what the scores depend on.
 
     Raises:
-        FewstepError: the file is unreadable, or of a search with other settings.
+        FewstepError: the file is unreadable.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path, self.settings = path, settings
-        self._known: dict[str, float] = {}
-        if not path.exists():
-            return
-        try:
-            before = json.loads(path.read_text())
-            theirs = before["settings"]
-            self._known = {key: float(value) for key, value in before["scores"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FewstepError(
-                f"{path} is not the state of a search ({type(error).__name__}: {error}): delete "
-                "it to start anew."
-            ) from error
-        if theirs != settings:
-            raise FewstepError(
-                f"{path} is of an interrupted search of another model or with another reference "
-                "or number of samples: delete it to start anew, or ask for the same to resume."
-            )
+        self.path = path
+        known = read_json(path, _searches_of, _STATE, _REMEDY) if path.exists() else []
+        self._others = [search for search in known if search.settings != settings]
+        mine = [search for search in known if search.settings == settings]
+        self._mine = mine[0] if mine else Scored(settings)
 
     def score(self, taus: Sequence[float], seed: int, compute: Callable[[], float]) -> float:
         """The score of these points on a seed, computed at most once."""
         key = " ".join(["seed", str(seed), "taus", *map(repr, taus)])
-        if key not in self._known:
-            self._known[key] = compute()
-            write_json(self.path, {"settings": self.settings, "scores": self._known})
-        return self._known[key]
+        if key not in self._mine.scores:
+            self._mine.scores[key] = compute()
+            self._write([*self._others, self._mine])
+        return self._mine.scores[key]
 
     def remove(self) -> None:
         """The search has ended: its result is elsewhere."""
-        self.path.unlink(missing_ok=True)
+        if self._others:
+            self._write(self._others)
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, searches: list[Scored]) -> None:
+        write_json(self.path, {"searches": [asdict(search) for search in searches]})
+
+
+_STATE = "the state of a search"
+_REMEDY = "Please delete it to start anew."
+
+
+def _searches_of(stored: Any) -> list[Scored]:
+    searches = stored.get("searches", [stored])  # earlier versions kept one alone
+    return [record_of(Scored, search, "a search") for search in searches]
 
 
 @dataclass(frozen=True)

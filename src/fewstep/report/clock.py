@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from fewstep.files import write_json
+from fewstep.errors import FewstepError
+from fewstep.files import read_json, write_json
+from fewstep.records import value_of
 
 ALL = "all"
+CLOCK = "clock.json"
 
 
 class Clock:
@@ -21,12 +24,10 @@ class Clock:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "clock.json"
-        try:
-            stored = json.loads(self._path.read_text())
-            self._seconds = {str(name): float(seconds) for name, seconds in stored.items()}
-        except (FileNotFoundError, ValueError, TypeError, AttributeError):
-            self._seconds = {}  # not begun, or cut off while it was written
+        self._path = directory / CLOCK
+        self._seconds: dict[str, float] = {}
+        with suppress(FewstepError):  # not begun, or damaged: a clock is worth no more than that
+            self._seconds = read_json(self._path, _seconds_of, "a clock")
         self._running: dict[str, float] = {}  # since when each block's seconds are not counted
 
     def __getitem__(self, name: str) -> float:
@@ -53,3 +54,8 @@ class Clock:
             yield
         finally:
             self.add(name, time.perf_counter() - self._running.pop(name))
+
+
+def _seconds_of(stored: Any) -> dict[str, float]:
+    seconds: dict[str, float] = value_of(dict[str, float], stored, "it")
+    return seconds

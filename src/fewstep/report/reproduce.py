@@ -15,11 +15,12 @@ from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator, train_classifier
 from fewstep.flow_map import FlowMap
+from fewstep.lock import locked
 from fewstep.objectives import OBJECTIVES
 from fewstep.recipes import RECIPES
-from fewstep.recipes.directory import MODEL
+from fewstep.recipes.directory import MODEL, check_free
 from fewstep.report import editing, figures
-from fewstep.report.clock import ALL, Clock
+from fewstep.report.clock import ALL, CLOCK, Clock
 from fewstep.report.page import by_group, machine, write_csv, write_page
 from fewstep.report.plan import SAMPLED, SHORT, Plan, slug
 from fewstep.report.remarks import GAUSSIAN, TEST, lead, method, remarks
@@ -66,10 +67,14 @@ def reproduce_digits(
     """
     if not 0 < shorten <= 100:
         raise FewstepError(f"shorten must be a factor above 0, got {shorten}.")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FewstepError(f"cannot write to {directory}: {error}.") from error
+    check_free(directory, CLOCK)
+    with locked(directory):
+        return _reproduce(directory, plan, workers, shorten, device)
+
+
+def _reproduce(
+    directory: Path, plan: Plan, workers: int | None, shorten: float, device: str | None
+) -> Report:
     clock = Clock(directory)
     with clock.running(ALL):
         stages = Stages(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from torch import Tensor
 
 from fewstep.data import to_uint8
 from fewstep.digest import sha256_of
+from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator, Scores
-from fewstep.files import write_json
+from fewstep.files import read_json, write_json
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.recipes.directory import MODEL
+from fewstep.records import value_of
 from fewstep.report.figures import png_of
 from fewstep.report.plan import Row
 from fewstep.sampling import Sampler, sample, sampler_for
@@ -48,6 +50,20 @@ class Result:
     key: str | None = None
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What is stored of a row."""
+
+    scores: dict[str, Any]
+    seconds: float | None
+    nfe: int | None
+
+
+def _scores_of(stored: Any) -> dict[str, Any]:
+    known: dict[str, _Known] = value_of(dict[str, _Known], stored, "it")
+    return {identity: asdict(row) for identity, row in known.items()}
+
+
 class Scoreboard:
     """Scores rows with one evaluator; what was scored before is read from a file.
 
@@ -62,10 +78,8 @@ class Scoreboard:
         self._path = directory / "scores.json"
         self._known: dict[str, Any] = {}
         if self._path.is_file():
-            try:
-                self._known = json.loads(self._path.read_text())
-            except ValueError:
-                self._known = {}  # cut off while it was written: score again
+            with suppress(FewstepError):  # damaged: score again
+                self._known = read_json(self._path, _scores_of, "a table of scores")
 
     def results(self, rows: Sequence[Row]) -> list[Result]:
         """Every row's result, in order."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-from fewstep.data.pairs import Manifest, is_pairs, read_manifest, shard_path
+from fewstep.data.pairs import is_begun, is_pairs, read_manifest
+from fewstep.errors import FewstepError
 from fewstep.recipes import RECIPES
 from fewstep.recipes.directory import RunDirectory
+from fewstep.recipes.pairs import has_shard
 from fewstep.training.logbook import read_metrics
 
 
@@ -30,6 +33,7 @@ class Stage(ABC):
         needs: the stages that it takes up, by the option that names their folder.
     """
 
+    unit: ClassVar[str] = "steps"
     name: str
     needs: Mapping[str, str] = field(default_factory=dict)
 
@@ -55,6 +59,19 @@ class Stage(ABC):
     @abstractmethod
     def steps(self, shorten: float = 1.0) -> int:
         """What the progress is counted in: steps or pairs."""
+
+    def check_same(self, directory: Path, shorten: float) -> None:
+        """Raise `FewstepError` where what is there was made with other steps."""
+        there, wanted = self.there(directory), self.steps(shorten)
+        if there not in (None, wanted):
+            raise FewstepError(
+                f"{directory / self.name} is of {there:,} {self.unit}, not {wanted:,}: --shorten "
+                "was another. Give it again, or another --out."
+            )
+
+    @abstractmethod
+    def there(self, directory: Path) -> int | None:
+        """Of how many steps it is as it was begun; None where it was not."""
 
     @abstractmethod
     def finished(self, directory: Path) -> bool:
@@ -86,6 +103,10 @@ class Training(Stage):
     def steps(self, shorten: float = 1.0) -> int:
         return max(1, round(RECIPES[self.recipe]().training.steps * shorten))
 
+    def there(self, directory: Path) -> int | None:
+        home = RunDirectory(directory / self.name)
+        return home.run()[1].training.steps if home.has_work else None
+
     def finished(self, directory: Path) -> bool:
         return RunDirectory(directory / self.name).finished
 
@@ -106,6 +127,7 @@ class Pairs(Stage):
         trajectory: states of each trajectory to keep; 0 for the sample alone.
     """
 
+    unit: ClassVar[str] = "pairs"
     model: str = ""
     n: int = 20_000
     trajectory: int = 0
@@ -122,21 +144,20 @@ class Pairs(Stage):
     def steps(self, shorten: float = 1.0) -> int:
         return max(1, round(self.n * shorten))
 
+    def there(self, directory: Path) -> int | None:
+        folder = directory / self.name
+        return read_manifest(folder).n if is_begun(folder) else None
+
     def finished(self, directory: Path) -> bool:
         folder = directory / self.name
         if not is_pairs(folder):
             return False
-        manifest = read_manifest(folder)
-        return len(list(self._shards(folder, manifest))) == manifest.shards
+        return all(has_shard(folder, read_manifest(folder)))
 
     def progress(self, directory: Path) -> Progress:
         folder = directory / self.name
         if not is_pairs(folder):
             return Progress()
         manifest = read_manifest(folder)
-        return Progress(sum(len(manifest.rows(i)) for i in self._shards(folder, manifest)), "pairs")
-
-    @staticmethod
-    def _shards(folder: Path, manifest: Manifest) -> Iterator[int]:
-        """The shards that are there; they appear whole."""
-        return (i for i in range(manifest.shards) if shard_path(folder, i).exists())
+        made = enumerate(has_shard(folder, manifest))
+        return Progress(sum(len(manifest.rows(i)) for i, there in made if there), "pairs")

@@ -83,6 +83,8 @@ class Stages:
             FewstepError: a stage failed; its log is named.
             KeyboardInterrupt: after every stage has saved its state.
         """
+        for stage in self.stages:
+            stage.check_same(self.directory, self.shorten)
         finished = {s.name for s in self.stages if s.finished(self.directory)}
         waiting = [stage for stage in self.stages if stage.name not in finished]
         running: list[Running] = []
@@ -111,7 +113,8 @@ class Stages:
             running.append(self._start(stage))
 
     def _start(self, stage: Stage) -> Running:
-        command = [sys.executable, "-m", "fewstep", *stage.command(self.directory, self.shorten)]
+        command = [sys.executable, "-m", "fewstep.cli.child"]
+        command += stage.command(self.directory, self.shorten)
         if isinstance(stage, Training):
             command.append("--quiet")
         if self.device:
@@ -119,8 +122,9 @@ class Stages:
         log = self.directory / f"{stage.name}.log"
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
         with log.open("ab") as file:
+            # A pipe, which closes however this process ends: then the stage ends too.
             process = subprocess.Popen(
-                command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment
+                command, stdout=file, stderr=file, stdin=subprocess.PIPE, env=environment
             )
         return Running(stage, process, log, time.perf_counter())
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fewstep.errors import FewstepError
 from fewstep.progress import progress
+from fewstep.recipes.directory import check_free
 from fewstep.report import figures
 from fewstep.report.page import data_url, fill, machine
 from fewstep.theory import CHECKS, Bound, Check, Line, verify
@@ -40,6 +41,7 @@ def verify_theory(directory: Path, *, seed: int = 0) -> TheoryReport:
     Raises:
         FewstepError: the folder is not writable, or the page's libraries are missing.
     """
+    check_free(directory, "theory.json")
     start = time.perf_counter()
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -8,29 +8,54 @@ complete and on the disk, so a folder of this name is a whole checkpoint or a da
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError
+from fewstep.files import read_json, sync, sync_folder, write_json, write_tensors
 from fewstep.flow_map import FlowMap
+from fewstep.records import record_of
 
 FORMAT = 1
 MANIFEST = "checkpoint.json"
+OPTIMIZER = "optimizer"  # the file that is no map
 PARTIAL = ".partial"
-_NAME = re.compile(r"step-(\d{8})$")
+_NAME = re.compile(r"step-(\d{8,})$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a checkpoint says of itself.
+
+    Args:
+        format: version of the checkpoint.
+        step: number of steps made.
+        default: the map to sample unless another is asked for.
+        sha256: of every file, by its name.
+        score: the validation's, lower is better; None where there is none.
+    """
+
+    format: int
+    step: int
+    default: str
+    sha256: dict[str, str]
+    score: float | None = None
+
+    @property
+    def maps(self) -> list[str]:
+        """The names of the maps, sorted."""
+        return sorted(Path(name).stem for name in self.sha256 if Path(name).stem != OPTIMIZER)
 
 
 @dataclass(frozen=True)
@@ -40,43 +65,109 @@ class Checkpoint:
     path: Path
     step: int
 
+    @classmethod
+    def at(cls, path: Path) -> Checkpoint:
+        """The checkpoint of a folder, which may have any name.
+
+        Raises:
+            FewstepError: the folder holds no manifest of a checkpoint.
+        """
+        named = _NAME.match(path.name)
+        step = _manifest(path).step if named is None else int(named[1])
+        return cls(path, step)
+
     @property
-    def manifest(self) -> dict[str, Any]:
-        return json.loads((self.path / MANIFEST).read_text())
+    def manifest(self) -> Manifest:
+        """What it says of itself.
+
+        Raises:
+            FewstepError: it cannot be read, or says nothing of the kind.
+        """
+        return _manifest(self.path)
 
     @property
     def score(self) -> float | None:
         """The validation's score, lower is better; None where there is none to read."""
+        return None if self.fault() else self.manifest.score
+
+    def file(self, name: str) -> Path:
+        """The file of a map."""
+        return self.path / f"{name}.safetensors"
+
+    def fault(self) -> str | None:
+        """What is wrong with its manifest, or None."""
         try:
-            return self.manifest["score"]
-        except (OSError, ValueError, KeyError):
-            return None
+            manifest = self.manifest
+        except FewstepError as error:
+            return str(error)
+        if manifest.format != FORMAT:
+            return f"it has format {manifest.format}, this fewstep reads {FORMAT}"
+        if manifest.step != self.step:
+            return f"it is called step {self.step} and holds step {manifest.step}"
+        for name in (manifest.default, OPTIMIZER):
+            if f"{name}.safetensors" not in manifest.sha256:
+                return f"its {MANIFEST} names no {name}.safetensors"
+        return None
 
     def damage(self) -> str | None:
         """What is wrong with it, or None where every checksum agrees."""
+        if fault := self.fault():
+            return fault
         try:
-            manifest = self.manifest
-            if manifest["format"] != FORMAT:
-                return f"it has format {manifest['format']}, this fewstep reads {FORMAT}"
-            for name, expected in manifest["sha256"].items():
+            for name, expected in self.manifest.sha256.items():
                 if sha256_of(self.path / name) != expected:
                     return f"{name} does not match its checksum"
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
         return None
+
+    def intact(self) -> Checkpoint:
+        """Itself.
+
+        Raises:
+            FewstepError: it is damaged.
+        """
+        if damage := self.damage():
+            raise FewstepError(
+                f"the checkpoint {self.path} is damaged ({damage}): use another one."
+            )
+        return self
+
+
+def _manifest(path: Path) -> Manifest:
+    def parse(stored: object) -> Manifest:
+        return record_of(Manifest, stored, "the checkpoint")
+
+    return read_json(path / MANIFEST, parse, "the manifest of a checkpoint")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What one file of a checkpoint will hold: tensors, and for a map what describes it."""
+
+    tensors: Mapping[str, Tensor]
+    header: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A checkpoint before it is written.
+
+    Args:
+        step: number of steps made.
+        contents: of the files, by name.
+        default: the map to sample unless another is asked for.
+        score: lower is better; decides which one is the best.
+    """
+
+    step: int
+    contents: Mapping[str, Content] = field(default_factory=dict)
+    default: str
+    score: float | None = None
 
 
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Checkpoints:
@@ -101,6 +192,10 @@ class Checkpoints:
         found = [Checkpoint(path, int(match.group(1))) for path, match in named if match]
         return sorted(found, key=lambda c: c.step)
 
+    def of(self, step: int) -> Checkpoint:
+        """The checkpoint of a step, which need not be there."""
+        return Checkpoint(self.directory / f"step-{step:08d}", step)
+
     def latest(self) -> Checkpoint | None:
         """The newest intact checkpoint; a damaged one is passed over and the user told.
 
@@ -120,15 +215,24 @@ class Checkpoints:
         return None
 
     def best(self) -> Checkpoint | None:
-        """The checkpoint with the lowest score, if any has one."""
+        """The checkpoint with the lowest score, if any has one.
+
+        The user is told of those whose manifest cannot be read: one of them may have been it.
+        """
+        for checkpoint in self.all():
+            if fault := checkpoint.fault():
+                self.tell(f"checkpoint {checkpoint.path} may be the best, but: {fault}")
+        return self._lowest()
+
+    def _lowest(self) -> Checkpoint | None:
         scored = [(c.score, -c.step, c) for c in self.all() if c.score is not None]
         return min(scored)[2] if scored else None
 
     def save(
         self,
         step: int,
-        maps: dict[str, FlowMap],
-        tensors: dict[str, dict[str, Tensor]],
+        maps: Mapping[str, FlowMap],
+        tensors: Mapping[str, dict[str, Tensor]],
         *,
         default: str,
         score: float | None = None,
@@ -145,46 +249,65 @@ class Checkpoints:
         Raises:
             FewstepError: the disk is full or not writable; earlier checkpoints are untouched.
         """
-        final = self.directory / f"step-{step:08d}"
+        contents = {name: Content(f.tensors(), f.header()) for name, f in maps.items()}
+        contents |= {name: Content(values) for name, values in tensors.items()}
+        return self.write(Snapshot(step=step, contents=contents, default=default, score=score))
+
+    def write(self, snapshot: Snapshot) -> Checkpoint:
+        """Write what `save` was given; nothing else is read meanwhile, so any thread may do it.
+
+        Raises:
+            FewstepError: see `save`.
+        """
+        final = self.of(snapshot.step).path
         partial = final.with_name(final.name + PARTIAL)
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            for name, f in maps.items():
-                f.save(partial / f"{name}.safetensors")
-            for name, values in tensors.items():
-                save_file(values, partial / f"{name}.safetensors")
-            manifest = {
-                "format": FORMAT,
-                "step": step,
-                "score": score,
-                "default": default,
-                "sha256": {p.name: sha256_of(p) for p in sorted(partial.iterdir())},
-            }
-            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            for path in [*partial.iterdir(), partial]:
-                _sync(path)
+            write_json(partial / MANIFEST, asdict(_written(snapshot, partial)))
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
-            _sync(self.directory)
+            sync_folder(self.directory)
         except Exception as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise FewstepError(self._unwritable(final, error)) from error
-        self._prune()
-        return Checkpoint(final, step)
+        self.prune()
+        return Checkpoint(final, snapshot.step)
 
     def _unwritable(self, path: Path, error: Exception) -> str:
         kept = self.all()
         rest = f"The last good one is {kept[-1].path}." if kept else "There is no earlier one."
-        return f"could not write the checkpoint {path}: {error}. {rest}"
+        return f"could not write the checkpoint {path}: {str(error).rstrip('.')}. {rest}"
 
-    def _prune(self) -> None:
-        best = self.best()
-        for checkpoint in self.all()[: -self.keep]:
+    def prune(self, keep: int | None = None) -> None:
+        """Drop all but the newest and the best, and what killed processes were writing.
+
+        Args:
+            keep: how many of the newest; default as many as ever.
+        """
+        best = self._lowest()
+        for checkpoint in self.all()[: -(keep or self.keep)]:
             if checkpoint != best:
                 shutil.rmtree(checkpoint.path, ignore_errors=True)
         for partial in self.directory.glob(f"step-*{PARTIAL}"):
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _written(snapshot: Snapshot, folder: Path) -> Manifest:
+    """Write every file of a checkpoint to the disk; the checkpoint's manifest."""
+    sha256 = {}
+    for name, content in sorted(snapshot.contents.items()):
+        path = folder / f"{name}.safetensors"
+        tensors = {k: v.detach().contiguous() for k, v in content.tensors.items()}
+        sha256[path.name] = write_tensors(path, tensors, content.header)
+        sync(path)
+    return Manifest(
+        format=FORMAT,
+        step=snapshot.step,
+        default=snapshot.default,
+        sha256=sha256,
+        score=snapshot.score,
+    )
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -199,13 +322,20 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, path: Path) -> None:
-    """Put back what `optimizer_tensors` gave."""
+    """Put back what `optimizer_tensors` gave.
+
+    Raises:
+        FewstepError: the file is missing or holds something else.
+    """
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(path).items():
-        i, name = key.split(".", 1)
-        state.setdefault(int(i), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    try:
+        for key, value in load_file(path).items():
+            i, name = key.split(".", 1)
+            state.setdefault(int(i), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except (OSError, SafetensorError, ValueError) as error:
+        raise FewstepError(f"{path} is not the state of this optimiser: {error}.") from error
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if value.shape == parameter.shape:  # fused kernels walk all of them in one order
@@ -213,7 +343,14 @@ def restore_optimizer(optimizer: Optimizer, path: Path) -> None:
 
 
 def restore_map(f: FlowMap, path: Path) -> None:
-    """Put the weights of a checkpoint's map into ``f``."""
-    tensors = {k: v.to(f.device) for k, v in load_file(path).items()}
+    """Put the weights of a checkpoint's map into ``f``.
+
+    Raises:
+        FewstepError: the file is missing or holds other weights.
+    """
+    try:
+        tensors = {k: v.to(f.device) for k, v in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise FewstepError(f"cannot read the weights {path}: {error}.") from error
     with torch.no_grad():
         f.load_weights(tensors, path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,8 +20,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.files import SHAPELESS, replacing
 from fewstep.progress import Lines, on_terminal
+from fewstep.records import value_of
+from fewstep.training.events import Events
 
 METRICS = "metrics.jsonl"
 
@@ -49,20 +54,17 @@ class Logbook:
         active: bool = True,
         quiet: bool = False,
     ) -> None:
-        self.active = active
+        self.active, self.directory = active, directory
         self.console = Console(stderr=True)
         if not active:
             return
-        from tensorboardX import SummaryWriter
-
         kept = [line for line in read_metrics(directory) if line["step"] <= start]
-        try:
+        with self._writing():
             directory.mkdir(parents=True, exist_ok=True)
-            self._file = (directory / METRICS).open("w", buffering=1)
-        except OSError as error:
-            raise FewstepError(f"cannot write to the run folder {directory}: {error}.") from error
-        self._file.writelines(json.dumps(line) + "\n" for line in kept)
-        self._events = SummaryWriter(str(directory), purge_step=start if start else None)
+            with replacing(directory / METRICS) as partial:
+                partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            self._file = (directory / METRICS).open("a", buffering=1)
+            self._events = Events(directory, start)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -89,10 +91,28 @@ class Logbook:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.active:
-            self._bar.stop()
+        if not self.active:
+            return
+        self._bar.stop()
+        # what stopped the training says more than a log that cannot be closed after it
+        with self._writing() if error is None else suppress(OSError):
+            self._close()
+
+    def _close(self) -> None:
+        try:
             self._file.close()
+        finally:
             self._events.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A full disk is one clear error."""
+        try:
+            yield
+        except OSError as error:
+            raise FewstepError(
+                f"cannot write the log of the run folder {self.directory}: {error}."
+            ) from error
 
     def advance(self, step: int, status: Callable[[], str]) -> None:
         """Move the bar, or say where the training is if that is due.
@@ -111,9 +131,9 @@ class Logbook:
         """Log numbers of a step."""
         if not self.active:
             return
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        for name, value in metrics.items():
-            self._events.add_scalar(name, value, step)
+        with self._writing():
+            self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+            self._events.numbers(step, metrics)
         if "loss" in metrics:
             status = describe(metrics["loss"], metrics["images_per_second"])
             self._bar.update(self._task, status=status)
@@ -121,7 +141,8 @@ class Logbook:
     def picture(self, step: int, image: Any) -> None:
         """Log a grid [C, H, W] uint8."""
         if self.active:
-            self._events.add_image("samples", image, step)
+            with self._writing():
+                self._events.picture(step, "samples", image)
 
     def say(self, line: str) -> None:
         """Tell the user something, without breaking the bar."""
@@ -135,9 +156,28 @@ def describe(loss: float, images_per_second: float) -> str:
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:
-    """The lines of a run's log; a last line that was cut off by a kill is left out."""
+    """The lines of a run's log; a last line that was cut off by a kill is left out.
+
+    Lines that hold something else, as a failing disk leaves them, are left out with a warning.
+    """
     path = directory / METRICS
     if not path.is_file():
         return []
-    whole = path.read_text().rpartition("\n")[0]
-    return [json.loads(text) for text in whole.splitlines()]
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    read = [_line(text) for text in whole.splitlines()]
+    if damaged := read.count(None):
+        warnings.warn(
+            f"{path} has {damaged} damaged line{'s' * (damaged > 1)}, left out.",
+            FewstepWarning,
+            stacklevel=2,
+        )
+    return [line for line in read if line is not None]
+
+
+def _line(text: bytes) -> dict[str, float] | None:
+    """The numbers of a line; None where it holds anything else."""
+    try:
+        line: dict[str, float] = value_of(dict[str, int | float], json.loads(text), "a line")
+        return line | {"step": int(line["step"])}
+    except SHAPELESS:
+        return None

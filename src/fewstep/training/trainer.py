@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -28,9 +28,11 @@ from fewstep.data.images import grid
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.lock import locked
 from fewstep.objectives import Objective
 from fewstep.training.arithmetic import autocast, repeatable, seed_streams, set_up
 from fewstep.training.checkpoint import (
+    OPTIMIZER,
     Checkpoint,
     Checkpoints,
     optimizer_tensors,
@@ -64,6 +66,7 @@ class Trainer:
             no best checkpoint.
         group: the processes that train together.
         quiet: do not show how far it is.
+        notes: lines that the user should read before it starts.
     """
 
     def __init__(
@@ -76,9 +79,11 @@ class Trainer:
         held_out: Tensor | None = None,
         group: Processes | None = None,
         quiet: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
         self.group = group or Processes()
         self.config, self.data, self.quiet = config, data, quiet
+        self.notes = notes
         self.directory = Path(directory)
         self.objective = objective.to(self.group.device)
         # Convolutions are fastest with channels last; only 4-dimensional weights are touched.
@@ -116,9 +121,14 @@ class Trainer:
             The first running average.
 
         Raises:
-            FewstepError: the loss or the gradient is not finite; the checkpoint cannot be written.
+            FewstepError: the loss or the gradient is not finite; the checkpoint cannot be written;
+                another process is training in the folder.
             Interrupted: SIGINT or SIGTERM came; everything is saved.
         """
+        with locked(self.directory) if self.group.first else nullcontext():
+            return self._run()
+
+    def _run(self) -> FlowMap:
         start = self._restore()
         config, first = self.config, self.group.first
         log = Logbook(
@@ -132,6 +142,8 @@ class Trainer:
         self.checkpoints.tell = log.say
         if first and 0 < start < config.steps:
             log.say(f"{self.directory}: resuming at step {start} of {config.steps}")
+        for note in self.notes:
+            log.say(note)
         if config.batch > len(self.data):
             log.say(
                 f"note: a batch of {config.batch} is more than the {len(self.data)} images of "
@@ -247,7 +259,7 @@ class Trainer:
             self.checkpoints.save(
                 done,
                 maps,
-                {"optimizer": optimizer_tensors(self.optimizer)},
+                {OPTIMIZER: optimizer_tensors(self.optimizer)},
                 default=next(iter(self.averages.named())),
                 score=score,
             )
@@ -259,9 +271,14 @@ class Trainer:
         if checkpoint is None:
             return 0
         for name, f in self.objective.changing().items():
-            restore_map(f, checkpoint.path / f"{name}.safetensors")
+            restore_map(f, checkpoint.file(name))
         self.averages.restore(checkpoint.path)
-        restore_optimizer(self.optimizer, checkpoint.path / "optimizer.safetensors")
+        for f in [*self.objective.changing().values(), *self.averages.named().values()]:
+            f.info["step"] = checkpoint.step
+        restore_optimizer(self.optimizer, checkpoint.file(OPTIMIZER))
+        self.group.barrier()
+        if self.group.first:
+            self.checkpoints.prune()  # what a process that was killed had no time to drop
         return checkpoint.step
 
 

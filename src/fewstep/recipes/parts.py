@@ -1,0 +1,155 @@
+"""What a run is made of besides itself: its images, its teacher, the models that it begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from fewstep import data as data_sources
+from fewstep.data import Dataset
+from fewstep.distributed import Processes
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.recipes.directory import RunDirectory, open_model
+from fewstep.recipes.resume import Begun
+from fewstep.recipes.run import Data, Run, require
+from fewstep.recipes.sources import (
+    DATA,
+    Finder,
+    Source,
+    given_of,
+    known_images,
+    known_model,
+    placed,
+)
+
+T = TypeVar("T")
+
+
+class Parts:
+    """The images and models of a run, wherever they are now.
+
+    Args:
+        run: with the names of them.
+        home, before, group, data: see `prepare`.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        home: RunDirectory,
+        before: Begun | None,
+        group: Processes,
+        data: Dataset | None,
+    ) -> None:
+        self.run, self.home, self.before, self.group, self.data = run, home, before, group, data
+        self.known = {} if before is None else before.record.sources
+        self.sources: dict[str, Source] = {}
+        self.notes: list[str] = []
+
+    def images(self) -> Dataset:
+        """The training images, under the name that they had when the run began."""
+        if self.data is None:
+            require_data(self.run.data)
+            found = self._find(
+                DATA, lambda place: load_data(self.run.override({DATA: place})), known_images
+            )
+        else:
+            found = self.data
+            self.sources[DATA] = known = known_images(found)
+            if DATA in self.known and known.fingerprint != self.known[DATA].fingerprint:
+                raise FewstepError(
+                    f"the images in memory ({known.about}) are not those that {self.home.path} "
+                    f"began with ({self.known[DATA].about})."
+                )
+        return replace(found, name=self.sources[DATA].name)
+
+    def model(self, kind: str) -> FlowMap | None:
+        """The teacher, the autoencoder or the model to begin with; None where none is wanted.
+
+        Raises:
+            FewstepError: a teacher is missing or not wanted; a model is not where it was, or
+                another one is there.
+        """
+        if kind == "teacher" and not wants_teacher(self.run):
+            return None
+        if given_of(self.run, kind) is None:
+            return None
+        if kind == "init" and self.before is not None and kind not in self.before.new:
+            self.sources |= {k: v for k, v in self.known.items() if k == kind}
+            return None  # it has begun
+        return self._find(kind, open_model, known_model)
+
+    def _find(self, kind: str, read: Callable[[str], T], known: Callable[[T], Source]) -> T:
+        given = given_of(self.run, kind) or ""
+        new = self.before is not None and kind in self.before.new
+        source = self.known.get(kind)
+        finder = Finder(self.home.path, kind, source, given, new)
+        place, found = self.group.in_turn(lambda: finder.find(read, known))
+        what = known(found)
+        if source is not None:
+            what = replace(what, name=source.name)
+        self.sources[kind] = placed(what, place, self.home.path)
+        if source is not None and place != given:
+            self.notes.append(f"{kind}: {given} is now {place}")
+        return found
+
+
+def load_data(run: Run) -> Dataset:
+    """The images that ``run.data`` names."""
+    try:
+        return load(run.data)
+    except FewstepError as error:
+        if not getattr(OBJECTIVES[run.objective.name], "columns", ()):
+            raise
+        raise FewstepError(
+            f"{run.objective.name} learns from pairs, which fewstep pairs makes; {error}"
+        ) from error
+
+
+def load(settings: Data) -> Dataset:
+    """The images that a record of settings names."""
+    return data_sources.load(
+        require_data(settings),
+        size=settings.size,
+        channels=settings.channels,
+        labels=settings.labels,
+        skip_bad=settings.skip_bad,
+        image_column=settings.image_column,
+        label_column=settings.label_column,
+    )
+
+
+def require_data(settings: Data) -> str:
+    """The name of the images.
+
+    Raises:
+        FewstepError: none is given.
+    """
+    return require(
+        settings.data,
+        "no data given: pass --data with a folder of images, a .parquet, .npz or .npy file, "
+        "hub:NAME, or digits.",
+    )
+
+
+def wants_teacher(run: Run) -> bool:
+    """Whether a run starts from a teacher.
+
+    Raises:
+        FewstepError: a teacher is missing or not wanted.
+    """
+    name, use = run.objective.name, teacher_use(run)
+    if use is TeacherUse.NONE:
+        if run.teacher is not None:
+            raise FewstepError(f"{name} {use.value}: it takes no --teacher.")
+        return False
+    require(run.teacher, f"{name} {use.value}: say which with --teacher RUN.")
+    return True
+
+
+def teacher_use(run: Run) -> TeacherUse:
+    """What the run's objective takes from a teacher."""
+    return getattr(OBJECTIVES[run.objective.name], "teacher_use", TeacherUse.NONE)
