@@ -287,9 +287,10 @@ def test_searches_with_other_settings_keep_their_own_scores(tmp_path: Path) -> N
 
 
 def test_a_search_that_is_refused_blocks_none(model: Path, known: object, call: Call) -> None:
-    code, _, err = tune(call, model, "--steps", MOST, "--grid", 1, "--rounds", 40)
+    code, _, err = tune(call, model, "--steps", MOST)
     assert (code, "ask for at most" in err) == (2, True)
-    assert tune(call, model, "--steps", 2, "-n", 40)[0] == 0
+    other = ["40" if word == "30" else word for word in QUICK]
+    assert call("tune-steps", model, *other, "--steps", 2)[0] == 0
 
 
 def test_points_of_other_weights_are_not_used(
