@@ -290,7 +290,8 @@ def test_a_search_that_is_refused_blocks_none(model: Path, known: object, call: 
     code, _, err = tune(call, model, "--steps", MOST)
     assert (code, "ask for at most" in err) == (2, True)
     other = ["40" if word == "30" else word for word in QUICK]
-    assert call("tune-steps", model, *other, "--steps", 2)[0] == 0
+    words = ["tune-steps", model, *other, "--reference", "digits", "--steps", 2]
+    assert call(*words)[0] == 0
 
 
 def test_points_of_other_weights_are_not_used(
