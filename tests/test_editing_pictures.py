@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from fewstep.editing.masks import Marks, open_mask
+from fewstep.editing.opened import Opened
 from fewstep.editing.pictures import read, read_mask
 from fewstep.editing.tasks import How, InpaintTask, OutpaintTask
 from fewstep.errors import FewstepError, FewstepWarning
@@ -221,6 +222,24 @@ def test_outpainting_keeps_the_picture_as_it_came(kind: str, tmp_path: Path) -> 
     ((y,),) = OutpaintTask(right=4, top=2)(network_map(3), [p], QUIET)
     assert torch.equal(y[:, -H:, :W], p.values)
     assert y.dtype == p.values.dtype
+
+
+def test_pictures_of_twelve_bits_floats_and_phones(tmp_path: Path) -> None:
+    twelve = RANDOM.integers(0, 4096, SIZE).astype(np.uint16)
+    read_so = Opened(on(twelve), halved=False, full=4095.0)
+    assert (read_so.values()[0].numpy() == np.rint(twelve * (65535 / 4095))).all()
+    assert read_so.lost() == ("has 12 bits, which become 16",)
+    on(np.linspace(0, 1, H * W, dtype=np.float32).reshape(SIZE)).save(tmp_path / "in.tif")
+    p = read(tmp_path / "in.tif", 1, "in.tif")
+    assert torch.equal(p.values, p.pixels)
+    on(np.int32(HOLE)).save(tmp_path / "mask.tif")
+    mask = open_mask(tmp_path / "mask.tif", "mask.tif")
+    assert (mask.hole.numpy() == HOLE).all()
+    assert mask.notes
+    assert p.lost == ("holds floats, which become 8 bits",)
+    thumbnail = on(values(3)[:4, :4].copy())
+    on(KINDS["RGB"]).save(tmp_path / "in.jpg", "MPO", save_all=True, append_images=[thumbnail])
+    assert read(tmp_path / "in.jpg", 3, "in.jpg").size == SIZE
 
 
 def test_a_colour_profile_is_kept(tmp_path: Path) -> None:

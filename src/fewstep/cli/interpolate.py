@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from fewstep.cli.command import Whole, command
-from fewstep.cli.job import Files
+from fewstep.cli.job import Files, say
 from fewstep.data import check_place, save_images, to_float, to_uint8
 from fewstep.editing import decode, encode, latents, walk
 from fewstep.editing.pictures import cut, placed, read
+from fewstep.editing.tasks import lost_of
 from fewstep.editing.written import to_pil
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -116,8 +117,9 @@ def _latent(f: FlowMap, coder: FlowMap, word: str, seed: int, label: int | None)
         )
     path = Path(word)
     channels, *size = f.image_shape
-    pixels = read(path, channels, path.name).pixels
-    return encode(coder, to_float(cut(pixels, (size[0], size[1]), "resize")), labels=label)
+    p = read(path, channels, path.name)
+    say(lost_of(f, p))
+    return encode(coder, to_float(cut(p.pixels, (size[0], size[1]), "resize")), labels=label)
 
 
 def _how(f: FlowMap, steps: int | None) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def _centre(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
-        grey = _from_numbers(values, _full_scale(image))
+        grey = _from_numbers(values, full_scale(image))
         if "transparency" in image.info:
             grey[values == image.info["transparency"]] = WHITE
         return Image.fromarray(grey).convert(mode)
@@ -145,7 +145,7 @@ def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _full_scale(image: Image.Image) -> float:
+def full_scale(image: Image.Image) -> float:
     """The value that is white: 1 for floats, else what the file's bits allow, at most 65535."""
     if image.mode == "F":
         return 1.0

@@ -105,6 +105,8 @@ def _bright(values: np.ndarray, full: float, name: str) -> tuple[np.ndarray, str
     """Where a mask is bright, and what had to be assumed for that."""
     bright = values > full / 2
     low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise FewstepError(f"the mask {name} holds values that are not finite.")
     if (bright.any() and not bright.all()) or low == high:
         return bright, None
     two = bool(((values == low) | (values == high)).all())

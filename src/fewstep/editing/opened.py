@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from fewstep.data.decode import GREY, reason
+from fewstep.data.decode import GREY, SIXTEEN, full_scale, reason
 from fewstep.errors import FewstepError, not_there
 
 MODELS = ("CMYK", "LAB", "HSV")  # colour models that are written as RGB
@@ -26,10 +26,12 @@ class Opened:
     Args:
         image: upright.
         halved: whether its colours have 16 bits, of which Pillow reads 8.
+        full: the value that is white, of grey values of more than 8 bits.
     """
 
     image: Image.Image
     halved: bool
+    full: float
 
     @property
     def deep(self) -> bool:
@@ -47,18 +49,21 @@ class Opened:
         if not self.deep:
             return np.asarray(self.image.convert("RGB").convert("L")), 255.0
         values = np.asarray(self.image)
-        if values.dtype.kind == "f":
-            return values, 1.0 if values.max() <= 1 else 255.0
-        return values, 255.0 if self.image.mode == "I" and values.max() <= 255 else 65535.0
+        if self.image.mode == "F" and values.max() > self.full:
+            return values, 255.0  # bytes that were saved as floats
+        return values, self.full
 
     def values(self) -> Tensor:
         """Grey, grey and alpha, RGB, or RGBA [1 ... 4, H, W], as they came.
 
-        uint8, or uint16 for grey values of 16 bits. Palettes and other colour models become RGB,
-        floats 8 bits.
+        uint8, or uint16 for grey values of more than 8 bits. Palettes and other colour models
+        become RGB, floats 8 bits.
         """
+        if self.image.mode == "F":
+            return torch.from_numpy(np.rint(np.asarray(self.image) * 255.0).astype(np.uint8))[None]
         if self.deep:
-            return _deep(np.asarray(self.image), self.image.mode)
+            values = np.rint(np.asarray(self.image) * (SIXTEEN / self.full)).astype(np.uint16)
+            return torch.from_numpy(values)[None]
         grey = self.image.mode in GREY
         if self.image.has_transparency_data:
             plain = self.image.convert("RGBA")
@@ -77,18 +82,12 @@ class Opened:
         found = {
             "has 16 bits per colour, of which 8 are read": self.halved,
             "holds floats, which become 8 bits": mode == "F",
+            "has 12 bits, which become 16": self.deep and 1 < self.full < SIXTEEN,
             f"is {mode}, which becomes RGB": mode in MODELS,
             "names a transparent grey value, which is taken as it is": self.deep
             and "transparency" in self.image.info,
         }
         return tuple(what for what, so in found.items() if so)
-
-
-def _deep(values: np.ndarray, mode: str) -> Tensor:
-    if values.dtype.kind == "f":
-        values = np.rint(values * 255.0)
-    small = values.max() <= 255 and mode in ("I", "F")
-    return torch.from_numpy(values.astype(np.uint8 if small else np.uint16))[None]
 
 
 @contextmanager
@@ -107,11 +106,12 @@ def opened(source: Path | bytes, name: str) -> Iterator[Opened]:
             raise FewstepError(f"cannot read {what}: empty file.")
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             frames = getattr(image, "n_frames", 1)
-            if frames > 1:
+            if frames > 1 and image.format != "MPO":  # a phone's JPEG with a picture for depth
                 raise FewstepError(f"{what} has {frames} frames: give one still picture.")
             halved = ";16" in str(image.tile) and not image.mode.startswith("I")
+            full = full_scale(image)
             image.load()
-            yield Opened(ImageOps.exif_transpose(image), halved)
+            yield Opened(ImageOps.exif_transpose(image), halved, full)
     except FewstepError:
         raise
     except Exception as error:

@@ -125,16 +125,7 @@ class Task(ABC):
 
     def notes(self, f: FlowMap, p: Picture) -> list[str]:
         """What was assumed of a picture and its mask, and what is lost of it, in sentences."""
-        grey = "what is generated" if self.keeps else "the result"
-        lost = {
-            f"is in colour, but the model makes grey images: {grey} is grey": self.colours
-            and f.shape[0] == 1
-            and p.colourful,
-            "is transparent in parts, which become white": not self.keeps and p.transparent,
-            "has 16 bits, of which 8 are kept": not self.keeps and p.values.dtype == torch.uint16,
-        }
-        ends = [*p.lost, *(what for what, so in lost.items() if so)]
-        return [*p.notes, *(f"{p.name} {end}." for end in ends)]
+        return lost_of(f, p, keeps=self.keeps, colours=self.colours)
 
     def times(self, how: How) -> dict[str, Any]:
         """How many steps, or which times, as the editing functions take them."""
@@ -172,6 +163,25 @@ class Task(ABC):
             [self.picture(f, p, some) for some in part.chunk(how.n)]
             for p, part in zip(pictures, x.split([len(part) for part in parts]), strict=True)
         ]
+
+
+def lost_of(f: FlowMap, p: Picture, *, keeps: bool = False, colours: bool = True) -> list[str]:
+    """What was assumed of a picture that a model sees, and what is lost of it, in sentences.
+
+    Args:
+        keeps: whether the result holds pixels of the picture itself.
+        colours: whether the picture's colours matter.
+    """
+    grey = "what is generated" if keeps else "the result"
+    lost = {
+        f"is in colour, but the model makes grey images: {grey} is grey": colours
+        and f.image_shape[0] == 1
+        and p.colourful,
+        "is transparent in parts, which become white": not keeps and p.transparent,
+        "has 16 bits, of which 8 are kept": not keeps and p.values.dtype == torch.uint16,
+    }
+    ends = [*p.lost, *(what for what, so in lost.items() if so)]
+    return [*p.notes, *(f"{p.name} {end}." for end in ends)]
 
 
 def _size(f: FlowMap) -> Size:

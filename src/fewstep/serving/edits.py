@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from fewstep.editing.batches import check_pixels
 from fewstep.editing.masks import Mask
 from fewstep.editing.pictures import OPAQUE, Picture
 from fewstep.editing.tasks import TASKS, How, InpaintTask, Task
@@ -55,6 +56,7 @@ class Editing:
         Raises:
             FewstepError: pictures, sizes or settings that do not fit.
         """
+        check_pixels(f, "editing")
         p = picture(sent.image, task.channels(f), limits.pixels, "image")
         if isinstance(task, InpaintTask):
             p = p.masked(_mask(sent, p, limits))
