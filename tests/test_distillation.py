@@ -163,6 +163,35 @@ def test_the_rounds_and_their_lengths() -> None:
             HalvingN(start, final, 10)
 
 
+def test_every_round_is_a_training_of_its_own(tmp_path: Path) -> None:
+    """The rate starts anew, and with an optimiser that has seen nothing."""
+    N = HalvingN(8, 1, 20)
+    assert [N.round_of(k) for k in (0, 3, 4, 11, 12, 19, 99)] == [
+        (0, 4),
+        (0, 4),
+        (4, 12),
+        (4, 12),
+        (12, 20),
+        (12, 20),
+        (12, 20),
+    ]
+    config = Training(
+        steps=20, batch=4, lr=1.0, decay="linear", optimizer="adam", sample_every=0, ema=(0.9,)
+    )
+    f = tiny()
+    o = PD(f, 20, teacher=f.frozen_copy(), start_steps=8, final_steps=1)
+    data = Dataset.from_arrays(torch.randn(40, 3), points=True)
+    t = Trainer(o, data, config, tmp_path, quiet=True)
+    rates, counts = [], []
+    for k in range(20):
+        t.step(k)
+        rates.append(t.optimizer.param_groups[0]["lr"])
+        counts.append(int(next(iter(t.optimizer.state.values()))["step"]))
+    assert rates[:4] == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
+    assert rates[4:12] == rates[12:] == pytest.approx([1 - j / 8 for j in range(8)])
+    assert counts == [*range(1, 5), *range(1, 9), *range(1, 9)]
+
+
 def test_the_student_becomes_the_teacher_between_rounds_alone() -> None:
     f = tiny()
     o = PD(f, 30, teacher=f.frozen_copy(), start_steps=8, final_steps=2)
@@ -404,6 +433,20 @@ def test_dfno_vanishes_at_the_trajectory() -> None:
     f.F.trajectory = exact
     assert float(o(states[:, -1], 0, **given).max()) < 1e-5
     torch.testing.assert_close(f(x_T, p.T), states[:, -1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("largest", [1e4, 10.0])
+def test_dfno_weighs_a_state_by_its_bounded_signal(largest: float) -> None:
+    """``mean_j clamp(alpha / sigma, 1, largest) l1``, with the last state at the data itself."""
+    p = EDM(T=20.0, eps=0.0)
+    f = FlowMap(FourierOperator((3,), base="mlp(width=4, blocks=1)"), p)
+    s = torch.tensor([5.0, 0.5, 1e-3, 0.0]).expand(6, 4)
+    z, wanted = torch.randn(6, 3), torch.randn(6, 4, 3)
+    o = DFNO(f, 1, largest=largest)
+    found = o(wanted[:, -1], 0, noise=z, trajectory=wanted, times=s)
+    gaps = (o.trajectory(p.prior(z), s) - wanted).abs().mean(-1)
+    weights = torch.tensor([1.0, 2.0, min(1000.0, largest), largest])
+    torch.testing.assert_close(found, (gaps * weights).mean(1))
 
 
 def test_dfno_asks_for_its_network_and_its_times() -> None:

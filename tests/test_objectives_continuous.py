@@ -215,6 +215,19 @@ def test_distillation_vanishes_at_the_truth_with_its_gradient(
     assert float(o.loss(x_t, t, data.velocity(x_t, t)).detach().mean()) > 1e-5
 
 
+def test_the_inverse_spacing_takes_the_grid_out_of_the_loss() -> None:
+    """The published code's gradient, of ``f . sg(g)`` summed over times without a factor."""
+    f = Decay()
+    o = ContinuousCT(f, 1, weighting="inverse_spacing")
+    x, z = torch.randn(2, 32, 3, dtype=torch.float64)
+    t = o.times.quantile(torch.rand(32, dtype=torch.float64), P)
+    x_t, v = P.diffuse(x, t, z), z
+    _, g = o.tangent(x_t, t, v)
+    (expected,) = torch.autograd.grad(2 * (f(x_t, t) * g.detach()).mean(1).sum(), f.a)
+    (found,) = torch.autograd.grad(o.loss(x_t, t, v).sum(), f.a)
+    torch.testing.assert_close(found, expected)
+
+
 def test_training_has_no_gradient_at_the_truth_on_average_alone() -> None:
     """The tangent along one image and one noise does not vanish, but its mean does."""
     truth = Gaussian(P)

@@ -21,6 +21,8 @@ from fewstep.recipes.dry_run import dry_run
 from fewstep.recipes.execute import train
 
 PARAMETERS = {"cifar10": 55_732_739, "imagenet64": 295_899_267, "lsun_bedroom256": 526_304_771}
+NCSNPP = {f"cifar10/{name}" for name in ("edm-ncsnpp", "cd", "pd", "ct", "ict")}
+NCSNPP_PARAMETERS = 56_395_523  # of EDM's code for CIFAR-10
 PARAMETERS["lsun_cat256"] = PARAMETERS["lsun_bedroom256"]
 OWN_NETWORK = ("/autoencoder", "/lsgm")  # of our own size: see the tests of latents
 LARGE = [
@@ -33,12 +35,48 @@ LARGE = [
 @pytest.mark.parametrize("name", LARGE)
 def test_a_dry_run_needs_neither_data_nor_memory(name: str) -> None:
     found = dry_run(RECIPES[name]())
-    assert found.parameters == PARAMETERS[name.partition("/")[0]]
+    expected = NCSNPP_PARAMETERS if name in NCSNPP else PARAMETERS[name.partition("/")[0]]
+    assert found.parameters == expected
     assert found.num_classes == (1000 if name.startswith("imagenet64") else 0)
     mu = "target" in found.copies
     assert mu == (name.endswith("/ct") or (name.endswith("/cd") and not name.startswith("cifar10")))
-    copies = 1 + 1 + 2 + found.copies["averages"] + mu + name.endswith("/cd")
+    copies = 1 + 1 + 2 + found.copies["averages"] + mu + name.endswith(("/cd", "/pd"))
     assert found.state_bytes == copies * 4 * found.parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("cifar10/cd", {"flip": True, "steps": 800_000, "batch": 512, "lr": 4e-4}),
+        ("cifar10/ct", {"flip": True, "steps": 800_000, "batch": 512, "lr": 4e-4}),
+        ("cifar10/pd", {"steps": 750_000, "decay": "linear", "objective.start_steps": 8192}),
+        ("cifar10/ict", {"flip": True, "network.fourier_scale": 0.02, "network.dropout": 0.3}),
+        ("cifar10/ect", {"flip": False, "objective.distance": "pseudo_huber(c=1e-8)"}),
+        ("imagenet64/edm", {"steps": 610_352, "batch": 4096, "warmup": 2441}),
+        ("imagenet64/cd", {"steps": 600_000, "batch": 2048}),
+        ("lsun_bedroom256/edm", {"steps": 600_000, "batch": 256}),
+        ("lsun_cat256/edm", {"steps": 300_000, "batch": 256}),
+        ("lsun_cat256/cd", {"steps": 600_000, "batch": 2048}),
+        ("lsun_cat256/ct", {"steps": 1_000_000, "batch": 2048}),
+    ],
+)
+def test_recipes_have_the_settings_of_their_sources(name: str, settings: dict[str, Any]) -> None:
+    """Tables first; what they do not say from the published configurations."""
+    found = RECIPES[name]().flat()
+    assert {key: found[key] for key in settings} == settings
+
+
+def test_the_network_of_a_consistency_recipe_is_that_of_its_teacher() -> None:
+    networks = {name: RECIPES[name]().network.arguments for name in NCSNPP}
+    for arguments in networks.values():
+        own = {k: arguments[k] for k in ("embedding", "encoder", "resample_filter")}
+        assert own == {
+            "embedding": "fourier",
+            "encoder": "residual",
+            "resample_filter": (1, 3, 3, 1),
+        }
+    start = RECIPES["cifar10/edm"]().network.arguments | {"dropout": None}
+    assert RECIPES["cifar10/ect"]().network.arguments | {"dropout": None} == start
 
 
 def test_the_operations_of_a_known_network() -> None:
@@ -90,7 +128,8 @@ def test_large_recipes_train_on_images_of_the_right_shape(family: str, tmp_path:
     for name in (name for name in LARGE if name.startswith(f"{family}/")):
         run = small(RECIPES[name]())
         if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
-            run = replace(run, teacher=str(tmp_path / "edm"))
+            teacher = "edm-ncsnpp" if name in NCSNPP else "edm"
+            run = replace(run, teacher=str(tmp_path / teacher))
         f = train(run, tmp_path / name.partition("/")[2], recipe=name, data=data, quiet=True)
         assert f.shape == (3, size, size)
         assert all(p.isfinite().all() for p in f.parameters())

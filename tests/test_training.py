@@ -218,6 +218,12 @@ def test_the_warm_up_is_applied(tmp_path: Path) -> None:
     assert rates == pytest.approx([1e-4 * (k + 1) for k in range(10)] + [1e-3, 1e-3])
 
 
+def test_linear_decay_ends_at_zero() -> None:
+    config = Training(steps=100, lr=2.0, warmup=20, decay="linear")
+    assert [config.lr_at(k) for k in (20, 60, 99)] == pytest.approx([2.0, 1.0, 2.0 / 80])
+    assert config.lr_at(75, start=50, end=80) == pytest.approx(1.0)
+
+
 def test_cosine_decay_ends_at_zero() -> None:
     config = Training(steps=100, lr=2.0, warmup=20, decay="cosine")
     assert config.lr_at(20) == pytest.approx(2.0)

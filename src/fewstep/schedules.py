@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -236,10 +237,22 @@ class HalvingN(GridSize):
         count = int(math.log2(self.start // self.final))
         return [self.start >> (i + 1) for i in range(count)]
 
-    def __call__(self, k: int) -> int:
+    @property
+    def ends(self) -> list[int]:
+        """The first step after each round."""
         lengths = [2 if N <= 2 else 1 for N in self.rounds]
-        ends = [sum(lengths[: i + 1]) * self.K // sum(lengths) for i in range(len(lengths))]
-        return next((N for N, end in zip(self.rounds, ends, strict=True) if k < end), self.final)
+        return [sum(lengths[: i + 1]) * self.K // sum(lengths) for i in range(len(lengths))]
+
+    def _index(self, k: int) -> int:
+        return min(bisect_right(self.ends, k), len(self.rounds) - 1)
+
+    def __call__(self, k: int) -> int:
+        return self.rounds[self._index(k)]
+
+    def round_of(self, k: int) -> tuple[int, int]:
+        """First step of the round of step ``k``, and first step after it."""
+        i = self._index(k)
+        return ([0, *self.ends][i], self.ends[i])
 
 
 def _check_range(s0: int, s1: int, K: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.parameterization import Parameterization
 from fewstep.registry import Registry
+from fewstep.schedules import karras_spacing
 
 WEIGHTINGS: Registry[Weighting] = Registry("weighting")
 
@@ -112,3 +113,16 @@ class InverseT(Weighting):
 
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
         return 1 / t + 1 / p.sigma_data
+
+
+@WEIGHTINGS.register("inverse_spacing")
+@dataclass(frozen=True)
+class InverseSpacing(Weighting):
+    """``1 / tau'`` at ``t``, the inverse of the grid's spacing: in continuous time it cancels it.
+
+    With it the losses of Theorems 4 to 6 of Song et al. 2023 have no factor of the grid, as in the
+    code published with the paper; see `fewstep.objectives.continuous`.
+    """
+
+    def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
+        return 1 / karras_spacing(t, p)

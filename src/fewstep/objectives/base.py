@@ -90,6 +90,13 @@ class Objective(nn.Module, ABC):
     def after_step(self, k: int) -> None:
         """Called once the optimiser has made step ``k``."""
 
+    def round_of(self, k: int) -> tuple[int, int | None]:
+        """First step of the round of step ``k``, and first step after it; None for the last.
+
+        A round is a training of its own: the learning rate starts anew, and the optimiser with it.
+        """
+        return 0, None
+
     def schedule(self, k: int) -> dict[str, float]:
         """The values that the step ``k`` used, such as ``N(k)`` and ``mu(k)``, for the log."""
         return {}

@@ -118,8 +118,8 @@ def _check_limits(p: Parameterization, weighting: Weighting) -> None:
     if not weighting(t[1:], t[1:], p).isfinite().all():
         raise FewstepError(
             f"the weighting {WEIGHTINGS.name_of(type(weighting))} grows without bound as the gap "
-            "between the times closes; continuous time needs one of t alone, such as uniform or "
-            "edm."
+            "between the times closes; continuous time needs one of t alone, such as uniform, "
+            "edm or inverse_spacing."
         )
     s = t[:1]
     if p.c_out(s * (1 + 1e-6) + 1e-9, s).abs() > 1e-3:
@@ -144,7 +144,7 @@ class ContinuousCD(ContinuousConsistency):
         stop_gradient: hold the tangent fixed in the gradient; without it the gradient goes
             through the tangent, which takes a quarter longer.
         distance: ``d``, how two images are compared.
-        weighting: ``lambda_``, how much a time counts.
+        weighting: ``lambda_``, how much a time counts; the published code has inverse_spacing.
         times: distribution of ``t``: uniform in the grid's ``tau^-1(t)``, or lognormal.
     """
 
@@ -198,7 +198,7 @@ class ContinuousCT(ContinuousConsistency):
         f: the map in training, started from a diffusion model's weights.
         K: total number of training steps.
         distance: ``d``, how two images are compared; not l1.
-        weighting: ``lambda_``, how much a time counts.
+        weighting: ``lambda_``, how much a time counts; the published code has inverse_spacing.
         times: distribution of ``t``: uniform in the grid's ``tau^-1(t)``, or lognormal.
     """
 

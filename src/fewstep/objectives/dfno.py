@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,11 +19,11 @@ from fewstep.solvers import ddim_step
 
 @OBJECTIVES.register("dfno")
 class DFNO(Objective):
-    """Regress on a teacher's trajectories: ``sum_j lambda_(s_j) d(X(x_T, T, s_j), x_{s_j})``.
+    """Regress on a teacher's trajectories: ``mean_j lambda_(s_j) d(X(x_T, T, s_j), x_{s_j})``.
 
     The network gives all ``M`` states at once, each as the denoised ``g_j`` from which a DDIM step
     leads from ``x_T`` to ``s_j``; the last is the image itself. The weight is the paper's
-    ``alpha / sigma``, bounded, and divided by its sum. The trajectories are made beforehand by
+    ``alpha / sigma``, between 1 and 10,000. The trajectories are made beforehand by
     ``fewstep pairs --trajectory M``.
 
     Args:
@@ -30,7 +31,7 @@ class DFNO(Objective):
             ``T`` alone.
         K: total number of training steps.
         distance: ``d``, how two images are compared; the paper's is l1.
-        sigma_min: noise level below which the weight grows no further.
+        largest: weight of the states where ``alpha / sigma`` is above it.
     """
 
     kind = "generator"
@@ -43,25 +44,25 @@ class DFNO(Objective):
         K: int,
         *,
         distance: Distance | str = "l1",
-        sigma_min: float = 0.1,
+        largest: float = 1e4,
     ) -> None:
         super().__init__(f, K)
         if not isinstance(f.network, FourierOperator):
             raise FewstepError("DFNO trains a network of whole trajectories: network dfno.")
         if f.p.eps != 0:
             raise FewstepError(f"DFNO maps to the data itself: it needs eps=0, got {f.p.eps}.")
-        if not sigma_min > 0:
-            raise FewstepError(f"need sigma_min > 0, got {sigma_min}.")
+        if not 1 <= largest < math.inf:
+            raise FewstepError(f"DFNO needs a largest weight of at least 1, got {largest}.")
         f.info["sampling_steps"] = 1
-        self.d, self.sigma_min = DISTANCES.build(distance), sigma_min
+        self.d, self.largest = DISTANCES.build(distance), largest
 
     def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
         wanted, s = condition.pop("trajectory"), condition.pop("times")  # [B, M, ...], [B, M]
         x_T = self.f.p.prior(condition.pop("noise"))
         states = self.trajectory(x_T, s, **condition)
         losses = self.d(states.flatten(0, 1), wanted.flatten(0, 1)).view_as(s)
-        weight = self.f.p.alpha(s) / self.f.p.sigma(s).clamp(min=self.sigma_min)
-        return (weight * losses).sum(1) / weight.sum(1)
+        weight = (self.f.p.alpha(s) / self.f.p.sigma(s)).clamp(1, self.largest)
+        return (weight * losses).mean(1)
 
     def trajectory(self, x_T: Tensor, s: Tensor, **condition: Any) -> Tensor:
         """``X(x_T, T, s_j)`` at all times ``s`` [B, M]: [B, M, *shape]."""

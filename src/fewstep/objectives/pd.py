@@ -28,7 +28,8 @@ class PD(Objective):
 
     which for EDM is ``x_t - t (x_t'' - x_t) / (t'' - t)``. In the round of ``N`` student steps the
     times are those of `fewstep.schedules.nested_times`, each with the same probability. At the end
-    of a round its student becomes the teacher of the next.
+    of a round its student becomes the teacher of the next, and optimiser and learning rate start
+    anew.
 
     Args:
         f: the map in training, started from the teacher's weights; afterwards it samples in
@@ -90,6 +91,9 @@ class PD(Objective):
     def after_step(self, k: int) -> None:
         if self.N(k + 1) != self.N(k):
             self.teacher.F.load_state_dict(self.f.F.state_dict())
+
+    def round_of(self, k: int) -> tuple[int, int]:
+        return self.N.round_of(k)
 
     def schedule(self, k: int) -> dict[str, float]:
         return {"N": self.N(k)}

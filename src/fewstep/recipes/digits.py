@@ -179,8 +179,8 @@ def progressive(final_steps: int, steps: int) -> Run:
 def pd() -> Run:
     """Progressive distillation of a diffusion model down to one step (Salimans & Ho 2022).
 
-    The paper's truncated SNR and rounds, from 64 steps; its learning rate falls to 0 in each round,
-    here once over all of them.
+    The paper's truncated SNR and rounds, from 64 steps: each a training of its own, whose learning
+    rate falls to 0.
     """
     return progressive(final_steps=1, steps=1800)
 

@@ -1,9 +1,10 @@
 """ImageNet 64x64 at the hyper-parameters of Song et al. 2023, on ADM's network.
 
-Source: Song et al. 2023, Table 3 (Appendix C); dropout, batch and flips of the diffusion model from
-the training commands published with it. There the arithmetic is fp16; here it is bf16. The length
-of the diffusion model's training is our own guess, and nothing here has been trained to the end by
-us. Give ``--data`` with a folder of images in class folders.
+Source: Song et al. 2023, Table 3 (Appendix C), which comes first where the commands published with
+it differ; dropout and flips, and the batch and rate of the diffusion model, are from these. There
+the arithmetic is fp16; here it is bf16. The diffusion model sees the 2.5 billion images of EDM's
+(Karras et al. 2022, Table 7), with its warm-up over the first 10 million. Nothing here has been
+trained to the end by us. Give ``--data`` with a folder of images in class folders.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def edm() -> Run:
         network=network(dropout=0.1),
         p=P,
         data=DATA,
-        training=replace(TRAINING, steps=600_000, batch=4096, lr=1e-4),
+        training=replace(TRAINING, steps=610_352, batch=4096, lr=1e-4, warmup=2441),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from fewstep.objectives import CD
@@ -83,6 +85,10 @@ def theorems_5_and_6(seed: int) -> Check:
                 for method, pair in pairs.items()
             ),
             gradient_line(data, "distillation, l1", pairs["distillation"], "l1"),
+            *(
+                gradient_line(data, f"{method}, λ = 1/τ′", pair, "l2", "inverse_spacing")
+                for method, pair in pairs.items()
+            ),
             gradient_line(data, "training, l1", pairs["training"], "l1", control=True),
         ],
         [
@@ -109,17 +115,22 @@ def value_line(data: Mixture, name: str, distance: str) -> Line:
 
 
 def gradient_line(
-    data: Mixture, name: str, pair: Pair, distance: str, *, control: bool = False
+    data: Mixture,
+    name: str,
+    pair: Pair,
+    distance: str,
+    weighting: str = "uniform",
+    *,
+    control: bool = False,
 ) -> Line:
     """``||(N-1)^(degree-1) grad L^N - limit|| / ||limit||`` against ``1/(N-1)``; by Theorem 5.
 
     A control is expected to stay away from the limit.
     """
     f, points, teacher = wrong_map(), nodes(data, 32), ExactDenoiser(data)
-    limit = gradient(
-        continuous_loss(ContinuousCD(f, 1, teacher=teacher, distance=distance), points), f
-    )
-    o = CD(f, 1, teacher=teacher, distance=distance)
+    form: dict[str, Any] = {"distance": distance, "weighting": weighting}
+    limit = gradient(continuous_loss(ContinuousCD(f, 1, teacher=teacher, **form), points), f)
+    o = CD(f, 1, teacher=teacher, **form)
     gaps = []
     for N in GRIDS:
         scale = (N - 1) ** (o.d.degree - 1)

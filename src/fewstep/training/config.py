@@ -9,7 +9,7 @@ from typing import Literal
 from fewstep.errors import FewstepError
 
 OptimizerName = Literal["radam", "adam", "adamw"]
-Decay = Literal["constant", "cosine"]
+Decay = Literal["constant", "cosine", "linear"]
 Precision = Literal["fp32", "tf32", "bf16"]
 
 
@@ -38,7 +38,8 @@ class Training:
     warmup: int = 0
     """Steps over which the learning rate rises linearly from 0."""
     decay: Decay = "constant"
-    """What the learning rate does after the warm-up: stay, or fall to 0 as a half cosine."""
+    """What the learning rate does after the warm-up: stay, or fall to 0, as a half cosine or on a
+    line; in progressive distillation anew in every round."""
     clip: float | None = None
     """Largest norm of the gradient; longer ones are scaled down."""
     ema: tuple[float, ...] = (0.9999,)
@@ -91,13 +92,22 @@ class Training:
         if parts is not None and (parts < 1 or self.batch % parts):
             raise FewstepError(f"microbatches={parts} must divide batch={self.batch}.")
 
-    def lr_at(self, k: int) -> float:
-        """Learning rate of step ``k`` (the first is 0): linear warm-up, then `decay`."""
+    def lr_at(self, k: int, start: int = 0, end: int | None = None) -> float:
+        """Learning rate of step ``k`` (the first is 0): linear warm-up, then `decay`.
+
+        Args:
+            k: the step.
+            start: first step of the round that ``k`` is in.
+            end: first step after that round; default the end of the training.
+        """
+        k, steps = k - start, (self.steps if end is None else end) - start
         if k < self.warmup:
             return self.lr * (k + 1) / self.warmup
         if self.decay == "constant":
             return self.lr
-        progress = (k - self.warmup) / max(1, self.steps - self.warmup)
+        progress = (k - self.warmup) / max(1, steps - self.warmup)
+        if self.decay == "linear":
+            return self.lr * max(0.0, 1 - progress)
         return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
     def ema_decay(self, value: float, k: int) -> float:

@@ -182,6 +182,8 @@ class Trainer:
     def step(self, k: int) -> tuple[Tensor, Tensor]:
         """One step of the optimiser: the loss and the gradient's norm, both scalars."""
         config, objective = self.config, self.objective
+        if k and k == objective.round_of(k)[0]:
+            self.optimizer = make_optimizer(objective.f.weights, config)
         if not objective.f.training:  # somebody sampled it
             objective.train()
         indices = batch_indices(len(self.data), config.batch, k, config.seed)
@@ -201,12 +203,16 @@ class Trainer:
             losses.append(loss.detach())
         norm = self._clip()
         for group in self.optimizer.param_groups:
-            group["lr"] = config.lr_at(k)
+            group["lr"] = self.rate(k)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         objective.after_step(k)
         self.averages.update(objective.f, k)
         return torch.stack(losses).sum(), norm
+
+    def rate(self, k: int) -> float:
+        """The learning rate of step ``k`` in the objective's round."""
+        return self.config.lr_at(k, *self.objective.round_of(k))
 
     def _sync_only_at(self, part: int) -> AbstractContextManager[object]:
         """Gradients travel between processes once a step, with the last micro-batch."""
@@ -226,7 +232,7 @@ class Trainer:
         return {
             "loss": loss,
             "gradient_norm": norm,
-            "lr": self.config.lr_at(done - 1),
+            "lr": self.rate(done - 1),
             "images_per_second": steps * self.config.batch / seconds,
             **self.objective.schedule(done - 1),
         }
