@@ -492,6 +492,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
         "whole",
     ),
     ("edits", {"image": IMAGE, "mask": text(blank()), "class": 0}, "covers nothing"),
+    ("edits", {"image": IMAGE, "mask": IMAGE, "task": "vary", "class": 0}, "takes none"),
     ("interpolations", {"from": {"seed": 0}, "to": {"seed": 1}, "frames": 9}, "at most 8"),
     ("interpolations", {"from": {"seed": 0}, "to": {"seed": 1}, "frames": 3, "class": 5}, "'5'"),
 ]
@@ -651,6 +652,31 @@ def test_bodies_without_pictures_are_small(client: TestClient) -> None:
     assert "65,536" in refused(client, "generations", 413, prompt="x" * 70_000)
     many = {"image": IMAGE, "x": list(range(5000))}
     assert "more than 1,000 values" in refused(client, "edits", **many)
+
+
+def test_what_waits_does_not_fill_the_memory(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, client: TestClient
+) -> None:
+    app = create_app(Engine(shelf.models), shelf)
+    monkeypatch.setattr(app, "most", 150)
+    with TestClient(app, base_url="http://localhost") as own:
+        monkeypatch.setattr(app, "_held", 16 * 150 - 50)
+        answer = own.post("/v1/images/generations", json={"user": "x" * 100})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "busy")
+        assert own.post("/v1/images/generations", json={"n": 1}).status_code == 200
+        assert app._held == 16 * 150 - 50
+    monkeypatch.setattr(answers, "HELD", 0)
+    body = {"image": IMAGE, "task": "vary", "class": 0}
+    gate = Gate()
+    engine, one = served(gate, LIMITS, capacity=4)
+    with one:
+        first = threading.Thread(target=post, args=(one, "edits"), kwargs={**body, "class": None})
+        first.start()
+        while not engine.waiting:
+            time.sleep(0.001)
+        assert "queue is full" in refused(one, "edits", 429, image=IMAGE, task="vary")
+        gate.open.set()
+        first.join(30)
 
 
 def test_uploads_touch_no_disk(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.sampling import Sampler, default_steps, default_taus, sampler_for
 from fewstep.serving.aside import aside
 from fewstep.serving.edits import Editing, task_of, wanted
-from fewstep.serving.engine import Call, Engine, Generation, OnStep, Work
+from fewstep.serving.engine import Busy, Call, Engine, Generation, OnStep, Work
 from fewstep.serving.faults import FAULTS, fault
 from fewstep.serving.forms import Upload
 from fewstep.serving.images import (
@@ -44,6 +45,8 @@ from fewstep.serving.schemas import (
 from fewstep.serving.shelf import Shelf, class_names, class_number, is_diffusion
 
 T = TypeVar("T")
+
+HELD = 8  # of the largest pictures that may wait at once
 
 
 class Disconnected(Exception):
@@ -95,6 +98,7 @@ class Answers:
     def __init__(self, engine: Engine, shelf: Shelf, limits: Limits) -> None:
         self.engine, self.shelf, self.limits = engine, shelf, limits
         self._samplers: dict[tuple[str, int], Sampler] = {}
+        self._held = 0
 
     def sampler(self, name: str, steps: int) -> Sampler:
         """The sampler of a model for a number of steps; made once."""
@@ -137,7 +141,8 @@ class Answers:
         job = await asyncio.to_thread(Editing.of, f, sent, task, how, self.limits)
         notes = notes + job.notes
         started = time.monotonic()
-        results = await self.result(Call(name, job, body.n), request)
+        with self._holding(job.held):
+            results = await self.result(Call(name, job, body.n), request)
         seconds = time.monotonic() - started
         steps = task.evaluations(how)
         settings = {
@@ -154,6 +159,21 @@ class Answers:
             job.pixels,
             lambda: _answer(name, seed, steps, seconds, job.entries(results, settings), notes),
         )
+
+    @contextmanager
+    def _holding(self, pixels: int) -> Iterator[None]:
+        """Count decoded pictures that wait, which may not fill the memory.
+
+        Raises:
+            Busy: there are too many.
+        """
+        if self._held and self._held + pixels > HELD * self.limits.pixels:
+            raise Busy(1)
+        self._held += pixels
+        try:
+            yield
+        finally:
+            self._held -= pixels
 
     async def interpolations(self, body: InterpolationBody, request: Request) -> Response:
         """The frames between two images, ends included."""

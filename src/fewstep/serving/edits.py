@@ -60,6 +60,8 @@ class Editing:
         p = picture(sent.image, task.channels(f), limits.pixels, "image")
         if isinstance(task, InpaintTask):
             p = p.masked(_mask(sent, p, limits))
+        elif sent.mask is not None or sent.body.marks is not None:
+            raise FewstepError(f"a mask is for inpaint; {sent.body.task} takes none.")
         height, width = size = task.result_size(f, p.size)
         parts = how.n * task.parts(f, p.size)
         if parts > limits.parts or how.n * height * width > limits.pixels:
@@ -74,6 +76,11 @@ class Editing:
     def __call__(self, f: FlowMap) -> list[Tensor]:
         """The results; the engine's work."""
         return self.task(f, [self.p], self.how)[0]
+
+    @property
+    def held(self) -> int:
+        """Pixels that wait with it."""
+        return math.prod(self.p.size)
 
     @property
     def pixels(self) -> int:

@@ -25,6 +25,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+BODIES = 16  # of the largest bodies that may be there at once
 SMALL = 65_536  # bytes of a body without a picture
 PICTURES = "/v1/images/edits"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -60,12 +61,14 @@ class Guard:
         self, app: App, *, metrics: Metrics, most: int, token: str | None, local: bool
     ) -> None:
         self.app, self.metrics, self.most, self.token, self.local = app, metrics, most, token, local
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started, status = time.monotonic(), 0
+        held = [0]
         bodiless = scope["method"] == "HEAD"
         scope = {**scope, "method": "GET"} if bodiless else scope
 
@@ -81,7 +84,7 @@ class Guard:
         try:
             headers = dict(scope["headers"])
             self._check(scope["path"], headers)
-            body = await self._body(scope["path"], headers, receive)
+            body = await self._body(scope["path"], headers, receive, held)
             await self.app(scope, _replay(body, receive), answer)
         except Refused as refused:
             await _refuse(refused, answer)
@@ -89,6 +92,7 @@ class Guard:
             if not status:
                 await _refuse(Refused(503, "the server is shutting down.", "closed"), answer)
         finally:
+            self._held -= held[0]
             route = getattr(scope.get("route"), "path", "") or "other"
             self.metrics.observe(route, status or 500, time.monotonic() - started)
 
@@ -106,7 +110,10 @@ class Guard:
                     401, "send the server's token as Authorization: Bearer TOKEN.", "token"
                 )
 
-    async def _body(self, path: str, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _body(
+        self, path: str, headers: dict[bytes, bytes], receive: Receive, held: list[int]
+    ) -> bytes:
+        """The whole body; its bytes are counted in ``held`` and among those of all requests."""
         too_large = Refused(413, f"the body is larger than {self.most:,} bytes.", "body_size")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.most:
@@ -120,6 +127,9 @@ class Guard:
             size += len(parts[-1])
             if size > self.most:
                 raise too_large
+            held[0], self._held = size, self._held + len(parts[-1])
+            if self._held > max(size, BODIES * self.most):
+                raise Refused(429, "too much is being sent at once; try again later.", "busy")
             if message.get("more_body"):
                 continue
             if path != PICTURES and size > SMALL:
