@@ -13,8 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fewstep.cache import cache_folder
-from fewstep.data import Dataset, cache, load
-from fewstep.errors import FewstepError
+from fewstep.data import Dataset, cache, load, save_images
+from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.files import partial_of
 
 
 @pytest.fixture
@@ -191,6 +192,61 @@ def test_a_full_disk(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyP
         data = load(pictures, cache=tmp_path / "cache")
     assert len(data) == 70
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_disk_without_room_is_not_filled(
+    tmp_path: Path, pictures: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has no room is decoded into memory where that is small, else refused."""
+    monkeypatch.setattr(cache, "free_disk", lambda _: 7000)
+    with pytest.warns(FewstepWarning, match=r"needs 0\.0 GiB of disk.* held in memory"):
+        data = load(pictures, cache=tmp_path / "cache")
+    assert len(data) == 70
+    assert list((tmp_path / "cache").iterdir()) == []
+    monkeypatch.setattr(cache, "free_memory", lambda: 2 * 70 * 3 * 5 * 7 - 1)
+    builds.clear()
+    with pytest.raises(FewstepError, match=r"cannot be kept .* too large for the memory.*CACHE"):
+        load(pictures, cache=tmp_path / "cache")
+    assert builds == []
+
+
+def test_files_of_killed_processes_are_swept_and_those_of_living_ones_kept(
+    tmp_path: Path, pictures: Path
+) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    host = partial_of(folder / "x").name.split(".")[2]
+    dead, alive = (folder / f".data.{host}.{pid}.0.partial" for pid in (999_999_999, os.getppid()))
+    for path in (dead, alive):
+        path.write_bytes(b"pixels")
+    load(pictures, cache=folder)
+    assert (dead.exists(), alive.exists()) == (False, True)
+
+
+def test_the_rights_are_those_of_the_umask(tmp_path: Path, pictures: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        load(pictures, cache=tmp_path / "cache")
+        save_images(torch.zeros(1, 1, 4, 4).byte(), tmp_path / "x.npz")
+        save_images(torch.zeros(1, 1, 4, 4).byte(), tmp_path / "x")
+    finally:
+        os.umask(before)
+    modes = [
+        path.stat().st_mode & 0o777 for path in (only_file(tmp_path / "cache"), tmp_path / "x")
+    ]
+    assert modes == [0o640, 0o750]
+    assert (tmp_path / "x.npz").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path, pictures: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe"))
+    try:
+        pictures.rename(odd)
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    first = load(odd, cache=tmp_path / "cache")
+    assert same(first, load(odd, cache=tmp_path / "cache"))
+    assert len(first) == 70
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, pictures: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fewstep import memory
 from fewstep import progress as progress_module
 from fewstep.data import Dataset, load
 from fewstep.errors import FewstepError, FewstepWarning
@@ -374,6 +376,89 @@ def test_broken_archives(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(FewstepError, match=name):
             load(tmp_path / name)
+
+
+def npy(shape: str, dtype: str = "|u1", content: bytes = b"") -> bytes:
+    """An array's file with a header of any content."""
+    head = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + content
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (npy("(1000000000000,)"), "takes 1,000,000,000,000 bytes, but there are 0"),
+        (npy("(-5, 3, 8, 8)"), r"shape is \[-5, 3, 8, 8\]"),
+        (npy("(4, 8, 8, 3)", content=bytes(767)), "768 bytes, but there are 767"),
+        (npy("(" * 90), "no plain array"),
+        (npy("(0, 8, 8, 3)"), "are empty"),
+        (npy("(4, 0, 8, 3)"), "are empty"),
+        (npy("(2,)", "|O", b"x"), "object|pickled"),
+        (b"", "no plain array"),
+    ],
+)
+def test_arrays_that_are_not_what_they_say(tmp_path: Path, content: bytes, why: str) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("arr_0.npy", content)
+    for name in ("x.npy", "x.npz"):
+        with pytest.raises(FewstepError, match=rf"{name}.*(?s:.*)({why})"):
+            load(tmp_path / name)
+
+
+def test_an_array_larger_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "x.npz", np.zeros((4, 8, 8, 3), np.uint8))
+    monkeypatch.setattr(memory, "free_memory", lambda: 767)
+    with pytest.raises(FewstepError, match=r"x\.npz, array arr_0 needs .* GiB of memory"):
+        load(tmp_path / "x.npz")
+
+
+def test_labels_that_are_objects(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", np.zeros((2, 8, 8, 3), np.uint8), np.array(["a", None]))
+    with pytest.raises(FewstepError, match=r"arr_1 holds pickled objects.*astype\(str\)"):
+        load(tmp_path / "x.npz")
+    assert load(tmp_path / "x.npz", labels=False).labels is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.parquet", "x", "in/x.npz", "in/x.parquet"])
+def test_pipes_are_not_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FewstepError, match=r"x.* is no file but a pipe"):
+        load(tmp_path / "in" if "/" in name else tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("a" * 300, "File name too long"),
+        ("~nobody-of-this-name/x", "home"),
+        ("x\0y", "no such data|null byte"),
+        ("", "no data named"),
+        ("[", "no such data"),
+    ],
+)
+def test_paths_that_cannot_be(source: str, why: str) -> None:
+    with pytest.raises(FewstepError, match=why):
+        load(source)
+
+
+def test_columns_are_not_ignored(tmp_path: Path) -> None:
+    """Where there are none to be named, that is said."""
+    put(tmp_path / "d" / "1.png")
+    np.save(tmp_path / "x.npy", np.zeros((2, 8, 8, 3), np.uint8))
+    sources = ("digits", tmp_path / "d", tmp_path / "x.npy", load("digits"))
+    for source in sources:
+        with pytest.raises(FewstepError, match="--image-column"):
+            load(source, image_column="image")
+    np.savez(tmp_path / "x.npz", a=np.zeros((2, 8, 8, 3), np.uint8), b=np.array([3, 4]))
+    with pytest.raises(FewstepError, match=r"x\.npz: .*--image-column\), of a, b"):
+        load(tmp_path / "x.npz")
+    data = load(tmp_path / "x.npz", image_column="a", label_column="b")
+    assert data.classes == ("3", "4")
+    with pytest.raises(FewstepError, match=r"unknown array 'c'"):
+        load(tmp_path / "x.npz", image_column="a", label_column="c")
 
 
 def test_a_data_set_passes_through() -> None:
