@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from torch import Tensor
 
 from fewstep.cli.command import Whole, command
-from fewstep.data import Dataset, load
+from fewstep.data import Dataset
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -19,6 +20,8 @@ from fewstep.likelihood import Likelihood
 from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory, open_model
 from fewstep.recipes.execute import real_data
+from fewstep.recipes.parts import load
+from fewstep.recipes.run import Data
 
 
 def likelihood(
@@ -138,12 +141,15 @@ def images_for(f: FlowMap, model: Path, data: str | None, split: str) -> Dataset
     home = RunDirectory(model)
     if data is None and not home.started:
         raise FewstepError(f"{model} does not say what it was trained on: give --data.")
-    source = str(real_data(home.here()).data) if data is None else data
+    settings = real_data(home.here()) if data is None else Data(data=data)
     C, *_, size = f.shape
-    real = load(source, split=split, size=size, channels=C) if len(f.shape) == 3 else load(source)
+    if len(f.shape) == 3:
+        real = load(replace(settings, size=size, channels=C), split)
+    else:
+        real = load(settings)
     if real.shape != f.shape or real.stored.is_floating_point():
         raise FewstepError(
-            f"{source} has {real!r}; the likelihood needs 8-bit images of the model's shape "
+            f"{settings.data} has {real!r}; the likelihood needs 8-bit images of the model's shape "
             f"{list(f.shape)}."
         )
     return real.with_classes(f.classes, f"the model {model}") if f.num_classes else real

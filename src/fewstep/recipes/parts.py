@@ -109,10 +109,11 @@ def load_data(run: Run) -> Dataset:
         ) from error
 
 
-def load(settings: Data) -> Dataset:
-    """The images that a record of settings names."""
+def load(settings: Data, split: str = "train") -> Dataset:
+    """The images that a record of settings names, or those of another split of them."""
     return data_sources.load(
         require_data(settings),
+        split=split,
         size=settings.size,
         channels=settings.channels,
         labels=settings.labels,
