@@ -47,6 +47,7 @@ COMMANDS = (
     "serve",
     "tune-steps",
     "list",
+    "completion",
 )
 TINY = ["--steps", "4", "--samples", "4", "--checkpoint-every", "2", "--quiet", "--device", "cpu"]
 TINY += ["--network.width", "16", "--network.blocks", "1", "--network.hidden", "16"]

@@ -76,6 +76,11 @@ app.command(
 app.command(
     "fewstep.cli.listing:app", name="list", help="Show recipes, objectives, networks, solvers."
 )
+app.command(
+    "fewstep.cli.completion:app",
+    name="completion",
+    help="Let the shell complete commands, recipes and flags.",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
