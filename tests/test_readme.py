@@ -1,0 +1,109 @@
+"""The README's commands and its Python run as they are written, in order, in a fresh folder.
+
+Not a word of them is changed. The fast test shortens the work below them: a training ends after two
+steps of four images, the classifier's after five, the search for time points looks at two points,
+and of the digits there are 200. The slow test shortens nothing but the trainings of `images/`, which
+take hours. Both stand in for what is around: photographs, the port that `serve` listens on, the
+shell of `completion`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewstep.cli import completion, tune_steps
+from fewstep.data import digits
+from fewstep.evaluation import classifier
+from fewstep.recipes import time_points
+from fewstep.serving import server
+from fewstep.training.config import Training
+from fewstep.training.trainer import Trainer
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    fewstep ([^#\n]+)", README, re.MULTILINE)
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+LEAVES = (
+    "runs/digits-edm/model.safetensors",
+    "runs/digits-cd/model.safetensors",
+    "runs/mine/model.safetensors",
+    "runs/photos/model.safetensors",
+    "runs/my-cd",
+    "sevens.png",
+    "scores.md",
+    "filled.png",
+    "photos.png",
+    "digits.png",
+)
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def short(trainings: Callable[[Training], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the trainings that a condition picks."""
+    begin = Trainer.__init__
+
+    def __init__(
+        self: Trainer, objective: Any, data: Any, config: Training, *rest: Any, **how: Any
+    ) -> None:
+        if trainings(config):
+            config = replace(config, steps=2, batch=4, samples=4, sample_every=0)
+        begin(self, objective, data, config, *rest, **how)
+
+    monkeypatch.setattr(Trainer, "__init__", __init__)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh folder with photographs, where what listens or asks the shell does not."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(12):
+        pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.jpg")
+    bind = server.bind
+    monkeypatch.setattr(server, "bind", lambda host, port: bind(host, 0))
+    monkeypatch.setattr(server, "serve", lambda shelf, settings, sock: None)
+    monkeypatch.setattr(completion, "detect_shell", lambda: "fish")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def follow(place: Path, call: Call) -> None:
+    """Every command of the README in order, and then its Python."""
+    assert len(COMMANDS) > 12
+    for command in COMMANDS:
+        code, _, err = call(*shlex.split(command))
+        assert code == 0, f"fewstep {command}: {err}"
+    (program,) = PYTHON
+    exec(compile(program, "README.md", "exec"), {})
+    for path in LEAVES:
+        assert (place / path).exists(), path
+
+
+def test_the_readme_runs(place: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    short(lambda config: True, monkeypatch)
+    monkeypatch.setattr(classifier, "STEPS", 5)
+    search = partial(time_points.greedy_search, grid=2, rounds=0)
+    monkeypatch.setattr(tune_steps, "greedy_search", lambda *what, **how: search(*what))
+    images, labels = digits.read_digits()
+    monkeypatch.setattr(digits, "read_digits", lambda: (images[:200], labels[:200]))
+    follow(place, call)
+
+
+@pytest.mark.slow
+def test_the_readme_runs_at_its_length(
+    place: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short(lambda config: config.steps >= 50_000, monkeypatch)
+    follow(place, call)
