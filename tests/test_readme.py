@@ -1,10 +1,10 @@
 """The README's commands and its Python run as they are written, in order, in a fresh folder.
 
 Not a word of them is changed. The fast test shortens the work below them: a training ends after two
-steps of four images, the classifier's after five, the search for time points looks at two points,
-and of the digits there are 200. The slow test shortens nothing but the trainings of `images/`, which
-take hours. Both stand in for what is around: photographs, the port that `serve` listens on, the
-shell of `completion`.
+steps of four images, the classifier's after five, the search for time points looks at two points
+and two fresh seeds, and of the digits there are 200. The slow test shortens nothing but the
+trainings of `images/`, which take hours. Both stand in for what is around: photographs, the port
+that `serve` listens on, the shell of `completion`.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def test_the_readme_runs(place: Path, call: Call, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(classifier, "STEPS", 5)
     search = partial(time_points.greedy_search, grid=2, rounds=0)
     monkeypatch.setattr(tune_steps, "greedy_search", lambda *what, **how: search(*what))
+    monkeypatch.setattr(time_points, "FRESH", 2)
     images, labels = digits.read_digits()
     monkeypatch.setattr(digits, "read_digits", lambda: (images[:200], labels[:200]))
     follow(place, call)
