@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.networks import MLP
+from fewstep.networks import MLP, UNet
 from fewstep.parameterization import EDM, PARAMETERIZATIONS
 from fewstep.sampling import (
     ODE,
@@ -23,6 +23,7 @@ from fewstep.sampling import (
     sample,
     sampler_for,
 )
+from fewstep.sampling.rows import parts
 from oracles import Exact, Gaussian
 
 P = EDM(T=20.0)
@@ -75,6 +76,28 @@ def test_multistep_is_algorithm_1() -> None:
     for tau in taus:
         x = f(x + (tau**2 - 0.002**2) ** 0.5 * noise.normal(), tau)
     torch.testing.assert_close(got, x)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 17, 100])
+@pytest.mark.parametrize("sampler", [Multistep((2.0,)), ODE(3)], ids=str)
+def test_without_convolutions_samples_are_the_same_bits_in_any_batch(
+    batch: int, sampler: Any
+) -> None:
+    f = FlowMap(MLP((1, 8, 8), num_classes=10, width=256, blocks=2), P)
+    for parameter in f.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    whole = sample(f, 37, sampler, seed=1)
+    assert torch.equal(sample(f, 37, sampler, seed=1, batch=batch), whole)
+    assert torch.equal(sample(f, 37, sampler, seed=1, indices=[3, 30]), whole[[3, 30]])
+    label = torch.arange(37) % 10
+    assert torch.equal(sample(f, 5, sampler, seed=1, label=label[:5]), whole[:5])
+
+
+def test_convolutions_are_filled_up_where_it_is_cheap() -> None:
+    f = FlowMap(UNet((1, 8, 8), num_classes=0, channels=8, multipliers=(1,), blocks=1), P)
+    rows = {n: [rows for _, rows in parts(f, n, 32)] for n in (1, 7, 8, 37, 100)}
+    assert rows == {1: [1], 7: [7], 8: [8], 37: [32, 8], 100: [32, 32, 32, 8]}
+    assert [rows for _, rows in parts(network_map(), 37, 32)] == [32, 16]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 64])

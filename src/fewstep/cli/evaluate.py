@@ -54,7 +54,7 @@ def evaluate(
     ema: str | None = None,
     out: Annotated[tuple[Path, ...], Parameter(alias="-o"), ANY_NUMBER] = (),
     save_reference: Path | None = None,
-    batch: Whole = 256,
+    batch: Whole | None = None,
     device: str | None = None,
     precision: Precision = "fp32",
 ) -> None:
@@ -120,7 +120,8 @@ def evaluate(
     save_reference
         Also write the reference's statistics: .safetensors, or .npz with mu and sigma.
     batch
-        Images that a model makes at once.
+        Images that a model makes at once; default 256, or 32 where
+        convolutions run on a CPU.
     device
         Where to compute: cpu, cuda or mps; default a GPU where there is one.
     precision
@@ -241,7 +242,7 @@ class Models:
     seed: int
     checkpoint: str
     ema: str | None
-    batch: int
+    batch: int | None
     precision: Precision = "fp32"
 
     def lines(self, target: Path) -> Iterator[Line]:

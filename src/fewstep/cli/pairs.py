@@ -26,7 +26,7 @@ def pairs(
     trajectory: Whole | None = None,
     checkpoint: str = "last",
     ema: str | None = None,
-    batch: Whole = 256,
+    batch: Whole | None = None,
     device: str | None = None,
 ) -> None:
     """Make pairs of noise and sample with a diffusion model, to distil it from.
@@ -63,7 +63,8 @@ def pairs(
     ema
         Which running average, such as ema-0.9999, or f for the raw weights; default the first.
     batch
-        Pairs at once: a matter of memory and speed.
+        Pairs at once, a matter of memory and speed; default 256, or 32 where
+        convolutions run on a CPU.
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     """

@@ -38,13 +38,14 @@ def sample(
     out: Annotated[Path, Parameter(alias="-o")] = Path("samples.png"),
     checkpoint: str = "last",
     ema: str | None = None,
-    batch: Whole = 256,
+    batch: Whole | None = None,
     device: str | None = None,
     precision: Precision = "fp32",
 ) -> None:
     """Make images with a trained model.
 
-    The images depend on the seed alone, not on the batch size or the number of processes.
+    The images depend on the seed alone: not on the batch size, nor on the number of images or
+    processes.
 
     Examples:
       fewstep sample runs/digits-cd
@@ -86,7 +87,8 @@ def sample(
     ema
         Which running average, such as ema-0.9999, or f for the raw weights; default the first.
     batch
-        Images at once: a matter of memory and speed.
+        Images at once, a matter of memory and speed; default 256, or 32 where
+        convolutions run on a CPU.
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     precision

@@ -61,7 +61,7 @@ def tune_steps(
     seed: Whole = 1,
     checkpoint: str = "last",
     ema: str | None = None,
-    batch: Whole = 256,
+    batch: Whole | None = None,
     device: str | None = None,
 ) -> None:
     """Find the time points of a few steps by Fréchet distance, and keep them with the model.
@@ -107,7 +107,8 @@ def tune_steps(
     ema
         Which running average; default the first.
     batch
-        Samples made at once.
+        Samples made at once; default 256, or 32 where
+        convolutions run on a CPU.
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     """

@@ -37,6 +37,7 @@ from fewstep.sampling import (
     NoiseStreams,
     Walk,
     check_labels,
+    default_batch,
     default_steps,
     sampler_for,
 )
@@ -55,7 +56,7 @@ class Wish:
         steps: its steps; default as many as sampling takes.
         seed: decides the noise.
         trajectory: states of each trajectory to keep, the sample among them; 0 for none.
-        batch: pairs at once: a matter of memory and speed.
+        batch: pairs at once, a matter of memory and speed; default that of `sample`.
         shard: pairs in a file.
     """
 
@@ -64,13 +65,13 @@ class Wish:
     steps: int | None = None
     seed: int = 0
     trajectory: int = 0
-    batch: int = 256
+    batch: int | None = None
     shard: int = SHARD
 
     def __post_init__(self) -> None:
         for name, least in (("n", 1), ("batch", 1), ("shard", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise FewstepError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+            if (value := getattr(self, name)) is not None and value < least:
+                raise FewstepError(f"{name} must be at least {least}, got {value}.")
         if self.trajectory < 0:
             raise FewstepError(f"trajectory must be at least 1 state, got {self.trajectory}.")
 
@@ -112,7 +113,8 @@ def make_pairs(
                 write_manifest(folder, manifest)
             held.callback(_remove_unbegun, folder)
         group.barrier()
-        _make(f, folder, manifest, sampler, kept, wish.batch, group)
+        batch = wish.batch or default_batch(f)
+        _make(f, folder, manifest, sampler, kept, batch, group)
         group.barrier()
     return manifest
 

@@ -196,7 +196,7 @@ class Search:
         n: samples per seed, at least 2; in the reference's class proportions.
         seed: first seed; the search takes ``seeds`` of them, the verdict the `FRESH` next ones.
         seeds: how many seeds a score of the search is the mean of.
-        batch: samples made at once.
+        batch: samples made at once; default that of `sample`.
         advance: called with the network evaluations per sample of each score.
     """
 
@@ -206,7 +206,7 @@ class Search:
     n: int
     seed: int = 1
     seeds: int = 5
-    batch: int = 256
+    batch: int | None = None
     advance: Callable[[int], None] = field(default=lambda count: None)
 
     def fd(self, taus: tuple[float, ...], seed: int) -> float:

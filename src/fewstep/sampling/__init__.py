@@ -9,6 +9,7 @@ from fewstep.sampling.choice import default_steps, default_taus, only_steps, sam
 from fewstep.sampling.draw import sample, sample_batches
 from fewstep.sampling.labels import Label, Labels, balanced_labels, check_labels, class_number
 from fewstep.sampling.noise import NoiseStreams
+from fewstep.sampling.rows import default_batch
 from fewstep.sampling.samplers import (
     ODE,
     Multistep,
@@ -33,6 +34,7 @@ __all__ = [
     "check_labels",
     "check_taus",
     "class_number",
+    "default_batch",
     "default_steps",
     "default_taus",
     "only_steps",

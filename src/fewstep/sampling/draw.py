@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
@@ -13,7 +14,8 @@ from fewstep.flow_map import FlowMap
 from fewstep.sampling.choice import sampler_for
 from fewstep.sampling.labels import Labels, check_labels
 from fewstep.sampling.noise import NoiseStreams
-from fewstep.sampling.samplers import Sampler
+from fewstep.sampling.rows import default_batch, parts
+from fewstep.sampling.samplers import Sampler, Walk
 
 
 def sample_batches(
@@ -23,22 +25,29 @@ def sample_batches(
     *,
     seed: int = 0,
     labels: Tensor | None = None,
-    batch: int = 256,
+    batch: int | None = None,
 ) -> Iterator[Tensor]:
     """Samples number ``indices`` of ``seed``, batch by batch, each [<= batch, *shape] on the CPU.
 
-    ``labels`` [len(indices)] belong to the indices in order.
+    ``labels`` [len(indices)] belong to the indices in order. A batch is filled up with further rows
+    where its size would show in the last bit; see `fewstep.sampling.rows`. An adaptive solver
+    counts the evaluations of all rows, and has none but the samples'.
 
     Raises:
         NotFinite: the model gives NaN or infinities.
     """
     f.eval()
-    for start in range(0, len(indices), batch):
-        part = slice(start, start + batch)
-        condition = {} if labels is None else {"label": labels[part].to(f.device)}
+    adaptive = isinstance(sampler, Walk) and sampler.adaptive
+    for part, rows in parts(f, len(indices), batch or default_batch(f)):
+        noise = NoiseStreams(seed, indices[part], f.shape)
+        count = part.stop - part.start
+        filled = count if adaptive else rows
+        condition = {}
+        if labels is not None:
+            condition["label"] = pad(labels[part], (0, filled - count)).to(f.device)
         with torch.inference_mode():
-            x = sampler(f, NoiseStreams(seed, indices[part], f.shape), **condition)
-        yield check_finite(x.cpu())
+            x = sampler(f, NoiseStreams.join([noise], filled), **condition)
+        yield check_finite(x[:count].cpu())
 
 
 def sample(
@@ -50,7 +59,7 @@ def sample(
     label: Labels | None = None,
     seed: int = 0,
     labels: Labels | None = None,
-    batch: int = 256,
+    batch: int | None = None,
     indices: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
@@ -63,9 +72,11 @@ def sample(
         steps: evaluations of a consistency model (default 1), solver steps of a diffusion model
             (default 18); every other choice is the sampler's.
         label: the class, by name or number, of all samples or of each [n]; default all in turn.
-        seed: the samples depend on it alone (and on the labels).
+        seed: the samples depend on it alone (and on the labels): to the bit, on one machine, where
+            the network has no convolutions or ``n`` is a multiple of 8; else to rounding.
         labels: the same as ``label``.
-        batch: how many at once; a matter of memory and speed only.
+        batch: how many at once, a matter of memory and speed only; default 256, or 32 where
+            convolutions run on a CPU.
         indices: make only these of the ``n``, such as one process's share.
         progress: called with the number of samples that each batch added.
 
@@ -80,15 +91,15 @@ def sample(
     classes = check_labels(f, labels if label is None else label, n)
     if sampler is None:
         sampler = sampler_for(f, steps)
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise FewstepError(f"the batch must hold at least 1 sample, got {batch}.")
     if indices is None:
         indices = range(n)
     elif classes is not None:
         classes = classes[list(indices)]
-    parts = [torch.empty(0, *f.image_shape)]
+    made = [torch.empty(0, *f.image_shape)]
     for x in sample_batches(f, indices, sampler, seed=seed, labels=classes, batch=batch):
-        parts.append(x.clamp(-1, 1))
+        made.append(x.clamp(-1, 1))
         if progress:
             progress(len(x))
-    return torch.cat(parts)
+    return torch.cat(made)

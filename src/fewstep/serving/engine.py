@@ -18,15 +18,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewstep.data import to_uint8
 from fewstep.errors import FewstepError, NotFinite
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import NoiseStreams, Sampler
-
-DENSE_ROWS = 16  # rows of a batch where one row costs nearly as much as many
+from fewstep.sampling.rows import DENSE, pays_by_row
 
 Pictures = Tensor | NotFinite
 """uint8 [n, C, H, W], or that the model gives none."""
@@ -154,13 +153,10 @@ def _bytes(images: Tensor) -> Pictures:
 def rows_for(f: FlowMap, max_batch: int) -> int:
     """Rows on which the network of a model is always evaluated, so that no image depends on others.
 
-    Matrix products round differently for other numbers of rows, which can change a pixel by one
-    level. A fixed number costs nothing where many rows take hardly longer than one: on a GPU, and
-    for small networks without convolutions. Convolutions on a CPU take their time for each row, so
-    there every image goes by itself.
+    A fixed number costs nothing where many rows take hardly longer than one. Where every row has
+    its price (see `fewstep.sampling.rows`) each image goes by itself.
     """
-    convolutions = any(isinstance(module, nn.Conv2d) for module in f.modules())
-    return 1 if convolutions and f.device.type == "cpu" else min(DENSE_ROWS, max_batch)
+    return 1 if pays_by_row(f) else min(DENSE, max_batch)
 
 
 @dataclass
