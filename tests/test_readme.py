@@ -24,7 +24,7 @@ from PIL import Image
 from fewstep.cli import completion, tune_steps
 from fewstep.data import digits
 from fewstep.evaluation import classifier
-from fewstep.recipes import time_points
+from fewstep.recipes import Recipe, Run, time_points
 from fewstep.serving import server
 from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer
@@ -48,18 +48,20 @@ LEAVES = (
 Call = Callable[..., tuple[int, str, str]]
 
 
-def short(trainings: Callable[[Training], bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the trainings that a condition picks."""
-    begin = Trainer.__init__
+def shortened(config: Training) -> Training:
+    return replace(config, steps=2, batch=4, samples=4, sample_every=0)
 
-    def __init__(
-        self: Trainer, objective: Any, data: Any, config: Training, *rest: Any, **how: Any
-    ) -> None:
-        if trainings(config):
-            config = replace(config, steps=2, batch=4, samples=4, sample_every=0)
-        begin(self, objective, data, config, *rest, **how)
 
-    monkeypatch.setattr(Trainer, "__init__", __init__)
+def shorten(recipes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the trainings of the recipes whose names begin so."""
+    make = Recipe.__call__
+
+    def __call__(self: Recipe, **settings: Any) -> Run:
+        run = make(self, **settings)
+        chosen = self.name.startswith(recipes)
+        return replace(run, training=shortened(run.training)) if chosen else run
+
+    monkeypatch.setattr(Recipe, "__call__", __call__)
 
 
 @pytest.fixture
@@ -92,7 +94,15 @@ def follow(place: Path, call: Call) -> None:
 
 
 def test_the_readme_runs(place: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    short(lambda config: True, monkeypatch)
+    shorten("", monkeypatch)
+    begin = Trainer.__init__
+    monkeypatch.setattr(
+        Trainer,
+        "__init__",
+        lambda self, objective, data, config, *rest, **how: begin(
+            self, objective, data, shortened(config), *rest, **how
+        ),
+    )
     monkeypatch.setattr(classifier, "STEPS", 5)
     search = partial(time_points.greedy_search, grid=2, rounds=0)
     monkeypatch.setattr(tune_steps, "greedy_search", lambda *what, **how: search(*what))
@@ -106,5 +116,5 @@ def test_the_readme_runs(place: Path, call: Call, monkeypatch: pytest.MonkeyPatc
 def test_the_readme_runs_at_its_length(
     place: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short(lambda config: config.steps >= 50_000, monkeypatch)
+    shorten("images/", monkeypatch)
     follow(place, call)
