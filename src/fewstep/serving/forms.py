@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import codecs
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from pydantic_core import from_json
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -55,8 +56,8 @@ def _json(data: bytes) -> Upload:
     if data.count(b",") > VALUES:  # a parser stops all threads until it is done
         raise FewstepError(f"the body holds more than {VALUES:,} values, which no edit has.")
     try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        fields = from_json(data.removeprefix(codecs.BOM_UTF8))
+    except ValueError as error:
         raise FewstepError(f"the body is not JSON: {error}.") from error
     body = _checked(fields)
     mask = None if body.mask is None else from_base64(body.mask, "mask")
