@@ -137,6 +137,7 @@ def pick_device(name: str | None = None, local_rank: int = 0) -> torch.device:
             raise FewstepError(f"device {name!r} was asked for, but torch sees no CUDA GPU here.")
         device = torch.device("cuda", local_rank if device.index is None else device.index)
         torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # float32 means it, in convolutions as well
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise FewstepError("device 'mps' was asked for, but torch sees no Apple GPU here.")
     return device

@@ -1,0 +1,272 @@
+"""Training steps of CIFAR-10's network and of ADM, whole: batch, loss, optimiser, averages."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fewstep.data import Dataset
+from fewstep.distributed import Processes
+from fewstep.flow_map import FlowMap
+from fewstep.networks import ADM, Network, UNet
+from fewstep.networks.adm import IMAGENET64
+from fewstep.networks.layers import GroupNorm
+from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.parameterization import EDM
+from fewstep.training.config import Training
+from fewstep.training.trainer import Trainer
+from gpu_parts.stage import H100_BF16, Stage, first_call, profiled, timed
+
+METHODS: dict[str, tuple[str, dict[str, Any], float, int]] = {
+    # objective, its settings, dropout of the recipe, forward passes' worth of work in a step
+    "edm": ("score_matching", {}, 0.13, 3),
+    "ct": ("ct", {"distance": "pseudo_huber"}, 0.0, 4),
+    "cd": ("cd", {}, 0.0, 6),
+    "ect": ("ect", {}, 0.2, 4),
+}
+TINY: dict[str, Any] = {"channels": 8, "multipliers": (1, 2), "blocks": 1}
+
+
+def cifar10_network(stage: Stage, dropout: float) -> Network:
+    """EDM's for CIFAR-10, 55.7 million parameters."""
+    if stage.rehearse:
+        return UNet((3, 8, 8), dropout=dropout, **TINY)
+    return UNet((3, 32, 32), channels=128, multipliers=(2, 2, 2), blocks=4, dropout=dropout)
+
+
+def adm_network(stage: Stage) -> Network:
+    """ADM's for ImageNet 64x64, 295.9 million parameters."""
+    if stage.rehearse:
+        return ADM((3, 8, 8), attention=(4,), head_channels=8, **TINY)
+    return ADM((3, 64, 64), **IMAGENET64)
+
+
+Make = Callable[[], Network]
+
+
+def awake(stage: Stage, make: Make) -> Network:
+    """The network on the device; layers that start at zero get weights: zeros compute faster."""
+    with stage.device:
+        F = make()
+    for parameter in F.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return F
+
+
+def flops(make: Make) -> int:
+    """Operations of one evaluation of one image, attention included."""
+    with torch.device("meta"):
+        F = make().eval()
+        x, c_noise = torch.empty(1, *F.shape), torch.empty(1)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        F(x, c_noise)
+    return counter.get_total_flops()
+
+
+def make(stage: Stage, method: str, batch: int, network: Make, **settings: Any) -> Trainer:
+    """A trainer on random images; K is long, so that no step is special."""
+    name, arguments, _, _ = METHODS[method]
+    F = awake(stage, network)
+    f = FlowMap(F, EDM(eps=0.0 if method == "ect" else 0.002))
+    if OBJECTIVES[name].teacher_use is TeacherUse.DISTIL:
+        arguments = {**arguments, "teacher": f.frozen_copy()}
+    objective = OBJECTIVES.call(name, {"f": f, "K": 100_000, **arguments})
+    images = torch.randint(0, 256, (4 * batch, *F.shape), dtype=torch.uint8)
+    config = Training(steps=100_000, batch=batch, lr=1e-5, ema=(0.9999,), **settings)
+    folder = tempfile.mkdtemp(prefix="fewstep-gpu-")
+    group = Processes(device=stage.device)
+    return Trainer(objective, Dataset.from_arrays(images), config, folder, group=group, quiet=True)
+
+
+def stepper(trainer: Trainer) -> Callable[[], object]:
+    """One step after another, from the middle of the training on."""
+    counter = iter(range(50_000, 60_000))
+    return lambda: trainer.step(next(counter))
+
+
+def rates(batch: int, ms: float, work: float) -> dict[str, float]:
+    """From the operations of an image's part in a step."""
+    per_s = 1e3 * batch / ms
+    return {
+        "images_per_s": per_s,
+        "tflops": per_s * work / 1e12,
+        "of_bf16_peak": per_s * work / H100_BF16,
+    }
+
+
+def measure(
+    stage: Stage, what: str, method: str, batch: int, *, profile: bool = True, **settings: Any
+) -> None:
+    """One line of the table: a method at a batch size and in an arithmetic."""
+    _, _, dropout, passes = METHODS[method]
+    batch = 4 if stage.rehearse else batch
+    with stage.trying(what):
+        network = partial(cifar10_network, stage, dropout)
+        work, trainer = passes * flops(network), make(stage, method, batch, network, **settings)
+        _measured(stage, what, stepper(trainer), batch, work, profile=profile, settings=settings)
+    if "failed" in stage.records[-1] and settings.get("deterministic", True):
+        free = {**settings, "deterministic": False}
+        measure(stage, f"{what}, any algorithms", method, batch, profile=profile, **free)
+
+
+def _measured(
+    stage: Stage,
+    what: str,
+    step: Callable[[], object],
+    batch: int,
+    work: float,
+    *,
+    profile: bool = True,
+    settings: dict[str, Any],
+) -> None:
+    compiling = bool(settings.get("compile"))
+    started = time.time()
+    seconds = first_call(stage, step) if compiling else None
+    with stage.alone():
+        if not compiling:
+            seconds = first_call(stage, step)
+        times = timed(stage, step)
+        kernels = profiled(stage, step) if profile else {}
+    stage.report(
+        what,
+        batch=batch,
+        settings=settings,
+        first_call_s=seconds,
+        waited_s=time.time() - started,
+        memory_gib=stage.memory(),
+        **times,
+        **rates(batch, times["ms"], work),
+        **kernels,
+    )
+
+
+def eager(stage: Stage) -> None:
+    """Every method without a compiler."""
+    _ceilings(stage)
+    for method in METHODS:
+        profile = method == "edm" or not stage.rehearse
+        measure(stage, f"{method} bf16", method, 512, profile=profile, precision="bf16")
+    if stage.rehearse:
+        return
+    measure(stage, "ect bf16 of 8 GPUs", "ect", 16, precision="bf16")
+    for method in METHODS:
+        measure(stage, f"{method} fp32", method, 128, precision="fp32", profile=method == "edm")
+    measure(stage, "edm tf32", "edm", 128, precision="tf32", profile=False)
+
+
+def _ceilings(stage: Stage) -> None:
+    """What the card gives to a large matrix product and to a copy."""
+    n = 64 if stage.rehearse else 8192
+    with stage.trying("ceilings"):
+        a, b = (torch.randn(n, n, device=stage.device, dtype=torch.bfloat16) for _ in range(2))
+        with stage.alone():
+            product = timed(stage, lambda: a @ b, 0.3)["ms"]
+            copy = timed(stage, a.clone, 0.1)["ms"]
+        stage.report(
+            "ceilings",
+            matmul_tflops=2 * n**3 / product / 1e9,
+            copy_gb_per_s=2 * 2 * n * n / copy / 1e6,
+        )
+
+
+def compiled(stage: Stage, method: str, batch: int) -> None:
+    """The whole loss as one graph."""
+    if stage.rehearse:
+        torch.compiler.set_stance("force_eager")
+    measure(stage, f"{method} bf16 compiled", method, batch, precision="bf16", compile=True)
+
+
+def graphs(stage: Stage) -> None:
+    """ECT's batch of 128 on eight GPUs: compiled, and as CUDA graphs."""
+    if stage.rehearse:
+        torch.compiler.set_stance("force_eager")
+    _, _, dropout, passes = METHODS["ect"]
+    batch = 4 if stage.rehearse else 16
+    with stage.trying("ect bf16 of 8 GPUs, CUDA graphs"):
+        network = partial(cifar10_network, stage, dropout)
+        work = passes * flops(network)
+        trainer = make(stage, "ect", batch, network, precision="bf16")
+        objective = trainer.objective
+        options = {"triton.cudagraphs": True}
+        objective.loss_at = torch.compile(objective.loss_at, options=options)  # type: ignore[method-assign]
+        settings = {"compile": True, "cudagraphs": True}
+        _measured(
+            stage,
+            "ect bf16 of 8 GPUs, CUDA graphs",
+            stepper(trainer),
+            batch,
+            work,
+            settings=settings,
+        )
+
+
+def adm(stage: Stage) -> None:
+    """ADM at 64 pixels, in micro-batches."""
+    for batch, parts in ((4, 2),) if stage.rehearse else ((64, 2), (256, 8)):
+        what = f"adm64 ct bf16, micro-batches of {batch // parts}"
+        with stage.trying(what):
+            network = partial(adm_network, stage)
+            settings = {"precision": "bf16", "microbatches": parts}
+            step = stepper(make(stage, "ct", batch, network, **settings))
+            work = 4 * flops(network)
+            _measured(stage, what, step, batch, work, profile=parts == 2, settings=settings)
+
+
+def choices(stage: Stage) -> None:
+    """What each choice of the step gains: EDM, bf16, without a compiler."""
+    _host(stage)
+    batch = 256
+    measure(stage, "as it is", "edm", batch, precision="bf16")
+    free = {"precision": "bf16", "deterministic": False}
+    measure(stage, "cuDNN times its algorithms", "edm", batch, **free)
+    for name, forward in (("nhwc", _nhwc_norm), ("wide", nn.GroupNorm.forward)):
+        whole = GroupNorm.forward
+        GroupNorm.forward = forward  # type: ignore[method-assign]
+        measure(stage, f"group norm {name}", "edm", batch, precision="bf16")
+        GroupNorm.forward = whole  # type: ignore[method-assign]
+    whole_format, torch.channels_last = torch.channels_last, torch.contiguous_format
+    measure(stage, "contiguous", "edm", batch, precision="bf16")
+    torch.channels_last = whole_format
+
+
+def _nhwc_norm(self: nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
+    """Group norm of channels_last maps without a change of layout, in plain operations."""
+    groups = x.unflatten(1, (self.num_groups, -1))
+    var, mean = torch.var_mean(groups.float(), (2, 3, 4), correction=0, keepdim=True)
+    weight = self.weight.view(1, self.num_groups, -1, 1, 1)
+    scale = (var + self.eps).rsqrt() * weight
+    shift = self.bias.view(1, self.num_groups, -1, 1, 1) - mean * scale
+    return torch.addcmul(shift.to(x.dtype), groups, scale.to(x.dtype)).flatten(1, 2)
+
+
+def _host(stage: Stage) -> None:
+    """Host time of what a step does besides the loss."""
+    with stage.trying("host"):
+        batch = 4 if stage.rehearse else 128
+        trainer = make(stage, "edm", batch, partial(cifar10_network, stage, 0.13), precision="bf16")
+        objective, f, device = trainer.objective, trainer.objective.f, stage.device
+        trainer.step(0)
+        for weight in f.weights:
+            weight.grad = torch.randn_like(weight) * 1e-3
+        indices = torch.arange(batch)
+        torchs = torch.optim.RAdam(f.weights, lr=1e-5, foreach=True)
+        with stage.alone():
+            parts: dict[str, Callable[[], object]] = {
+                "radam": trainer.optimizer.step,
+                "torch_radam": torchs.step,
+                "average": lambda: trainer.averages.update(f, 0),
+                "norm": trainer._clip,
+                "batch": lambda: trainer.data.batch(indices, device, flip=True),
+                "manual_seed": lambda: torch.manual_seed(1),
+                "train": objective.train,
+            }
+            times = {name: timed(stage, step, 0.2) for name, step in parts.items()}
+        stage.report("host", **times)

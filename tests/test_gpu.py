@@ -1,0 +1,220 @@
+"""What only a CUDA GPU can show; benchmarks/gpu.py runs these tests where there is one."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+import fewstep
+from fewstep.data import Dataset
+from fewstep.distributed import Processes
+from fewstep.evaluation import Evaluator
+from fewstep.evaluation.resnet56 import ResNet56
+from fewstep.flow_map import FlowMap
+from fewstep.networks import NETWORKS
+from fewstep.networks.dropout import SharedDropout, dropout
+from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.parameterization import EDM
+from fewstep.sampling import Multistep, Walk
+from fewstep.training.config import Training
+from fewstep.training.optimizers import RAdam
+from fewstep.training.trainer import Trainer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+
+UNET = "unet(channels=32, multipliers=(1, 2), blocks=1, attention=(8,), dropout=0.2)"
+ADM = "adm(channels=64, multipliers=(1, 1), blocks=1, attention=(8,), dropout=0.2)"
+CONFIG = Training(
+    steps=8,
+    batch=32,
+    lr=1e-3,
+    clip=1.0,
+    ema=(0.9,),
+    flip=True,
+    sample_every=0,
+    checkpoint_every=3,
+    log_every=4,
+)
+
+
+def group() -> Processes:
+    return Processes(device=torch.device("cuda", 0))
+
+
+def awake(spec: str) -> FlowMap:
+    """A map whose network is not zero."""
+    F = NETWORKS.build(spec, shape=(3, 16, 16), num_classes=4)
+    for parameter in F.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return FlowMap(F, EDM())
+
+
+def make(
+    folder: Path, config: Training = CONFIG, objective: str = "ict", network: str = UNET, **k: Any
+) -> Trainer:
+    torch.manual_seed(0)
+    f = awake(network)
+    f.p = EDM(eps=0.0) if objective == "ect" else f.p
+    f.info["kind"] = OBJECTIVES[objective].kind
+    extra = {"s1": 10} if objective in ("ct", "ict") else {}
+    if OBJECTIVES[objective].teacher_use is TeacherUse.DISTIL:
+        extra["teacher"] = f.frozen_copy()
+    o = OBJECTIVES.call(objective, {"f": f, "K": config.steps, **extra})
+    images = torch.randint(0, 256, (100, 3, 16, 16), dtype=torch.uint8)
+    data = Dataset.from_arrays(images, torch.arange(100) % 4)
+    return Trainer(o, data, config, folder, quiet=True, **{"group": group(), **k})
+
+
+def weights(trainer: Trainer) -> list[Tensor]:
+    maps = [*trainer.objective.changing().values(), *trainer.averages.maps.values()]
+    return [value.clone() for f in maps for value in f.state_dict().values()]
+
+
+class Killed(Exception):
+    """Stands for a process that dies."""
+
+
+def resumed(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: Any, **settings: Any) -> bool:
+    """Whether a run that died at step 5 ends with the bits of one that did not."""
+    whole = make(folder / "whole", *words, **settings)
+    whole.run()
+    cut = make(folder / "cut", *words, **settings)
+    step = cut.step
+
+    def step_or_die(k: int) -> tuple[Tensor, Tensor]:
+        if k == 5:
+            raise Killed
+        return step(k)
+
+    monkeypatch.setattr(cut, "step", step_or_die)
+    with pytest.raises(Killed):
+        cut.run()
+    again = make(folder / "cut", *words, **settings)
+    again.run()
+    return all(map(torch.equal, weights(whole), weights(again)))
+
+
+@pytest.mark.parametrize("network", [UNET, ADM], ids=["unet", "adm"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_that_died_ends_with_the_same_bits(
+    network: str, precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, precision=precision)
+    assert resumed(tmp_path, monkeypatch, config, "ect", network)
+
+
+@pytest.mark.parametrize("objective", ["score_matching", "ct", "cd", "ect"])
+def test_a_step_in_bf16_is_near_that_in_float32(objective: str, tmp_path: Path) -> None:
+    config, found = replace(CONFIG, precision="fp32"), {}
+    for precision in ("fp32", "bf16"):
+        t = make(tmp_path, replace(config, precision=precision), objective)
+        found[precision] = torch.stack(t.step(3))
+    torch.testing.assert_close(found["bf16"], found["fp32"], rtol=0.05, atol=0)
+
+
+def test_float32_is_float32_and_tf32_is_not(tmp_path: Path) -> None:
+    """A product and a convolution against float64: TF32 keeps 10 bits of 23."""
+    torch.manual_seed(0)
+    a, b = (torch.randn(512, 512, device="cuda") for _ in range(2))
+    x, w = torch.randn(8, 64, 16, 16, device="cuda"), torch.randn(64, 64, 3, 3, device="cuda")
+    errors = {}
+    for precision in ("tf32", "fp32"):
+        make(tmp_path, replace(CONFIG, precision=precision))
+        product, exact = a @ b, a.double() @ b.double()
+        maps = torch.nn.functional.conv2d(x, w)
+        exact_maps = torch.nn.functional.conv2d(x.double(), w.double())
+        errors[precision] = [
+            float((product - exact).norm() / exact.norm()),
+            float((maps - exact_maps).norm() / exact_maps.norm()),
+        ]
+    assert max(errors["fp32"]) < 5e-6
+    assert min(errors["tf32"]) > 5e-5
+
+
+def test_radam_is_torchs() -> None:
+    start = torch.rand(1000, 20, device="cuda")
+    ours, torchs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    mine, other = RAdam([ours], lr=1e-3), torch.optim.RAdam([torchs], lr=1e-3)
+    for k in range(30):
+        ours.grad = torch.randn_like(start)
+        torchs.grad = ours.grad.clone()
+        mine.step()
+        other.step()
+        if k == 20:
+            mine.load_state_dict(copy.deepcopy(other.state_dict()))
+    torch.testing.assert_close(ours, torchs, rtol=0, atol=5e-7)
+
+
+def test_two_passes_share_their_masks_on_the_device() -> None:
+    x, shared = torch.ones(64, 64, device="cuda"), SharedDropout()
+    with shared:
+        first = dropout(x, 0.5, True)
+    with shared:
+        second = dropout(x, 0.5, True)
+    assert torch.equal(first, second)
+    assert 0.4 < float((first == 0).float().mean()) < 0.6
+    assert not torch.equal(first, dropout(x, 0.5, True))
+
+
+def test_one_rank_under_ddp_makes_the_same_steps(tmp_path: Path) -> None:
+    plain, wrapped = make(tmp_path / "a"), make(tmp_path / "b")
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped.module = wrapped.in_step()
+        for k in range(3):
+            for a, b in zip(plain.step(k), wrapped.step(k), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-5, atol=0)
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("sampler", [Multistep(taus=(0.8,)), Walk(solver="heun", budget=9)])
+def test_samples_are_those_of_the_cpu(sampler: Any) -> None:
+    torch.manual_seed(0)
+    f = awake(UNET).eval()
+    torch.backends.cudnn.allow_tf32 = False
+    f.info["kind"] = "consistency" if isinstance(sampler, Multistep) else "diffusion"
+    there = fewstep.sample(f, 12, sampler, seed=3)
+    here = fewstep.sample(f.to("cuda"), 12, sampler, seed=3, batch=5)
+    torch.testing.assert_close(here, there, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(("precision", "digits"), [("bf16", 0.03), ("fp16", 0.005)])
+@pytest.mark.parametrize("network", [UNET, ADM], ids=["unet", "adm"])
+def test_samples_in_half_precision(network: str, precision: Any, digits: float) -> None:
+    torch.manual_seed(0)
+    f = awake(network).to("cuda").eval()
+    f.info["kind"] = "consistency"
+    exact = fewstep.sample(f, 8, seed=1)
+    rounded = fewstep.sample(f.in_precision(precision), 8, seed=1)
+    assert float((rounded - exact).norm() / exact.norm()) < digits
+
+
+def test_scores_are_those_of_the_cpu() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (400, 3, 32, 32), dtype=torch.uint8)
+    torch.backends.cudnn.allow_tf32 = False
+    network, scores = ResNet56().eval().requires_grad_(False), []
+    for device in ("cpu", "cuda"):
+        network = network.to(device)
+        evaluator = Evaluator.of(network, images[:200], metrics=("fd", "is"))
+        scores.append(evaluator.score(images[200:]).fd)
+    assert scores[1] == pytest.approx(scores[0], rel=1e-3)
+
+
+def test_a_compiled_run_that_died_ends_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, precision="bf16", compile=True)
+    assert resumed(tmp_path, monkeypatch, config, "ict")
