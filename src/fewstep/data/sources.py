@@ -7,7 +7,7 @@ import glob
 import hashlib
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,13 +20,14 @@ from fewstep.data.build import Request, Source, survey
 from fewstep.data.conform import conform
 from fewstep.data.dataset import Dataset
 from fewstep.data.digits import digits_of
-from fewstep.data.folder import find_files, find_pictures, stamp
+from fewstep.data.folder import ENDINGS, NOT_READ, find_pictures
 from fewstep.data.labels import used
+from fewstep.data.listing import list_files, stamp
 from fewstep.data.pairs import is_pairs, open_pairs
 from fewstep.data.parquet import open_files, open_hub
 from fewstep.data.splits import missing, sibling, split_files
 from fewstep.data.tables import ENDING as TABLES
-from fewstep.data.tables import find_tables
+from fewstep.data.tables import of_one_set
 from fewstep.errors import FewstepError, FewstepWarning, refusal, refusals
 
 HUB = "hub:"
@@ -189,20 +190,28 @@ def _folder(path: Path, request: Request) -> Dataset | Plan:
     if is_pairs(path):
         _without_columns(str(path), request)
         return _pairs(path, request)
-    if tables := find_tables(path):
-        if picture := next(find_files(path), None):
+    names = list_files(path, (TABLES, *ARRAYS, *ENDINGS, *NOT_READ))
+    tables = _ending(names, (TABLES,))
+    pictures = _ending(names, (*ENDINGS, *NOT_READ))
+    arrays = [path / name for name in _ending(names, ARRAYS) if "/" not in name]
+    if tables:
+        files = of_one_set(path, tables)
+        if pictures:
             raise FewstepError(
-                f"{path} holds Parquet files ({tables[0].relative_to(path)}) and images "
-                f"({picture}): pass the path of either, such as {_glob_of(tables[0])}"
+                f"{path} holds Parquet files ({tables[0]}) and images ({pictures[0]}): pass the "
+                f"path of either, such as {_glob_of(files[0])}"
             )
-        return _tables(split_files(tables, request.split, str(path)), request)
-    arrays = sorted(path / name for name in find_files(path, ARRAYS) if "/" not in name)
-    if arrays and next(find_files(path), None) is None:
+        return _tables(split_files(files, request.split, str(path)), request)
+    if arrays and not pictures:
         return _arrays(_only(split_files(arrays, request.split, str(path)), path), request)
     _without_columns(f"the folder of images {path}", request)
-    pictures = find_pictures(path.absolute(), request)
-    identity = f"{pictures.origin} {request.split} {request.labels}"
-    return Plan(pictures.name, identity, pictures.state, lambda: pictures)
+    found = find_pictures(path.absolute(), pictures, request)
+    identity = f"{found.origin} {request.split} {request.labels}"
+    return Plan(found.name, identity, found.state, lambda: found)
+
+
+def _ending(names: Sequence[str], endings: tuple[str, ...]) -> list[str]:
+    return [name for name in names if name.lower().endswith(endings)]
 
 
 def _glob_of(table: Path) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewstep.data.folder import find_files
 from fewstep.data.labels import natural
 from fewstep.data.splits import BESIDE_WORDS, divide, read_name
 from fewstep.errors import FewstepError
@@ -20,14 +19,17 @@ from fewstep.errors import FewstepError
 ENDING = ".parquet"
 
 
-def find_tables(root: Path) -> list[Path]:
-    """The Parquet files directly in a folder, else those below it, of one data set.
+def of_one_set(root: Path, names: Sequence[str]) -> list[Path]:
+    """Of the Parquet files in a folder those directly in it, else all, which must be of one set.
+
+    Args:
+        root: the folder.
+        names: of the files, relative to it, sorted.
 
     Raises:
-        FewstepError: files of several data sets are below it; an unreadable folder.
+        FewstepError: files of several data sets are below it.
     """
-    found = sorted(find_files(root, (ENDING,)))
-    names = [name for name in found if "/" not in name] or found
+    names = [name for name in names if "/" not in name] or names
     sets = _sets(names)
     if len(sets) > 1:
         raise FewstepError(
