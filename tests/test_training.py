@@ -28,8 +28,9 @@ from fewstep.training.config import Training
 from fewstep.training.ema import ema_name, log_start_share
 from fewstep.training.logbook import read_metrics
 from fewstep.training.optimizers import RAdam
+from fewstep.training.score import Score
 from fewstep.training.trainer import Trainer
-from fewstep.training.validation import energy_distance
+from fewstep.training.validation import Validation, energy_distance, evenly
 from oracles import columns_for
 
 CONFIG = Training(
@@ -392,7 +393,9 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert list(tmp_path.glob("events.out.tfevents.*"))
     lines = read_metrics(tmp_path)
     assert {"step", "loss", "gradient_norm", "lr", "images_per_second", "N"} <= lines[0].keys()
-    assert len([line for line in lines if "energy_distance" in line]) == 3
+    validations = [line for line in lines if "energy_distance" in line]
+    assert len(validations) == 3
+    assert all(line["energy_distance_error"] > 0 for line in validations)
     for checkpoint in t.checkpoints.all():
         names = {p.name for p in checkpoint.path.iterdir()}
         assert names == {
@@ -415,6 +418,83 @@ def test_the_last_and_the_best_checkpoints_are_kept(tmp_path: Path) -> None:
     best = t.checkpoints.best()
     assert best is not None
     assert best.step == 8
+
+
+def test_the_error_of_a_score_is_its_spread_over_draws() -> None:
+    """And that of a difference of two models on one noise, which is much less."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(n: int) -> Tensor:
+        return torch.randn(n, 3, generator=generator)
+
+    scores, gaps = [], []
+    for _ in range(60):
+        z, real = normal(100), normal(300)
+        scores.append((energy_distance(2.5 * z, real), energy_distance(2.6 * z + 0.1, real)))
+        gaps.append(scores[-1][1] - scores[-1][0])
+    one = torch.tensor([a for a, _ in scores])
+    error = sum(a.error for a, _ in scores) / 60
+    assert error == pytest.approx(float(one.std()), rel=0.3)
+    paired = sum(b.error_of_difference(a) for a, b in scores) / 60
+    assert paired == pytest.approx(float(torch.tensor(gaps).std()), rel=0.3)
+    assert paired < 0.5 * error
+    a, b = scores[0]
+    assert a.tells(b)
+    assert not b.tells(a)
+
+
+def scored(folder: Path, scores: dict[int, Score]) -> tuple[Checkpoints, list[str]]:
+    told: list[str] = []
+    checkpoints = Checkpoints(folder / "checkpoints", keep=1, tell=told.append)
+    f = make(folder).objective.f
+    for step, score in scores.items():
+        f.info["step"] = step
+        maps, extra = {"f": f}, {"optimizer": {"x": torch.zeros(1)}}
+        checkpoints.save(step, maps, extra, default="f", score=score)
+    return checkpoints, told
+
+
+def test_the_best_is_the_newest_that_nothing_is_surely_better_than(tmp_path: Path) -> None:
+    """Scores of the same luck but for a little: 2 and 3 cannot be told apart, 1 and 4 can."""
+    luck = torch.linspace(-1, 1, 50)
+    wobble = 0.1 * torch.cos(9 * luck)
+    scores = {
+        1: Score(0.5, luck.tolist()),
+        2: Score(0.30, luck.tolist()),
+        3: Score(0.31, (luck + wobble).tolist()),
+        4: Score(0.4, luck.tolist()),
+    }
+    assert scores[4].error > 0.08  # alone none of them would tell
+    checkpoints, told = scored(tmp_path, scores)
+    best = checkpoints.best()
+    assert best is not None
+    assert best.step == 3
+    assert "step 2 has an energy distance of 0.3, step 3 of 0.31" in told[-1]
+    assert [c.step for c in checkpoints.all()] == [2, 3, 4]
+    assert checkpoints.all()[0].score == 0.3
+    del scores[3]
+    checkpoints, told = scored(tmp_path / "sure", scores)
+    best = checkpoints.best()
+    assert best is not None
+    assert (best.step, told) == (2, [])
+
+
+def test_every_beginning_of_the_held_out_images_has_the_classes_of_all() -> None:
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    order = evenly(labels, torch.randperm(100))
+    assert sorted(order.tolist()) == list(range(100))
+    for n in (10, 30, 77):
+        counts = torch.bincount(labels[order[:n]], minlength=3)
+        assert (counts - n * torch.tensor([0.6, 0.3, 0.1])).abs().max() <= 1
+
+
+def test_a_validation_has_the_labels_of_the_images_that_it_is_held_against(tmp_path: Path) -> None:
+    f = make(tmp_path).objective.f
+    seen: list[int] = []
+    f.register_forward_pre_hook(lambda *a: seen.extend(a[2]["label"].tolist()), with_kwargs=True)
+    labels = torch.tensor([2, 2, 2, 1])
+    Validation(torch.zeros(4, 1, 4, 4), 6, labels=labels)(f)
+    assert seen == [2, 2, 2, 1, 2, 2]
 
 
 # What goes wrong

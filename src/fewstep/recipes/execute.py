@@ -32,8 +32,8 @@ from fewstep.records import record_of
 from fewstep.registry import Registry
 from fewstep.sampling import only_steps
 from fewstep.training.checkpoint import Checkpoints
-from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer, mix
+from fewstep.training.validation import evenly
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "objective": OBJECTIVES,
@@ -154,12 +154,14 @@ def prepare(
     objective = OBJECTIVES.call(named.objective.name, arguments)
     check_pairs(objective, dataset, named)
     notes = [] if before is None or not before.changed else [before.note(objective, arguments)]
+    real, real_labels = held_out(images)
     trainer = Trainer(
         objective,
         dataset,
         named.training,
         home.path,
-        held_out=held_out(images, named.training),
+        held_out=real,
+        held_out_labels=real_labels,
         group=group,
         quiet=quiet,
         notes=[*parts.notes, *notes],
@@ -220,11 +222,16 @@ def real_data(run: Run) -> Data:
     return data
 
 
-def held_out(data: Dataset, config: Training) -> torch.Tensor:
-    """A fixed draw of the images, in [-1, 1], that validation compares samples with."""
+def held_out(data: Dataset) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A fixed draw of the images, in [-1, 1], that validation compares samples with; their labels.
+
+    The classes have the proportions that they have in the data, in the first few as in all.
+    """
     generator = torch.Generator().manual_seed(0)
-    some = torch.randperm(len(data), generator=generator)[:HELD_OUT]
-    return data.batch(some, torch.device("cpu"))[0]
+    order = torch.randperm(len(data), generator=generator)
+    if data.labels is not None:
+        order = evenly(data.labels, order)
+    return data.batch(order[:HELD_OUT], torch.device("cpu"))
 
 
 def find_latents(

@@ -26,6 +26,7 @@ from fewstep.errors import FewstepError
 from fewstep.files import read_json, sync, sync_folder, write_json, write_tensors
 from fewstep.flow_map import FlowMap
 from fewstep.records import record_of
+from fewstep.training.score import Score
 
 FORMAT = 1
 MANIFEST = "checkpoint.json"
@@ -44,6 +45,7 @@ class Manifest:
         default: the map to sample unless another is asked for.
         sha256: of every file, by its name.
         score: the validation's, lower is better; None where there is none.
+        influences: of each sample and each real image on the score.
     """
 
     format: int
@@ -51,6 +53,7 @@ class Manifest:
     default: str
     sha256: dict[str, str]
     score: float | None = None
+    influences: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     @property
     def maps(self) -> list[str]:
@@ -86,9 +89,11 @@ class Checkpoint:
         return _manifest(self.path)
 
     @property
-    def score(self) -> float | None:
+    def score(self) -> Score | None:
         """The validation's score, lower is better; None where there is none to read."""
-        return None if self.fault() else self.manifest.score
+        if self.fault() or (found := self.manifest).score is None:
+            return None
+        return Score(found.score, *(found.influences or ()))
 
     def file(self, name: str) -> Path:
         """The file of a map."""
@@ -175,7 +180,7 @@ class Checkpoints:
 
     Args:
         directory: the folder that holds them.
-        keep: how many to keep besides the best.
+        keep: how many to keep besides the best, and the lowest score's if that is another.
         tell: called with a line that the user should read; default it goes to stderr.
     """
 
@@ -215,18 +220,29 @@ class Checkpoints:
         return None
 
     def best(self) -> Checkpoint | None:
-        """The checkpoint with the lowest score, if any has one.
+        """The newest checkpoint that none has a surely lower score than, if any has a score.
 
-        The user is told of those whose manifest cannot be read: one of them may have been it.
+        The user is told where another has the lower one, and of checkpoints whose manifest cannot
+        be read: one of them may have been the best.
         """
         for checkpoint in self.all():
             if fault := checkpoint.fault():
                 self.tell(f"checkpoint {checkpoint.path} may be the best, but: {fault}")
-        return self._lowest()
+        scored = self._scored()
+        if not scored:
+            return None
+        (lowest, least), (best, score) = _lowest(scored), _newest_of_the_best(scored)
+        if best != lowest:
+            self.tell(
+                f"no checkpoint of {self.directory.parent} is surely the best: step {lowest.step} "
+                f"has an energy distance of {least:.4g}, step {best.step} of {score:.4g}, and the "
+                f"error of the difference is {score.error_of_difference(least):.2g}. The newer is "
+                "taken."
+            )
+        return best
 
-    def _lowest(self) -> Checkpoint | None:
-        scored = [(c.score, -c.step, c) for c in self.all() if c.score is not None]
-        return min(scored)[2] if scored else None
+    def _scored(self) -> list[tuple[Checkpoint, Score]]:
+        return [(c, score) for c in self.all() if (score := c.score) is not None]
 
     def save(
         self,
@@ -280,17 +296,31 @@ class Checkpoints:
         return f"could not write the checkpoint {path}: {str(error).rstrip('.')}. {rest}"
 
     def prune(self, keep: int | None = None) -> None:
-        """Drop all but the newest and the best, and what killed processes were writing.
+        """Drop all but the newest, the best and the lowest, and what killed processes were writing.
 
         Args:
             keep: how many of the newest; default as many as ever.
         """
-        best = self._lowest()
+        scored = self._scored()
+        kept = [choose(scored)[0] for choose in (_lowest, _newest_of_the_best) if scored]
         for checkpoint in self.all()[: -(keep or self.keep)]:
-            if checkpoint != best:
+            if checkpoint not in kept:
                 shutil.rmtree(checkpoint.path, ignore_errors=True)
         for partial in self.directory.glob(f"step-*{PARTIAL}"):
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _lowest(scored: list[tuple[Checkpoint, Score]]) -> tuple[Checkpoint, Score]:
+    return min(scored, key=lambda item: (item[1], -item[0].step))
+
+
+def _newest_of_the_best(scored: list[tuple[Checkpoint, Score]]) -> tuple[Checkpoint, Score]:
+    """The newest that the lowest score is not surely below."""
+    least = _lowest(scored)[1]
+    return max(
+        (item for item in scored if item[1] == least or not least.tells(item[1])),
+        key=lambda item: item[0].step,
+    )
 
 
 def _written(snapshot: Snapshot, folder: Path) -> Manifest:
@@ -307,7 +337,12 @@ def _written(snapshot: Snapshot, folder: Path) -> Manifest:
         default=snapshot.default,
         sha256=sha256,
         score=snapshot.score,
+        influences=_influences(snapshot.score),
     )
+
+
+def _influences(score: float | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    return (score.of_samples, score.of_images) if isinstance(score, Score) else None
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

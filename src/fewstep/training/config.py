@@ -62,12 +62,13 @@ class Training:
     """Steps between two lines of the log."""
     sample_every: int = 1000
     """Steps between two sample grids and validations; 0 for none."""
-    samples: int = 64
-    """Samples per validation; the grid shows at most 64."""
+    samples: int = 256
+    """Samples per validation; the grid shows at most 64. The error of the score that tells the best
+    checkpoint falls with their root."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints."""
     keep: int = 2
-    """Checkpoints that are kept besides the best."""
+    """Checkpoints that are kept besides the best, and the lowest score's if that is another."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "log_every", "checkpoint_every", "keep", "samples"):

@@ -43,6 +43,7 @@ from fewstep.training.config import Training
 from fewstep.training.ema import Averages
 from fewstep.training.logbook import Logbook, describe
 from fewstep.training.optimizers import make_optimizer
+from fewstep.training.score import Score
 from fewstep.training.validation import Validation
 
 
@@ -64,6 +65,7 @@ class Trainer:
         directory: where the checkpoints, logs and samples go.
         held_out: real images [m, *shape] in [-1, 1] to validate against; without them there is
             no best checkpoint.
+        held_out_labels: their classes [m], which the samples of the validation have, too.
         group: the processes that train together.
         quiet: do not show how far it is.
         notes: lines that the user should read before it starts.
@@ -77,6 +79,7 @@ class Trainer:
         directory: str | Path,
         *,
         held_out: Tensor | None = None,
+        held_out_labels: Tensor | None = None,
         group: Processes | None = None,
         quiet: bool = False,
         notes: Sequence[str] = (),
@@ -102,7 +105,10 @@ class Trainer:
             objective.compile_loss(deterministic=config.deterministic)
         self.module = objective.train() if self.group.world == 1 else self.in_step()
         self.checkpoints = Checkpoints(self.directory / "checkpoints", config.keep)
-        self.validate = None if held_out is None else Validation(held_out, max(2, config.samples))
+        self.validate: Validation | None = None
+        if held_out is not None:
+            n = max(2, config.samples)
+            self.validate = Validation(held_out, n, labels=held_out_labels)
 
     def in_step(self) -> DistributedDataParallel:
         """The objective as several processes train it, each with the mean of their gradients."""
@@ -242,7 +248,8 @@ class Trainer:
         if not self.group.first or self.validate is None:
             return None
         x, score = self.validate(self.averages.first)
-        log.write(done, {"energy_distance": score})
+        error = {"energy_distance_error": score.error} if isinstance(score, Score) else {}
+        log.write(done, {"energy_distance": score, **error})
         if x.ndim == 4:
             images = to_uint8(x[:64])
             folder = self.directory / "samples"
