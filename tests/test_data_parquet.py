@@ -107,6 +107,14 @@ def test_shards_and_splits(tmp_path: Path) -> None:
     assert np.array_equal(everything.images.numpy(), PIXELS[:5])
 
 
+def test_the_shards_of_another_split(tmp_path: Path) -> None:
+    typed(tmp_path / "train-00000-of-00001.parquet", 0, 4)
+    typed(tmp_path / "test-00000-of-00002.parquet", 4, 6)
+    typed(tmp_path / "test-00001-of-00002.parquet", 6, 7)
+    data = load(tmp_path / "train-00000-of-00001.parquet", split="test")
+    assert np.array_equal(data.images.numpy(), PIXELS[4:])
+
+
 def test_the_sibling_of_a_file(tmp_path: Path) -> None:
     typed(tmp_path / "train.parquet", 0, 4)
     with pytest.raises(FewstepError, match="no split 'test'"):

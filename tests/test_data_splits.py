@@ -186,6 +186,7 @@ def test_archives(tmp_path: Path, train: str, test: str) -> None:
         np.save(tmp_path / name, images) if name.endswith("npy") else np.savez(
             tmp_path / name, images
         )
+    assert len(load(tmp_path / test)) == 2, "a file that is named is taken"
     assert len(load(tmp_path / train)) == 3
     assert len(load(tmp_path / train, split="test")) == 2
     if "/" not in train:

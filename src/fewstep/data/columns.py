@@ -58,7 +58,7 @@ def _column(field: Any, noted: Any) -> Column:
     kind, scalar = field.type, field.type
     if kinds.is_dictionary(kind):
         scalar = kind.value_type
-    texts = (kinds.is_string, kinds.is_large_string, kinds.is_boolean)
+    texts = (kinds.is_string, kinds.is_large_string, kinds.is_string_view, kinds.is_boolean)
     numbers = (kinds.is_integer, kinds.is_floating, kinds.is_null)
     return Column(
         field.name,

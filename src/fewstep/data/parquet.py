@@ -42,15 +42,21 @@ class Table:
         for part in self.pictures():
             for picture in part:
                 label = self.labels[number] if self.labels else -1
-                yield _item(f"row {number}", picture, label)
+                yield _item(f"row {number}", self._only(number, picture), label)
                 number += 1
+
+    def _only(self, number: int, picture: Any) -> Any:
+        """The image of a row that may hold a list."""
+        if not isinstance(picture, list):
+            return picture
+        if len(picture) > 1:
+            raise FewstepError(
+                f"{self.origin}: row {number} holds {len(picture)} images; expected one in each"
+            )
+        return picture[0] if picture else None
 
 
 def _item(name: str, picture: Any, label: int) -> Item:
-    if isinstance(picture, list):
-        if len(picture) > 1:
-            raise FewstepError(f"{name} holds {len(picture)} images; expected one in each row")
-        picture = picture[0] if picture else None
     if isinstance(picture, bytes):
         picture = {"bytes": picture}
     path, content = (picture or {}).get("path"), (picture or {}).get("bytes")

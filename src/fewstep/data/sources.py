@@ -25,7 +25,7 @@ from fewstep.data.labels import used
 from fewstep.data.listing import list_files, stamp
 from fewstep.data.pairs import is_pairs, open_pairs
 from fewstep.data.parquet import open_files, open_hub
-from fewstep.data.splits import missing, sibling, split_files
+from fewstep.data.splits import missing, siblings, split_files
 from fewstep.data.tables import ENDING as TABLES
 from fewstep.data.tables import of_one_set
 from fewstep.errors import FewstepError, FewstepWarning, refusal, refusals
@@ -142,9 +142,9 @@ def _open_path(path: Path, request: Request) -> Dataset | Plan:
     _check_file(path)
     ending = path.suffix.lower()
     if ending == TABLES:
-        return _tables([sibling(path, request.split)], request)
+        return _tables(siblings(path, request.split), request)
     if ending in ARRAYS:
-        return _arrays(sibling(path, request.split), request)
+        return _arrays(_only(siblings(path, request.split), path.parent), request)
     raise FewstepError(f"{path} is not a kind of data that can be read: expected {KINDS}")
 
 

@@ -149,26 +149,23 @@ def files_splits(paths: Sequence[Path]) -> list[str]:
     ]
 
 
-def sibling(path: Path, split: str) -> Path:
-    """The file of another split beside `path`: `a/test.parquet` for `a/train.parquet`,
-    `a/Test/0.npz` for `a/Train/0.npz`.
+def siblings(path: Path, split: str) -> list[Path]:
+    """The files of another split beside `path`: `a/test.parquet` for `a/train.parquet`,
+    `a/Test/0.npz` for `a/Train/0.npz`; several where it is cut into shards.
 
     With "train", or where `path` says that it is of the split, `path` itself.
 
     Raises:
-        FewstepError: there is no such file, or more than one.
+        FewstepError: there is no such file.
     """
     own = read_name(path.stem)
     said = own.split or _folders_beside(path).get(path.absolute().parent.name, "")
     if split == "train" or said in candidates(split):
-        return path
+        return [path]
     for wanted in candidates(split) if said else ():
         others = _beside(path, own, wanted) if own.split else _in_folders_beside(path, wanted)
-        if len(others) > 1:
-            names = ", ".join(map(str, others))
-            raise FewstepError(f"{path}: split {split!r} may be any of {names}; pass one of them")
         if others:
-            return others[0]
+            return others
     raise missing(str(path), split)
 
 
