@@ -25,11 +25,11 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, UNet
 from fewstep.parameterization import EDM
 from fewstep.sampling import sample, sampler_for
-from fewstep.serving import Busy, Call, Closed, Engine, Generation, Shelf, answers
+from fewstep.serving import Busy, Call, Closed, Engine, Generation, Shelf, answers, images
 from fewstep.serving.answers import Limits
 from fewstep.serving.app import create_app
 from fewstep.serving.engine import rows_for
-from fewstep.serving.images import base64_png, from_base64
+from fewstep.serving.images import from_base64, png
 from fewstep.serving.server import Settings, bind
 
 CANVAS = (8, 12)
@@ -701,11 +701,11 @@ def test_large_answers_are_packed_aside(
     """The loop that answers everybody neither enlarges nor packs what is large."""
     threads: list[str] = []
 
-    def watched(*a: Any) -> str:
+    def watched(*a: Any) -> bytes:
         threads.append(threading.current_thread().name)
-        return base64_png(*a)
+        return png(*a)
 
-    monkeypatch.setattr(answers, "base64_png", watched)
+    monkeypatch.setattr(images, "png", watched)
     post(client, "generations", n=2, steps=2)
     (loop,) = set(threads)
     threads.clear()

@@ -22,6 +22,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.sampling import default_taus
 
 FILMS = (".gif", ".webp")
+MOST_FRAMES = 10_000
 VISIBLE = 256  # a film of tiny images is enlarged to about this many pixels
 
 
@@ -86,8 +87,8 @@ def interpolate(
 
 
 def _check(out: Path, frames: int, fps: float) -> None:
-    if frames < 2:
-        raise FewstepError(f"--frames must be at least 2, got {frames}.")
+    if not 2 <= frames <= MOST_FRAMES:
+        raise FewstepError(f"--frames must be at least 2, at most {MOST_FRAMES:,}, got {frames}.")
     if not 0 < fps <= 100:
         raise FewstepError(f"--fps must be above 0 and at most 100, got {fps:g}.")
     if out.suffix not in (".png", *FILMS):

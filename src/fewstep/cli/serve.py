@@ -86,7 +86,7 @@ def serve(
         Arithmetic of the network: fp32, bf16 or fp16; times and noise stay in float32.
     """
     try:
-        from fewstep.serving.answers import Limits
+        from fewstep.serving.limits import Limits
         from fewstep.serving.server import Settings, bind
         from fewstep.serving.server import serve as run
         from fewstep.serving.shelf import Shelf

@@ -20,11 +20,12 @@ from starlette.types import Receive, Scope, Send
 
 from fewstep import __version__
 from fewstep.errors import FewstepError
-from fewstep.serving.answers import Answers, Disconnected, Limits
+from fewstep.serving.answers import Answers, Disconnected
 from fewstep.serving.engine import Busy, Closed, Engine
 from fewstep.serving.faults import error, fault
 from fewstep.serving.forms import upload
 from fewstep.serving.guard import Guard
+from fewstep.serving.limits import Limits
 from fewstep.serving.metrics import Metrics
 from fewstep.serving.schemas import EditBody, GenerationBody, InterpolationBody
 from fewstep.serving.shelf import Shelf

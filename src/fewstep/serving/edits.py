@@ -5,23 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from fewstep.editing.batches import check_pixels
 from fewstep.editing.masks import Mask
-from fewstep.editing.pictures import OPAQUE, Picture
+from fewstep.editing.pictures import OPAQUE, Picture, Size
 from fewstep.editing.tasks import TASKS, How, InpaintTask, Task
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.serving.forms import Upload
-from fewstep.serving.images import base64_png, enlarge, mask, parse_size, picture
+from fewstep.serving.images import base64_png, enlarge, mask, parse_size, picture, sheet
+from fewstep.serving.limits import Limits
 from fewstep.serving.schemas import EditBody
 from fewstep.serving.shelf import class_names
-
-if TYPE_CHECKING:
-    from fewstep.serving.answers import Limits
 
 
 def task_of(body: EditBody) -> Task:
@@ -39,6 +37,7 @@ class Editing:
         task: what is done.
         p: the picture.
         how: with which numbers.
+        size: height and width of a result.
         scale: how many times as large the results are given.
         notes: what was assumed, and what is lost, in sentences.
     """
@@ -46,6 +45,7 @@ class Editing:
     task: Task
     p: Picture
     how: How
+    size: Size
     scale: int
     notes: list[str]
 
@@ -71,7 +71,7 @@ class Editing:
                 f"{limits.pixels:,} pixels."
             )
         scale = parse_size(sent.body.size, size, limits.pixels // how.n, "the result's")
-        return cls(task, p, how, scale, task.notes(f, p))
+        return cls(task, p, how, size, scale, task.notes(f, p))
 
     def __call__(self, f: FlowMap) -> list[Tensor]:
         """The results; the engine's work."""
@@ -84,8 +84,15 @@ class Editing:
 
     @property
     def pixels(self) -> int:
-        """Pixels of the answer, about."""
-        return self.how.n * math.prod(self.p.size) * self.scale**2
+        """Pixels of the answer."""
+        return self.how.n * math.prod(self.size) * self.scale**2
+
+    def sheet(
+        self, results: Sequence[Tensor], settings: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Any], bytes | None]:
+        """The results as one picture, its settings and its colour profile."""
+        pixels = enlarge(sheet(results), self.scale)
+        return pixels, settings, self.p.profile_of(pixels)
 
     def entries(self, results: Sequence[Tensor], settings: dict[str, Any]) -> list[dict[str, Any]]:
         """The answer's data."""

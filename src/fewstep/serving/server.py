@@ -17,11 +17,11 @@ from types import FrameType
 import uvicorn
 
 from fewstep.errors import FewstepError
-from fewstep.serving.answers import Limits
 from fewstep.serving.app import LAST, create_app
 from fewstep.serving.connections import Connection, Patience
 from fewstep.serving.engine import Engine
 from fewstep.serving.guard import Guard
+from fewstep.serving.limits import Limits
 from fewstep.serving.shelf import Shelf
 
 

@@ -1,0 +1,150 @@
+"""One request for images, as one answer or as a stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi.responses import Response
+from torch import Tensor
+
+from fewstep.flow_map import FlowMap
+from fewstep.sampling import Sampler, default_steps
+from fewstep.serving.aside import aside
+from fewstep.serving.edits import wanted
+from fewstep.serving.engine import Generation, OnStep, Work
+from fewstep.serving.images import base64_png, enlarge, parse_size, sheet
+from fewstep.serving.limits import Limits
+from fewstep.serving.packed import (
+    answer,
+    class_name,
+    envelope,
+    event,
+    png_answer,
+    seed_of,
+    settings_of,
+)
+from fewstep.serving.schemas import GenerationBody
+from fewstep.serving.shelf import class_number
+
+T = TypeVar("T")
+
+
+class Generating:
+    """One request for images.
+
+    Args:
+        name, f: the model.
+        body: what is asked.
+        sampler: of the steps asked for.
+        limits: what may be asked.
+
+    Raises:
+        FewstepError: a size or a class that does not fit.
+    """
+
+    def __init__(
+        self, name: str, f: FlowMap, body: GenerationBody, sampler: Sampler, limits: Limits
+    ) -> None:
+        self.name, self.f, self.body, self.sampler = name, f, body, sampler
+        self.steps = body.steps or default_steps(f)
+        self.frames = body.n * (self.steps if body.strip else 1)
+        self.scale = parse_size(
+            body.size, (f.image_shape[1], f.image_shape[2]), limits.pixels // self.frames
+        )
+        self.seed = seed_of(body)
+        label, self.notes = wanted(f, body.label, body.prompt)
+        number = class_number(f, label)
+        self.labels: tuple[int, ...] = ()
+        if f.num_classes:
+            whole = (i % f.num_classes for i in range(body.n))
+            self.labels = tuple(whole) if number is None else (number,) * body.n
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the answer."""
+        H, W = self.f.image_shape[1:]
+        return self.frames * H * W * self.scale**2
+
+    def work(self, on_step: OnStep | None = None) -> Generation:
+        """What the engine is asked for."""
+        return Generation(self.name, self.sampler, self.seed, self.body.n, self.labels, on_step)
+
+    def settings(self, i: int) -> dict[str, Any]:
+        """What a PNG says of how it was made."""
+        label = self.labels[i] if self.labels else None
+        common = settings_of(self.name, self.seed, self.steps, class_name(self.f, label))
+        return common | {"index": i}
+
+    def image(self, x: Tensor, i: int, strips: Sequence[Tensor]) -> dict[str, Any]:
+        """One entry of the answer's data."""
+        settings = self.settings(i)
+        entry = {
+            "b64_json": base64_png(enlarge(x, self.scale), settings),
+            "seed": self.seed,
+            "index": i,
+            "class": settings["class"],
+        }
+        if strips:
+            entry["strip"] = [
+                base64_png(enlarge(step[i], self.scale), settings | {"step": number})
+                for number, step in enumerate(strips, 1)
+            ]
+        return entry
+
+    def answer(self, images: Tensor, strips: Sequence[Tensor], seconds: float) -> Response:
+        """The answer in JSON."""
+        data = [self.image(x, i, strips) for i, x in enumerate(images)]
+        return answer(self.name, self.seed, self.steps, seconds, data, self.notes)
+
+    def sheet(self, images: Tensor) -> Response:
+        """The answer as one picture."""
+        pixels = enlarge(sheet(list(images)), self.scale)
+        return png_answer(pixels, self.settings(0) | {"n": self.body.n})
+
+    async def events(self, result: Callable[[Work], Awaitable[Any]]) -> AsyncIterator[str]:
+        """``image.partial`` after every step, ``image.completed``, and ``done`` with the whole.
+
+        Args:
+            result: waits for what the engine makes of work.
+        """
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[tuple[int, Tensor] | None] = asyncio.Queue()
+        strips: list[Tensor] = []
+
+        def on_step(number: int, x: Tensor) -> None:
+            loop.call_soon_threadsafe(queue.put_nowait, (number, x))
+
+        started = time.monotonic()
+        running = asyncio.ensure_future(result(self.work(on_step)))
+        running.add_done_callback(lambda _: queue.put_nowait(None))
+        try:
+            while (step := await queue.get()) is not None:
+                number, x = step
+                strips.append(x)
+                for i, image in enumerate(x):
+                    yield await self._aside(partial(self.partial, number, i, image))
+            images = running.result()
+        finally:
+            running.cancel()
+        shown = strips if self.body.strip else []
+        seconds = time.monotonic() - started
+        data = []
+        for i, image in enumerate(images):
+            data.append(await self._aside(partial(self.image, image, i, shown)))
+            yield await self._aside(partial(event, "image.completed", data[-1]))
+        whole = envelope(self.name, self.seed, self.steps, seconds, data, self.notes)
+        yield await self._aside(partial(event, "done", whole))
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """Work on one image of the answer."""
+        return await aside(self.pixels, work)
+
+    def partial(self, number: int, i: int, image: Tensor) -> str:
+        """The event of an image after a step."""
+        b64 = base64_png(enlarge(image, self.scale), self.settings(i))
+        about = {"index": i, "step": number, "steps": self.steps}
+        return event("image.partial", about | {"b64_json": b64})
