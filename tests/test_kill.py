@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -9,9 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
+
+from fewstep.files import alive
+from fewstep.training.logbook import read_metrics
 
 PROGRAM = """
 import os, signal, sys
@@ -84,6 +89,78 @@ def test_sigkill_at_random_moments_and_inside_a_save_changes_no_bit(tmp_path: Pa
     assert whole.keys() == resumed.keys()
     for key, value in whole.items():
         assert torch.equal(value, resumed[key]), key
+    same = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "cut")]
+    assert same[0] == same[1]
+    steps = [[line["step"] for line in read_metrics(tmp_path / run)] for run in ("whole", "cut")]
+    assert steps[0] == steps[1]
+    assert not list(cut.rglob("*.partial"))
+
+
+def start_command(*words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fewstep", *map(str, words)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+LONG = ["--steps", 10**6, "--checkpoint-every", 20, "--sample-every", 0, "--device", "cpu"]
+LONG += ["--network.width", 16, "--network.blocks", 1, "--quiet"]
+
+
+def await_checkpoint(directory: Path, process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + 120
+    while not steps_saved(directory) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+
+
+def test_two_trainings_of_one_folder_do_not_disturb_each_other(tmp_path: Path) -> None:
+    words = ["train", "digits/ct", *LONG, "--out", tmp_path / "run"]
+    first = start_command(*words)
+    await_checkpoint(tmp_path / "run", first)
+    second = start_command(*words)
+    error = second.communicate(timeout=120)[1]
+    assert second.returncode == 2
+    assert f"run is in use: the process {first.pid} on " in error
+    assert error.count("\n") == 1
+    assert first.poll() is None
+    first.terminate()
+    assert "everything is saved" in first.communicate(timeout=120)[1]
+    assert first.returncode == 130
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from fewstep.report.clock import Clock
+from fewstep.report.stage import Training
+from fewstep.report.stages import Stages
+class Endless(Training):
+    def _command(self, directory, shorten):
+        return ["train", "digits/ct", *sys.argv[2:], "--out", directory / self.name]
+folder = Path(sys.argv[1])
+stages = Stages([Endless("ct", recipe="digits/ct")], folder, Clock(folder), workers=1)
+stages.run()
+"""
+
+
+def test_trainings_of_a_reproduction_end_with_it_however_it_ends(tmp_path: Path) -> None:
+    words = [word for word in LONG if word != "--quiet"]
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path), *map(str, words)])
+    run = tmp_path / "ct"
+    await_checkpoint(run, parent)
+    child = json.loads((run / ".lock.json").read_text())["pid"]
+    assert alive(child)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(child)
+    assert "everything is saved" in (tmp_path / "ct.log").read_text()
 
 
 def test_sigterm_saves_and_two_processes_agree_with_one(tmp_path: Path) -> None:
