@@ -324,6 +324,33 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls[1] == (("mnist", None), {"split": "train", "revision": None})
 
 
+def test_the_hub_calls_splits_by_its_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*_: Any, split: str, **__: Any) -> Any:
+        if split != "validation":
+            raise ValueError(f'Unknown split "{split}". Should be one of ["train", "validation"].')
+        return datasets.Dataset.from_dict({"image": structs(), "label": LABELS})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for split in ("val", "test"):
+        assert len(load("hub:owner/divided", split=split)) == 7
+    with pytest.raises(FewstepError, match="Unknown split"):
+        load("hub:owner/divided")
+
+
+def test_the_hub_keeps_its_options_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"a": structs(), "b": structs(255 - PIXELS), "kind": LABELS}
+
+    def load_dataset(*_: Any, **__: Any) -> Any:
+        return datasets.Dataset.from_dict(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for column, expected in (("a", PIXELS), ("b", 255 - PIXELS)):
+        data = load("hub:owner/two", image_column=column, label_column="kind")
+        assert np.array_equal(data.images.numpy(), expected)
+        assert data.num_classes == 3
+        assert load("hub:owner/two", image_column=column, labels=False).labels is None
+
+
 def test_the_hub_without_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_dataset(*_: Any, **__: Any) -> Any:
         raise ConnectionError("Couldn't reach 'owner/name' on the Hub (offline)\nmore\nlines")

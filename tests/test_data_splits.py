@@ -155,6 +155,14 @@ def test_pictures_that_are_not_read_are_said(tmp_path: Path) -> None:
         assert len(load(tmp_path)) == 1
 
 
+def test_lists_of_labels_are_not_read_and_said(tmp_path: Path) -> None:
+    picture(tmp_path / "00000" / "a.png")
+    (tmp_path / "dataset.json").write_text('{"labels": [["00000/a.png", 6]]}')
+    with pytest.warns(FewstepWarning, match=r"dataset\.json is not read.*--no-labels"):
+        assert load(tmp_path).classes == ("00000",)
+    assert load(tmp_path, labels=False).labels is None
+
+
 def test_thumbnails_and_what_systems_leave(tmp_path: Path) -> None:
     names = ("@eaDir/1.png/THUMB.jpg", "cat/@eaDir/1.jpg", ".thumbnails/1.png", "#recycle/1.png")
     more = (

@@ -29,7 +29,7 @@ from fewstep.data.build import Outcome, Request, Source, build
 from fewstep.data.dataset import Dataset
 from fewstep.data.labels import numbered, used
 from fewstep.errors import FewstepError
-from fewstep.files import replacing, sweep
+from fewstep.files import SHAPELESS, replacing, sweep
 from fewstep.memory import GIB, free_disk, free_memory
 
 VERSION = "2"  # of the decoding and the file; raise it when either changes what a file holds
@@ -62,7 +62,7 @@ def read(path: Path, state: str) -> Dataset | None:
             int(note["skipped"]),
             pixel_hash=note["pixel_hash"],
         )
-    except (OSError, SafetensorError, KeyError, ValueError):
+    except (SafetensorError, *SHAPELESS):
         return None
 
 

@@ -24,6 +24,14 @@ from fewstep.errors import FewstepError, FewstepWarning
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw")
+LISTS = (
+    "metadata.csv",
+    "metadata.jsonl",
+    "labels.csv",
+    "labels.txt",
+    "labels.json",
+    "dataset.json",
+)
 NOT_READ = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", *RAW)
 
 
@@ -65,6 +73,8 @@ def find_pictures(root: Path, names: Sequence[str], request: Request) -> Picture
     if called is not None and request.split != "train":
         raise missing(str(root), request.split)
     part = Part(root, pictures) if called is not None else part_of(root, pictures, request.split)
+    if request.labels and called is None:
+        _say_lists({root, part.folder})
     tops = [top_of(name) for name in part.names]
     classes: tuple[str, ...] | None = None
     index: dict[str, int] = {}
@@ -83,6 +93,18 @@ def _say_not_read(root: Path, others: list[str]) -> None:
         warnings.warn(
             f"{root}: left out {len(others):,} pictures of a kind that is not read (such as "
             f"{others[0]}); convert them to PNG or JPEG",
+            FewstepWarning,
+            stacklevel=2,
+        )
+
+
+def _say_lists(folders: set[Path]) -> None:
+    """Say which lists of labels are there, as other programs keep them, and are not read."""
+    paths = (folder / name for folder in sorted(folders) for name in LISTS)
+    if there := [path for path in paths if path.is_file()]:
+        warnings.warn(
+            f"{there[0]} is not read: the classes of a folder of images are its subfolders; pass "
+            "labels=False (--no-labels) if these are none",
             FewstepWarning,
             stacklevel=2,
         )

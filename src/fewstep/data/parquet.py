@@ -20,6 +20,7 @@ from fewstep.errors import FewstepError
 
 ROWS = 256  # read at a time
 HUB_ID = re.compile(r"hub:(?P<id>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<revision>.+))?")
+STAND_INS = {"test": ("test", "validation"), "val": ("validation", "test")}
 MISSING = "Parquet files and hub data sets need: pip install 'fewstep[hub]'"
 
 
@@ -108,13 +109,9 @@ def open_hub(source: str, request: Request) -> Table:
             f"{source!r}: a hub data set is named hub:owner/name[:config][@revision]"
         )
     try:
-        import datasets
-    except ImportError as error:
-        raise FewstepError(MISSING) from error
-    try:
-        rows: Any = datasets.load_dataset(
-            match["id"], match["config"], split=request.split, revision=match["revision"]
-        )
+        rows = _load_hub(match["id"], match["config"], match["revision"], request.split)
+    except FewstepError:
+        raise
     except Exception as error:  # the library raises a dozen kinds for one missing connection
         raise FewstepError(
             f"cannot load {source} (split {request.split!r}) from the Hugging Face hub: "
@@ -131,6 +128,21 @@ def open_hub(source: str, request: Request) -> Table:
                 yield part.column(0).to_pylist()
 
     return _table(match["id"].split("/")[-1], source, len(rows), image, label, values)
+
+
+def _load_hub(name: str, config: str | None, revision: str | None, split: str) -> Any:
+    """The rows of a split; under the hub's own name for it, or of the one that stands in for it."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise FewstepError(MISSING) from error
+    first, *others = STAND_INS.get(split, (split,))
+    try:
+        return datasets.load_dataset(name, config, split=first, revision=revision)
+    except ValueError as error:
+        if not others or "split" not in str(error):
+            raise
+    return datasets.load_dataset(name, config, split=others[0], revision=revision)
 
 
 def _in_words(error: Exception) -> str:
