@@ -219,6 +219,14 @@ def test_the_warm_up_is_applied(tmp_path: Path) -> None:
     assert rates == pytest.approx([1e-4 * (k + 1) for k in range(10)] + [1e-3, 1e-3])
 
 
+@pytest.mark.parametrize(("warmup", "said"), [(0, False), (2, False), (4, True), (1000, True)])
+def test_a_warm_up_that_takes_most_of_a_training_is_said(
+    warmup: int, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, replace(CONFIG, steps=8, warmup=warmup)).run()
+    assert ("--warmup 0, learns more" in " ".join(capsys.readouterr().err.split())) == said
+
+
 def test_linear_decay_ends_at_zero() -> None:
     config = Training(steps=100, lr=2.0, warmup=20, decay="linear")
     assert [config.lr_at(k) for k in (20, 60, 99)] == pytest.approx([2.0, 1.0, 2.0 / 80])

@@ -150,6 +150,12 @@ class Trainer:
             log.say(f"{self.directory}: resuming at step {start} of {config.steps}")
         for note in self.notes:
             log.say(note)
+        if config.warmup > config.steps // 4:
+            log.say(
+                f"note: the learning rate rises over the first {config.warmup:,} steps, and this "
+                f"training has {config.steps:,}: a warm-up of a twentieth, --warmup "
+                f"{config.steps // 20}, learns more from them."
+            )
         if config.batch > len(self.data):
             log.say(
                 f"note: a batch of {config.batch} is more than the {len(self.data)} images of "
