@@ -21,6 +21,14 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_of_code() -> str:
+    """Hash of this package's source, in hexadecimal."""
+    home, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(home.rglob("*.py")):
+        digest.update(f"{path.relative_to(home)} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
 def sha256_of_weights(settings: str, weights: Mapping[str, Tensor]) -> str:
     """Hash of settings, and of named weights in the order of their names, in hexadecimal.
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
-from collections.abc import Callable
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,6 +19,41 @@ import torch.distributed as dist
 from fewstep.errors import FewstepError
 
 T = TypeVar("T")
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+WAIT = 120.0  # seconds for the first process to be there
+BROKEN = re.compile(
+    r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|store", re.IGNORECASE
+)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Say in one line that other processes are gone; why, they say themselves.
+
+    Raises:
+        FewstepError: a message to or from another process failed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not dist.is_initialized() or not BROKEN.search(str(error)):
+            raise
+        raise FewstepError(
+            "another process of this group has ended, so this one ends too: the reason stands in "
+            "the other's output."
+        ) from error
+
+
+def _collective(call: Call) -> Call:
+    """A method that exchanges messages."""
+
+    @functools.wraps(call)
+    def checked(*arguments: Any, **named: Any) -> Any:
+        with together():
+            return call(*arguments, **named)
+
+    return checked  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -35,6 +75,30 @@ class Processes:
             return flag
         return bool(self.max(torch.tensor(float(flag), device=self.device)))
 
+    def agree(self, facts: dict[str, Any]) -> None:
+        """Compare what must be the same in every process, such as the settings.
+
+        Raises:
+            FewstepError: in every process, if one differs; the message names what and where.
+        """
+        if self.world == 1:
+            return
+        found: list[Any] = [None] * self.world
+        self._all_gather(found, facts)
+        for rank, theirs in enumerate(found):
+            for name in found[0].keys() | theirs.keys():
+                here, there = found[0].get(name), theirs.get(name)
+                if here != there:
+                    raise FewstepError(
+                        f"the processes do not train the same: {name} is {there!r} in process "
+                        f"{rank} and {here!r} in process 0. Start all with one command."
+                    )
+
+    @_collective
+    def _all_gather(self, parts: list[Any], thing: Any) -> None:
+        dist.all_gather_object(parts, thing)
+
+    @_collective
     def max(self, x: torch.Tensor) -> float:
         """Largest value over the processes."""
         if self.world > 1:
@@ -42,6 +106,7 @@ class Processes:
             dist.all_reduce(x, op=dist.ReduceOp.MAX)
         return float(x.item())
 
+    @_collective
     def mean(self, x: torch.Tensor) -> torch.Tensor:
         """Mean over the processes."""
         if self.world > 1:
@@ -60,6 +125,7 @@ class Processes:
         parts = self.gather(x)
         return self._in_order(parts, n) if self.first else x
 
+    @_collective
     def gather(self, thing: Any) -> list[Any]:
         """Every process's thing, in the first process; elsewhere only its own."""
         if self.world == 1:
@@ -73,7 +139,7 @@ class Processes:
         if self.world == 1:
             return x
         parts: list[Any] = [None] * self.world
-        dist.all_gather_object(parts, x)
+        self._all_gather(parts, x)
         return self._in_order(parts, n)
 
     def _in_order(self, parts: list[torch.Tensor], n: int) -> torch.Tensor:
@@ -92,6 +158,7 @@ class Processes:
             if self.first:
                 self.barrier()
 
+    @_collective
     def barrier(self) -> None:
         """Wait for the others."""
         if self.world > 1:
@@ -105,18 +172,81 @@ def processes(device: str | None = None) -> Processes:
         device: "cpu", "cuda", "cuda:1", "mps"; default a GPU where there is one.
 
     Raises:
-        FewstepError: the device does not exist.
+        FewstepError: the device does not exist; the variables that torchrun sets are not as it
+            sets them; the first process is not there.
     """
-    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    world, local = _number("WORLD_SIZE", 1, least=1), _number("LOCAL_RANK", 0)
+    if world > 1:
+        _check_member(world)
     chosen = pick_device(device, local)
     if world == 1:
         return Processes(device=chosen)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        _wait_for_first()
+        with _joining():
+            dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
         # Left to the interpreter's end, gloo's threads now and then abort a process that is done,
         # and torchrun then kills the others.
         atexit.register(_leave)
     return Processes(dist.get_rank(), world, chosen)
+
+
+def _number(name: str, default: int, least: int = 0) -> int:
+    """A whole number from the environment."""
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal() or int(value) < least:
+        raise FewstepError(
+            f"{name}={value!r} is not a whole number of at least {least}: torchrun sets it for "
+            "every process that it starts; unset it where there is one process."
+        )
+    return int(value)
+
+
+def _check_member(world: int) -> None:
+    """Raise `FewstepError` unless the environment says which of ``world`` processes this is."""
+    absent = [n for n in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(n)]
+    if absent:
+        raise FewstepError(
+            f"WORLD_SIZE={world} says that {world} processes work together, but "
+            f"{', '.join(absent)} is not set: start them with torchrun, or unset WORLD_SIZE."
+        )
+    rank, port = _number("RANK", 0), _number("MASTER_PORT", 0, least=1)
+    if rank >= world:
+        raise FewstepError(f"RANK={rank} of WORLD_SIZE={world}: ranks count from 0 to {world - 1}.")
+    if port > 65535:
+        raise FewstepError(f"MASTER_PORT={port} is not a port.")
+
+
+def _wait_for_first() -> None:
+    """Wait until the first process listens; torch itself would wait for half an hour in silence.
+
+    Raises:
+        FewstepError: it does not within two minutes.
+    """
+    if _number("RANK", 0) == 0 or os.environ.get("TORCHELASTIC_RUN_ID"):
+        return
+    host, port = os.environ["MASTER_ADDR"], _number("MASTER_PORT", 0)
+    started = time.monotonic()
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=5):
+                return
+        except OSError as error:
+            if time.monotonic() - started > WAIT:
+                raise FewstepError(
+                    f"the first process is not at MASTER_ADDR={host}, MASTER_PORT={port} "
+                    f"({error}): start it, or correct them."
+                ) from error
+        time.sleep(0.5)
+
+
+@contextmanager
+def _joining() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FewstepError(f"the processes could not join: {reason}") from error
 
 
 def _leave() -> None:
@@ -136,6 +266,9 @@ def pick_device(name: str | None = None, local_rank: int = 0) -> torch.device:
         if not torch.cuda.is_available():
             raise FewstepError(f"device {name!r} was asked for, but torch sees no CUDA GPU here.")
         device = torch.device("cuda", local_rank if device.index is None else device.index)
+        count = torch.cuda.device_count()
+        if device.index is not None and device.index >= count:
+            raise FewstepError(f"{device} was asked for, but there are {count} GPUs here, from 0.")
         torch.cuda.set_device(device)
         torch.backends.cudnn.allow_tf32 = False  # float32 means it, in convolutions as well
     elif device.type == "mps" and not torch.backends.mps.is_available():

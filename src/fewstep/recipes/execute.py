@@ -16,7 +16,8 @@ from fewstep import parameterization
 from fewstep.classes import Agreement, listed
 from fewstep.data import Dataset
 from fewstep.data.pairs import is_pairs, read_manifest
-from fewstep.distributed import Processes, processes
+from fewstep.digest import sha256_of_code
+from fewstep.distributed import Processes, processes, together
 from fewstep.errors import FewstepError, FewstepWarning, refusals
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
@@ -71,6 +72,7 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     home, group = RunDirectory(directory), processes(device)
+    group.agree({"the recipe": recipe, "the code": sha256_of_code(), **run.flat()})
     check_free(home.path, RECORD)
     before = begun(home, recipe, run)
     if before is not None and (made := _made(home, before, group)) is not None:
@@ -85,7 +87,8 @@ def train(
             home.write(record)
         group.barrier()
         try:
-            trained = trainer.run()
+            with together():
+                trained = trainer.run()
         except FewstepError:
             if fresh and group.first:
                 home.remove_unbegun()
@@ -145,6 +148,8 @@ def prepare(
     autoencoder = parts.model("autoencoder")
     named = record.run
     latents = find_latents(named, images, teacher or init, group.device, autoencoder)
+    if group.world > 1:
+        group.agree({"the data set": f"{images.name} of hash {images.fingerprint()}"})
     dataset = images if latents is None else latents.encoded(images)
     torch.manual_seed(mix(run.training.seed))
     f = make_map(named, dataset, recipe, latents)

@@ -9,6 +9,7 @@ and runs with the same number of micro-batches agree whatever the number of proc
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import signal
 import threading
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,12 +115,11 @@ class Trainer:
     def in_step(self) -> DistributedDataParallel:
         """The objective as several processes train it, each with the mean of their gradients."""
         devices = [self.group.device] if self.group.device.type == "cuda" else None
-        return DistributedDataParallel(
-            self.objective.train(),
-            device_ids=devices,
-            broadcast_buffers=False,  # they never change
-            gradient_as_bucket_view=True,
-        )
+        # Buffers never change, so none has to travel; torch 2.13 gave the setting another name.
+        known = inspect.signature(DistributedDataParallel.__init__).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        settings: dict[str, Any] = {"gradient_as_bucket_view": True, sync: False}
+        return DistributedDataParallel(self.objective.train(), device_ids=devices, **settings)
 
     def run(self) -> FlowMap:
         """Train to the end, from the newest intact checkpoint if there is one.
