@@ -118,7 +118,7 @@ def test_labels_become_int64_and_name_their_classes() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1], r"4 classes, one per example, got shape \[2\]"),
+        ([0, 1], r"4 integers or names, one per example, got \[2\]"),
         ([0.0, 0.5, 0.0, 1.0], r"example 1 has label 0\.5 \(float\), which is no class"),
         ([[1, 0]] * 4, r"\[4, 2\]"),
         ([0, 1, -1, -1], "example 2 has -1"),

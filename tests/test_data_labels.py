@@ -75,9 +75,9 @@ def test_labels_that_count_given_classes() -> None:
         ([{}, {}], r"example 0 has label \{\} \(dict\)"),
         ([[1], [1, 2]], r"example 0 has label \[1\] \(list\)"),
         ([1j, 2], "complex"),
-        (np.eye(2), r"got shape \[2, 2\]; give the class of a one-hot row"),
-        ([1, 2, 3], r"2 classes, one per example, got shape \[3\]"),
-        (7, r"got shape \[\]"),
+        (np.eye(2), r"got \[2, 2\]; give the class of a one-hot row"),
+        ([1, 2, 3], r"2 integers or names, one per example, got \[3\]"),
+        (7, r"one per example, got \[\]"),
     ],
 )
 def test_what_is_no_label_is_refused(labels: Any, message: str) -> None:

@@ -79,7 +79,7 @@ def _listed(labels: Any, n: int) -> list[Any]:
     if shape not in ((n,), (n, 1)):
         rows = "; give the class of a one-hot row: argmax(1)" if shape[:1] == (n,) else ""
         raise FewstepError(
-            f"labels must be {n} classes, one per example, got shape {list(shape)}{rows}"
+            f"labels must be {n} integers or names, one per example, got {list(shape)}{rows}"
         )
     values: list[Any] = labels.reshape(n).tolist()
     return [value.item() if isinstance(value, np.generic) else value for value in values]
