@@ -175,6 +175,13 @@ def test_slow_clients_are_disconnected_and_shut_nobody_out(model: Path) -> None:
         server.process.communicate(timeout=30)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_as_soon_as_the_address_is_there(number: int, server: Server) -> None:
+    server.process.send_signal(number)
+    _, err = server.process.communicate(timeout=30)
+    assert (server.process.returncode, err) == (0, "stopped.\n")
+
+
 def test_sigterm_waits_for_no_half_request(server: Server) -> None:
     connections = [talk(server.port, sent) for sent in HALF.values()]
     assert server.ask(seed=0)[0] == 200

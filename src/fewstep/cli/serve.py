@@ -111,10 +111,13 @@ def serve(
         )
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{sock.getsockname()[1]}/" + (f"?token={token}" if token else "")
-        print(f"{', '.join(shelf.models)} at {url} (API: docs/; stop with Ctrl-C)", flush=True)
-        if browser:
-            threading.Timer(0.5, webbrowser.open, [url]).start()
-        run(shelf, settings, sock)
+
+        def ready() -> None:
+            print(f"{', '.join(shelf.models)} at {url} (API: docs/; stop with Ctrl-C)", flush=True)
+            if browser:
+                threading.Timer(0.5, webbrowser.open, [url]).start()
+
+        run(shelf, settings, sock, ready)
 
 
 app = command(serve)

@@ -10,11 +10,13 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
 
 import uvicorn
+from uvicorn.server import HANDLED_SIGNALS
 
 from fewstep.errors import FewstepError
 from fewstep.serving.app import LAST, create_app
@@ -149,7 +151,7 @@ class Server(uvicorn.Server):
         """Stop in order; at the second signal, or after the grace, at once."""
         if self.should_exit:
             _leave(sig, "stopped at once.")
-        super().handle_exit(sig, frame)
+        self.should_exit = True
         words = (sig, "stopped: what was accepted took longer than the grace.")
         last = threading.Timer(self.grace + LAST, _leave, words)
         last.daemon = True
@@ -161,10 +163,15 @@ def _leave(sig: int, word: str) -> None:
     os._exit(128 + sig)
 
 
-def serve(shelf: Shelf, settings: Settings, sock: socket.socket) -> None:
+def serve(
+    shelf: Shelf, settings: Settings, sock: socket.socket, ready: Callable[[], None] = lambda: None
+) -> None:
     """Serve on a bound socket until SIGTERM or Ctrl-C.
 
     What was accepted is finished within `Settings.grace`; a second signal ends the process at once.
+
+    Args:
+        ready: called when a signal stops the server in order.
     """
     engine = Engine(
         shelf.models,
@@ -177,16 +184,13 @@ def serve(shelf: Shelf, settings: Settings, sock: socket.socket) -> None:
     )
     gc.collect()
     gc.freeze()  # torch's many objects need not be looked through while requests wait
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    server = Server(config(app, settings), settings.grace)
+    before = {sig: signal.signal(sig, server.handle_exit) for sig in HANDLED_SIGNALS}
     try:
-        Server(config(app, settings), settings.grace).run(sockets=[sock])
-    except KeyboardInterrupt:
-        pass  # uvicorn has finished its work, and passes the signal on
+        ready()
+        server.run(sockets=[sock])
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
         engine.close(LAST)
         print("stopped.", file=sys.stderr)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
