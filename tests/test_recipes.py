@@ -42,6 +42,10 @@ def test_a_dry_run_needs_neither_data_nor_memory(name: str) -> None:
     assert mu == (name.endswith("/ct") or (name.endswith("/cd") and not name.startswith("cifar10")))
     copies = 1 + 1 + 2 + found.copies["averages"] + mu + name.endswith(("/cd", "/pd"))
     assert found.state_bytes == copies * 4 * found.parameters
+    # By the arithmetic that it prints, it fits eight GPUs of 80 GB, in no more parts than needed.
+    parts = found.training.microbatches or 8
+    assert found.memory.parts_for(80e9, 8) == parts
+    assert f"{found.training.batch // parts} images at once in {parts} micro-batches" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,15 @@ def small(run: Run) -> Run:
     objective = run.objective
     if objective.arguments.get("distance") == "lpips":
         objective = replace(objective, arguments=objective.arguments | {"distance": "l2"})
-    training = replace(run.training, steps=2, batch=2, sample_every=0, precision="fp32", warmup=0)
+    training = replace(
+        run.training,
+        steps=2,
+        batch=2,
+        microbatches=None,
+        sample_every=0,
+        precision="fp32",
+        warmup=0,
+    )
     return replace(run, network=network, objective=objective, training=training)
 
 

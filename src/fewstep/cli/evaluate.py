@@ -56,7 +56,7 @@ def evaluate(
     save_reference: Path | None = None,
     batch: Whole | None = None,
     device: str | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
 ) -> None:
     """Score models or images in one table: FID, KID, inception score, precision, recall and more.
 
@@ -125,7 +125,8 @@ def evaluate(
     device
         Where to compute: cpu, cuda or mps; default a GPU where there is one.
     precision
-        Arithmetic of the network: fp32, bf16 or fp16; times and noise stay in float32.
+        Arithmetic of the network: fp32, bf16 or fp16; default that of its weights. Times and noise
+        stay in float32.
     """
     check_metrics(metrics)
     _check(targets, out, n, bootstrap)
@@ -243,7 +244,7 @@ class Models:
     checkpoint: str
     ema: str | None
     batch: int | None
-    precision: Precision = "fp32"
+    precision: Precision | None = None
 
     def lines(self, target: Path) -> Iterator[Line]:
         """One line for each way to sample."""
@@ -260,7 +261,7 @@ class Models:
             yield Line(self._named(target), scores, sampler.nfe, self.seed)
 
     def _named(self, target: Path) -> str:
-        return str(target) if self.precision == "fp32" else f"{target} ({self.precision})"
+        return str(target) if self.precision in (None, "fp32") else f"{target} ({self.precision})"
 
     def _samples(self, f: FlowMap, sampler: Sampler) -> tuple[Tensor, Tensor | None]:
         count = self.n or self.evaluator.n

@@ -41,7 +41,10 @@ INIT = "Run folder or model file whose weights to begin with, whatever it was tr
 OUT = "Run folder; default runs/ and the recipe's name."
 DEVICE = "Where to compute: cpu, cuda, cuda:1 or mps; default a GPU where there is one."
 QUIET = "Do not show how far it is."
-DRY_RUN = "Show the network's size, its cost per image and the memory of a training, and stop."
+DRY_RUN = (
+    "Show the network's size and cost, the memory and time of a training here and on 8 GPUs, and "
+    "what it asks for; then stop."
+)
 
 
 def __getattr__(name: str) -> App:
@@ -179,7 +182,7 @@ def command_of(recipe: Recipe) -> App:
         **settings: Any,
     ) -> int:
         if dry_run:
-            print(needs(recipe(**settings)))
+            print(needs(recipe(**settings), recipe=recipe.name, device=device, timed=True))
             return 0
         folder = out or Path("runs") / recipe.name.replace("/", "-")
         run = unasked(RunDirectory(folder), recipe(**settings), frozenset(settings))

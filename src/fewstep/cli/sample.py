@@ -40,7 +40,7 @@ def sample(
     ema: str | None = None,
     batch: Whole | None = None,
     device: str | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
 ) -> None:
     """Make images with a trained model.
 
@@ -92,7 +92,8 @@ def sample(
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     precision
-        Arithmetic of the network: fp32, bf16 or fp16; times and noise stay in float32.
+        Arithmetic of the network: fp32, bf16 or fp16; default that of its weights. Times and noise
+        stay in float32.
     """
     check_place(out)
     group = processes(device)

@@ -33,7 +33,7 @@ def serve(
     checkpoint: str = "last",
     ema: str | None = None,
     device: str | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
 ) -> None:
     """Serve models on a web page and an HTTP API.
 
@@ -83,7 +83,8 @@ def serve(
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     precision
-        Arithmetic of the network: fp32, bf16 or fp16; times and noise stay in float32.
+        Arithmetic of the network: fp32, bf16 or fp16; default that of its weights. Times and noise
+        stay in float32.
     """
     try:
         from fewstep.serving.limits import Limits

@@ -234,7 +234,7 @@ def open_model(
     checkpoint: str = "last",
     ema: str | None = None,
     device: str | torch.device = "cpu",
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
 ) -> FlowMap:
     """The model of a run folder, a checkpoint folder, or a model file.
 
@@ -245,13 +245,15 @@ def open_model(
         checkpoint: of a run folder: "last", "best" or a step.
         ema: which map of a checkpoint, such as "ema-0.9999" or "f"; default the first average.
         device: where to load it.
-        precision: of its network; see `FlowMap.in_precision`.
+        precision: of its network, see `FlowMap.in_precision`; default the type of its weights.
 
     Raises:
         FewstepError: nothing of the kind is there; the message lists what is.
     """
     home, file = model_file(path, checkpoint=checkpoint, ema=ema)
-    f = FlowMap.load(file, device).in_precision(precision)
+    f = FlowMap.load(file, device)
+    if precision is not None:
+        f.in_precision(precision)
     _warn_of_start(f, file)
     if taus := read_taus(home, file):
         f.info["taus"] = {**f.info.get("taus", {}), **taus}

@@ -151,6 +151,7 @@ def prepare(
     if group.world > 1:
         group.agree({"the data set": f"{images.name} of hash {images.fingerprint()}"})
     dataset = images if latents is None else latents.encoded(images)
+    _check_memory(named, dataset, group)
     torch.manual_seed(mix(run.training.seed))
     f = make_map(named, dataset, recipe, latents)
     arguments = objective_arguments(named, f, teacher)
@@ -172,6 +173,16 @@ def prepare(
         notes=[*parts.notes, *notes],
     )
     return trainer, replace(record, sources=parts.sources)
+
+
+def _check_memory(run: Run, data: Dataset, group: Processes) -> None:
+    """Warn, before anything is allocated, of a training that does not fit the memory."""
+    from fewstep.recipes.dry_run import check_memory  # which reads this module
+
+    if group.first:
+        classes = data.num_classes if run.data.labels and data.labels is not None else 0
+        here = group.world if group.device.type != "cuda" else 1
+        check_memory(run, tuple(data.shape), classes, group.device, here)
 
 
 def with_known_classes(
@@ -342,9 +353,22 @@ def objective_arguments(run: Run, f: FlowMap, teacher: FlowMap | None) -> dict[s
     check_teacher(teacher, f, path)
     f.take_network(teacher, path)
     f.info["teacher"] = {"path": str(path), "sha256": fingerprint(teacher)}
+    in_float32(teacher, path)
     if use is TeacherUse.DISTIL:
         arguments["teacher"] = teacher
     return arguments
+
+
+def in_float32(f: FlowMap, path: object) -> None:
+    """Turn the weights of a model that training begins with into those that it computes with."""
+    if f.dtype != torch.float32:
+        warnings.warn(
+            f"the weights of {path} are {str(f.dtype).removeprefix('torch.')}; training goes on "
+            "from them in float32.",
+            FewstepWarning,
+            stacklevel=2,
+        )
+        f.float()
 
 
 def take_weights(f: FlowMap, other: FlowMap, path: object) -> None:
@@ -359,6 +383,7 @@ def take_weights(f: FlowMap, other: FlowMap, path: object) -> None:
                 f"the model {path} has {what} {theirs}, this run has {ours}: they must agree."
             )
     f.take_network(other, path)
+    in_float32(other, path)
     if type(other.p) is not type(f.p):
         warnings.warn(
             f"{path} is of the process {type(other.p).__name__}, this run of {type(f.p).__name__}: "

@@ -39,7 +39,9 @@ def edm() -> Run:
         network=network(dropout=0.1),
         p=P,
         data=DATA,
-        training=replace(TRAINING, steps=610_352, batch=4096, lr=1e-4, warmup=2441),
+        training=replace(
+            TRAINING, steps=610_352, batch=4096, microbatches=32, lr=1e-4, warmup=2441
+        ),
     )
 
 
@@ -54,7 +56,7 @@ def cd() -> Run:
         network=network(dropout=0.0),
         p=P,
         data=DATA,
-        training=replace(TRAINING, steps=600_000, batch=2048, lr=8e-6),
+        training=replace(TRAINING, steps=600_000, batch=2048, microbatches=16, lr=8e-6),
         taus={"2": (1.382,)},
     )
 
@@ -70,6 +72,6 @@ def ct() -> Run:
         network=network(dropout=0.0),
         p=P,
         data=DATA,
-        training=replace(TRAINING, steps=800_000, batch=2048, lr=1e-4),
+        training=replace(TRAINING, steps=800_000, batch=2048, microbatches=16, lr=1e-4),
         taus={"2": (1.913,)},
     )

@@ -45,7 +45,7 @@ def diffusion(steps: int) -> Run:
         network=network(dropout=0.1),
         p=component("edm"),
         data=DATA,
-        training=replace(TRAINING, steps=steps, batch=256, lr=1e-4),
+        training=replace(TRAINING, steps=steps, batch=256, microbatches=16, lr=1e-4),
     )
 
 
@@ -56,7 +56,7 @@ def distillation() -> Run:
         network=network(dropout=0.0),
         p=component("edm"),
         data=DATA,
-        training=replace(TRAINING, steps=600_000, batch=2048, lr=1e-5),
+        training=replace(TRAINING, steps=600_000, batch=2048, microbatches=128, lr=1e-5),
     )
 
 
@@ -67,7 +67,7 @@ def training() -> Run:
         network=network(dropout=0.0),
         p=component("edm"),
         data=DATA,
-        training=replace(TRAINING, steps=1_000_000, batch=2048, lr=5e-5),
+        training=replace(TRAINING, steps=1_000_000, batch=2048, microbatches=128, lr=5e-5),
     )
 
 

@@ -98,10 +98,23 @@ class Run:
         Raises:
             FewstepError: unknown key; the message has the nearest valid one.
         """
-        run = self
+        run, together = self, dict[str, dict[str, Any]]()
         for key, value in settings.items():
-            run = run._set(key, value)
+            if record := self._record_of(key):  # whose values may be right together alone
+                together.setdefault(record, {})[key] = value
+            else:
+                run = run._set(key, value)
+        for record, values in together.items():
+            changed: Any = {record: replace(getattr(run, record), **values)}
+            run = replace(run, **changed)
         return run
+
+    def _record_of(self, key: str) -> str | None:
+        """The record of settings that a key belongs to."""
+        for record in ("training", "data"):
+            if key in {f.name for f in dataclasses.fields(getattr(self, record))}:
+                return record
+        return None
 
     def _set(self, key: str, value: Any) -> Run:
         prefix, dot, name = key.partition(".")
@@ -112,10 +125,6 @@ class Run:
         if key in MODELS:
             other: Any = {key: value}
             return replace(self, **other)
-        for part_name in ("training", "data"):
-            part_now = getattr(self, part_name)
-            if key in {f.name for f in dataclasses.fields(part_now)}:
-                return replace(self, **{part_name: replace(part_now, **{key: value})})
         raise unknown("setting", key, self.flat())
 
     def to_json(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Shelf:
         checkpoint: str = "last",
         ema: str | None = None,
         device: torch.device | str = "cpu",
-        precision: Precision = "fp32",
+        precision: Precision | None = None,
     ) -> Shelf:
         """The models of runs, or those that ``reproduce digits`` has made here.
 

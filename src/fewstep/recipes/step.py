@@ -1,0 +1,163 @@
+"""What one training step computes, and how long that takes on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.flow_map import FlowMap
+from fewstep.networks import MLP, FourierOperator, Network
+from fewstep.networks.layers import forward_mode
+from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
+from fewstep.parameterization import Parameterization
+from fewstep.recipes.execute import arguments_of
+from fewstep.recipes.parts import teacher_use
+from fewstep.recipes.run import Run
+
+BACKWARD = 2  # evaluations that a backward pass costs
+TANGENT = 2  # evaluations that a forward-mode derivative adds
+REAL = 200e9  # operations, forwards and backwards of one image, up to which the network is timed
+AT_ONCE = 50e9  # operations of one timed step, unless one image has more
+OF_CONVOLUTION = 2 / 3  # share of a plain convolution's speed that a whole U-Net reaches
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Of the network, for each image of a step.
+
+    Args:
+        trained: with gradient.
+        others: without: of the target and of the teacher.
+        kept: how often an evaluation's activations are held for the backward pass.
+    """
+
+    trained: float
+    others: float
+    kept: float
+
+    @property
+    def cost(self) -> float:
+        """In evaluations without gradient."""
+        return (1 + BACKWARD) * self.trained + self.others
+
+
+def build_objective(run: Run, f: FlowMap) -> Objective:
+    """The run's objective with ``f`` for its teacher, and without a learned distance."""
+    arguments = {"f": f, "K": run.training.steps, **run.objective.arguments}
+    if "distance" in arguments_of("objective", run.objective.name):
+        arguments["distance"] = "l2"  # a learned one has weights that would have to be there
+    if teacher_use(run) is TeacherUse.DISTIL:
+        arguments["teacher"] = f.frozen_copy()
+    return OBJECTIVES.call(run.objective.name, arguments)
+
+
+def evaluations(run: Run, F: Network, p: Parameterization) -> Evaluations:
+    """Counted in a step of the run's objective with a tiny network in the place of ``F``."""
+    if run.objective.name == "autoencoder":
+        return Evaluations(1, 0, 1)
+    stand_in = _stand_in(F)
+    objective = build_objective(run, FlowMap(stand_in, p)).train()
+    found = {"trained": 0.0, "others": 0.0, "kept": 0.0}
+
+    def count(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        cost = 1 + TANGENT * forward_mode(args[0])
+        found["trained" if torch.is_grad_enabled() else "others"] += cost
+        found["kept"] += cost * torch.is_grad_enabled()
+
+    for part in objective.modules():
+        if isinstance(part, MLP):
+            part.register_forward_pre_hook(count)
+    x, M = torch.zeros(2, 4), _times(F)
+    columns = {
+        "noise": torch.ones(2, 4),
+        "trajectory": torch.ones(2, M, 4),
+        "times": torch.full((2, M), p.t_min),
+    }
+    with torch.random.fork_rng(devices=[]):
+        objective(x, 0, **{name: columns[name] for name in objective.columns})
+    return Evaluations(**found)
+
+
+def _stand_in(F: Network) -> Network:
+    if isinstance(F, FourierOperator):
+        return FourierOperator((4,), base="mlp(width=8, blocks=1)", times=F.M)
+    return MLP((4,), width=8, blocks=1, two_time=F.two_time)
+
+
+def _times(F: Network) -> int:
+    return F.M if isinstance(F, FourierOperator) else 1
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of this machine.
+
+    Args:
+        flops: operations a second.
+        how: what was measured.
+    """
+
+    flops: float
+    how: str
+
+
+def speed(
+    make: Callable[[], Network], flops: int, images: int, device: torch.device, *, bf16: bool
+) -> Speed:
+    """Operations a second of a network, forwards and backwards.
+
+    The network itself is timed where an image takes few operations, else one convolution.
+
+    Args:
+        make: builds it.
+        flops: operations of one evaluation of one image.
+        images: of a micro-batch.
+        device: where.
+        bf16: under autocast.
+    """
+    whole = (1 + BACKWARD) * max(flops, 1)
+    if whole > REAL and device.type != "cuda":
+        seconds = _seconds(*_convolution(device), device, bf16)
+        return Speed(
+            OF_CONVOLUTION * 3 * 2 * 9 * 128 * 128 * 32 * 32 * 4 / seconds,
+            f"the speed of a convolution here, of which a U-Net reaches {OF_CONVOLUTION:.0%}",
+        )
+    n = int(min(images, max(1, AT_ONCE * (1 if device.type == "cpu" else 100) // whole)))
+    F = make().to(device).train()
+    x, c_noise = torch.randn(n, *F.shape, device=device), torch.zeros(n, device=device)
+    condition = {"c_noise_s": c_noise} if F.two_time else {}
+    seconds = _seconds(lambda x: F(x, c_noise, **condition), x, device, bf16)
+    return Speed(whole * n / seconds, f"two steps of {n} images, forwards and backwards")
+
+
+def _convolution(device: torch.device) -> tuple[nn.Module, Tensor]:
+    layer = nn.Conv2d(128, 128, 3, padding=1, device=device)
+    layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.randn(4, 128, 32, 32, device=device, requires_grad=True)
+    return layer, x.to(memory_format=torch.channels_last)
+
+
+def _seconds(
+    call: Callable[[Tensor], Tensor], x: Tensor, device: torch.device, bf16: bool
+) -> float:
+    """Of the faster of two runs, after one that does not count."""
+    took = []
+    for _ in range(3):
+        _wait(device)
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
+            y = call(x)
+        y.float().square().mean().backward()
+        _wait(device)
+        took.append(time.perf_counter() - start)
+    return min(took[1:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

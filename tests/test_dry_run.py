@@ -1,0 +1,126 @@
+"""What a training needs: its evaluations, activations, memory and time, before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fewstep.data import Dataset
+from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.networks import MLP
+from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.parameterization import EDM
+from fewstep.recipes import RECIPES
+from fewstep.recipes import dry_run as needs
+from fewstep.recipes.activations import activations
+from fewstep.recipes.directory import open_model
+from fewstep.recipes.dry_run import check_memory, dry_run, needs_of
+from fewstep.recipes.execute import train
+from fewstep.recipes.run import component
+from fewstep.recipes.step import Speed, evaluations
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("digits/")])
+def test_a_dry_run_of_every_recipe(name: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Pairs and autoencoders need not be there."""
+    monkeypatch.chdir(tmp_path)
+    found = dry_run(RECIPES[name](), recipe=name)
+    assert found.memory.peak > found.state_bytes > 0
+    assert found.step_flops >= 3 * found.flops * found.training.batch
+    text = str(found)
+    teacher = getattr(OBJECTIVES[RECIPES[name]().objective.name], "teacher_use", TeacherUse.NONE)
+    assert ("--teacher" in text) == (teacher is not TeacherUse.NONE)
+    assert ("fewstep pairs" in text) == (
+        name.endswith(("/kd", "/rf2", "/rf3", "-distill", "/dfno"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("objective", "trained", "others"),
+    [
+        ("score_matching", 1, 0),
+        ("ct", 1, 1),  # the target
+        ("cd", 1, 3),  # and Heun's step of the teacher
+        ("pd", 1, 2),  # two DDIM steps of the teacher
+    ],
+)
+def test_the_evaluations_of_a_step(objective: str, trained: int, others: int) -> None:
+    run = replace(RECIPES["digits/edm"](), objective=component(objective))
+    found = evaluations(run, MLP((1, 8, 8)), EDM())
+    assert (found.trained, found.others, found.kept) == (trained, others, trained)
+    assert found.cost == 3 * trained + others
+
+
+def test_activations_are_what_autograd_keeps() -> None:
+    """One block of a perceptron: counted by hand, in both types."""
+    kept: dict[str, int] = {}
+    for B in (1, 3):
+        F = MLP((1, 8, 8), width=32, blocks=1).train()
+        seen: dict[int, Any] = {}
+        weights = {p.untyped_storage().data_ptr() for p in F.parameters()}
+
+        def keep(x: torch.Tensor, seen: Any = seen, weights: Any = weights) -> torch.Tensor:
+            memory = x.untyped_storage()
+            if memory.data_ptr() not in weights:
+                seen[memory.data_ptr()] = memory
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            F(torch.zeros(B, 1, 8, 8), torch.zeros(B))
+        kept[str(B)] = sum(memory.nbytes() for memory in seen.values())
+    settings = {"shape": (1, 8, 8), "width": 32, "blocks": 1}
+    found = activations("mlp", settings)
+    assert found.per_image == pytest.approx((kept["3"] - kept["1"]) / 2, rel=0.02)
+    assert activations("mlp", settings, bf16=True).per_image < found.per_image
+
+
+def test_memory_is_checked_before_a_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = Dataset.from_arrays(np.zeros((64, 3, 32, 32), dtype=np.uint8))
+    run = RECIPES["images/ct"](steps=1, batch=64, sample_every=0, network__channels=16)
+    need = needs_of(run, (3, 32, 32), 0, device=torch.device("cpu")).memory
+    # neither more nor fewer images at once than fit
+    assert need.parts_for(need.peak_at(4) / 0.91) == 4
+    assert need.parts_for(need.state) is None
+    monkeypatch.setattr(needs, "free_memory", lambda: int(need.peak_at(4) / 0.91))
+    with pytest.warns(FewstepWarning, match=r"may be killed\. --microbatches 4 fits"):
+        check_memory(run, (3, 32, 32), 0, torch.device("cpu"))
+    monkeypatch.setattr(needs, "free_memory", lambda: 1000)
+    with pytest.raises(FewstepError, match="weights take"):
+        train(run, tmp_path / "run", data=data, quiet=True)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(needs, "free_memory", lambda: None)
+    check_memory(run, (3, 32, 32), 0, torch.device("cpu"))  # where the system does not tell
+
+
+def test_settings_that_are_right_together_alone() -> None:
+    run = RECIPES["lsun_cat256/ct"](batch=24, microbatches=3)
+    assert (run.training.batch, run.training.microbatches) == (24, 3)
+
+
+def test_a_half_teacher_is_taken_over_in_float32(tmp_path: Path) -> None:
+    tiny: dict[str, Any] = {"steps": 1, "network__width": 16, "samples": 4, "checkpoint_every": 1}
+    train(RECIPES["digits/edm"](**tiny), tmp_path / "edm", quiet=True)
+    teacher = open_model(tmp_path / "edm").half()
+    teacher.save(tmp_path / "half.safetensors")
+    run = RECIPES["digits/cd"](**tiny, teacher=str(tmp_path / "half.safetensors"))
+    with pytest.warns(FewstepWarning, match=r"half\.safetensors are float16; .* in float32"):
+        f = train(run, tmp_path / "cd", quiet=True)
+    assert f.dtype == torch.float32
+
+
+def test_time_is_extrapolated_from_what_was_measured() -> None:
+    found = dry_run(RECIPES["digits/edm"](batch=64, steps=1000), recipe="digits/edm", timed=True)
+    assert found.speed is not None
+    assert 1e6 < found.speed.flops < 1e15
+    sure = replace(found, speed=Speed(found.step_flops / 2, "a clock"))
+    assert sure.seconds_per_step == pytest.approx(2)
+    assert "2 s on cpu here, 33.3 min for 1,000 steps; by a clock" in str(sure)
+    two = replace(sure, processes=2)
+    assert two.seconds_per_step == pytest.approx(1)
