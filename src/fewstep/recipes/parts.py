@@ -91,8 +91,8 @@ class Parts:
         what = known(found)
         if source is not None:
             what = replace(what, name=source.name)
-        self.sources[kind] = placed(what, place, self.home.path)
-        if source is not None and place != given:
+        self.sources[kind] = now = placed(what, place, self.home.path)
+        if source is not None and now.path != source.path:
             self.notes.append(f"{kind}: {given} is now {place}")
         return found
 

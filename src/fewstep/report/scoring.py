@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -59,6 +60,15 @@ class _Known:
     nfe: int | None
 
 
+def _had(scores: dict[str, Any]) -> dict[str, Any]:
+    """Without those that are not a number, for which JSON has no word; they are the default."""
+    return {
+        name: _had(score) if isinstance(score, dict) else score
+        for name, score in scores.items()
+        if not (isinstance(score, float) and math.isnan(score))
+    }
+
+
 def _scores_of(stored: Any) -> dict[str, Any]:
     known: dict[str, _Known] = value_of(dict[str, _Known], stored, "it")
     return {identity: asdict(row) for identity, row in known.items()}
@@ -104,7 +114,7 @@ class Scoreboard:
             self.grid(row).write_bytes(png_of(samples(f, row, SHOWN), columns=10))
             images, seconds = self._timed(f, sampler)
             scores = self.evaluator.score(images, self.evaluator.labels)
-            known = {"scores": asdict(scores), "seconds": seconds, "nfe": sampler.nfe}
+            known = {"scores": _had(asdict(scores)), "seconds": seconds, "nfe": sampler.nfe}
             self._known[identity] = known
             self._write()
         known = self._known[identity]
