@@ -22,7 +22,7 @@ from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
 
 TINY = ["--samples", 4, "--checkpoint-every", 2, "--quiet", "--device", "cpu", "--batch", 16]
-TINY += ["--network.width", 16, "--network.blocks", 1, "--network.hidden", 16]
+TINY += ["--network.width", 16, "--network.blocks", 1, "--network.hidden", 16, "--warmup", 0]
 Call = Callable[..., tuple[int, str, str]]
 
 
