@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from fewstep import networks
-from fewstep.data import Dataset
 from fewstep.digest import sha256_of_weights
 from fewstep.errors import FewstepError
 from fewstep.networks import Autoencoder
+
+if TYPE_CHECKING:
+    from fewstep.data import Dataset
 
 AT_ONCE = 256  # examples that are encoded together
 
@@ -84,6 +86,8 @@ class Latents(nn.Module):
         Raises:
             FewstepError: images of another shape than the autoencoder's.
         """
+        from fewstep.data import Dataset  # which a model's file and its help do not need
+
         return Dataset(
             self._encode_all(data), data.labels, data.classes, data.name, source=data.source
         )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -17,13 +16,8 @@ from cyclopts import App, Group, Parameter
 from fewstep.cli.command import whole
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.recipes import RECIPES, Recipe, Run
-from fewstep.recipes.directory import RunDirectory
-from fewstep.recipes.dry_run import dry_run as needs
-from fewstep.recipes.execute import REGISTRIES, arguments_of, train
-from fewstep.recipes.resume import unasked
-from fewstep.training.trainer import Interrupted
+from fewstep.recipes.components import REGISTRIES, arguments_of
 
-INTERRUPTED = 130
 HEADINGS = {
     name: Group.create_ordered(title)
     for name, title in {
@@ -52,30 +46,6 @@ def __getattr__(name: str) -> App:
     if name not in RECIPES:
         raise AttributeError(f"there is no recipe {name!r}")
     return command_of(RECIPES[name])
-
-
-def go_on(run: Path, settings: Mapping[str, Any], device: str | None, quiet: bool) -> int:
-    """Resume the run of a folder, perhaps with other settings; the exit code."""
-    recipe, before = RunDirectory(run).run()
-    return _train(before.override(settings), run, recipe, device, quiet)
-
-
-def _train(run: Run, out: Path, recipe: str, device: str | None, quiet: bool) -> int:
-    home = RunDirectory(out)
-    finished = home.started and home.has_made(run.training.steps)
-    try:
-        train(run, out, recipe=recipe, device=device, quiet=quiet)
-    except Interrupted as stop:
-        print(
-            f"fewstep: interrupted at step {stop.step} of {run.training.steps}; everything is "
-            f"saved. To go on: fewstep train {out}",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
-    if not quiet:
-        print(f"{'already trained' if finished else 'trained'}: {out}/model.safetensors")
-        print(f"next: fewstep sample {out} -o samples.png")
-    return 0
 
 
 def _type_of(hint: Any) -> Any:
@@ -181,12 +151,13 @@ def command_of(recipe: Recipe) -> App:
         dry_run: bool = False,
         **settings: Any,
     ) -> int:
+        from fewstep.cli import training  # the trainer, which help and mistakes do not need
+
+        run = recipe(**settings)
         if dry_run:
-            print(needs(recipe(**settings), recipe=recipe.name, device=device, timed=True))
-            return 0
+            return training.dry(run, recipe.name, device)
         folder = out or Path("runs") / recipe.name.replace("/", "-")
-        run = unasked(RunDirectory(folder), recipe(**settings), frozenset(settings))
-        return _train(run, folder, recipe.name, device, quiet)
+        return training.begin(run, settings, folder, recipe.name, device, quiet)
 
     run = recipe()
     flags = list(_flags(run))

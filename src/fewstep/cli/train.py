@@ -64,7 +64,7 @@ def resume(
     """
     if not run.exists():
         raise not_there("recipe or run folder", run, RECIPES)
-    from fewstep.cli.recipe import go_on
+    from fewstep.cli.training import go_on
 
     asked = {
         "steps": steps,

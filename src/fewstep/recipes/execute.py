@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
 from contextlib import ExitStack, suppress
@@ -30,17 +29,11 @@ from fewstep.recipes.resume import Begun, begun
 from fewstep.recipes.run import Data, Run
 from fewstep.recipes.sources import fingerprint, is_there
 from fewstep.records import record_of
-from fewstep.registry import Registry
 from fewstep.sampling import only_steps
 from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.trainer import Trainer, mix
 from fewstep.training.validation import evenly
 
-REGISTRIES: dict[str, Registry[Any]] = {
-    "objective": OBJECTIVES,
-    "network": NETWORKS,
-    "p": parameterization.PARAMETERIZATIONS,
-}
 HELD_OUT = 1024  # real images that validation compares samples with
 
 
@@ -426,10 +419,3 @@ def check_pairs(objective: Objective, data: Dataset, run: Run) -> None:
             f"the pairs {data.source} were made by another model ({data.origin['path']}) than the "
             f"teacher {run.teacher}: make pairs with the teacher, or give it as --teacher."
         )
-
-
-def arguments_of(kind: str, name: str) -> dict[str, inspect.Parameter]:
-    """The settings of an objective, network or parameterization that a user may override."""
-    given = {"self", "f", "K", "teacher", "shape", "num_classes"}
-    found = inspect.signature(REGISTRIES[kind][name]).parameters
-    return {k: v for k, v in found.items() if k not in given}

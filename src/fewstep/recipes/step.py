@@ -15,7 +15,7 @@ from fewstep.networks import MLP, FourierOperator, Network
 from fewstep.networks.layers import forward_mode
 from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
 from fewstep.parameterization import Parameterization
-from fewstep.recipes.execute import arguments_of
+from fewstep.recipes.components import arguments_of
 from fewstep.recipes.parts import teacher_use
 from fewstep.recipes.run import Run
 

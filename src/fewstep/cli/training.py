@@ -1,0 +1,59 @@
+"""What ``fewstep train`` does with a run, and what it says of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fewstep.cli.faults import INTERRUPTED
+from fewstep.recipes import Run
+from fewstep.recipes.directory import RunDirectory
+from fewstep.recipes.dry_run import dry_run
+from fewstep.recipes.execute import train
+from fewstep.recipes.resume import unasked
+from fewstep.training.trainer import Interrupted
+
+
+def begin(
+    run: Run,
+    settings: Mapping[str, Any],
+    folder: Path,
+    recipe: str,
+    device: str | None,
+    quiet: bool,
+) -> int:
+    """Train a recipe's run with the settings that were given, or take it up; the exit code."""
+    run = unasked(RunDirectory(folder), run, frozenset(settings))
+    return _train(run, folder, recipe, device, quiet)
+
+
+def go_on(run: Path, settings: Mapping[str, Any], device: str | None, quiet: bool) -> int:
+    """Resume the run of a folder, perhaps with other settings; the exit code."""
+    recipe, before = RunDirectory(run).run()
+    return _train(before.override(settings), run, recipe, device, quiet)
+
+
+def dry(run: Run, recipe: str, device: str | None) -> int:
+    """Print what a training would need; the exit code."""
+    print(dry_run(run, recipe=recipe, device=device, timed=True))
+    return 0
+
+
+def _train(run: Run, out: Path, recipe: str, device: str | None, quiet: bool) -> int:
+    home = RunDirectory(out)
+    finished = home.started and home.has_made(run.training.steps)
+    try:
+        train(run, out, recipe=recipe, device=device, quiet=quiet)
+    except Interrupted as stop:
+        print(
+            f"fewstep: interrupted at step {stop.step} of {run.training.steps}; everything is "
+            f"saved. To go on: fewstep train {out}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    if not quiet:
+        print(f"{'already trained' if finished else 'trained'}: {out}/model.safetensors")
+        print(f"next: fewstep sample {out} -o samples.png")
+    return 0

@@ -1,0 +1,24 @@
+"""The kinds of components that a run is made of, and their settings."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from fewstep.networks import NETWORKS
+from fewstep.objectives import OBJECTIVES
+from fewstep.parameterization import PARAMETERIZATIONS
+from fewstep.registry import Registry
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    "objective": OBJECTIVES,
+    "network": NETWORKS,
+    "p": PARAMETERIZATIONS,
+}
+
+
+def arguments_of(kind: str, name: str) -> dict[str, inspect.Parameter]:
+    """The settings of an objective, network or parameterization that a user may override."""
+    given = {"self", "f", "K", "teacher", "shape", "num_classes"}
+    found = inspect.signature(REGISTRIES[kind][name]).parameters
+    return {k: v for k, v in found.items() if k not in given}
