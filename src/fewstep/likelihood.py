@@ -33,6 +33,7 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
+from fewstep.precision import widest
 from fewstep.sampling import NoiseStreams, check_labels
 from fewstep.schedules import power_grid
 from fewstep.solvers import SAMPLERS, AdaptiveRK45, Denoiser, Integrator, Solver, rk45
@@ -113,7 +114,7 @@ class Likelihood:
             return torch.cat([v.flatten(1), divergence[:, None]], 1)
 
         state, spent = self._solve(rate, state, f)
-        x_T, gained = state[:, :-1].double(), state[:, -1].double()
+        x_T, gained = widest(state[:, :-1]), widest(state[:, -1])
         sigma = float(f.p.sigma(torch.tensor(f.p.T, dtype=torch.float64)))
         square = (x_T / sigma).square().sum(1)
         prior = -(square + x_T.shape[1] * math.log(2 * math.pi * sigma**2)) / 2

@@ -14,6 +14,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HALF = (torch.bfloat16, torch.float16)
 
 
+def widest(x: torch.Tensor) -> torch.Tensor:
+    """In float64, or on an Apple GPU, which has none, in float32."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
 def dtype_of(precision: str) -> torch.dtype:
     """The type of a network's weights.
 

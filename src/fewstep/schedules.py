@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError
 from fewstep.parameterization import Parameterization
+from fewstep.precision import widest
 from fewstep.registry import Registry
 
 
@@ -322,13 +323,14 @@ class LogNormalIndex(IndexDistribution):
     P_std: float = 2.0
 
     def probabilities(self, t: Tensor) -> Tensor:
-        below = self._erf(t.double())
+        below = self._erf(widest(t))
         return (below[1:] - below[:-1]).float()
 
     def quantile(self, u: Tensor, p: Parameterization) -> Tensor:
-        ends = torch.tensor([p.t_min, p.T], dtype=torch.float64, device=u.device)
+        wide = widest(u)
+        ends = torch.tensor([p.t_min, p.T], dtype=wide.dtype, device=u.device)
         low, high = self._erf(ends)
-        z = math.sqrt(2) * torch.erfinv(low + u.double() * (high - low))
+        z = math.sqrt(2) * torch.erfinv(low + wide * (high - low))
         return (self.P_mean + self.P_std * z).exp().clamp(p.t_min, p.T).to(u.dtype)
 
     def _erf(self, t: Tensor) -> Tensor:

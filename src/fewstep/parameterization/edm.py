@@ -117,7 +117,7 @@ class PFGM(EDM):
         from scipy import special  # here, since `import fewstep` need not wait for it
 
         N = z[0].numel()
-        square = z.flatten(1).double().square().sum(1).cpu().numpy()
+        square = z.flatten(1).cpu().double().square().sum(1).numpy()
         # each tail from its own side, so that no quantile rounds to 1
         below, above = special.gammainc(N / 2, square / 2), special.gammaincc(N / 2, square / 2)
         b = special.betaincinv(N / 2, self.D / 2, below)

@@ -21,6 +21,7 @@ from torch import Tensor
 from fewstep.errors import FewstepError, unknown
 from fewstep.parameterization.base import PARAMETERIZATIONS, Parameterization
 from fewstep.parameterization.prediction import PREDICTIONS, Prediction
+from fewstep.precision import widest
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class VariancePreserving(Parameterization):
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         # alpha^2 = 1 / (1 + e^(-2 lambda)); near the data alpha rounds to 1, so its logarithm
         # is taken in double precision
-        log_alpha = -torch.nn.functional.softplus(-2 * log_snr.double()) / 2
+        log_alpha = -torch.nn.functional.softplus(-2 * widest(log_snr)) / 2
         return self.time_of_log_alpha(log_alpha).to(log_snr.dtype)
 
     def c_in(self, t: Tensor) -> Tensor:
@@ -148,7 +149,7 @@ class SubVP(VP):
         # E = alpha / (1 - alpha^2) is a quadratic in alpha with the positive root
         # 2 E / (1 + sqrt(1 + 4 E^2)) = 2 / (1/E + sqrt(1/E^2 + 4)); its logarithm, with
         # asinh(1/(2E)) = ln(1/(2E) + sqrt(1/(4E^2) + 1)), has no cancellation
-        log_alpha = -torch.asinh((-log_snr.double()).exp() / 2)
+        log_alpha = -torch.asinh((-widest(log_snr)).exp() / 2)
         return self.time_of_log_alpha(log_alpha).to(log_snr.dtype)
 
 

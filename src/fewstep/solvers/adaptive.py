@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError, NotFinite
 from fewstep.parameterization import expand, time_dtype
+from fewstep.precision import widest
 from fewstep.solvers.integrator import SAMPLERS, Denoiser, Draw, Integrator
 
 SAFETY, LEAST, MOST = 0.9, 0.2, 10.0  # of a change of the step size, as scipy has them
@@ -68,7 +69,7 @@ class _Solve:
         self.A, self.B, self.C, self.E = (c.tolist() for c in (RK45.A, RK45.B, RK45.C, RK45.E))
         self.sign = 1.0 if end > start else -1.0
         self.span = abs(end - start)
-        self.t = torch.full((len(x),), start, dtype=torch.float64, device=x.device)
+        self.t = widest(x.new_zeros(len(x))).fill_(start)
         self.active = self.t != end
         self.evaluations = torch.zeros(len(x), device=x.device)
         self.slope = self.velocity(x, self.t)
@@ -81,7 +82,7 @@ class _Solve:
 
     def norm(self, error: Tensor, scale: Tensor) -> Tensor:
         """Root mean square of ``error / scale`` [B]."""
-        return (error / scale).flatten(1).double().square().mean(1).sqrt()
+        return widest((error / scale).flatten(1)).square().mean(1).sqrt()
 
     def first_step(self) -> Tensor:
         """Hairer, Norsett & Wanner, Solving ODEs I, Section II.4."""
