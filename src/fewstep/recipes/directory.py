@@ -1,11 +1,12 @@
 """The folder of a run: what it was started with, its checkpoints, its models.
 
-RUN/run.json                    the settings, whole
+RUN/run.json                    the settings, whole, and where data and models were
 RUN/metrics.jsonl, events.*     the log, as lines of JSON and for TensorBoard
 RUN/samples/step-*.png          sample grids
 RUN/checkpoints/step-*/         checkpoints; every map in them is a model file
 RUN/taus.json                   time points that `fewstep tune-steps` found
 RUN/model.safetensors           the finished model, one file that describes itself
+RUN/.lock, .lock.json           who is writing here (see `fewstep.lock`)
 """
 
 from __future__ import annotations
