@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fewstep.data import Dataset
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation import Evaluator, FeatureNetwork, Features, Moments, Reference
-from fewstep.evaluation.evaluator import METRICS
 from fewstep.evaluation.reference import holds_statistics
+from fewstep.evaluation.scores import METRICS
 
 
 class Plain(FeatureNetwork):
@@ -74,11 +74,16 @@ def test_features_are_cached_by_content_and_network(tmp_path: Path) -> None:
     Reference.of_data(Plain(), dataset(59), cache=tmp_path)
     files = list((tmp_path / "statistics").iterdir())
     assert len(files) == 3
-    for file in files:
-        file.write_bytes(file.read_bytes()[:100])
-    calls = Plain.calls
-    assert same_scores(first, Reference.of_data(Plain(), dataset(), cache=tmp_path))
-    assert Plain.calls > calls
+    whole = {file: file.read_bytes() for file in files}
+    flipped = {file: x[:-900] + bytes([x[-900] ^ 16]) + x[-899:] for file, x in whole.items()}
+    for damaged in ({file: x[:100] for file, x in whole.items()}, flipped):
+        for file, content in damaged.items():
+            file.write_bytes(content)
+        calls = Plain.calls
+        with pytest.warns(FewstepWarning, match="statistics is made anew"):
+            found = Reference.of_data(Plain(), dataset(), cache=tmp_path)
+        assert same_scores(first, found)
+        assert Plain.calls > calls
     (tmp_path / "no folder").write_text("")
     assert same_scores(first, Reference.of_data(Plain(), dataset(), cache=tmp_path / "no folder"))
 
@@ -165,6 +170,7 @@ def test_every_score_has_its_error() -> None:
     evaluator = Evaluator(Plain(), reference, metrics=tuple(METRICS), replicates=60)
     few, many = (evaluator.score(pictures(n, 1, low=60)) for n in (400, 1600))
     names = {"fd", "inception_score", "precision", "recall", "density", "coverage"}
+    names.add("fd_infinity")
     assert set(few.errors) == set(many.errors) == names
     assert all(error >= 0 for error in few.errors.values())
     assert few.errors["fd"] / many.errors["fd"] == pytest.approx(2, rel=0.5)
@@ -189,6 +195,9 @@ def test_what_makes_scores_incomparable_is_noted() -> None:
     assert "12 images against 300" in fewer
     (uneven,) = evaluator.score(pictures(300, 1), torch.zeros(300).long()).notes
     assert "67 % of the images" in uneven
+    infinite = Evaluator.of(Plain(), pictures(300), metrics=("fd_infinity",))
+    assert any("fd_infinity is too low" in note for note in infinite.score(pictures(40)).notes)
+    assert not any("fd_infinity is too" in note for note in infinite.score(pictures(300)).notes)
     small = Evaluator.of(Plain(), pictures(9))
     assert any("9 reference images for 12" in note for note in small.score(pictures(300)).notes)
 

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from cyclopts import Parameter
-from torch import Tensor
 
 import fewstep
 from fewstep.cli.command import Whole, command
-from fewstep.data import Dataset, load, to_uint8
-from fewstep.distributed import Processes, processes
+from fewstep.cli.targets import Samplers, Targets
+from fewstep.data import Dataset
+from fewstep.distributed import processes
 from fewstep.errors import FewstepError, not_there
-from fewstep.evaluation import Evaluator, FeatureNetwork, Reference
+from fewstep.evaluation import Evaluator
 from fewstep.evaluation.choice import feature_network
-from fewstep.evaluation.evaluator import METRICS, check_metrics
-from fewstep.evaluation.reference import holds_statistics
+from fewstep.evaluation.scores import METRICS, check_metrics
 from fewstep.evaluation.table import Line, Setting, check_format, show, write
-from fewstep.flow_map import FlowMap
 from fewstep.precision import Precision
-from fewstep.progress import progress
-from fewstep.recipes.directory import RunDirectory, open_model
-from fewstep.recipes.execute import real_data
-from fewstep.recipes.parts import load as load_settings
-from fewstep.sampling import Sampler, sample, sampler_for
+from fewstep.recipes.real import Real
 
 ANY_NUMBER = Parameter(consume_multiple=True, negative_iterable="", show_default=False)
 
@@ -40,6 +31,8 @@ def evaluate(
     features: str | None = None,
     weights: Path | None = None,
     resize: str | None = None,
+    size: Whole | None = None,
+    channels: Whole | None = None,
     metrics: Annotated[tuple[str, ...], ANY_NUMBER] = tuple(METRICS),
     bootstrap: Whole = 50,
     baselines: bool = True,
@@ -62,7 +55,11 @@ def evaluate(
 
     A model is sampled with the reference's class proportions, as many images as the reference has.
     Beside the targets stand two baselines: the real test split, and a Gaussian fitted to the pixels
-    of each class. The features of a reference are kept in the cache.
+    of each class; a reference without one is compared with itself, half against half. Classes agree
+    by name. The features of a reference are kept in the cache.
+
+    A target that cannot be scored is named, the others are shown and written nonetheless, and the
+    command ends with code 2.
 
     Examples:
       fewstep evaluate runs/digits-cd runs/digits-ict --steps 1 2
@@ -75,7 +72,8 @@ def evaluate(
     Parameters
     ----------
     targets
-        Run folders, checkpoints, model files; or images: a folder, .npz, .npy or .parquet.
+        Run folders, checkpoints, model files; or images: a folder, .npz, .npy or .parquet, also
+        floats in [-1, 1] or [0, 1].
     reference
         Real images, as --data of train takes them; or statistics of them: an .npz with mu and
         sigma, a batch of ADM's suite, a .safetensors. Default the images that the first run
@@ -89,11 +87,16 @@ def evaluate(
     resize
         How images are brought to the feature network's size: tf1_bilinear, clean, pil_bicubic.
         Default as its published scores do it.
+    size
+        Crop the centre of all images, targets' and reference's, to a square and resize to this.
+    channels
+        Read all images in grey, 1, or in colour, 3. Default as the reference is; images that would
+        lose their colour are refused.
     metrics
         Which scores: fd, is, pr (precision and recall), dc (density and coverage), kid, sfd,
         fd_infinity. Default all that can be had.
     bootstrap
-        Draws for the 95 % intervals; 0 for none.
+        Draws of random parts of the images for the 95 % intervals; 0 for none.
     baselines
         Also score the baselines.
     steps
@@ -131,7 +134,7 @@ def evaluate(
     check_metrics(metrics)
     _check(targets, out, n, bootstrap)
     group = processes(device)
-    real = _Real.of(targets[0], reference, group)
+    real = group.in_turn(lambda: Real.of(targets[0], reference, size=size, channels=channels))
     network = group.in_turn(
         lambda: feature_network(features, weights=weights, resize=resize, data=real.data)
     ).to(group.device)
@@ -140,16 +143,25 @@ def evaluate(
         against.save(save_reference)
     evaluator = Evaluator(network, against, metrics=metrics, replicates=bootstrap, group=group)
     samplers = Samplers(steps, nfe, solver, grid, clip)
-    models = Models(evaluator, group, samplers, n, seed, checkpoint, ema, batch, precision)
-    lines = [*(_baselines(evaluator, real.test) if baselines else ())]
+    scored = Targets(
+        evaluator, group, samplers, n, seed, checkpoint, ema, batch, size, channels, precision
+    )
+    lines: list[Line] = []
+    failures: list[tuple[Path, FewstepError]] = []
     for target in targets:
-        lines += models.lines(target) if is_model(target) else [_of_images(evaluator, target)]
-    if not group.first:
-        return
-    setting = _setting(evaluator)
-    show(lines, setting)
-    for path in out:
-        write(path, lines, setting)
+        try:
+            lines += scored.lines(target)
+        except FewstepError as error:  # noqa: PERF203 - the other targets are scored nonetheless
+            failures.append((target, error))
+    if lines and baselines:
+        lines = [*_baselines(evaluator, group.in_turn(real.test_split)), *lines]
+    if lines and group.first:
+        setting = _setting(evaluator)
+        show(lines, setting)
+        for path in out:
+            write(path, lines, setting)
+    if failures:
+        raise _failed(failures, len(targets))
 
 
 def _check(targets: Sequence[Path], out: Sequence[Path], n: int | None, bootstrap: int) -> None:
@@ -166,137 +178,22 @@ def _check(targets: Sequence[Path], out: Sequence[Path], n: int | None, bootstra
             raise not_there("run, model or folder of images", target)
 
 
-def is_model(path: Path) -> bool:
-    """Whether a target is a model to sample, rather than images."""
-    return path.suffix == ".safetensors" or any(
-        (path / name).is_file() for name in ("run.json", "checkpoint.json")
-    )
-
-
-@dataclass(frozen=True)
-class _Real:
-    """The real images: a data set with its test split where there is one, or statistics."""
-
-    statistics: str | None
-    data: Dataset | None = None
-    test: Dataset | None = None
-
-    @classmethod
-    def of(cls, first: Path, reference: str | None, group: Processes) -> _Real:
-        """What ``--reference`` names, or the images that the first target trained on.
-
-        Raises:
-            FewstepError: no reference was given and the first target has none.
-        """
-        if reference is not None and holds_statistics(reference):
-            return cls(reference)
-        home = RunDirectory(first)
-        if reference is not None:
-            source, data = reference, group.in_turn(lambda: load(reference))
-        elif home.started:
-            images = real_data(home.here())
-            source, data = str(images.data), group.in_turn(lambda: load_settings(images))
-        else:
-            raise FewstepError(f"{first} does not say what it was trained on: give --reference.")
-        C, _, size = data.shape
-        try:
-            test = group.in_turn(lambda: load(source, split="test", size=size, channels=C))
-        except FewstepError:
-            test = None  # a data set without a test split has one baseline fewer
-        return cls(None, data, test)
-
-    def as_seen_by(self, network: FeatureNetwork, group: Processes) -> Reference:
-        if self.data is None:
-            return Reference.load(str(self.statistics), network)
-        return Reference.of_data(network, self.data, group=group)
-
-
-@dataclass(frozen=True)
-class Samplers:
-    """How a model is sampled, once for each count of steps or of network evaluations."""
-
-    steps: tuple[int, ...]
-    nfe: tuple[int, ...]
-    solver: str
-    grid: str | None
-    clip: bool = False
-
-    def __post_init__(self) -> None:
-        if self.steps and self.nfe:
-            raise FewstepError("give --steps or --nfe, not both.")
-
-    def of(self, f: FlowMap) -> list[Sampler]:
-        """A sampler for each count; the default one where there is none."""
-        make = partial(sampler_for, f, solver=self.solver, grid=self.grid, clip=self.clip)
-        samplers = [make(N) for N in self.steps] + [make(nfe=nfe) for nfe in self.nfe]
-        return samplers or [make()]
-
-
-@dataclass(frozen=True)
-class Models:
-    """Samples models and scores the samples."""
-
-    evaluator: Evaluator
-    group: Processes
-    samplers: Samplers
-    n: int | None
-    seed: int
-    checkpoint: str
-    ema: str | None
-    batch: int | None
-    precision: Precision | None = None
-
-    def lines(self, target: Path) -> Iterator[Line]:
-        """One line for each way to sample."""
-        f = open_model(
-            target,
-            checkpoint=self.checkpoint,
-            ema=self.ema,
-            device=self.group.device,
-            precision=self.precision,
-        )
-        for sampler in self.samplers.of(f):
-            images, labels = self._samples(f, sampler)
-            scores = self.evaluator.score(images, labels)
-            yield Line(self._named(target), scores, sampler.nfe, self.seed)
-
-    def _named(self, target: Path) -> str:
-        return str(target) if self.precision in (None, "fp32") else f"{target} ({self.precision})"
-
-    def _samples(self, f: FlowMap, sampler: Sampler) -> tuple[Tensor, Tensor | None]:
-        count = self.n or self.evaluator.n
-        labels = self._labels(f, count)
-        share = self.group.share(count)
-        with progress("sampling", len(share)) as advance:
-            x = sample(
-                f,
-                count,
-                sampler,
-                seed=self.seed,
-                labels=labels,
-                batch=self.batch,
-                indices=share,
-                progress=advance if self.group.first else None,
-            )
-        return self.group.all_gather_shares(to_uint8(x).cpu(), count), labels
-
-    def _labels(self, f: FlowMap, count: int) -> Tensor | None:
-        if not f.num_classes:
-            return None
-        if self.evaluator.labels is None:  # statistics of images: each class equally often
-            return torch.arange(count) % f.num_classes
-        return self.evaluator.labels_for(count)
-
-
-def _of_images(evaluator: Evaluator, target: Path) -> Line:
-    given = load(target)
-    return Line(str(target), evaluator.score(given.images, given.labels))
-
-
 def _baselines(evaluator: Evaluator, test: Dataset | None) -> Iterator[Line]:
-    known = (test.images, test.labels) if test is not None else (None, None)
-    for name, scores in evaluator.baselines(*known).items():
+    """Real images, best those of a test split that is not the reference itself; and a Gaussian."""
+    if test is not None and not evaluator.holds(test.images):
+        found = evaluator.baselines(test.images, test.labels, test.classes)
+    else:
+        found = {**evaluator.halves(), **evaluator.baselines()}
+    for name, scores in found.items():
         yield Line(name, scores)
+
+
+def _failed(failures: Sequence[tuple[Path, FewstepError]], of: int) -> FewstepError:
+    """One error for the targets that could not be scored."""
+    if of == 1:
+        return failures[0][1]
+    each = "; ".join(f"{target}: {error}" for target, error in failures)
+    return FewstepError(f"{len(failures)} of {of} targets could not be scored: {each}")
 
 
 def _setting(evaluator: Evaluator) -> Setting:

@@ -12,18 +12,16 @@ import torch
 from cyclopts import Parameter, Token
 
 from fewstep.cli.command import Whole, command, whole
-from fewstep.data import load
 from fewstep.digest import sha256_of
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
-from fewstep.evaluation import Evaluator, Reference
+from fewstep.evaluation import Evaluator
 from fewstep.evaluation.choice import feature_network
-from fewstep.evaluation.reference import holds_statistics
 from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
 from fewstep.progress import progress
-from fewstep.recipes.directory import RunDirectory, model_file
-from fewstep.recipes.parts import load_data
+from fewstep.recipes.directory import model_file
+from fewstep.recipes.real import Real
 from fewstep.recipes.stored_taus import TAUS, keep_taus
 from fewstep.recipes.time_points import FRESH, MOST, Search, SearchState, Verdict, greedy_search
 
@@ -163,15 +161,9 @@ def _evaluator(
     Raises:
         FewstepError: no reference was given and the model does not say what it was trained on.
     """
-    if reference is not None and holds_statistics(reference):
-        network = feature_network(features, weights=weights).to(device)
-        return Evaluator(network, Reference.load(reference, network), metrics=["fd"])
-    home = RunDirectory(model)
-    if reference is None and not home.started:
-        raise FewstepError(f"{model} does not say what it was trained on: give --reference.")
-    data = load_data(home.here()) if reference is None else load(reference)
-    network = feature_network(features, weights=weights, data=data).to(device)
-    return Evaluator(network, Reference.of_data(network, data), metrics=["fd"])
+    real = Real.of(model, reference)
+    network = feature_network(features, weights=weights, data=real.data).to(device)
+    return Evaluator(network, real.as_seen_by(network), metrics=["fd"])
 
 
 def _sentence(count: int, verdict: Verdict, seeds: int) -> str:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fewstep.cache import cache_folder, expanded
 from fewstep.data import cache as caching
@@ -252,9 +253,16 @@ def _stamp(file: Path) -> str:
 
 def _arrays(path: Path, request: Request) -> Dataset:
     _check_file(path)
-    images, labels, classes = read_arrays(
-        path, request.image_column, request.label_column, request.labels
-    )
+    names = request.image_column, request.label_column, request.labels
+    return of_arrays(path, *read_arrays(path, *names))
+
+
+def of_arrays(path: Path, images: Any, labels: Any, classes: tuple[str, ...]) -> Dataset:
+    """The data set of what `read_arrays` found in a file, without the classes that nobody has.
+
+    Raises:
+        FewstepError: arrays that are no images, points or labels; the message names the file.
+    """
     # Nothing but points can have so few dimensions: here the shape alone tells.
     points = images.dtype.kind == "f" and images.ndim <= 2
     try:

@@ -5,13 +5,14 @@ Everything here sees images as uint8 tensors [N, C, H, W] and knows nothing of m
 
 from fewstep.evaluation.baselines import class_gaussian
 from fewstep.evaluation.classifier import SmallClassifier, train_classifier
-from fewstep.evaluation.evaluator import Evaluator, Scores
+from fewstep.evaluation.evaluator import Evaluator
 from fewstep.evaluation.features import FeatureNetwork, Features, extract
 from fewstep.evaluation.frechet import Moments, frechet_distance
 from fewstep.evaluation.inception_score import inception_score
 from fewstep.evaluation.manifold import precision_recall
 from fewstep.evaluation.reference import Reference
 from fewstep.evaluation.resnet56 import ResNet56
+from fewstep.evaluation.scores import Scores
 
 __all__ = [
     "Evaluator",

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.cache import cache_folder
 from fewstep.errors import FewstepError
+from fewstep.evaluation.checked import read_checked, warn_damaged, write_checked
 from fewstep.evaluation.features import FeatureNetwork, Features, check_images
-from fewstep.files import replacing, write_tensors
 from fewstep.progress import progress
 
-VERSION = 2  # of the network and its training; older caches are not used
+VERSION = 3  # of the network and its training; older caches are not used
 STEPS = 500
 BATCH = 64
 
@@ -135,17 +135,18 @@ def _cache_path(images: Tensor, labels: Tensor, seed: int, cache: Path | None) -
 
 
 def _read(network: SmallClassifier, path: Path) -> bool:
-    """Load cached weights; False where there are none, or damaged ones."""
+    """Load cached weights; False where there are none, or damaged ones, which is said."""
+    if not os.path.isfile(path):
+        return False
     try:
-        network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError):
+        network.load_state_dict(read_checked(path)[0])
+    except (FewstepError, RuntimeError):
+        warn_damaged(path, "classifier")
         return False
     return True
 
 
 def _write(network: SmallClassifier, path: Path) -> None:
-    # without a cache it is trained anew next time
-    with suppress(OSError, SafetensorError):
+    with suppress(OSError, SafetensorError):  # without a cache it is trained anew next time
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            write_tensors(partial, network.state_dict())
+        write_checked(path, network.state_dict())

@@ -38,6 +38,8 @@ class FeatureNetwork(nn.Module):
     num_features: int
     num_classes: int
     """0 for a network that does not classify."""
+    classes: tuple[str, ...] | None = None
+    """What its classes are called; None where they are those that the reference has."""
     resize: str | None = None
     """How it brings images to its own size: a name in `resize.RESIZES`; None if it does not."""
     batch: int = 512
@@ -68,6 +70,14 @@ def check_images(images: Tensor, shape: tuple[int, ...] | None, what: str = "the
         raise FewstepError(
             f"{what} must be some of shape {tuple(shape)}, got {tuple(images.shape)}."
         )
+
+
+def check_values(found: Features, name: str) -> None:
+    """Raise `FewstepError` for NaN or infinity; a class may have probability zero, ``-inf``."""
+    if not found.features.isfinite().all():
+        raise FewstepError(f"the features of {name} have NaN or infinite values.")
+    if found.logits is not None and not found.logits.amax(1).isfinite().all():
+        raise FewstepError(f"the class scores of {name} have NaN or infinite values.")
 
 
 class Extracted(NamedTuple):
@@ -110,6 +120,7 @@ def extract(
     with torch.inference_mode(), progress("features", len(mine)) as advance:
         for some in mine.split(batch or network.batch):
             found = network(some.to(device, non_blocking=True))
+            check_values(found, network.name)
             features.add(found.features)
             if found.logits is not None:
                 logits.add(found.logits)

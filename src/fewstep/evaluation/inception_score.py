@@ -16,7 +16,7 @@ def inception_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
     """``exp(E KL(p(y|x) || p(y)))``: mean and standard deviation over ``splits`` parts.
 
     Args:
-        logits: class scores [N, K].
+        logits: class scores [N, K]; ``-inf`` is a probability of zero.
         splits: parts of the images, in order; 1 gives a deviation of 0.
 
     Raises:
@@ -29,7 +29,7 @@ def inception_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
         entropy, marginal = torch.zeros(()).double(), torch.zeros(logits.shape[1]).double()
         for some in part.split(CHUNK):
             log_p = some.double().log_softmax(1)
-            entropy -= (log_p.exp() * log_p).sum()
+            entropy -= _times_log(log_p.exp(), log_p).sum()
             marginal += log_p.exp().sum(0)
         scores.append((-entropy / len(part) - _negative_entropy(marginal / len(part))).exp())
     mean = sum(scores) / splits
@@ -41,7 +41,7 @@ def resampled_inception_score(logits: Tensor) -> Callable[[Tensor], float]:
     """The inception score of the images at given indices [n], in one part, many times over."""
     log_p = logits.log_softmax(1)
     p = log_p.exp()
-    negative_entropy = (p * log_p).sum(1).double()
+    negative_entropy = _times_log(p, log_p).sum(1).double()
 
     def score(some: Tensor) -> float:
         counts = some.bincount(minlength=len(p)).to(p.dtype)
@@ -49,6 +49,11 @@ def resampled_inception_score(logits: Tensor) -> Callable[[Tensor], float]:
         return float((negative_entropy[some].mean() - _negative_entropy(marginal)).exp())
 
     return score
+
+
+def _times_log(p: Tensor, log_p: Tensor) -> Tensor:
+    """``p log p``, which is 0 where ``p`` is."""
+    return torch.where(p > 0, p * log_p, 0.0)
 
 
 def _negative_entropy(p: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError
 
+MOVED = 5e-7  # share of a feature's norm by which rounding in the network moves it
+CANCELLED = 1e-12  # share of a squared norm that is lost in a squared distance
 TILE = 2048  # rows and columns of a tile of distances: 32 MiB, whatever the number of images
 
 
@@ -41,6 +43,8 @@ def neighbours(real: Tensor, fake: Tensor, k: int = 3, k_density: int = 5) -> Ne
         fake: features [M, D] on the same device.
         k: neighbours for precision and recall.
         k_density: neighbours for density and coverage.
+
+    A point at the very edge of a ball is in it, also where rounding sees it a little outside.
 
     Raises:
         FewstepError: a set of too few features for its neighbours.
@@ -104,4 +108,15 @@ def _radii(x: Tensor, centre: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
             keep(i, d)
             if j.start:
                 keep(slice(i.start + j.start, i.start + j.stop), d.T)
-    return [nearest[:, k] for k in ks]
+    return [_to_the_edge(nearest[:, k], x, centre) for k in ks]
+
+
+def _to_the_edge(radii: Tensor, x: Tensor, centre: Tensor) -> Tensor:
+    """Squared radii [N] that hold the points at that very distance.
+
+    Copies of an image have features that are equal to the rounding of float32, and distances are
+    rounded as the squared norms that they are differences of.
+    """
+    norms = torch.cat([(part + centre).norm(dim=1) for _, part in _blocks(x, centre)])
+    squares = torch.cat([part.square().sum(1) for _, part in _blocks(x, centre)])
+    return (radii.sqrt() + MOVED * norms).square() + CANCELLED * squares

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +20,13 @@ from fewstep.cache import cache_folder
 from fewstep.data import Dataset
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError, refusals, unknown
+from fewstep.evaluation.checked import read_checked, warn_damaged, write_checked
 from fewstep.evaluation.features import FeatureNetwork, check_images, extract
 from fewstep.evaluation.frechet import Moments
 from fewstep.evaluation.inception_v3 import InceptionV3
-from fewstep.files import replacing, write_tensors
+from fewstep.files import replacing
 
-VERSION = "1"  # of the files of statistics
+VERSION = "2"  # of the files of statistics
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Reference:
         spatial: moments of the spatial features, of a network that has them.
         features: [N, D]; without them there are Fréchet distances and nothing else.
         labels: classes of the images [N].
+        classes: what they are called.
         images: uint8 [N, C, H, W].
     """
 
@@ -51,6 +53,7 @@ class Reference:
     features: Tensor | None = None
     labels: Tensor | None = None
     images: Tensor | None = None
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -58,11 +61,12 @@ class Reference:
         network: FeatureNetwork,
         images: Tensor,
         labels: Tensor | None = None,
+        classes: Sequence[str] = (),
         *,
         name: str = "reference",
         group: Processes | None = None,
     ) -> Reference:
-        """The reference that these images are: uint8 [N, C, H, W] with labels [N].
+        """The reference that these images are: uint8 [N, C, H, W] with labels [N] of classes.
 
         Raises:
             FewstepError: images that the network does not take, or labels that do not fit.
@@ -80,6 +84,7 @@ class Reference:
             features=found.features,
             labels=labels,
             images=images,
+            classes=tuple(classes),
         )
 
     @classmethod
@@ -105,8 +110,14 @@ class Reference:
         path = folder / f"{key.hexdigest()[:32]}.safetensors"
         known = _cached(path, network)
         if not group.any(known is None) and known is not None:
-            return replace(known, name=data.name, labels=data.labels, images=data.images)
-        found = cls.of(network, data.images, data.labels, name=data.name, group=group)
+            return replace(
+                known,
+                name=data.name,
+                labels=data.labels,
+                images=data.images,
+                classes=data.classes,
+            )
+        found = cls.of(network, data.images, data.labels, data.classes, name=data.name, group=group)
         if group.first:
             with suppress(OSError, FewstepError):  # without a cache they are computed anew
                 folder.mkdir(parents=True, exist_ok=True)
@@ -161,17 +172,15 @@ class Reference:
         if self.spatial is not None:
             tensors |= {"spatial.mean": self.spatial.mean, "spatial.cov": self.spatial.covariance}
         try:
-            with replacing(path) as partial:
-                if path.suffix == ".npz":
-                    arrays: dict[str, Any] = {NPZ_KEYS[k]: v.numpy() for k, v in tensors.items()}
-                    with partial.open("wb") as file:
-                        np.savez(file, **arrays)
-                else:
-                    if with_features and self.features is not None:
-                        tensors["features"] = self.features.contiguous()
-                    note = {"fewstep_statistics": VERSION, "name": self.name, "n": self.n}
-                    note |= {"network": self.network}
-                    write_tensors(partial, tensors, {"note": json.dumps(note)})
+            if path.suffix == ".npz":
+                arrays: dict[str, Any] = {NPZ_KEYS[k]: v.numpy() for k, v in tensors.items()}
+                with replacing(path) as partial, partial.open("wb") as file:
+                    np.savez(file, **arrays)
+                return
+            if with_features and self.features is not None:
+                tensors["features"] = self.features.contiguous()
+            note = {"fewstep_statistics": VERSION, "name": self.name, "n": self.n}
+            write_checked(path, tensors, note | {"network": self.network})
         except (OSError, SafetensorError) as error:
             raise FewstepError(f"cannot write {path}: {error}.") from error
 
@@ -197,21 +206,26 @@ def holds_statistics(path: str | Path) -> bool:
 
 
 def _cached(path: Path, network: FeatureNetwork) -> Reference | None:
-    try:
-        found = Reference.load(path, network)
-    except FewstepError:
-        return None  # absent, or cut off while it was written
-    return found if found.features is not None else None
+    """A reference from the cache; None where there is none, or a damaged one, which is said."""
+    if not os.path.isfile(path):
+        return None
+    with suppress(FewstepError):
+        found = _from_safetensors(path, "", network, foreign=False)
+        if found.features is not None and len(found.features) == found.n:
+            return found
+    warn_damaged(path, "record of the reference's statistics")
+    return None
 
 
-def _from_safetensors(path: Path, part: str, network: FeatureNetwork) -> Reference:
-    try:
-        with safe_open(path, "pt") as file:
-            note = json.loads((file.metadata() or {}).get("note", "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise FewstepError(f"cannot read the statistics {path}: {error}.") from error
-    theirs = note.get("network", "")
+def _from_safetensors(
+    path: Path, part: str, network: FeatureNetwork, *, foreign: bool = True
+) -> Reference:
+    tensors, note = read_checked(path, foreign=foreign)
+    n, theirs = note.get("n"), note.get("network", "")
+    if not (n is None or (isinstance(n, int) and n > 1)) or not isinstance(theirs, str):
+        raise FewstepError(
+            f"{path} does not say of how many images its statistics are: n is {n!r}."
+        )
     if theirs and theirs != network.fingerprint:
         raise FewstepError(
             f"{path} has statistics of another feature network than {network.name} with these "
@@ -222,12 +236,12 @@ def _from_safetensors(path: Path, part: str, network: FeatureNetwork) -> Referen
         sets = sorted({key.rpartition(".")[0] for key in tensors if key.endswith(".cov")})
         raise unknown(f"set of statistics in {path}", part or "(none given)", sets)
     return Reference(
-        name=note.get("name", f"{path.name}:{part}" if part else path.name),
-        n=note.get("n"),
-        moments=_moments(tensors, f"{prefix}mean", f"{prefix}cov", note.get("n"), path),
+        name=str(note.get("name", f"{path.name}:{part}" if part else path.name)),
+        n=n,
+        moments=_moments(tensors, f"{prefix}mean", f"{prefix}cov", n, path),
         network=theirs,
         spatial=(
-            _moments(tensors, "spatial.mean", "spatial.cov", note.get("n"), path)
+            _moments(tensors, "spatial.mean", "spatial.cov", n, path)
             if "spatial.mean" in tensors and not part
             else None
         ),

@@ -11,6 +11,11 @@ from torch.nn import functional
 from fewstep.evaluation.features import FeatureNetwork, Features
 from fewstep.evaluation.pretrained import fill, read_weights
 
+CIFAR10 = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+
 
 class _Block(nn.Module):
     """Two 3x3 convolutions and a shortcut; "option A", without weights, where it halves."""
@@ -41,6 +46,7 @@ class ResNet56(FeatureNetwork):
     shape = (3, 32, 32)
     num_features = 112
     num_classes = 10
+    classes = CIFAR10
     mean: Tensor
     std: Tensor
 

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,10 +15,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fewstep.errors import FewstepError, unknown
-from fewstep.evaluation.bootstrap import Z95
-from fewstep.evaluation.evaluator import Scores
+from fewstep.evaluation.resampling import Z95
+from fewstep.evaluation.scores import Scores
 from fewstep.files import replacing
 
 
@@ -103,7 +106,7 @@ class Column:
         value, half = self.value(s), self.half_interval(s)
         if value is None:
             return ""
-        shown = f"{value:.{self.decimals}f}"
+        shown = f"{round(value, self.decimals) + 0.0:.{self.decimals}f}"  # never -0.000
         return f"{shown} ±{half:.{self.decimals}f}" if interval and half is not None else shown
 
 
@@ -121,32 +124,89 @@ COLUMNS = (
 )
 
 
+Cells = tuple[str, list[str]]  # a column's title and a text for each target
+WIDE = 10_000  # characters: no limit
+NAME = 16  # characters of a line that a target's name has in any case
+
+
 def shown_columns(lines: Sequence[Line]) -> list[Column]:
     """The columns that some line has a score for."""
     return [c for c in COLUMNS if any(c.value(line.scores) is not None for line in lines)]
 
 
 def show(lines: Sequence[Line], setting: Setting) -> None:
-    """Print the table, what it depends on, and the notes; intervals where there is room."""
+    """Print the table, what it depends on, and the notes.
+
+    On a terminal it is as wide as that: without intervals, and then folded into several tables that
+    all begin with the target, where it would not fit. A pipe has room for everything.
+    """
     console = Console()
-    columns = shown_columns(lines)
-    tables = [_terminal(lines, columns, interval) for interval in (True, False)]
-    unlimited = console.options.update(max_width=10_000)
-    fits = [t for t in tables if console.measure(t, options=unlimited).maximum <= console.width]
-    console.print(fits[0] if fits else tables[-1])
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = WIDE
+    tables, whole = _fitting(lines, shown_columns(lines), console)
+    for table in tables:
+        console.print(table)
+    if not whole:
+        console.print(f"intervals do not fit into {console.width} characters", style="dim")
     console.print(f"\n{setting}{_seeds(lines)}", style="dim", highlight=False, soft_wrap=True)
     for note in _notes(lines):
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
 
 
-def _terminal(lines: Sequence[Line], columns: Sequence[Column], interval: bool) -> Table:
+def _fitting(
+    lines: Sequence[Line], columns: Sequence[Column], console: Console
+) -> tuple[list[Table], bool]:
+    """One table where it fits, else one for as many columns as fit, and so on.
+
+    Also says whether that is all there is to show; intervals are left out of what does not fit.
+    """
+    targets = [folded(line.target, max(NAME, console.width // 3)) for line in lines]
+    wide, narrow = (_cells(lines, columns, interval) for interval in (True, False))
+    unlimited = console.options.update(max_width=WIDE)
+
+    def fits(part: Sequence[Cells]) -> bool:
+        table = _terminal(targets, part)
+        return console.measure(table, options=unlimited).maximum <= console.width
+
+    if fits(wide):
+        return [_terminal(targets, wide)], True
+    parts: list[list[Cells]] = [[]]
+    for column in narrow:
+        if not parts[-1] or fits([*parts[-1], column]):
+            parts[-1].append(column)
+        else:
+            parts.append([column])
+    return [_terminal(targets, part) for part in parts], wide == narrow
+
+
+def _cells(lines: Sequence[Line], columns: Sequence[Column], interval: bool) -> list[Cells]:
+    """Every column's title and texts."""
+    return [
+        ("NFE", [str(line.nfe or "") for line in lines]),
+        ("n", [str(line.scores.n) for line in lines]),
+        *((c.title, [c.text(line.scores, interval) for line in lines]) for c in columns),
+    ]
+
+
+def folded(text: str, width: int) -> str:
+    """A path in lines of at most ``width`` characters, cut at slashes and spaces if possible."""
+    lines = [""]
+    for part in re.findall(r"[^/ ]*[/ ]|[^/ ]+", text):
+        if len(lines[-1]) + len(part) > width and lines[-1]:
+            lines.append("")
+        pieces = [part[i : i + width] for i in range(0, len(part), width)]
+        lines[-1] += pieces[0]
+        lines += pieces[1:]
+    return "\n".join(lines)
+
+
+def _terminal(targets: Sequence[str], columns: Sequence[Cells]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("target", overflow="fold")
-    for title in ("NFE", "n", *(column.title for column in columns)):
+    table.add_column("target", no_wrap=True)
+    for title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)
-    for line in lines:
-        cells = (column.text(line.scores, interval) for column in columns)
-        table.add_row(line.target, str(line.nfe or ""), str(line.scores.n), *cells)
+    for i, target in enumerate(targets):
+        table.add_row(Text(target), *(texts[i] for _, texts in columns))
     return table
 
 
@@ -190,7 +250,7 @@ def as_csv(lines: Sequence[Line], setting: Setting) -> str:
 
 
 def _record(line: Line) -> dict[str, Any]:
-    s = asdict(line.scores)
+    s = line.scores.record()
     errors = {f"{name}_error": value for name, value in s.pop("errors").items()}
     notes = " ".join(s.pop("notes"))
     return {"target": line.target, "nfe": line.nfe, "seed": line.seed, **s, **errors} | {
@@ -209,12 +269,9 @@ def as_json(lines: Sequence[Line], setting: Setting) -> str:
             if (value := column.value(line.scores)) is not None
             and (half := column.half_interval(line.scores)) is not None
         }
-        rows.append({k: _jsonable(v) for k, v in record.items()})
-    return json.dumps({"setting": asdict(setting), "scores": rows}, indent=2) + "\n"
-
-
-def _jsonable(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
+        rows.append(record)
+    content = {"setting": asdict(setting), "scores": rows}
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 FORMATS: dict[str, Callable[[Sequence[Line], Setting], str]] = {

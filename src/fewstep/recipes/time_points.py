@@ -28,6 +28,7 @@ from fewstep.evaluation import Evaluator
 from fewstep.files import read_json, write_json
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
+from fewstep.recipes.real import labels_like
 from fewstep.records import record_of
 from fewstep.sampling import default_taus, sample, sampler_for
 
@@ -237,9 +238,7 @@ class Search:
         return search + sum(2 * (self.seeds + FRESH) * count for count in counts)
 
     def _fd(self, taus: tuple[float, ...], seed: int) -> float:
-        labels = None
-        if self.f.num_classes and self.evaluator.labels is not None:
-            labels = self.evaluator.labels_for(self.n)
+        labels, _ = labels_like(self.evaluator, self.f, self.n)
         sampler = sampler_for(self.f, len(taus) + 1, taus=taus)
         x = sample(self.f, self.n, sampler, seed=seed, labels=labels, batch=self.batch)
         return float(self.evaluator.score(to_uint8(x)).fd)

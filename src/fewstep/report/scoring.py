@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -60,17 +59,10 @@ class _Known:
     nfe: int | None
 
 
-def _had(scores: dict[str, Any]) -> dict[str, Any]:
-    """Without those that are not a number, for which JSON has no word; they are the default."""
-    return {
-        name: _had(score) if isinstance(score, dict) else score
-        for name, score in scores.items()
-        if not (isinstance(score, float) and math.isnan(score))
-    }
-
-
 def _scores_of(stored: Any) -> dict[str, Any]:
     known: dict[str, _Known] = value_of(dict[str, _Known], stored, "it")
+    for row in known.values():
+        Scores.from_record(row.scores)
     return {identity: asdict(row) for identity, row in known.items()}
 
 
@@ -114,11 +106,11 @@ class Scoreboard:
             self.grid(row).write_bytes(png_of(samples(f, row, SHOWN), columns=10))
             images, seconds = self._timed(f, sampler)
             scores = self.evaluator.score(images, self.evaluator.labels)
-            known = {"scores": _had(asdict(scores)), "seconds": seconds, "nfe": sampler.nfe}
+            known = {"scores": scores.record(), "seconds": seconds, "nfe": sampler.nfe}
             self._known[identity] = known
             self._write()
         known = self._known[identity]
-        scores = Scores(**known["scores"])
+        scores = Scores.from_record(known["scores"])
         return Result(row.group, row.method, known["nfe"], scores, known["seconds"], row.key)
 
     def _timed(self, f: FlowMap, sampler: Sampler) -> tuple[Tensor, float]:

@@ -1,0 +1,238 @@
+"""`fewstep evaluate` and what people give it: classes, colours, sizes, floats, narrow terminals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import fewstep
+from fewstep import EDM, MLP, FlowMap
+from fewstep.cli import run, targets
+from fewstep.evaluation import Evaluator, FeatureNetwork, Features, Scores
+from fewstep.evaluation.table import Line, Setting, as_json, folded, show
+
+OWN = "test_evaluate_targets:means"
+DIGITS = fewstep.load("digits", split="test")
+
+
+def means(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Row means as features, and class scores that always say the first of ten classes."""
+    return images.float().mean(3).flatten(1), torch.eye(10)[0].expand(len(images), -1)
+
+
+def scored(tmp_path: Path, *words: object, code: int = 0) -> dict[str, dict[str, Any]]:
+    """The lines of a table by target."""
+    out = tmp_path / "scores.json"
+    rest = ["--features", OWN, "--bootstrap", "0", "-o", str(out)]
+    assert run(["evaluate", *map(str, words), *rest]) == code
+    lines = json.loads(out.read_text())["scores"]
+    return {Path(line["target"]).name: line for line in lines}
+
+
+def write(path: Path, images: Tensor, mode: str = "L") -> Path:
+    path.mkdir()
+    for i, x in enumerate(images):
+        Image.fromarray(x[0].numpy()).convert(mode).save(path / f"{i:04}.png")
+    return path
+
+
+def test_classes_agree_by_name_in_every_kind_of_file(tmp_path: Path) -> None:
+    """Each class is a twelfth of the images, and the class scores always say the first."""
+    labels, letters = torch.arange(360) % 12, tuple("abcdefghijkl")
+    for name in ("all.npz", "folder"):
+        fewstep.save_images(DIGITS.images, tmp_path / name, labels=labels)
+    some = labels >= 5
+    fewstep.save_images(DIGITS.images[some], tmp_path / "some", labels=labels[some])
+    fewstep.save_images(DIGITS.images, tmp_path / "letters", labels=labels, classes=letters)
+    fewstep.save_images(DIGITS.images, tmp_path / "cats", labels=labels % 2, classes=("cat", "dog"))
+    names = [tmp_path / name for name in ("all.npz", "folder", "some", "letters", "cats")]
+    evaluator = Evaluator.of(Twelve(), DIGITS.images, labels, [str(i) for i in range(12)])
+
+    def of(path: Path) -> Scores:
+        data = fewstep.load(path)
+        return evaluator.score(data.images, data.labels, data.classes)
+
+    archive, folder, half, lettered, cats = map(of, names)
+    share = 1 / 12
+    assert archive.class_accuracy == folder.class_accuracy == pytest.approx(share)
+    assert half.class_accuracy == 0
+    assert lettered.class_accuracy == pytest.approx(share)
+    assert any("0 for a" in note for note in lettered.notes)
+    assert cats.class_accuracy is None
+    assert any("cat, dog are none" in note for note in cats.notes)
+    assert not any("change class" in note for note in (*archive.notes, *folder.notes))
+
+
+class Twelve(FeatureNetwork):
+    """Says the first of twelve classes of every image."""
+
+    name, shape, num_features, num_classes = "twelve", None, 8, 12
+
+    def forward(self, images: Tensor) -> Features:
+        return Features(means(images)[0], torch.eye(12)[0].expand(len(images), -1))
+
+
+def test_a_model_makes_the_classes_of_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own numbers are others; of classes that it does not know it says so."""
+    asked: list[Tensor] = []
+    real = targets.sample
+
+    def spy(f: FlowMap, n: int, sampler: object, **rest: Any) -> Tensor:
+        asked.append(rest["labels"])
+        return real(f, n, sampler, **rest)
+
+    monkeypatch.setattr("fewstep.cli.targets.sample", spy)
+    info = {"kind": "diffusion", "classes": ["3", "2", "1", "0"]}
+    F = MLP((1, 8, 8), num_classes=4, width=4, blocks=1)
+    FlowMap(F, EDM(), info=info).save(tmp_path / "m.safetensors")
+    pick = DIGITS.labels < 3
+    assert DIGITS.labels is not None
+    for name, keep in (("known.npz", pick), ("more.npz", DIGITS.labels < 5)):
+        fewstep.save_images(DIGITS.images[keep], tmp_path / name, labels=DIGITS.labels[keep])
+    words = ("--no-baselines", "--steps", 1, "--metrics", "fd")
+    (line,) = scored(
+        tmp_path, tmp_path / "m.safetensors", "--reference", tmp_path / "known.npz", *words
+    ).values()
+    assert torch.equal(asked[0], 3 - DIGITS.labels[pick])
+    assert not any("equally often" in note for note in line["notes"])
+    (line,) = scored(
+        tmp_path, tmp_path / "m.safetensors", "--reference", tmp_path / "more.npz", *words
+    ).values()
+    assert any("does not make the reference's classes 4:" in note for note in line["notes"])
+
+
+def test_a_baseline_is_never_the_reference_itself(tmp_path: Path) -> None:
+    fewstep.save_images(DIGITS.images, tmp_path / "test.npz", labels=DIGITS.labels)
+    fewstep.save_images(DIGITS.images[:200], tmp_path / "mine.npz", labels=DIGITS.labels[:200])
+    lines = scored(tmp_path, tmp_path / "mine.npz", "--reference", tmp_path / "test.npz")
+    assert "real test split" not in lines
+    halves = lines["reference, half against half"]
+    assert halves["fd"] > 0.01
+    assert halves["n"] == 180
+    assert "180 random images of the reference against the other 180" in " ".join(halves["notes"])
+    assert any("scored against itself" in note for note in lines["mine.npz"]["notes"])
+    lines = scored(tmp_path, tmp_path / "mine.npz", "--reference", "digits")
+    assert lines["real test split"]["fd"] > 0.01
+    assert not any("scored against" in n for line in lines.values() for n in line["notes"])
+
+
+def test_a_target_that_cannot_be_scored_does_not_lose_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fewstep.save_images(DIGITS.images, tmp_path / "all.npz")
+    fewstep.save_images(DIGITS.images[:5], tmp_path / "five.npz")
+    fewstep.save_images(DIGITS.images[:1], tmp_path / "one.npz")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "all.npz").read_bytes()[:900])
+    given = [tmp_path / f"{name}.npz" for name in ("one", "all", "cut", "five")]
+    lines = scored(tmp_path, *given, "--reference", "digits", "--no-baselines", code=2)
+    assert list(lines) == ["one.npz", "all.npz", "five.npz"]
+    assert lines["one.npz"]["fd"] is None
+    assert any("1 images are too few for fd (from 2)" in n for n in lines["one.npz"]["notes"])
+    out, err = capsys.readouterr()
+    assert "all.npz" in out
+    assert "1 of 4 targets could not be scored" in err
+    assert "cut.npz" in err
+    assert err.count("\n") == 1
+    five = lines["five.npz"]
+    assert five["fd"] > 0
+    assert five["precision"] is not None
+    assert five["density"] is None
+    assert any("too few for dc (from 6), fd_infinity (from 20)" in n for n in five["notes"])
+
+
+def test_colours_sizes_and_floats_are_brought_to_the_reference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = DIGITS.images
+    write(tmp_path / "grey", x)
+    write(tmp_path / "rgb", x, "RGB")
+    signed = x.float().numpy() / 127.5 - 1
+    np.savez(tmp_path / "signed.npz", arr_0=signed)
+    np.save(tmp_path / "unit.npy", (x.float() / 255).permute(0, 2, 3, 1).double().numpy())
+    names = ("grey", "rgb", "signed.npz", "unit.npy")
+    words = ("--reference", "digits", "--no-baselines", "--metrics", "fd")
+    lines = scored(tmp_path, *(tmp_path / name for name in names), *words)
+    grey, *others = (lines[name] for name in names)
+    said = ("read as grey", "in [-1, 1], rounded", "in [0, 1], rounded")
+    for line, words_said in zip(others, said, strict=True):
+        assert line["fd"] == grey["fd"]
+        assert any(words_said in note for note in line["notes"]), line["notes"]
+    back = scored(tmp_path, tmp_path / "grey", "--reference", tmp_path / "rgb", *words[2:])
+    assert back["grey"]["fd"] == 0
+    capsys.readouterr()
+
+    coloured = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8)
+    fewstep.save_images(coloured, tmp_path / "coloured.npz")
+    np.savez(tmp_path / "wide.npz", arr_0=np.full((9, 8, 8, 1), 1.5, np.float32))
+    np.savez(tmp_path / "large.npz", arr_0=np.zeros((9, 16, 16, 1), np.uint8))
+    for name, hint in (
+        ("coloured.npz", "--channels 1"),
+        ("wide.npz", "[-1, 1] or [0, 1]"),
+        ("large.npz", "--size 8"),
+    ):
+        code = run(["evaluate", str(tmp_path / name), *words, "--features", OWN])
+        err = capsys.readouterr().err
+        assert (code, err.count("\n")) == (2, 1), err
+        assert hint in err
+    given = (tmp_path / "coloured.npz", tmp_path / "large.npz")
+    sized = scored(tmp_path, *given, *words, "--channels", 1, "--size", 8)
+    assert all(line["fd"] > 0 for line in sized.values())
+
+
+@pytest.mark.parametrize("columns", [80, 60, 40])
+def test_a_narrow_table_keeps_what_was_scored_and_every_score(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {"fd": 1.25, "inception_score": 7.25, "precision": 0.875, "recall": 0.625, "kid": 0.5}
+    scores = Scores(n=360, density=1.125, coverage=0.375, fd_infinity=-1e-9, **values)
+    lines = [Line("/a/long/path/of/some/folders/all.npz", scores, 2, 0), Line("mine", scores)]
+    setting = Setting("classifier", "0" * 64, None, "digits", 1437, 0)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    show(lines, setting)
+    table = capsys.readouterr().out.partition("\n\n")[0].splitlines()
+    assert max(map(len, table)) <= columns
+    mine = " ".join(line for line in table if line.startswith("mine"))
+    for text in ("1.250", "7.25", "0.875", "0.625", "0.50000", "1.125", "0.375"):
+        assert text in mine
+    assert "-0.000" not in mine
+    assert sum(line.startswith("target") for line in table) == mine.count("mine")
+    assert any("all.npz" in line for line in table)
+    monkeypatch.delenv("COLUMNS")
+    show(lines, setting)  # no terminal: as wide as it is
+    assert "/a/long/path/of/some/folders/all.npz    2" in capsys.readouterr().out
+
+
+def test_a_name_is_folded_at_slashes_and_spaces() -> None:
+    assert folded("real test split", 9) == "real \ntest \nsplit"
+    assert folded("runs/" + "x" * 12, 8) == "runs/\nxxxxxxxx\nxxxx"
+
+
+def test_scores_are_json_for_everybody() -> None:
+    scores = Scores(n=3, fd=1.5, errors={"fd": math.nan, "recall": 0.1}, notes=("said",))
+    text = as_json([Line("x", scores)], Setting("f", "0" * 64, None, "r", None, 0))
+    json.loads(text, parse_constant=pytest.fail)
+    again = json.loads(json.dumps(scores.record(), allow_nan=False))
+    assert str(Scores.from_record(again)) == str(scores)
+    with pytest.raises((TypeError, LookupError)):
+        Scores.from_record({"n": 3, "errors": {}})
+
+
+def test_csv_has_nothing_where_there_is_no_score(tmp_path: Path) -> None:
+    fewstep.save_images(DIGITS.images[:40], tmp_path / "x.npz")
+    words = [tmp_path / "x.npz", "--reference", "digits", "--features", OWN, "--metrics", "fd"]
+    out = tmp_path / "t.csv"
+    assert run(["evaluate", *map(str, words), "--no-baselines", "-o", str(out)]) == 0
+    with out.open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["precision"] == ""
