@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from fewstep.errors import FewstepError
 
-MOST = 100_000  # weights, each a tensor, of any network that is built
+MOST = 20_000  # weights, each a tensor, of any network that is built; ADM's have hundreds
 _FILLS = {
     *(getattr(Tensor, name) for name in ("uniform_", "normal_", "zero_", "fill_", "mul_")),
     *(fill for name, fill in vars(nn.init).items() if name.endswith("_") and callable(fill)),
@@ -67,7 +67,9 @@ def skeleton(most: int = MOST) -> Iterator[None]:
         nonlocal count
         count += parameter is not None and threading.get_ident() == mine
         if count > most:
-            raise FewstepError(f"the network has more than {most} weights.")
+            raise FewstepError(
+                f"the network has more than {most} weights, each a tensor: give it fewer blocks."
+            )
 
     hook = register_module_parameter_registration_hook(counted)
     try:
