@@ -82,4 +82,5 @@ def _say(message: str) -> None:
     line = " ".join(message.split())
     if len(line) > SCREEN:
         line = f"{line[: SCREEN - 400]} [...] {line[-300:]}"
-    print(f"fewstep: {line}", file=sys.stderr)
+    readable = line.encode("utf-8", "backslashreplace").decode()  # a path may hold any bytes
+    print(f"fewstep: {readable}", file=sys.stderr)

@@ -199,7 +199,7 @@ def read_mask(source: Path | bytes, name: str, marks: Marks | None = None) -> Te
 
 def check_out(out: Path, source: Path) -> None:
     """Raise `FewstepError` where the results cannot be written, before any work is done."""
-    above = next(parent for parent in out.parents if parent.exists())
+    above = next((parent for parent in out.parents if parent.exists()), out)
     if not above.is_dir():
         raise FewstepError(f"cannot write {out}: {above} is not a folder.")
     if source.is_dir():

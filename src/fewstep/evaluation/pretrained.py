@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def read_weights(path: Path, what: str) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the pickle's protocol: what matters is an error
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises errors of any kind
         reason = str(error).partition("\n")[0]
         raise FewstepError(f"cannot read the weights {path}: {reason}") from error
