@@ -18,8 +18,8 @@ from fewstep.evaluation.copies import pixel_keys, share_of_copies
 from fewstep.evaluation.features import Extracted, FeatureNetwork, check_images, extract
 from fewstep.evaluation.frechet import (
     Moments,
+    extrapolated_frechet_distance,
     frechet_distance,
-    frechet_distance_infinity,
     quick_frechet_distance,
 )
 from fewstep.evaluation.inception_score import inception_score, resampled_inception_score
@@ -279,7 +279,7 @@ class Evaluator:
         scores: dict[str, object] = {"fd": frechet_distance(Moments.of(features), reference)}
         errors = self._errors(("fd",), again, (len(features),))
         if "fd_infinity" in wanted:
-            scores["fd_infinity"], of_parts = frechet_distance_infinity(features, reference)
+            scores["fd_infinity"], of_parts = extrapolated_frechet_distance(features, reference)
             if "fd" in errors:
                 errors["fd_infinity"] = math.hypot(errors["fd"], of_parts)
         return scores, errors

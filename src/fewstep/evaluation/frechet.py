@@ -157,7 +157,12 @@ class Extrapolated(NamedTuple):
     """Deviation over the random partitions; that of the images comes on top."""
 
 
-def frechet_distance_infinity(
+def frechet_distance_infinity(features: Tensor, reference: Moments, *, seed: int = 0) -> float:
+    """The value of `extrapolated_frechet_distance`."""
+    return extrapolated_frechet_distance(features, reference, seed=seed).value
+
+
+def extrapolated_frechet_distance(
     features: Tensor, reference: Moments, *, repeats: int = 4, seed: int = 0
 ) -> Extrapolated:
     """The Fréchet distance that infinitely many images would have (Chong & Forsyth 2020).
