@@ -12,6 +12,7 @@ import torch
 from cyclopts import Parameter, Token
 
 from fewstep.cli.command import Whole, command, whole
+from fewstep.cli.likelihood import check_batch
 from fewstep.digest import sha256_of
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
@@ -37,6 +38,8 @@ def counts_of(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
             found.append(whole(int, [token]))
     return tuple(found)
 
+
+LONGEST = 1000  # points, rounds or seeds of a search
 
 Counts = Annotated[
     tuple[int, ...],
@@ -111,6 +114,11 @@ def tune_steps(
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     """
     counts = _checked(steps, n, seeds)
+    for flag, number in (("grid", grid), ("rounds", rounds), ("seeds", seeds)):
+        if number > LONGEST:
+            raise FewstepError(f"--{flag} takes at most {LONGEST}, got {number}.")
+    if batch is not None:
+        check_batch(batch)
     on = pick_device(device)
     home, file = model_file(model, checkpoint=checkpoint, ema=ema)
     f = FlowMap.load(file, on)
