@@ -49,7 +49,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 def shortened(config: Training) -> Training:
-    return replace(config, steps=2, batch=4, samples=4, sample_every=0)
+    return replace(config, steps=2, batch=4, microbatches=None, samples=4, sample_every=0)
 
 
 def shorten(recipes: str, monkeypatch: pytest.MonkeyPatch) -> None:
