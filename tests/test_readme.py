@@ -74,7 +74,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.jpg")
     bind = server.bind
     monkeypatch.setattr(server, "bind", lambda host, port: bind(host, 0))
-    monkeypatch.setattr(server, "serve", lambda shelf, settings, sock: None)
+    monkeypatch.setattr(server, "serve", lambda *what, **how: None)
     monkeypatch.setattr(completion, "detect_shell", lambda: "fish")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
