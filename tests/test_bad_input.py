@@ -17,7 +17,7 @@ from fewstep.recipes import Run as Settings
 from fewstep.recipes.directory import open_model
 from fewstep.recipes.execute import train
 
-FAST = {"--steps": "2", "--batch": "8", "--samples": "4", "--device": "cpu"}
+FAST = {"--steps": "2", "--warmup": "0", "--batch": "8", "--samples": "4", "--device": "cpu"}
 MLP = {"--network.width": "8", "--network.blocks": "1"}
 UNET = {"--network.channels": "8", "--network.blocks": "1", "--network.attention": "4"}
 

@@ -51,6 +51,7 @@ COMMANDS = (
 )
 TINY = ["--steps", "4", "--samples", "4", "--checkpoint-every", "2", "--quiet", "--device", "cpu"]
 TINY += ["--network.width", "16", "--network.blocks", "1", "--network.hidden", "16"]
+TINY += ["--warmup", "0"]
 
 Answer = tuple[int, str, str]
 Call = Callable[..., Answer]

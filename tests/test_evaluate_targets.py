@@ -127,6 +127,25 @@ def test_a_baseline_is_never_the_reference_itself(tmp_path: Path) -> None:
     assert not any("scored against" in n for line in lines.values() for n in line["notes"])
 
 
+def test_columns_of_the_reference_and_of_its_test_split_are_named(tmp_path: Path) -> None:
+    """Without names neither array would be taken for the images or for their classes."""
+    for split, rows in (("train", slice(0, 200)), ("test", slice(200, 300))):
+        np.savez(
+            tmp_path / f"{split}.npz",
+            other=np.zeros((len(DIGITS.images[rows]), 3)),
+            digits=DIGITS.images[rows].numpy(),
+            kind=np.array(["odd" if i % 2 else "even" for i in DIGITS.labels[rows].tolist()]),
+        )
+    fewstep.save_images(DIGITS.images[300:], tmp_path / "target.npz")
+    words = [tmp_path / "target.npz", "--reference", tmp_path / "train.npz"]
+    columns = ["--image-column", "digits", "--label-column", "kind"]
+    found = scored(tmp_path, *words, *columns)
+    assert (found["target.npz"]["n"], found["real test split"]["n"]) == (60, 100)
+    scored(tmp_path, *words, code=2)
+    np.savez(tmp_path / "statistics.npz", mu=np.zeros(8), sigma=np.eye(8))
+    scored(tmp_path, words[0], "--reference", tmp_path / "statistics.npz", *columns, code=2)
+
+
 def test_a_target_that_cannot_be_scored_does_not_lose_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,26 @@ def test_files_that_are_no_statistics_are_named(tmp_path: Path) -> None:
     assert not holds_statistics(tmp_path / "cut.npz")
     with pytest.raises(FewstepError, match=r"cannot read .*cut\.npz"):
         Reference.load(tmp_path / "cut.npz", Plain())
+    wide = np.lib.format.header_data_from_array_1_0(np.zeros(1)) | {"shape": (10**9, 10**9)}
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w") as archive:
+        for name in ("mu.npy", "sigma.npy"):
+            with archive.open(name, "w") as file:
+                np.lib.format.write_array_header_1_0(file, wide)
+    for name, arrays in {
+        "text": {"mu": np.array(["a"]), "sigma": np.eye(12)},
+        "point": {"mu": np.float64(1), "sigma": np.eye(12)},
+        "flat": {"mu": np.zeros(12), "sigma": np.eye(12), "arr_0": np.zeros(3, np.uint8)},
+    }.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    for name, expected in {
+        "bomb": "takes 8,000,000,000,000,000,000 bytes",
+        "text": "mu of .* not real numbers",
+        "point": "do not belong together",
+        "flat": "shape",
+    }.items():
+        with pytest.raises(FewstepError, match=expected) as error:
+            Reference.load(tmp_path / f"{name}.npz", Plain())
+        assert f"{name}.npz" in str(error.value)
     np.savez(tmp_path / "nan.npz", mu=np.full(12, np.nan), sigma=np.eye(12))
     with pytest.raises(FewstepError, match=r"nan\.npz: .*NaN"):
         Reference.load(tmp_path / "nan.npz", Plain())

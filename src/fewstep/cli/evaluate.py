@@ -21,6 +21,7 @@ from fewstep.evaluation.scores import METRICS, check_metrics
 from fewstep.evaluation.table import Line, Setting, check_format, show, write
 from fewstep.precision import Precision
 from fewstep.recipes.real import Real
+from fewstep.recipes.run import Data
 
 ANY_NUMBER = Parameter(consume_multiple=True, negative_iterable="", show_default=False)
 
@@ -33,6 +34,10 @@ def evaluate(
     resize: str | None = None,
     size: Whole | None = None,
     channels: Whole | None = None,
+    labels: bool = True,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    skip_bad: bool = False,
     metrics: Annotated[tuple[str, ...], ANY_NUMBER] = tuple(METRICS),
     bootstrap: Whole = 50,
     baselines: bool = True,
@@ -92,6 +97,14 @@ def evaluate(
     channels
         Read all images in grey, 1, or in colour, 3. Default as the reference is; images that would
         lose their colour are refused.
+    labels
+        Use the classes of the reference, where it has them.
+    image_column
+        Column of the reference's images in a Parquet file or hub data set, or array of an .npz.
+    label_column
+        Column, or array, of the reference's classes.
+    skip_bad
+        Leave out files of the reference that cannot be read, instead of stopping.
     metrics
         Which scores: fd, is, pr (precision and recall), dc (density and coverage), kid, sfd,
         fd_infinity. Default all that can be had.
@@ -134,7 +147,16 @@ def evaluate(
     check_metrics(metrics)
     _check(targets, out, n, bootstrap)
     group = processes(device)
-    real = group.in_turn(lambda: Real.of(targets[0], reference, size=size, channels=channels))
+    wanted = Data(
+        data=reference,
+        size=size,
+        channels=channels,
+        labels=labels,
+        image_column=image_column,
+        label_column=label_column,
+        skip_bad=skip_bad,
+    )
+    real = group.in_turn(lambda: Real.of(targets[0], wanted))
     network = group.in_turn(
         lambda: feature_network(features, weights=weights, resize=resize, data=real.data)
     ).to(group.device)

@@ -23,6 +23,7 @@ from fewstep.lock import locked
 from fewstep.progress import progress
 from fewstep.recipes.directory import model_file
 from fewstep.recipes.real import Real
+from fewstep.recipes.run import Data
 from fewstep.recipes.stored_taus import TAUS, keep_taus
 from fewstep.recipes.time_points import FRESH, MOST, Search, SearchState, Verdict, greedy_search
 
@@ -169,7 +170,7 @@ def _evaluator(
     Raises:
         FewstepError: no reference was given and the model does not say what it was trained on.
     """
-    real = Real.of(model, reference)
+    real = Real.of(model, Data(data=reference))
     network = feature_network(features, weights=weights, data=real.data).to(device)
     return Evaluator(network, real.as_seen_by(network), metrics=["fd"])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -72,6 +72,17 @@ def read_arrays(
             _check_length(head, path.stat().st_size - file.tell())
         # Copy-on-write, because torch warns about tensors over memory that it may not write.
         return Arrays(np.load(path, mmap_mode="c"))
+
+
+def read_named(path: Path, names: Collection[str]) -> dict[str, Any]:
+    """Those of the arrays of an `.npz` that have one of these names.
+
+    Raises:
+        FewstepError: unreadable, damaged, pickled objects, or too large for the memory.
+    """
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        there = set(archive.namelist())
+        return {n: _read(path, archive, f"{n}.npy") for n in names if f"{n}.npy" in there}
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class Moments:
         Raises:
             FewstepError: shapes that do not fit, NaN, or a matrix that is no covariance.
         """
-        D = len(mean)
+        D = mean.numel()
         if mean.ndim != 1 or covariance.shape != (D, D):
             raise FewstepError(
                 f"a mean {tuple(mean.shape)} and a covariance {tuple(covariance.shape)} do not "

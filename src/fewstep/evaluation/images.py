@@ -30,6 +30,10 @@ def load_images(
     split: str = "train",
     size: int | None = None,
     channels: int | None = None,
+    labels: bool = True,
+    skip_bad: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
 ) -> Dataset:
     """Images as `fewstep.data.load` reads them; floats are rounded to bytes.
 
@@ -41,6 +45,7 @@ def load_images(
         split: "train", "test" or "val".
         size: crop the centre to a square and resize to this.
         channels: 1 or 3.
+        labels, skip_bad, image_column, label_column: as for `load`.
 
     Raises:
         FewstepError: nothing there, nothing readable, points, floats of another range.
@@ -48,12 +53,23 @@ def load_images(
     path = expanded(source)
     files = siblings(path, split) if _is_array(path) else []
     if len(files) != 1:
-        return as_bytes(load(source, split=split, size=size, channels=channels), say)
+        data = load(
+            source,
+            split=split,
+            size=size,
+            channels=channels,
+            labels=labels,
+            skip_bad=skip_bad,
+            image_column=image_column,
+            label_column=label_column,
+        )
+        return as_bytes(data, say)
     (file,) = files
-    images, labels, classes = read_arrays(file)
+    found = read_arrays(file, image_column, label_column, labels)
+    images = found.images
     if images.dtype.kind == "f":
         images = _rounded(images, file, say)
-    return conformed(of_arrays(file, images, labels, classes), size, channels)
+    return conformed(of_arrays(file, images, found.labels, found.classes), size, channels)
 
 
 def _is_array(path: Path) -> bool:

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from fewstep.cache import cache_folder
 from fewstep.data import Dataset
+from fewstep.data.archives import read_named
+from fewstep.data.arrays import checked_images
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError, refusals, unknown
 from fewstep.evaluation.checked import read_checked, warn_damaged, write_checked
@@ -250,29 +252,36 @@ def _from_safetensors(
 
 
 def _from_npz(path: Path, network: FeatureNetwork) -> Reference:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "arr_1"}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
-        raise FewstepError(f"cannot read the statistics {path}: {error}.") from error
+    arrays = read_named(path, ("mu", "sigma", "mu_s", "sigma_s", "arr_0"))
     if missing := {"mu", "sigma"} - arrays.keys():
         raise FewstepError(f"{path} has no {' and no '.join(sorted(missing))}: no statistics.")
-    spatial = None
-    if {"mu_s", "sigma_s"} <= arrays.keys():
-        spatial = _moments(arrays, "mu_s", "sigma_s", None, path)
     images = features = None
     if "arr_0" in arrays:
-        images = arrays["arr_0"].permute(0, 3, 1, 2)
+        try:
+            images = checked_images(arrays.pop("arr_0"))
+        except FewstepError as error:
+            raise FewstepError(f"{path}: {error}") from error
+    tensors = {key: _real_numbers(array, f"{key} of {path}") for key, array in arrays.items()}
+    spatial = None
+    if {"mu_s", "sigma_s"} <= tensors.keys():
+        spatial = _moments(tensors, "mu_s", "sigma_s", None, path)
+    if images is not None:
         features = extract(network, images).features
     return Reference(
         name=path.name,
         n=None if images is None else len(images),
-        moments=_moments(arrays, "mu", "sigma", None, path),
+        moments=_moments(tensors, "mu", "sigma", None, path),
         network=network.fingerprint if isinstance(network, InceptionV3) else "",
         spatial=spatial,
         features=features,
         images=images,
     )
+
+
+def _real_numbers(array: np.ndarray, what: str) -> Tensor:
+    if array.dtype.kind not in "iuf":
+        raise FewstepError(f"{what} holds {array.dtype}, not real numbers: no statistics.")
+    return torch.from_numpy(array.astype(np.float64))
 
 
 def _moments(

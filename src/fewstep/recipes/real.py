@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from fewstep.recipes.execute import real_data
 from fewstep.recipes.parts import load
 from fewstep.recipes.run import Data
 
+Reader = Callable[[str, int | None, int | None], Dataset]  # of a split, in a size and channels
+
 
 @dataclass(frozen=True)
 class Real:
@@ -31,55 +34,44 @@ class Real:
     Args:
         source: file of the statistics, or what the images were read from.
         data: the images, as bytes; None for statistics.
-        settings: how a run names its images.
+        read: the images of a split of the source, in a size and channels; None for statistics.
     """
 
     source: str
     data: Dataset | None = None
-    settings: Data | None = None
+    read: Reader | None = None
 
     @classmethod
-    def of(
-        cls,
-        target: Path,
-        reference: str | None,
-        *,
-        size: int | None = None,
-        channels: int | None = None,
-    ) -> Real:
+    def of(cls, target: Path, reference: Data) -> Real:
         """What a user gives as the reference, or the images that a run was trained on.
 
         Args:
             target: a run folder.
-            reference: images or statistics; None for those of the run.
-            size, channels: to bring the images to.
+            reference: images or statistics, and how to read them; without a name those of the run,
+                read as the run does where nothing else is said.
 
         Raises:
             FewstepError: no reference was given and the target has none; nothing readable.
         """
-        if reference is not None and holds_statistics(reference):
-            return cls(reference)
-        if reference is not None:
-            say = partial(_say, reference)
-            return cls(reference, load_images(reference, say, size=size, channels=channels))
-        home = RunDirectory(target)
-        if not home.started:
-            raise FewstepError(f"{target} does not say what it was trained on: give --reference.")
-        settings = real_data(home.here())
-        source = str(settings.data)
-        data = as_bytes(load(settings), partial(_say, source))
-        return cls(source, conformed(data, size, channels), settings)
+        source = reference.data
+        if source is not None and holds_statistics(source):
+            _without_columns(source, reference)
+            return cls(source)
+        if source is not None:
+            read = _reader_of(source, reference)
+        else:
+            settings = _trained_on(target)
+            source = str(settings.data)
+            read = _reader_of_run(settings, reference)
+        return cls(source, read("train", reference.size, reference.channels), read)
 
     def test_split(self) -> Dataset | None:
         """The held-out images of the same source; None where it has none."""
-        if self.data is None:
+        if self.data is None or self.read is None:
             return None
         C, height, width = self.data.shape
-        size, say = width if width == height else None, partial(_say, self.source)
         try:
-            if self.settings is not None:
-                return conformed(as_bytes(load(self.settings, "test"), say), size, C)
-            return load_images(self.source, say, split="test", size=size, channels=C)
+            return self.read("test", width if width == height else None, C)
         except FewstepError:
             return None  # a data set without a test split has one baseline fewer
 
@@ -88,6 +80,62 @@ class Real:
         if self.data is None:
             return Reference.load(self.source, network)
         return Reference.of_data(network, self.data, group=group)
+
+
+def _without_columns(statistics: str, how: Data) -> None:
+    """Raise `FewstepError` where a column is named of what has none."""
+    if how.image_column or how.label_column:
+        raise FewstepError(
+            f"{statistics} holds statistics: --image-column and --label-column are for images."
+        )
+
+
+def _reader_of(source: str, how: Data) -> Reader:
+    """Reads what a user names, by the user's columns."""
+
+    def read(split: str, size: int | None, channels: int | None) -> Dataset:
+        return load_images(
+            source,
+            partial(_say, source),
+            split=split,
+            size=size,
+            channels=channels,
+            labels=how.labels,
+            skip_bad=how.skip_bad,
+            image_column=how.image_column,
+            label_column=how.label_column,
+        )
+
+    return read
+
+
+def _reader_of_run(settings: Data, how: Data) -> Reader:
+    """Reads a run's images as the run does, but for what the user says otherwise."""
+    settings = replace(
+        settings,
+        labels=settings.labels and how.labels,
+        skip_bad=settings.skip_bad or how.skip_bad,
+        image_column=how.image_column or settings.image_column,
+        label_column=how.label_column or settings.label_column,
+    )
+
+    def read(split: str, size: int | None, channels: int | None) -> Dataset:
+        found = as_bytes(load(settings, split), partial(_say, str(settings.data)))
+        return conformed(found, size, channels)
+
+    return read
+
+
+def _trained_on(target: Path) -> Data:
+    """How a run names its images.
+
+    Raises:
+        FewstepError: the target is no run.
+    """
+    home = RunDirectory(target)
+    if not home.started:
+        raise FewstepError(f"{target} does not say what it was trained on: give --reference.")
+    return real_data(home.here())
 
 
 def _say(source: str, note: str) -> None:
