@@ -27,7 +27,7 @@ from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.config import Training
 from fewstep.training.ema import ema_name, log_start_share
 from fewstep.training.logbook import read_metrics
-from fewstep.training.optimizers import RAdam
+from fewstep.training.optimizers import Adam, RAdam
 from fewstep.training.score import Score
 from fewstep.training.trainer import Trainer
 from fewstep.training.validation import Validation, energy_distance, evenly
@@ -215,7 +215,7 @@ def test_the_warm_up_is_applied(tmp_path: Path) -> None:
     rates = []
     for k in range(12):
         t.step(k)
-        rates.append(t.optimizer.param_groups[0]["lr"])
+        rates.append(t.optimizer.lr)
     assert rates == pytest.approx([1e-4 * (k + 1) for k in range(10)] + [1e-3, 1e-3])
 
 
@@ -389,9 +389,36 @@ def test_radam_is_torchs(betas: tuple[float, float], weight_decay: float) -> Non
         mine.step()
         other.step()
         if k == 20:
-            mine.load_state_dict(copy.deepcopy(other.state_dict()))
+            mine.restore(other.state_dict()["state"])
         torch.testing.assert_close(ours, torchs, rtol=0, atol=1e-10)
-    assert mine.param_groups[0]["lr"] == 1e-3
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_adam_is_torchs_to_the_bit(decoupled: bool) -> None:
+    settings: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.1}
+    start = torch.rand(50, 20)
+    ours, torchs, unused = (torch.nn.Parameter(start.clone()) for _ in range(3))
+    mine = Adam([unused, ours], **settings, decoupled=decoupled)
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    other = kind([torchs], **settings, fused=True)
+    for _ in range(20):
+        ours.grad = torch.randn_like(start)
+        torchs.grad = ours.grad.clone()
+        mine.step()
+        other.step()
+    assert torch.equal(ours, torchs)
+    assert torch.equal(unused, start)
+
+
+def test_the_state_of_another_optimiser_is_named() -> None:
+    optimizer = Adam([torch.nn.Parameter(torch.zeros(3))])
+    for state, said in (
+        ({1: {}}, "no parameter 1"),
+        ({0: {"step": torch.zeros(())}}, "has step, not step, exp_avg"),
+        ({0: dict.fromkeys(("step", "exp_avg", "exp_avg_sq"), torch.zeros(2))}, "has the shape"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            optimizer.restore(state)
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:

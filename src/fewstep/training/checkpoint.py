@@ -19,13 +19,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.optim import Optimizer
 
 from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError
 from fewstep.files import read_json, sync, sync_folder, write_json, write_tensors
 from fewstep.flow_map import FlowMap
 from fewstep.records import record_of
+from fewstep.training.optimizers import Adam
 from fewstep.training.score import Score
 
 FORMAT = 1
@@ -345,36 +345,29 @@ def _influences(score: float | None) -> tuple[tuple[float, ...], tuple[float, ..
     return (score.of_samples, score.of_images) if isinstance(score, Score) else None
 
 
-def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: Adam) -> dict[str, Tensor]:
     """An optimiser's state as named tensors: ``<parameter index>.<name>``."""
-    state = optimizer.state_dict()["state"]
     return {
         f"{i}.{name}": value.detach().contiguous()
-        for i, values in state.items()
+        for i, values in optimizer.state_of_all().items()
         for name, value in values.items()
-        if isinstance(value, Tensor)
     }
 
 
-def restore_optimizer(optimizer: Optimizer, path: Path) -> None:
+def restore_optimizer(optimizer: Adam, path: Path) -> None:
     """Put back what `optimizer_tensors` gave.
 
     Raises:
         FewstepError: the file is missing or holds something else.
     """
     state: dict[int, dict[str, Tensor]] = {}
-    groups = optimizer.state_dict()["param_groups"]
     try:
         for key, value in load_file(path).items():
             i, name = key.split(".", 1)
             state.setdefault(int(i), {})[name] = value
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        optimizer.restore(state)
     except (OSError, SafetensorError, ValueError) as error:
         raise FewstepError(f"{path} is not the state of this optimiser: {error}.") from error
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            if value.shape == parameter.shape:  # fused kernels walk all of them in one order
-                values[name] = torch.empty_like(parameter).copy_(value)
 
 
 def restore_map(f: FlowMap, path: Path) -> None:

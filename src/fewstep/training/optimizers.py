@@ -1,20 +1,143 @@
-"""The optimisers, each in torch's fused form: one kernel over all parameters."""
+"""The optimisers: Adam, AdamW and RAdam, each as one kernel over all parameters.
+
+The kernels and the form of the state are those of torch's fused `torch.optim.Adam` and `AdamW`, and
+the results equal theirs to the bit. What is left out is their shell: it imports torch's compiler,
+which takes nearly as long as importing torch, and looks at every parameter anew at each step.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from fewstep.training.config import Training
 
 
-class RAdam(torch.optim.Adam):
-    """Rectified Adam (Liu et al. 2019) through Adam's fused kernel.
+class Adam:
+    """Adam (Kingma & Ba 2015); with ``decoupled`` AdamW (Loshchilov & Hutter 2019).
+
+    With gradients ``g``, ``m <- beta1 m + (1 - beta1) g`` and ``v <- beta2 v + (1 - beta2) g^2``,
+
+        theta <- theta - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    where ``weight_decay`` times theta is added to ``g``, or decoupled taken off theta.
+
+    Args:
+        parameters: what is trained.
+        lr: learning rate of the next step; set it between steps.
+        betas: decay of the averages of the gradients and of their squares.
+        eps: keeps the division finite.
+        weight_decay: pull towards zero.
+        decoupled: AdamW's form of it.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        decoupled: bool = False,
+    ) -> None:
+        self.parameters = list(parameters)
+        self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
+        self._kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        moved = [p for p in self.parameters if p.grad is not None]
+        for parts in _by_type(moved).values():
+            self._move(parts)
+
+    def _move(self, parameters: list[Tensor]) -> None:
+        states = [self._state_of(p) for p in parameters]
+        counts = [state["step"] for state in states]
+        lr, eps = self.rates()
+        torch._foreach_add_(counts, 1)
+        self._kernel(
+            parameters,
+            [p.grad for p in parameters if p.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            counts,
+            lr=lr,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=self.weight_decay,
+            eps=eps,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def rates(self) -> tuple[float, float]:
+        """``lr`` and ``eps`` of the step that comes."""
+        return self.lr, self.eps
+
+    def _state_of(self, p: Tensor) -> dict[str, Tensor]:
+        if p not in self.state:
+            count = torch.zeros((), dtype=torch.float32, device=p.device)
+            m, v = torch.zeros_like(p), torch.zeros_like(p)
+            self.state[p] = {"step": count, "exp_avg": m, "exp_avg_sq": v}
+        return self.state[p]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for p in self.parameters:
+            p.grad = None
+
+    def state_of_all(self) -> dict[int, dict[str, Tensor]]:
+        """The state by the number of the parameter; empty where there was no step."""
+        numbered = enumerate(self.parameters)
+        return {i: dict(self.state[p]) for i, p in numbered if p in self.state}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+        """Put back what `state_of_all`, or an optimiser of torch, gave.
+
+        The kernels walk a parameter and its moments in one order of memory, so that the moments
+        are copied into the order of their parameter.
+
+        Raises:
+            ValueError: the state of other parameters, or of another optimiser.
+        """
+        self.state = {}
+        for i, values in state.items():
+            if not 0 <= i < len(self.parameters):
+                raise ValueError(f"there is no parameter {i}")
+            p = self.parameters[i]
+            own = self._state_of(p)
+            if values.keys() != own.keys():
+                raise ValueError(f"parameter {i} has {', '.join(values)}, not {', '.join(own)}")
+            for name, value in values.items():
+                if value.shape != own[name].shape:
+                    shapes = f"{list(value.shape)}, not {list(own[name].shape)}"
+                    raise ValueError(f"{name} of parameter {i} has the shape {shapes}")
+                own[name].copy_(value)
+        self._restored()
+
+    def _restored(self) -> None:
+        """What follows from a new state."""
+
+
+def _by_type(parameters: list[Tensor]) -> dict[tuple[Any, ...], list[Tensor]]:
+    """The parameters that one kernel can move together."""
+    parts: dict[tuple[Any, ...], list[Tensor]] = {}
+    for p in parameters:
+        parts.setdefault((p.device, p.dtype), []).append(p)
+    return parts
+
+
+class RAdam(Adam):
+    """Rectified Adam (Liu et al. 2019) through Adam's kernel.
 
     RAdam is Adam with another learning rate and another ``eps``: with ``rho`` the length of the
     average of squares and ``c = 1 - beta2^t``, its step is
@@ -28,33 +151,19 @@ class RAdam(torch.optim.Adam):
     """
 
     def __init__(self, parameters: Iterable[Tensor], **settings: Any) -> None:
-        super().__init__(parameters, **settings, fused=True)
-        self._steps: int | None = None
+        super().__init__(parameters, **settings)
+        self._steps = 0
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._steps = None
+    def step(self) -> None:
+        super().step()
+        self._steps += 1
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        t = self._made() + 1
-        own = [{"lr": group["lr"], "eps": group["eps"]} for group in self.param_groups]
-        for group in self.param_groups:
-            group["lr"], group["eps"] = as_adam(group["lr"], group["eps"], group["betas"][1], t)
-        try:
-            loss = super().step(closure)
-        finally:
-            for group, values in zip(self.param_groups, own, strict=True):
-                group.update(values)
-        self._steps = t
-        return loss
+    def rates(self) -> tuple[float, float]:
+        return as_adam(self.lr, self.eps, self.betas[1], self._steps + 1)
 
-    def _made(self) -> int:
-        """Steps made so far; read from the state once, since a read waits for the device."""
-        if self._steps is None:
-            counts = (int(state["step"]) for state in self.state.values() if "step" in state)
-            self._steps = next(counts, 0)
-        return self._steps
+    def _restored(self) -> None:
+        """Read the number of steps once: a read waits for the device."""
+        self._steps = next((int(state["step"]) for state in self.state.values()), 0)
 
 
 def as_adam(lr: float, eps: float, beta2: float, t: int) -> tuple[float, float]:
@@ -71,13 +180,17 @@ def as_adam(lr: float, eps: float, beta2: float, t: int) -> tuple[float, float]:
 UNSEEN = 1e15  # as eps: far above any gradient, and the step m / UNSEEN far from float32's least
 
 
-def make_optimizer(parameters: Iterable[Tensor], config: Training) -> Optimizer:
+def make_optimizer(parameters: Iterable[Tensor], config: Training) -> Adam:
     """The optimiser of these parameters."""
-    kinds: dict[str, Any] = {
-        "radam": RAdam,
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
+    settings: dict[str, Any] = {
+        "lr": config.lr,
+        "betas": config.betas,
+        "weight_decay": config.weight_decay,
     }
-    settings = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
-    fused = {} if config.optimizer == "radam" else {"fused": True}
-    return kinds[config.optimizer](list(parameters), **settings, **fused)
+    match config.optimizer:
+        case "radam":
+            return RAdam(parameters, **settings)
+        case "adam":
+            return Adam(parameters, **settings)
+        case "adamw":
+            return Adam(parameters, **settings, decoupled=True)

@@ -215,10 +215,9 @@ class Trainer:
                     loss.backward()
             losses.append(loss.detach())
         norm = self._clip()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(k)
+        self.optimizer.lr = self.rate(k)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         objective.after_step(k)
         self.averages.update(objective.f, k)
         return torch.stack(losses).sum(), norm
