@@ -23,6 +23,7 @@ from fewstep.parameterization import EDM, PFGM, DiscreteVP, Parameterization
 from fewstep.recipes.directory import open_model
 from fewstep.training import checkpoint as checkpoint_module
 from fewstep.training import trainer as trainer_module
+from fewstep.training.arithmetic import repeatable
 from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.config import Training
 from fewstep.training.ema import ema_name, log_start_share
@@ -373,6 +374,34 @@ def test_a_compiled_run_that_died_ends_with_the_same_bits(
     resumed = make(tmp_path / "cut", config)
     resumed.run()
     assert_same(weights(whole), weights(resumed))
+
+
+def test_both_passes_of_a_compiled_loss_see_the_same_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the backward pass is deterministic, and a loss compiled otherwise has none."""
+    compiler, seen = torch.compile, []
+
+    def on_a_gpu(device: torch.device, *, deterministic: bool) -> Any:
+        return repeatable(torch.device("cuda"), deterministic=deterministic)
+
+    def spied(loss_at: Any, **_: Any) -> Any:
+        compiled = compiler(loss_at, backend="aot_eager")
+
+        def run(*words: Any, **named: Any) -> Any:
+            seen.append(torch.are_deterministic_algorithms_enabled())
+            return compiled(*words, **named)
+
+        return run
+
+    monkeypatch.setattr(trainer_module, "repeatable", on_a_gpu)
+    monkeypatch.setattr(torch, "compile", spied)
+    for deterministic in (True, False):
+        t = make(tmp_path, replace(CONFIG, compile=True, deterministic=deterministic))
+        t.step(0)
+        t.step(1)
+    assert seen == [True, True, False, False]
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])

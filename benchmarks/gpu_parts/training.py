@@ -17,7 +17,7 @@ from fewstep.distributed import Processes
 from fewstep.flow_map import FlowMap
 from fewstep.networks import ADM, Network, UNet
 from fewstep.networks.adm import IMAGENET64
-from fewstep.networks.layers import GroupNorm
+from fewstep.networks.norm import GroupNorm
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM
 from fewstep.training.config import Training

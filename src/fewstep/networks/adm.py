@@ -13,7 +13,8 @@ from torch.nn import functional
 from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network
 from fewstep.networks.dropout import dropout
-from fewstep.networks.layers import Attention, Direction, check_label, group_norm
+from fewstep.networks.layers import Attention, Direction, check_label, doubled
+from fewstep.networks.norm import group_norm
 
 EPS = 1e-5  # of every group norm
 
@@ -31,7 +32,7 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 def _resample(x: Tensor, direction: Direction | None) -> Tensor:
     if direction == "up":
-        return functional.interpolate(x, scale_factor=2)
+        return doubled(x)
     return x if direction is None else functional.avg_pool2d(x, 2)
 
 

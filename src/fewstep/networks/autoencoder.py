@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network
-from fewstep.networks.layers import group_norm
+from fewstep.networks.norm import group_norm
 
 LOG_VAR = (-20.0, 10.0)
 """Bounds of ``ln sigma^2``, so that no exponential overflows early in training."""

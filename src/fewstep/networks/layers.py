@@ -18,13 +18,12 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewstep.errors import FewstepError
 from fewstep.networks.dropout import dropout, mask
-from fewstep.precision import HALF
+from fewstep.networks.norm import forward_mode, group_norm
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 Direction = Literal["up", "down"]
@@ -43,40 +42,6 @@ def conv3x3(
     inputs: int, outputs: int, *, gain: float = 1.0, stride: int = 1, padding: int = 1
 ) -> nn.Conv2d:
     return xavier(nn.Conv2d(inputs, outputs, 3, stride, padding), gain)
-
-
-def forward_mode(x: Tensor) -> bool:
-    """Whether ``x`` carries a tangent, as inside `torch.func.jvp`."""
-    return forward_ad.unpack_dual(x).tangent is not None
-
-
-class GroupNorm(nn.GroupNorm):
-    """``nn.GroupNorm`` whose forward-mode derivative exists for channels_last maps as well.
-
-    A map in half precision stays in it, which halves what the norm and the activation after it
-    move; mean and variance are sums in float32. Left to itself, autocast would widen the map.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not forward_mode(x):
-            return super().forward(x) if x.dtype not in HALF else self._half(x)
-        groups = x.unflatten(1, (self.num_groups, -1))
-        var, mean = torch.var_mean(groups, (2, 3, 4), correction=0, keepdim=True)
-        normal = ((groups - mean) * (var + self.eps).rsqrt()).flatten(1, 2)
-        return normal * self.weight[:, None, None] + self.bias[:, None, None]
-
-    def _half(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        with torch.autocast(x.device.type, enabled=False):
-            return functional.group_norm(x, self.num_groups, weight, bias, self.eps)
-
-
-def group_norm(channels: int, eps: float = 1e-6) -> GroupNorm:
-    """At most 32 groups of at least 4 channels each, as many as divide the channels evenly."""
-    groups = min(32, channels // 4)
-    while channels % groups:
-        groups -= 1
-    return GroupNorm(groups, channels, eps=eps)
 
 
 def balanced_sum(a: Tensor, b: Tensor) -> Tensor:
@@ -195,6 +160,18 @@ def check_label(label: Tensor, batch: int, num_classes: int) -> None:
         )
 
 
+def doubled(x: Tensor) -> Tensor:
+    """Every pixel four times: [B, C, H, W] -> [B, C, 2 H, 2 W].
+
+    The backward pass of torch's own compiles to a scatter, that of a view to a sum.
+    """
+    if not torch.compiler.is_compiling():
+        return functional.interpolate(x, scale_factor=2)
+    B, C, H, W = x.shape
+    pixels = x.permute(0, 2, 3, 1)[:, :, None, :, None]
+    return pixels.expand(B, H, 2, W, 2, C).reshape(B, 2 * H, 2 * W, C).permute(0, 3, 1, 2)
+
+
 class Resample(nn.Module):
     """Halve or double height and width through a separable low-pass filter.
 
@@ -219,7 +196,7 @@ class Resample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.box and self.up:  # the same as below, several times faster
-            return functional.interpolate(x, scale_factor=2)
+            return doubled(x)
         if self.box:
             return functional.avg_pool2d(x, 2)
         kernel = self.kernel.to(x.dtype).expand(x.shape[1], -1, -1, -1)

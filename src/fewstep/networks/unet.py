@@ -23,8 +23,8 @@ from fewstep.networks.layers import (
     TimeEmbedding,
     balanced_sum,
     conv3x3,
-    group_norm,
 )
+from fewstep.networks.norm import group_norm
 
 MOST_TAPS = 64
 

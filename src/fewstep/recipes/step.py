@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator, Network
-from fewstep.networks.layers import forward_mode
+from fewstep.networks.norm import forward_mode
 from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
 from fewstep.parameterization import Parameterization
 from fewstep.recipes.components import arguments_of

@@ -38,8 +38,9 @@ def set_up(precision: Precision, *, deterministic: bool) -> None:
 def repeatable(device: torch.device, *, deterministic: bool) -> Iterator[None]:
     """For a backward pass: on a GPU attention and indexing add up in the same order every time.
 
-    Only there, because some operations of the forward pass, such as a draw of indices, have no
-    deterministic form although they give the same every time.
+    Also a decorator for a compiled loss, both passes of which need the same setting. Not for all of
+    a forward pass, because some of its operations, such as a draw of indices, have no deterministic
+    form although they give the same every time.
     """
     if not deterministic or device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
         yield

@@ -105,6 +105,9 @@ class Trainer:
         set_up(config.precision, deterministic=config.deterministic)
         if config.compile:
             objective.compile_loss(deterministic=config.deterministic)
+            # Its backward pass must find the setting that it was compiled under.
+            alike = repeatable(self.group.device, deterministic=config.deterministic)
+            objective.loss_at = alike(objective.loss_at)  # type: ignore[method-assign]
         self.module = objective.train() if self.group.world == 1 else self.in_step()
         self.checkpoints = Checkpoints(self.directory / "checkpoints", config.keep)
         self.validate: Validation | None = None
