@@ -19,6 +19,7 @@ from fewstep.evaluation.resnet56 import ResNet56
 from fewstep.flow_map import FlowMap
 from fewstep.networks import NETWORKS
 from fewstep.networks.dropout import SharedDropout, dropout
+from fewstep.networks.norm import group_norm
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM
 from fewstep.sampling import Multistep, Walk
@@ -217,3 +218,27 @@ def test_a_compiled_run_that_died_ends_with_the_same_bits(
 ) -> None:
     config = replace(CONFIG, precision="bf16", compile=True)
     assert resumed(tmp_path, monkeypatch, config, "ict")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_of_channels_last_maps_are_torchs(compiled: bool, dtype: torch.dtype) -> None:
+    """Values and gradients beside float64, and where torch's kernels are used, to the bit."""
+    torch.manual_seed(0)
+    norm = group_norm(128).to("cuda")
+    torch.nn.init.normal_(norm.weight)
+    maps = (2 * torch.randn(4, 128, 16, 16, device="cuda") + 3).to(dtype)
+    x = maps.to(memory_format=torch.channels_last).requires_grad_()
+    g = torch.randn_like(x)
+    y = (torch.compile(norm) if compiled else norm)(x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    found = [y, *torch.autograd.grad(y, (x, norm.weight), g)]
+    assert found[1].is_contiguous(memory_format=torch.channels_last)
+    a, w, b = (v.detach().double().requires_grad_() for v in (x, norm.weight, norm.bias))
+    z = torch.nn.functional.group_norm(a, norm.num_groups, w, b, norm.eps)
+    for mine, exact in zip(found, [z, *torch.autograd.grad(z, (a, w), g.double())], strict=True):
+        limit = 1e-6 if dtype == torch.float32 else 0.01
+        assert float((mine - exact).norm() / exact.norm()) < limit
+    if not compiled and dtype == torch.float32:
+        native = torch.nn.GroupNorm.forward(norm, maps)
+        assert torch.equal(y, native)

@@ -33,8 +33,8 @@ from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer
 from gpu_parts.stage import Stage
 
-SHARES = {"score model": 0.5, "ECT": 0.25, "CD": 0.25}  # of the seconds for training
-SCORING = 32.0  # seconds that scores and starts take
+SHARES = {"score model": 0.5, "ECT": 0.2, "CD": 0.3}  # of the seconds for training
+SCORING = 48.0  # seconds that scores and starts take
 ONE_AND_TWO: dict[str, Sampler] = {"1 step": Multistep(), "2 steps": Multistep(taus=(0.82,))}
 
 
@@ -90,7 +90,7 @@ def speedrun(stage: Stage) -> None:
         "score model",
         lambda f, K: ScoreMatching(f, K),
         FlowMap(race.network(), edm, info={"kind": "diffusion"}),
-        {"Heun, 35 NFE": Walk(solver="heun", budget=35)},
+        {"Heun, 19 NFE": Walk(solver="heun", budget=19)},
         optimizer="adam",
         lr=2e-3,
         warmup=200,
@@ -101,11 +101,11 @@ def speedrun(stage: Stage) -> None:
     finetune["ema"] = (60_000.0,)
     with stage.trying("ECT"):
         f = _student(race, teacher, EDM(eps=0.0))
-        _trained(race, "ECT", lambda f, K: ECT(f, K, stages=5), f, ONE_AND_TWO, parts=3, **finetune)
+        _trained(race, "ECT", lambda f, K: ECT(f, K, stages=5), f, ONE_AND_TWO, parts=2, **finetune)
     with stage.trying("CD"):
         f = _student(race, teacher, edm)
         make = lambda f, K: CD(f, K, teacher=teacher, distance="pseudo_huber")  # noqa: E731
-        _trained(race, "CD", make, f, ONE_AND_TWO, parts=3, **finetune)
+        _trained(race, "CD", make, f, ONE_AND_TWO, parts=2, **finetune)
 
 
 def _prepared(stage: Stage, started: float) -> Race:

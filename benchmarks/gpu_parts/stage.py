@@ -10,7 +10,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Stage:
         deadline: when the part must have ended, in seconds of `time.time`.
         rehearse: tiny sizes on the CPU.
         carried: folder with the data that came along; None without.
+        quiet: cores that only a process that times the device uses.
     """
 
     result: Path
@@ -38,6 +39,7 @@ class Stage:
     deadline: float
     rehearse: bool
     carried: Path | None
+    quiet: tuple[int, ...] = ()
     records: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -69,11 +71,12 @@ class Stage:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else times the device meanwhile."""
+        """Nobody else times the device meanwhile, nor computes on the cores of this process."""
         with self.lock.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self.sync()
-            yield
+            with on_cores(self.quiet):
+                yield
 
     def sync(self) -> None:
         if self.device.type == "cuda":
@@ -91,16 +94,33 @@ class Stage:
         return torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0.0
 
 
+@contextmanager
+def on_cores(cores: tuple[int, ...]) -> Iterator[None]:
+    """All threads of this process on these cores; without any, where they are."""
+    before = os.sched_getaffinity(0) if cores else set()
+    _move(cores)
+    try:
+        yield
+    finally:
+        _move(tuple(before))
+
+
+def _move(cores: tuple[int, ...]) -> None:
+    for thread in os.listdir("/proc/self/task") if cores else ():
+        with suppress(OSError):  # it has ended
+            os.sched_setaffinity(int(thread), cores)
+
+
 def first_call(stage: Stage, step: Step) -> float:
     """Seconds of the first call, which compiles; another try where others hold the memory."""
-    for attempt in range(8):
+    for attempt in range(12):
         started = time.perf_counter()
         try:
             step()
             stage.sync()
             return time.perf_counter() - started
         except torch.cuda.OutOfMemoryError:
-            if attempt == 7:
+            if attempt == 11:
                 raise
             stage.tidy()
             time.sleep(3)
@@ -157,5 +177,12 @@ def profiled(stage: Stage, step: Step, rows: int = 14) -> dict[str, Any]:
     return {
         "kernels_ms": sum(t for t, _ in times.values()) / 1e3,
         "launches": sum(n for _, n in times.values()),
-        "top": [[name[:110], round(t / 1e3, 3), n] for name, (t, n) in top],
+        "top": [[short(name), round(t / 1e3, 3), n] for name, (t, n) in top],
     }
+
+
+def short(kernel: str) -> str:
+    """A kernel's name without what is the same in all of them."""
+    for word in ("void ", "at::native::", "(anonymous namespace)::", "gpu_kernel_impl_nocast<"):
+        kernel = kernel.replace(word, "")
+    return kernel[:100]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from fewstep.data import Dataset
 from fewstep.distributed import Processes
 from fewstep.flow_map import FlowMap
-from fewstep.networks import ADM, Network, UNet
+from fewstep.networks import ADM, Network, UNet, norm
 from fewstep.networks.adm import IMAGENET64
-from fewstep.networks.norm import GroupNorm
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM
 from fewstep.training.config import Training
@@ -127,12 +127,9 @@ def _measured(
     profile: bool = True,
     settings: dict[str, Any],
 ) -> None:
-    compiling = bool(settings.get("compile"))
     started = time.time()
-    seconds = first_call(stage, step) if compiling else None
+    seconds = first_call(stage, step)
     with stage.alone():
-        if not compiling:
-            seconds = first_call(stage, step)
         times = timed(stage, step)
         kernels = profiled(stage, step) if profile else {}
     stage.report(
@@ -152,14 +149,15 @@ def eager(stage: Stage) -> None:
     """Every method without a compiler."""
     _ceilings(stage)
     for method in METHODS:
-        profile = method == "edm" or not stage.rehearse
+        profile = method in ("edm", "ct")
         measure(stage, f"{method} bf16", method, 512, profile=profile, precision="bf16")
     if stage.rehearse:
         return
     measure(stage, "ect bf16 of 8 GPUs", "ect", 16, precision="bf16")
-    for method in METHODS:
-        measure(stage, f"{method} fp32", method, 128, precision="fp32", profile=method == "edm")
-    measure(stage, "edm tf32", "edm", 128, precision="tf32", profile=False)
+    for precision in ("fp32", "tf32"):
+        for method in ("edm", "ct"):
+            what = f"{method} {precision}"
+            measure(stage, what, method, 128, precision=precision, profile=False)
 
 
 def _ceilings(stage: Stage) -> None:
@@ -177,11 +175,14 @@ def _ceilings(stage: Stage) -> None:
         )
 
 
-def compiled(stage: Stage, method: str, batch: int) -> None:
-    """The whole loss as one graph."""
+def compiled(stage: Stage, name: str, batch: int) -> None:
+    """The whole loss as one graph; "-any" after the method also takes what differs in its bits."""
     if stage.rehearse:
         torch.compiler.set_stance("force_eager")
-    measure(stage, f"{method} bf16 compiled", method, batch, precision="bf16", compile=True)
+    method, _, free = name.partition("-")
+    settings: dict[str, Any] = {"precision": "bf16", "compile": True, "deterministic": not free}
+    what = f"{method} bf16 compiled" + ", any algorithms" * bool(free)
+    measure(stage, what, method, batch, **settings)
 
 
 def graphs(stage: Stage) -> None:
@@ -193,7 +194,7 @@ def graphs(stage: Stage) -> None:
     with stage.trying("ect bf16 of 8 GPUs, CUDA graphs"):
         network = partial(cifar10_network, stage, dropout)
         work = passes * flops(network)
-        trainer = make(stage, "ect", batch, network, precision="bf16")
+        trainer = make(stage, "ect", batch, network, precision="bf16", deterministic=False)
         objective = trainer.objective
         options = {"triton.cudagraphs": True}
         objective.loss_at = torch.compile(objective.loss_at, options=options)  # type: ignore[method-assign]
@@ -223,28 +224,59 @@ def adm(stage: Stage) -> None:
 def choices(stage: Stage) -> None:
     """What each choice of the step gains: EDM, bf16, without a compiler."""
     _host(stage)
+    _norms(stage)
     batch = 256
     measure(stage, "as it is", "edm", batch, precision="bf16")
+    with replaced(norm, "loses_layout", lambda x: False):
+        measure(stage, "torch's group norm", "edm", batch, precision="bf16")
+    with replaced(torch, "channels_last", torch.contiguous_format):
+        measure(stage, "contiguous", "edm", batch, precision="bf16")
     free = {"precision": "bf16", "deterministic": False}
-    measure(stage, "cuDNN times its algorithms", "edm", batch, **free)
-    for name, forward in (("nhwc", _nhwc_norm), ("wide", nn.GroupNorm.forward)):
-        whole = GroupNorm.forward
-        GroupNorm.forward = forward  # type: ignore[method-assign]
-        measure(stage, f"group norm {name}", "edm", batch, precision="bf16")
-        GroupNorm.forward = whole  # type: ignore[method-assign]
-    whole_format, torch.channels_last = torch.channels_last, torch.contiguous_format
-    measure(stage, "contiguous", "edm", batch, precision="bf16")
-    torch.channels_last = whole_format
+    measure(stage, "cuDNN times its algorithms", "edm", batch, profile=False, **free)
 
 
-def _nhwc_norm(self: nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
-    """Group norm of channels_last maps without a change of layout, in plain operations."""
-    groups = x.unflatten(1, (self.num_groups, -1))
-    var, mean = torch.var_mean(groups.float(), (2, 3, 4), correction=0, keepdim=True)
-    weight = self.weight.view(1, self.num_groups, -1, 1, 1)
-    scale = (var + self.eps).rsqrt() * weight
-    shift = self.bias.view(1, self.num_groups, -1, 1, 1) - mean * scale
-    return torch.addcmul(shift.to(x.dtype), groups, scale.to(x.dtype)).flatten(1, 2)
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Another value of an attribute meanwhile."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _norms(stage: Stage) -> None:
+    """Group norm and activation of a large channels_last map, forward and backward."""
+    shape = (2, 8, 4, 4) if stage.rehearse else (512, 256, 32, 32)
+    layer = norm.group_norm(shape[1]).to(stage.device)
+    x = torch.randn(shape, device=stage.device, dtype=torch.bfloat16)
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    if stage.rehearse:
+        torch.compiler.set_stance("force_eager")
+
+    def both(activated: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        activated(x).backward(x.detach())
+        x.grad = None
+
+    def activated(x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.silu(layer(x))
+
+    with stage.trying("norm and activation"):
+        found = {}
+        for name, native in (("torchs", True), ("ours", False)):
+            with replaced(norm, "loses_layout", lambda x, native=native: not native):
+                step = partial(both, activated)
+                step()
+                with stage.alone():
+                    found[name] = timed(stage, step, 0.3)["ms"]
+        step = partial(both, torch.compile(activated))
+        step()
+        with stage.alone():
+            found["compiled"] = timed(stage, step, 0.3)["ms"]
+        moved = x.numel() * x.element_size() / 1e6
+        report = {f"{name}_ms": ms for name, ms in found.items()}
+        stage.report("norm and activation", map_mb=moved, **report)
 
 
 def _host(stage: Stage) -> None:
