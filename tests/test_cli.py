@@ -569,7 +569,8 @@ def test_a_damaged_model_file_is_named(copy: Path, call: Call) -> None:
     content = model.read_bytes()
     for damaged in (b"", content[:300], content[:-10], b"\xff" * 500):
         model.write_bytes(damaged)
-        refused(call("sample", model), str(model), "cannot read the model")
+        reason = "cannot read the model" if damaged else "is empty"
+        refused(call("sample", model), str(model), reason)
 
 
 @pytest.mark.parametrize("header", [None, "{", "[]", '{"format": 1}', '{"format": 7}'])

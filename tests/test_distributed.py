@@ -9,7 +9,7 @@ import pytest
 
 from fewstep import distributed
 from fewstep.distributed import Processes, processes, together
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, NotFinite
 
 WHOLE = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -64,6 +64,26 @@ def test_every_process_names_what_another_trains_otherwise(
         Processes(rank, 2).agree(facts[rank])
     facts[1] = facts[0]
     Processes(rank, 2).agree(facts[0])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_one_process_fails_all_do(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[FewstepError | None] = [None, NotFinite("3 of 8 images")]
+
+    def all_gather(parts: list[Any], thing: Any) -> None:
+        assert thing is said[rank]
+        parts[:] = said
+
+    def make() -> int:
+        if said[rank] is not None:
+            raise said[rank]
+        return 7
+
+    monkeypatch.setattr(distributed.dist, "all_gather_object", all_gather)
+    with pytest.raises(NotFinite, match="3 of 8 images"):
+        Processes(rank, 2).as_one(make)
+    said[1] = None
+    assert Processes(rank, 2).as_one(make) == 7
 
 
 def test_a_lost_process_is_a_line_and_other_errors_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,10 @@ from torch import Tensor
 
 import fewstep
 from fewstep import EDM, MLP, FlowMap
-from fewstep.cli import run, targets
+from fewstep.cli import run
 from fewstep.evaluation import Evaluator, FeatureNetwork, Features, Scores
 from fewstep.evaluation.table import Line, Setting, as_json, folded, show
+from fewstep.sampling import shared
 
 OWN = "test_evaluate_targets:means"
 DIGITS = fewstep.load("digits", split="test")
@@ -86,13 +87,13 @@ def test_a_model_makes_the_classes_of_the_reference(
 ) -> None:
     """Its own numbers are others; of classes that it does not know it says so."""
     asked: list[Tensor] = []
-    real = targets.sample
+    real = shared.sample
 
     def spy(f: FlowMap, n: int, sampler: object, **rest: Any) -> Tensor:
         asked.append(rest["labels"])
         return real(f, n, sampler, **rest)
 
-    monkeypatch.setattr("fewstep.cli.targets.sample", spy)
+    monkeypatch.setattr("fewstep.sampling.shared.sample", spy)
     info = {"kind": "diffusion", "classes": ["3", "2", "1", "0"]}
     F = MLP((1, 8, 8), num_classes=4, width=4, blocks=1)
     FlowMap(F, EDM(), info=info).save(tmp_path / "m.safetensors")

@@ -470,6 +470,11 @@ def test_pfgm_noise_is_a_student_variable(D: float) -> None:
         assert float(inside) == pytest.approx(0.5, abs=0.008)
 
 
+@pytest.mark.parametrize("N", [1, 2, 64])
+def test_pfgm_noise_of_zeros_is_zeros(N: int) -> None:
+    torch.testing.assert_close(PFGM().prior(torch.zeros(2, N)), torch.zeros(2, N))
+
+
 def test_pfgm_tends_to_edm() -> None:
     z = torch.randn(64, 1, 8, 8)
     torch.testing.assert_close(PFGM(D=1e7).prior(z), EDM().prior(z), rtol=1e-4, atol=1e-3)

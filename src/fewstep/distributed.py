@@ -158,6 +158,29 @@ class Processes:
             if self.first:
                 self.barrier()
 
+    def as_one(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives, where it succeeds in every process: they go on, or fail, as one.
+
+        Without this, a process whose part fails would leave the others waiting for it.
+
+        Raises:
+            FewstepError: in every process, that of the first one in which ``make`` raised it.
+        """
+        if self.world == 1:
+            return make()
+        made: list[T] = []
+        failed: FewstepError | None = None
+        try:
+            made.append(make())
+        except FewstepError as error:
+            failed = error
+        found: list[FewstepError | None] = [None] * self.world
+        self._all_gather(found, failed)
+        for first in found:
+            if first is not None:
+                raise first
+        return made[0]
+
     @_collective
     def barrier(self) -> None:
         """Wait for the others."""

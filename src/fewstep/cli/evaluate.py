@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -172,10 +173,10 @@ def evaluate(
     failures: list[tuple[Path, FewstepError]] = []
     for target in targets:
         try:
-            lines += scored.lines(target)
+            group.as_one(partial(lines.extend, scored.lines(target)))
         except FewstepError as error:  # noqa: PERF203 - the other targets are scored nonetheless
             failures.append((target, error))
-    if lines and baselines:
+    if baselines and not group.any(not lines):
         lines = [*_baselines(evaluator, group.in_turn(real.test_split)), *lines]
     if lines and group.first:
         setting = _setting(evaluator)

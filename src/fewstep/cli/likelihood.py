@@ -83,15 +83,18 @@ def likelihood(
     f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
     real = group.in_turn(lambda: images_for(f, model, data, split))
     rows = drawn(len(real), n, seed)
-    share = group.share(len(rows))
-    mine = rows[torch.tensor(list(share), dtype=torch.long)]
-    with progress("likelihood", len(share)) as advance:
+    mine = rows[torch.tensor(list(group.share(len(rows))), dtype=torch.long)]
+    batches = mine.split(check_batch(batch))
+
+    def measure() -> Tensor:
         parts = [torch.empty(0, 2, dtype=torch.float64)]
-        for some in mine.split(check_batch(batch)):
-            parts.append(measured(method, f, real, some, seed))
-            if group.first:
-                advance(len(some))
-    bits, spent = group.all_gather_shares(torch.cat(parts), len(rows)).unbind(1)
+        with progress("likelihood", len(mine)) as advance:
+            for some in batches:
+                parts.append(measured(method, f, real, some, seed))
+                advance(len(some) if group.first else 0)
+        return torch.cat(parts)
+
+    bits, spent = group.all_gather_shares(group.as_one(measure), len(rows)).unbind(1)
     if group.first:
         probes = method.directions(f)
         trace = f"{probes} random directions" if probes else "exact trace"

@@ -9,15 +9,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
-from fewstep.data import check_place, save_images, to_uint8
+from fewstep.data import check_place, save_images
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.precision import Precision
-from fewstep.progress import progress
 from fewstep.recipes.directory import open_model
 from fewstep.sampling import Sampler, Walk, check_labels, only_steps, sampler_for
-from fewstep.sampling import sample as sample_model
+from fewstep.sampling.shared import share_of_samples
 
 
 def sample(
@@ -103,21 +102,10 @@ def sample(
         f, steps, taus=taus, solver=solver or "heun", nfe=nfe, grid=grid, clip=clip
     )
     labels = check_labels(f, label, n)
-    share = group.share(n)
     start = time.perf_counter()
-    with progress("sampling", len(share)) as advance:
-        x = sample_model(
-            f,
-            n,
-            sampler,
-            seed=seed,
-            labels=labels,
-            batch=batch,
-            indices=share,
-            progress=advance if group.first else None,
-        )
+    mine = share_of_samples(f, n, sampler, group, seed=seed, labels=labels, batch=batch)
+    images = group.gather_shares(mine, n)
     seconds = time.perf_counter() - start
-    images = group.gather_shares(to_uint8(x), n)
     if group.first:
         save_images(images, out, labels=labels, classes=f.info.get("classes") or ())
         print(f"{out}: {n} images, {spent(sampler)}, {seconds:.2f} s")

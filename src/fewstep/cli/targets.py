@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fewstep.data import Dataset, to_uint8
+from fewstep.data import Dataset
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator, Scores
@@ -17,10 +17,10 @@ from fewstep.evaluation.images import check_size, conformed, in_channels, load_i
 from fewstep.evaluation.table import Line
 from fewstep.flow_map import FlowMap
 from fewstep.precision import Precision
-from fewstep.progress import progress
 from fewstep.recipes.directory import open_model
 from fewstep.recipes.real import labels_like
-from fewstep.sampling import Sampler, sample, sampler_for
+from fewstep.sampling import Sampler, sampler_for
+from fewstep.sampling.shared import share_of_samples
 
 
 def is_model(path: Path) -> bool:
@@ -116,16 +116,7 @@ class Targets:
     def _samples(self, f: FlowMap, sampler: Sampler) -> tuple[Tensor, Tensor | None, list[str]]:
         count = self.n or self.evaluator.n
         labels, notes = labels_like(self.evaluator, f, count)
-        share = self.group.share(count)
-        with progress("sampling", len(share)) as advance:
-            x = sample(
-                f,
-                count,
-                sampler,
-                seed=self.seed,
-                labels=labels,
-                batch=self.batch,
-                indices=share,
-                progress=advance if self.group.first else None,
-            )
-        return self.group.all_gather_shares(to_uint8(x).cpu(), count), labels, notes
+        mine = share_of_samples(
+            f, count, sampler, self.group, seed=self.seed, labels=labels, batch=self.batch
+        )
+        return self.group.all_gather_shares(mine, count), labels, notes

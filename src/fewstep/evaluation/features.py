@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -115,10 +116,26 @@ def extract(
     device = torch.device("cpu") if parameter is None else parameter.device
     share = torch.tensor(group.share(len(images)), dtype=torch.int64)
     mine = images if group.world == 1 else images[share]
-    features, logits = _Rows(len(mine)), _Rows(len(mine))
+    batches = mine.split(batch or network.batch)
+    features, logits, spatial = group.as_one(lambda: _extracted(network, batches, device, group))
+    n, all_logits = len(images), None
+    if logits.rows is not None:
+        all_logits = group.gather_shares(logits.rows, n)
+    assert features.rows is not None
+    return Extracted(
+        group.gather_shares(features.rows, n), all_logits, _merged(group.gather(spatial))
+    )
+
+
+def _extracted(
+    network: FeatureNetwork, batches: Sequence[Tensor], device: torch.device, group: Processes
+) -> tuple[_Rows, _Rows, Moments | None]:
+    """Features, class scores and the moments of spatial features of this process's images."""
+    n = sum(map(len, batches))
+    features, logits = _Rows(n), _Rows(n)
     spatial: Moments | None = None
-    with torch.inference_mode(), progress("features", len(mine)) as advance:
-        for some in mine.split(batch or network.batch):
+    with torch.inference_mode(), progress("features", n) as advance:
+        for some in batches:
             found = network(some.to(device, non_blocking=True))
             check_values(found, network.name)
             features.add(found.features)
@@ -127,13 +144,7 @@ def extract(
             if found.spatial is not None:
                 spatial = (spatial or Moments(found.spatial.shape[1])).update(found.spatial)
             advance(len(some) if group.first else 0)
-    n, all_logits = len(images), None
-    if logits.rows is not None:
-        all_logits = group.gather_shares(logits.rows, n)
-    assert features.rows is not None
-    return Extracted(
-        group.gather_shares(features.rows, n), all_logits, _merged(group.gather(spatial))
-    )
+    return features, logits, spatial
 
 
 class _Rows:

@@ -117,7 +117,8 @@ class PFGM(EDM):
         from scipy import special  # here, since `import fewstep` need not wait for it
 
         N = z[0].numel()
-        square = z.flatten(1).cpu().double().square().sum(1).numpy()
+        tiny = torch.finfo(torch.float64).tiny  # rows of zeros, which fill a batch, stay zeros
+        square = z.flatten(1).cpu().double().square().sum(1).clamp(min=tiny).numpy()
         # each tail from its own side, so that no quantile rounds to 1
         below, above = special.gammainc(N / 2, square / 2), special.gammaincc(N / 2, square / 2)
         b = special.betaincinv(N / 2, self.D / 2, below)

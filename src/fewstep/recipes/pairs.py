@@ -114,8 +114,7 @@ def make_pairs(
             held.callback(_remove_unbegun, folder)
         group.barrier()
         batch = wish.batch or default_batch(f)
-        _make(f, folder, manifest, sampler, kept, batch, group)
-        group.barrier()
+        group.as_one(lambda: _make(f, folder, manifest, sampler, kept, batch, group))
     return manifest
 
 

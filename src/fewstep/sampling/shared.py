@@ -1,0 +1,52 @@
+"""Samples that several processes make together."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fewstep.data import to_uint8
+from fewstep.distributed import Processes
+from fewstep.flow_map import FlowMap
+from fewstep.progress import progress
+from fewstep.sampling.draw import sample
+from fewstep.sampling.samplers import Sampler
+
+
+def share_of_samples(
+    f: FlowMap,
+    n: int,
+    sampler: Sampler,
+    group: Processes,
+    *,
+    seed: int = 0,
+    labels: Tensor | None = None,
+    batch: int | None = None,
+) -> Tensor:
+    """This process's share of ``n`` samples: uint8 [<= n, C, H, W] on the CPU.
+
+    Args:
+        f: the model.
+        n: samples of all processes.
+        sampler, seed, labels, batch: as for `sample`.
+        group: the processes; the first one shows progress.
+
+    Raises:
+        FewstepError: in every process, where the samples of one are not to be had.
+    """
+    share = group.share(n)
+
+    def make() -> Tensor:
+        with progress("sampling", len(share)) as advance:
+            x = sample(
+                f,
+                n,
+                sampler,
+                seed=seed,
+                labels=labels,
+                batch=batch,
+                indices=share,
+                progress=advance if group.first else None,
+            )
+        return to_uint8(x)
+
+    return group.as_one(make)
