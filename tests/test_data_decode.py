@@ -39,10 +39,10 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png16(values: np.ndarray, transparent: tuple[int, ...] = (), after: bytes = b"") -> bytes:
-    """A 16-bit PNG: grey [H, W], grey and alpha [H, W, 2] or RGB [H, W, 3]."""
+    """A 16-bit PNG: grey [H, W], grey and alpha [H, W, 2], RGB or RGBA."""
 
     height, width = values.shape[:2]
-    colour = {1: 0, 2: 4, 3: 2}[values.shape[2] if values.ndim == 3 else 1]
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[values.shape[2] if values.ndim == 3 else 1]
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
     head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
     hidden = chunk(b"tRNS", np.array(transparent, ">u2").tobytes()) if transparent else b""
@@ -113,6 +113,13 @@ def test_transparent_values_of_every_depth() -> None:
         for value, level in enumerate(levels):
             expected = [255 if other == level else other for other in levels]
             assert rows(png_of_bits(bits, value), 1) == [expected]
+
+
+def test_grey_with_transparency_is_no_colour() -> None:
+    grey = np.array([[[257 * 9, 65535], [0, 0]]])
+    for data in (png16(grey), encoded(plain("LA", (9, 51)))):
+        assert not probe(data)[2]
+    assert probe(png16(np.zeros((1, 2, 4))))[2]
 
 
 def png_of_bits(bits: int, transparent: int) -> bytes:
@@ -197,6 +204,14 @@ def test_an_orientation_behind_the_pixels_of_a_png() -> None:
     data = png16(np.full((2, 5), 65535), after=exif.tobytes()[6:])
     assert decode(data, None, 1).shape == (1, 5, 2)
     assert probe(data)[:2] == (5, 2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_an_orientation_that_is_none_turns_nothing(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    data = encoded(plain("RGB", RED, (5, 2)), kind, exif=exif)
+    assert probe(data)[:2] == decode(data, None, 3).shape[1:] == (2, 5)
 
 
 @pytest.mark.parametrize("exif", [b"junk", b"Exif\0\0II*\0\xff\xff\xff\xff", b""])

@@ -73,7 +73,7 @@ def test_a_typed_file(tmp_path: Path) -> None:
     assert load(str(tmp_path / "x.parquet"), size=4, channels=1).shape == (1, 4, 4)
 
 
-@pytest.mark.parametrize("column", ["struct", "binary", "large_binary"])
+@pytest.mark.parametrize("column", ["struct", "binary", "large_binary", "binary_view"])
 def test_raw_columns(tmp_path: Path, column: str) -> None:
     content: Any = structs()
     if column != "struct":

@@ -199,3 +199,52 @@ def test_archives(tmp_path: Path, train: str, test: str) -> None:
     assert len(load(tmp_path / train, split="test")) == 2
     if "/" not in train:
         assert (len(load(tmp_path)), len(load(tmp_path, split="test"))) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "classes"),
+    [
+        ("a/b/train/{}", "a/b/test/{}", ("cat", "dog")),
+        ("a/b/c/Training/{}", "a/b/c/Validation/{}", ("cat", "dog")),
+        ("train/images/{}", "test/images/{}", ("cat", "dog")),
+        ("seg_train/seg_train/{}", "seg_test/seg_test/{}", ("cat", "dog")),
+        ("chess/train/{}/images", "chess/valid/{}/images", ("cat", "dog")),
+    ],
+)
+def test_folders_that_only_hold_others(
+    tmp_path: Path, train: str, test: str, classes: tuple[str, ...]
+) -> None:
+    for i, name in enumerate((train.format("cat"), train.format("dog"), test.format("dog"))):
+        picture(tmp_path / name / "1.png", i)
+    data, held_out = load(tmp_path), load(tmp_path, split="test")
+    assert (data.classes, values(data)) == (classes, [0, 1])
+    assert (held_out.classes, values(held_out)) == (classes, [2])
+    assert held_out.labels is not None
+    assert held_out.labels.tolist() == [1]
+
+
+def test_held_out_images_without_classes(tmp_path: Path) -> None:
+    for i, name in enumerate(("train/cat/images/1.png", "train/dog/images/1.png")):
+        picture(tmp_path / name, i)
+    picture(tmp_path / "val" / "images" / "1.png", 2)
+    assert load(tmp_path).classes == ("cat", "dog")
+    held_out = load(tmp_path, split="val")
+    assert (held_out.labels, values(held_out)) == (None, [2])
+
+
+def test_splits_deep_inside_are_never_trained_on(tmp_path: Path) -> None:
+    for i, name in enumerate(("a/b/train/1.png", "a/b/test/1.png")):
+        picture(tmp_path / "one" / name, i)
+        picture(tmp_path / "two" / name, i)
+    assert values(load(tmp_path / "one")) == [0]
+    assert values(load(tmp_path / "one", split="test")) == [1]
+    with pytest.raises(FewstepError, match=r"splits \(test, train\) inside folders"):
+        load(tmp_path)
+
+
+def test_the_only_class_may_hold_the_classes(tmp_path: Path) -> None:
+    picture(tmp_path / "archive" / "cat" / "1.png")
+    picture(tmp_path / "archive" / "dog" / "1.png")
+    with pytest.warns(FewstepWarning, match=r"the class 'archive'.*\(cat, dog\) are the classes"):
+        assert load(tmp_path).classes == ("archive",)
+    assert load(tmp_path / "archive").classes == ("cat", "dog")

@@ -78,7 +78,9 @@ def _may_be_images(kind: Any) -> bool:
     if kinds.is_struct(kind):
         place = kind.get_field_index("bytes")
         return place >= 0 and _may_be_images(kind.field(place).type)
-    return kinds.is_binary(kind) or kinds.is_large_binary(kind)
+    if kinds.is_dictionary(kind):
+        return _may_be_images(kind.value_type)
+    return kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind)
 
 
 def image_column(columns: Mapping[str, Column], wanted: str | None, origin: str) -> Column:

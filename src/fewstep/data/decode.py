@@ -30,6 +30,7 @@ GREY = ("1", "L", "La", "LA", "I", "F")
 GAP = 2.0
 TURNING = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """What a PNG holds that says how to turn it, perhaps behind the pixels."""
+ASIDE = range(5, 9)  # the orientations that exchange height and width
 WHITE, TWELVE, SIXTEEN = 255, 4095, 65535  # the largest value of 8, 12 and 16 bits
 BITS_PER_SAMPLE = 258  # the tag of a TIFF
 
@@ -58,10 +59,17 @@ def decode(data: Data, size: int | None, channels: int) -> np.ndarray:
 def probe(data: Data) -> tuple[int, int, bool]:
     """Height, width (upright) and whether the file stores colour, from the header alone."""
     with _open(data) as image:
-        width, height = image.size
-        if _may_turn(image, data) and _orientation(image) >= 5:
+        (width, height), grey = image.size, _is_grey(image)
+        if _may_turn(image, data) and _orientation(image) in ASIDE:
             width, height = height, width
-        return height, width, not (image.mode in GREY or image.mode.startswith("I;16"))
+        return height, width, not grey
+
+
+def _is_grey(image: Image.Image) -> bool:
+    if image.mode in GREY or image.mode.startswith("I;16"):
+        return True
+    # Pillow turns grey and alpha of 16 bits each into RGBA.
+    return isinstance(image, PngImageFile) and any(tile.args == "LA;16B" for tile in image.tile)
 
 
 def reason(error: Exception) -> str:

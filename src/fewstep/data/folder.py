@@ -31,6 +31,7 @@ LISTS = (
     "labels.txt",
     "labels.json",
     "dataset.json",
+    "val_annotations.txt",
 )
 NOT_READ = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", *RAW)
 

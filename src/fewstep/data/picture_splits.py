@@ -1,8 +1,11 @@
 """Which of a folder's images are of a split, by the rule of `fewstep.data.splits`.
 
 Names are relative to the folder, such as `train/cat/1.png`. A folder is divided at its first level
-(`train/cat/1.png`), below a folder that is alone (`images/train/cat/1.png`), inside its classes
+(`train/cat/1.png`), below folders that are alone (`images/train/cat/1.png`), inside its classes
 (`cat/train/1.png`), or by the images' own names where all of them say a split (`train_1.png`).
+
+A folder that is alone is a class, unless its name says that it holds the classes
+(`train/images/cat`, `cifar_train/cifar_train/cat`).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fewstep.data.labels import natural
-from fewstep.data.splits import choose, divide, missing, read_name
+from fewstep.data.splits import BESIDE_WORDS, choose, divide, missing, read_name
 from fewstep.errors import FewstepError, FewstepWarning
 
 
@@ -38,20 +41,81 @@ def part_of(root: Path, names: list[str], split: str) -> Part:
     Raises:
         FewstepError: there is no such split, or it is not clear what is meant.
     """
-    splits = _split_folders(root, names)
-    if not splits and len(alone := class_folders(names)) == 1:
-        (folder,) = alone
-        inner = _inside(names, folder)
-        below = _split_folders(root / folder, inner)
-        # Splits without classes make the folder that is alone a class itself.
-        if any(class_folders(_inside(inner, other)) for other in below.values()):
-            _say_loose(root, names, below)
-            root, names, splits = root / folder, inner, below
+    root, names, splits = _divided(root, names)
     if not splits:
+        root, names = _classes_in(root, names)
         return Part(root, _inside_classes(root, names, split))
     chosen = splits[choose(split, splits, str(root))]
-    training = class_folders(_inside(names, splits["train"])) if "train" in splits else set()
-    return Part(root / chosen, _inside(names, chosen), frozenset(training))
+    training: set[str] = set()
+    if "train" in splits:
+        first = splits["train"]
+        training = class_folders(_classes_in(root / first, _inside(names, first))[1])
+    root, names = _classes_in(root / chosen, _inside(names, chosen))
+    root, names = _unlabelled(root, names, training)
+    return Part(root, names, frozenset(training))
+
+
+def _divided(root: Path, names: list[str]) -> tuple[Path, list[str], dict[str, str]]:
+    """The folder that is divided into splits, its images, and the folder of each split.
+
+    It is `root` or one below it, down to which every folder is alone. Without splits `root` itself;
+    where the splits have no classes the folder around them, which is a class, and no splits.
+    """
+    above, here, inner = (root, names), root, names
+    while not (splits := _split_folders(here, inner)):
+        alone = class_folders(inner)
+        if len(alone) != 1:
+            return root, names, {}
+        (folder,) = alone
+        above, here, inner = (here, inner), here / folder, _inside(inner, folder)
+    if here != root and not any(class_folders(_inside(inner, other)) for other in splits.values()):
+        return *above, {}
+    _say_loose(root, names, splits)
+    return here, inner, splits
+
+
+def _classes_in(root: Path, names: list[str]) -> tuple[Path, list[str]]:
+    """The folder whose folders are the classes, and its images: below those that only hold it."""
+    while len(alone := class_folders(names)) == 1:
+        (folder,) = alone
+        inner = _inside(names, folder)
+        below = class_folders(inner)
+        if not all("/" in name for name in inner) or divide(below):
+            break
+        if not _holds_others(root, folder):
+            _say_alone(root / folder, below)
+            break
+        root, names = root / folder, inner
+    return root, names
+
+
+def _holds_others(root: Path, folder: str) -> bool:
+    """Whether the name of a folder that is alone says that it holds classes, and is none itself."""
+    split, rest = read_name(folder)
+    named = bool(split) or any(word in BESIDE_WORDS for word in rest)
+    plain = all(word in BESIDE_WORDS or word.isdigit() for word in rest)
+    return (named and plain) or folder.casefold() == root.name.casefold()
+
+
+def _say_alone(folder: Path, below: set[str]) -> None:
+    if len(below) > 1:
+        warnings.warn(
+            f"all images are of the class {folder.name!r}, the only folder; if the folders in it "
+            f"({_listed(sorted(below, key=natural))}) are the classes, pass its path: {folder}",
+            FewstepWarning,
+            stacklevel=2,
+        )
+
+
+def _unlabelled(root: Path, names: list[str], training: set[str]) -> tuple[Path, list[str]]:
+    """Held-out images in one folder that only holds them, while the training images have classes:
+    no class, as in `val/images/1.png` beside `train/cat/1.png`."""
+    alone = class_folders(names)
+    if training and len(alone) == 1 and len(class_folders(_inside(names, *alone))) == 0:
+        (folder,) = alone
+        if folder not in training and _holds_others(root, folder):
+            return root / folder, _inside(names, folder)
+    return root, names
 
 
 def class_folders(names: Iterable[str]) -> set[str]:
@@ -126,6 +190,7 @@ def _inside_classes(root: Path, names: list[str], split: str) -> list[str]:
     inner = [name.split("/")[1] if name.count("/") > 1 else "" for name in names]
     said = divide(set(inner))
     if not {"test", "val"}.intersection(said.values()):
+        _check_deeper(root, names)
         if split != "train":
             raise missing(str(root), split)
         return names
@@ -138,6 +203,17 @@ def _inside_classes(root: Path, names: list[str], split: str) -> list[str]:
         )
     wanted = choose(split, said.values(), str(root))
     return [name for name, folder in zip(names, inner, strict=True) if said[folder] == wanted]
+
+
+def _check_deeper(root: Path, names: Sequence[str]) -> None:
+    """Raise `FewstepError` for splits below the folders inside the classes."""
+    deeper = {part for name in names for part in name.split("/")[2:-1]}
+    said = divide(deeper)
+    if "train" in said.values() and len(set(said.values())) > 1:
+        raise FewstepError(
+            f"{root} has folders that are splits ({_listed(sorted(said))}) inside folders of its "
+            "classes: pass the path of the folder that is divided, or move the splits up"
+        )
 
 
 def _said(name: str) -> str:
