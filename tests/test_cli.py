@@ -83,13 +83,18 @@ def arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "words", [(), *((command,) for command in COMMANDS), *(("train", name) for name in RECIPES)]
+    "words",
+    [
+        *[(), *((command,) for command in COMMANDS), ("edit", "inpaint"), ("edit", "vary")],
+        *(("train", name) for name in RECIPES),
+    ],
 )
 def test_help_shows_examples(words: tuple[str, ...], call: Call) -> None:
     code, out, err = call(*words, "--help")
     assert (code, err) == (0, "")
     assert f"Usage: fewstep {' '.join(words)}".rstrip() in out
     assert "Examples:\n  fewstep " in out
+    assert out.count("Examples:") == 1
 
 
 def test_the_help_of_the_program_names_every_command(call: Call) -> None:
@@ -216,7 +221,7 @@ def test_whole_numbers_may_be_written_with_an_exponent(tmp_path: Path, call: Cal
 def test_a_grid(runs: Path, tmp_path: Path, call: Call) -> None:
     code, out, err = call("sample", runs / "cd", "-n", 5, "-o", tmp_path / "x.png")
     assert (code, err) == (0, "")
-    assert out.startswith(f"{tmp_path}/x.png: 5 images, 1 network evaluations each")
+    assert out.startswith(f"{tmp_path}/x.png: 5 images, 1 network evaluation each")
     tile = 64 + 1  # 8x8 enlarged eightfold, and its border
     assert Image.open(tmp_path / "x.png").size == (3 * tile + 1, 2 * tile + 1)
 
@@ -317,7 +322,7 @@ def test_the_number_of_network_evaluations(
 ) -> None:
     code, out, _ = call("sample", runs / model, "-n", 2, *words.split(), "-o", tmp_path / "x.png")
     assert code == 0
-    assert f"2 images, {evaluations} network evaluations each" in out
+    assert f"2 images, {evaluations} network evaluation{'s' * (evaluations > 1)} each" in out
 
 
 def test_likelihood_prints_bits_with_their_error(runs: Path, call: Call) -> None:

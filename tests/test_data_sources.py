@@ -291,6 +291,14 @@ def test_folders_without_images(tmp_path: Path) -> None:
         load(tmp_path / "notes.txt")
 
 
+@pytest.mark.parametrize("name", ["run.json", "clock.json"])
+def test_sample_grids_of_a_run_are_no_data(tmp_path: Path, name: str) -> None:
+    put(tmp_path / "samples/step-00000100.png")
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(FewstepError, match=f"{name}.*not images"):
+        load(tmp_path)
+
+
 def test_an_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "a" / "1.png")
     scandir = os.scandir

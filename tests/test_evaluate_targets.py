@@ -210,6 +210,14 @@ def test_colours_sizes_and_floats_are_brought_to_the_reference(
     assert all(line["fd"] > 0 for line in sized.values())
 
 
+def test_a_note_is_shown_once_with_all_that_it_is_about(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = [Line(name, Scores(n=3, fd=1.5, notes=("few.",))) for name in ("a", "b", "a")]
+    show(lines, Setting("f", "0" * 64, None, "r", None, 0))
+    assert capsys.readouterr().out.splitlines()[-1] == "note: a, b: few."
+
+
 @pytest.mark.parametrize("columns", [80, 60, 40])
 def test_a_narrow_table_keeps_what_was_scored_and_every_score(
     columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -226,7 +234,9 @@ def test_a_narrow_table_keeps_what_was_scored_and_every_score(
     for text in ("1.250", "7.25", "0.875", "0.625", "0.50000", "1.125", "0.375"):
         assert text in mine
     assert "-0.000" not in mine
-    assert sum(line.startswith("target") for line in table) == mine.count("mine")
+    heads = [line for line in table if line.startswith("target")]
+    assert len(heads) == mine.count("mine")
+    assert all(head.split()[1] == "NFE" for head in heads), "which of a model's lines it is"
     assert any("all.npz" in line for line in table)
     monkeypatch.delenv("COLUMNS")
     show(lines, setting)  # no terminal: as wide as it is

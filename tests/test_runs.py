@@ -17,6 +17,8 @@ from PIL import Image
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.recipes.directory import RunDirectory, model_file, open_model
+from fewstep.recipes.real import Real
+from fewstep.recipes.run import Data
 from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
@@ -160,6 +162,20 @@ def test_a_run_without_checkpoints_is_a_model_and_is_never_trained_again(
     refused(call("train", project / "cd"), "damaged", "no checkpoint is left")
 
 
+def test_a_reference_is_read_in_the_size_of_the_run(project: Path, tmp_path: Path) -> None:
+    file = project / "edm/run.json"
+    record = json.loads(file.read_text())
+    record["run"]["data"]["size"] = 8
+    file.write_text(json.dumps(record))
+    (photos := tmp_path / "photos").mkdir()
+    for i, side in enumerate((16, 24)):
+        Image.new("L", (side, side)).save(photos / f"{i}.png")
+    with pytest.warns(FewstepWarning, match="resized to 8x8, as those of"):
+        real = Real.of(project / "edm", Data(data=str(photos)))
+    assert real.data is not None
+    assert real.data.shape == (1, 8, 8)
+
+
 # Going on with other settings
 
 
@@ -180,6 +196,7 @@ def test_more_steps_go_on_from_the_last_checkpoint(project: Path, call: Call) ->
     same = ["train", "digits/edm", *TINY, "--keep", 3, "--out", run]
     assert call(*same)[0] == 0, "what was not asked for stays"
     refused(call(*same, "--steps", 6), "has made 10 steps already", "--steps 6")
+    refused(call("train", run, "--batch", 3), "does not take --batch", "--steps and --lr")
     refused(call(*same, "--seed", 3, "--flip"), "seed was 0, now 3", "flip was False, now True")
 
 

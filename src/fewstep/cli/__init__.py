@@ -128,5 +128,5 @@ def _one_line(
 ) -> str:
     """Our own warnings without the place in the code, which says nothing to a user."""
     if issubclass(category, FewstepWarning):
-        return f"fewstep: {message}\n"
+        return f"note: {message}\n"
     return _with_place(message, category, filename, lineno, line)

@@ -37,13 +37,11 @@ def unwrapped(docstring: str) -> str:
 
 
 def command(function: Callable[..., Any]) -> App:
-    """The command of a function, with its examples below the flags.
-
-    The help by itself leaves out a docstring's examples.
-    """
+    """The command of a function: its summary above the flags, the rest of its docstring below."""
     name = function.__name__.strip("_").replace("_", "-")
     function.__doc__ = unwrapped(function.__doc__ or "")
-    app = App(name=name, help_format="plaintext", help_epilogue=more(function))
+    summary = unfolded(inspect.cleandoc(function.__doc__).partition("\n\n")[0])
+    app = App(name=name, help=summary, help_format="plaintext", help_epilogue=more(function))
     app.default(function)
     return app
 

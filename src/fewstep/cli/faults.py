@@ -8,7 +8,12 @@ import tempfile
 import traceback
 from collections.abc import Iterable
 
-from cyclopts import CycloptsError, UnknownCommandError, UnusedCliTokensError
+from cyclopts import (
+    CycloptsError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from fewstep.errors import FewstepError, out_of_memory, refusal, unknown
 
@@ -42,6 +47,8 @@ def _mistake(error: BaseException) -> str | None:
         return str(unknown("command", error.unused_tokens[0], _names(error.app)))
     if isinstance(error, UnusedCliTokensError):
         return _superfluous(error.unused_tokens or [])
+    if isinstance(error, UnknownOptionError) and tuple(error.command_chain or ()) == ("train",):
+        return _fixed(error)
     if isinstance(error, CycloptsError | FewstepError):
         return str(error)
     if isinstance(error, OSError):
@@ -60,6 +67,16 @@ def _superfluous(words: list[str]) -> str:
     if words[0].lower() in SWITCHES:
         return f"{message} A switch takes no value: write --name, or --no-name to turn it off."
     return message
+
+
+def _fixed(error: UnknownOptionError) -> str:
+    """The line for a setting of a recipe that is given to a run folder."""
+    return (
+        f"a run folder does not take {error.token.keyword}: its settings are those that it was "
+        "started with. When it goes on only --steps and --lr may change, and --data, --teacher and "
+        "--autoencoder say where those are now. The flags of a recipe follow its name: fewstep "
+        "train RECIPE --help."
+    )
 
 
 def _defect(error: BaseException) -> str:

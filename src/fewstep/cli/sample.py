@@ -108,7 +108,7 @@ def sample(
     seconds = time.perf_counter() - start
     if group.first:
         save_images(images, out, labels=labels, classes=f.info.get("classes") or ())
-        print(f"{out}: {n} images, {spent(sampler)}, {seconds:.2f} s")
+        print(f"{out}: {n} image{'' if n == 1 else 's'}, {spent(sampler)}, {seconds:.2f} s")
 
 
 def check_solver(f: FlowMap, solver: str | None, grid: str | None, clip: bool) -> None:
@@ -127,9 +127,8 @@ def check_solver(f: FlowMap, solver: str | None, grid: str | None, clip: bool) -
 
 def spent(sampler: Sampler) -> str:
     """The evaluations of an image: exact, or an adaptive solver's mean."""
-    if isinstance(sampler, Walk) and sampler.adaptive:
-        return f"{sampler.nfe} network evaluations each on average"
-    return f"{sampler.nfe} network evaluations each"
+    many = f"{sampler.nfe} network evaluation{'' if sampler.nfe == 1 else 's'} each"
+    return f"{many} on average" if isinstance(sampler, Walk) and sampler.adaptive else many
 
 
 app = command(sample)

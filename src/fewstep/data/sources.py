@@ -22,6 +22,7 @@ from fewstep.data.conform import conform
 from fewstep.data.dataset import Dataset
 from fewstep.data.digits import digits_of
 from fewstep.data.folder import ENDINGS, NOT_READ, find_pictures
+from fewstep.data.ignored import check_is_data
 from fewstep.data.labels import used
 from fewstep.data.listing import list_files, stamp
 from fewstep.data.pairs import is_pairs, open_pairs
@@ -191,6 +192,7 @@ def _folder(path: Path, request: Request) -> Dataset | Plan:
     if is_pairs(path):
         _without_columns(str(path), request)
         return _pairs(path, request)
+    check_is_data(path)
     names = list_files(path, (TABLES, *ARRAYS, *ENDINGS, *NOT_READ))
     tables = _ending(names, (TABLES,))
     pictures = _ending(names, (*ENDINGS, *NOT_READ))

@@ -18,14 +18,16 @@ NEEDED = {"fd": 2, "pr": 4, "dc": 6, "kid": 4, "fd_infinity": 20}
 def on_counts(n: int, reference: Reference) -> Iterator[str]:
     """Numbers of images at which a Fréchet distance is too high, or not comparable."""
     D = len(reference.moments.mean)
-    for count, whose in ((n, "images"), (reference.n, "reference images")):
-        if count is not None and count <= D:
-            yield (
-                f"{count} {whose} for {D} features: their covariance is singular, and the "
-                f"Fréchet distance is too high. Use more than {max(D, FEW)}."
-            )
-        elif count is not None and count < FEW and D >= FEW // 2:
-            yield f"{count} {whose}: with fewer than {FEW} the Fréchet distance is too high."
+    fewest, whose = n, "images"
+    if reference.n is not None and reference.n < n:
+        fewest, whose = reference.n, "reference images"
+    if fewest <= D:
+        yield (
+            f"{fewest} {whose} for {D} features: their covariance is singular, and the "
+            f"Fréchet distance is too high. Use more than {max(D, FEW)}."
+        )
+    elif fewest < FEW <= 2 * D:
+        yield f"{fewest} {whose}: with fewer than {FEW} the Fréchet distance is too high."
     if reference.n is not None and n < reference.n // 2:
         yield (
             f"{n} images against {reference.n}: fewer images have a larger Fréchet "

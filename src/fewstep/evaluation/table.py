@@ -126,6 +126,8 @@ COLUMNS = (
 
 Cells = tuple[str, list[str]]  # a column's title and a text for each target
 WIDE = 10_000  # characters: no limit
+INTERVAL = "; ± is half of a 95 % interval."
+WITHOUT = "; no room for 95 % intervals, which -o scores.md writes."
 NAME = 16  # characters of a line that a target's name has in any case
 
 
@@ -138,51 +140,50 @@ def show(lines: Sequence[Line], setting: Setting) -> None:
     """Print the table, what it depends on, and the notes.
 
     On a terminal it is as wide as that: without intervals, and then folded into several tables that
-    all begin with the target, where it would not fit. A pipe has room for everything.
+    all begin with the target and its NFE, where it would not fit. A pipe has room for everything.
     """
     console = Console()
     if not console.is_terminal and not os.environ.get("COLUMNS"):
         console.width = WIDE
-    tables, whole = _fitting(lines, shown_columns(lines), console)
+    tables, remark = _fitting(lines, shown_columns(lines), console)
     for table in tables:
         console.print(table)
-    if not whole:
-        console.print(f"intervals do not fit into {console.width} characters", style="dim")
-    console.print(f"\n{setting}{_seeds(lines)}", style="dim", highlight=False, soft_wrap=True)
+    about = f"{setting}{_seeds(lines)}{remark}"
+    console.print(f"\n{about}", style="dim", highlight=False, soft_wrap=True)
     for note in _notes(lines):
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
 
 
 def _fitting(
     lines: Sequence[Line], columns: Sequence[Column], console: Console
-) -> tuple[list[Table], bool]:
+) -> tuple[list[Table], str]:
     """One table where it fits, else one for as many columns as fit, and so on.
 
-    Also says whether that is all there is to show; intervals are left out of what does not fit.
+    Also says what became of the intervals, which are left out where not everything fits.
     """
     targets = [folded(line.target, max(NAME, console.width // 3)) for line in lines]
+    nfe = ("NFE", [str(line.nfe or "") for line in lines])
     wide, narrow = (_cells(lines, columns, interval) for interval in (True, False))
     unlimited = console.options.update(max_width=WIDE)
 
     def fits(part: Sequence[Cells]) -> bool:
-        table = _terminal(targets, part)
+        table = _terminal(targets, [nfe, *part])
         return console.measure(table, options=unlimited).maximum <= console.width
 
     if fits(wide):
-        return [_terminal(targets, wide)], True
+        return [_terminal(targets, [nfe, *wide])], INTERVAL if wide != narrow else ""
     parts: list[list[Cells]] = [[]]
     for column in narrow:
         if not parts[-1] or fits([*parts[-1], column]):
             parts[-1].append(column)
         else:
             parts.append([column])
-    return [_terminal(targets, part) for part in parts], wide == narrow
+    return [_terminal(targets, [nfe, *part]) for part in parts], WITHOUT if wide != narrow else ""
 
 
 def _cells(lines: Sequence[Line], columns: Sequence[Column], interval: bool) -> list[Cells]:
-    """Every column's title and texts."""
+    """The title and the texts of every column behind the target and its NFE."""
     return [
-        ("NFE", [str(line.nfe or "") for line in lines]),
         ("n", [str(line.scores.n) for line in lines]),
         *((c.title, [c.text(line.scores, interval) for line in lines]) for c in columns),
     ]
@@ -216,12 +217,12 @@ def _seeds(lines: Sequence[Line]) -> str:
 
 
 def _notes(lines: Sequence[Line]) -> list[str]:
-    """Every note once, with the first target that it is about."""
-    notes: dict[str, str] = {}
+    """Every note once, with all targets that it is about."""
+    notes: dict[str, dict[str, None]] = {}
     for line in lines:
         for note in line.scores.notes:
-            notes.setdefault(note, line.target)
-    return [f"{target}: {note}" for note, target in notes.items()]
+            notes.setdefault(note, {})[line.target] = None
+    return [f"{', '.join(targets)}: {note}" for note, targets in notes.items()]
 
 
 def as_markdown(lines: Sequence[Line], setting: Setting) -> str:
@@ -234,7 +235,7 @@ def as_markdown(lines: Sequence[Line], setting: Setting) -> str:
         rows.append([line.target, str(line.nfe or ""), str(line.scores.n), *cells])
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     notes = "".join(f"\n- {note}" for note in _notes(lines))
-    return f"{text}\n\n{setting}{_seeds(lines)}; ± is half of a 95 % interval.\n{notes}\n"
+    return f"{text}\n\n{setting}{_seeds(lines)}{INTERVAL}\n{notes}\n"
 
 
 def as_csv(lines: Sequence[Line], setting: Setting) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 import fewstep
+from fewstep.data.ignored import MADE, RECORD
 from fewstep.data.pairs import MANIFEST as PAIRS
 from fewstep.errors import FewstepError, FewstepWarning, not_there, refusals
 from fewstep.files import SHAPELESS, read_json, replacing
@@ -41,13 +42,7 @@ from fewstep.training.logbook import METRICS, read_metrics
 FORMAT = 1
 MODEL = "model.safetensors"
 _PLAIN_AVERAGE = re.compile(r"ema-(0\.\d+)$")
-RECORD = "run.json"
-KINDS = {
-    RECORD: "a run",
-    PAIRS: "pairs",
-    "clock.json": "a reproduction",
-    "theory.json": "a report of the theory",
-}
+KINDS = {**MADE, PAIRS: "pairs"}
 """What a folder holds, by the file that says so."""
 
 

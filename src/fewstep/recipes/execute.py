@@ -14,6 +14,7 @@ import torch
 from fewstep import parameterization
 from fewstep.classes import Agreement, listed
 from fewstep.data import Dataset
+from fewstep.data.ignored import RECORD
 from fewstep.data.pairs import is_pairs, read_manifest
 from fewstep.digest import sha256_of_code
 from fewstep.distributed import Processes, processes, together
@@ -23,7 +24,7 @@ from fewstep.latents import Latents
 from fewstep.lock import locked
 from fewstep.networks import NETWORKS, Autoencoder
 from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
-from fewstep.recipes.directory import RECORD, Record, RunDirectory, check_free, open_model
+from fewstep.recipes.directory import Record, RunDirectory, check_free, open_model
 from fewstep.recipes.parts import Parts, teacher_use
 from fewstep.recipes.resume import Begun, begun
 from fewstep.recipes.run import Data, Run

@@ -93,7 +93,7 @@ class Parts:
             what = replace(what, name=source.name)
         self.sources[kind] = now = placed(what, place, self.home.path)
         if source is not None and now.path != source.path:
-            self.notes.append(f"{kind}: {given} is now {place}")
+            self.notes.append(f"note: the {kind} {source.path or given} is now {place}")
         return found
 
 

@@ -48,7 +48,8 @@ class Real:
         Args:
             target: a run folder.
             reference: images or statistics, and how to read them; without a name those of the run,
-                read as the run does where nothing else is said.
+                read as the run does where nothing else is said. Images are cropped and resized to
+                the size that the run's were, which is said.
 
         Raises:
             FewstepError: no reference was given and the target has none; nothing readable.
@@ -57,13 +58,15 @@ class Real:
         if source is not None and holds_statistics(source):
             _without_columns(source, reference)
             return cls(source)
+        size = reference.size
         if source is not None:
             read = _reader_of(source, reference)
+            size = size or _size_of_run(target, source)
         else:
             settings = _trained_on(target)
             source = str(settings.data)
             read = _reader_of_run(settings, reference)
-        return cls(source, read("train", reference.size, reference.channels), read)
+        return cls(source, read("train", size, reference.channels), read)
 
     def test_split(self) -> Dataset | None:
         """The held-out images of the same source; None where it has none."""
@@ -80,6 +83,15 @@ class Real:
         if self.data is None:
             return Reference.load(self.source, network)
         return Reference.of_data(network, self.data, group=group)
+
+
+def _size_of_run(target: Path, source: str) -> int | None:
+    """The size that a run's images were cropped and resized to; None where they were not."""
+    home = RunDirectory(target)
+    size = home.run()[1].data.size if home.started else None
+    if size is not None:
+        _say(source, f"images cropped and resized to {size}x{size}, as those of {target} were.")
+    return size
 
 
 def _without_columns(statistics: str, how: Data) -> None:
