@@ -129,6 +129,13 @@ def test_partial_files_of_other_machines_are_swept_when_they_are_old(tmp_path: P
     assert sorted(tmp_path.iterdir()) == [young, other]
 
 
+def test_partial_files_of_earlier_versions_are_swept(tmp_path: Path) -> None:
+    for name in ("model.safetensors.partial", "run.partial", "shard-00003.partial", "film.partial"):
+        (tmp_path / name).write_text("")
+    with locked(tmp_path):
+        assert [path.name for path in tmp_path.glob("*.partial")] == ["film.partial"]
+
+
 def test_a_model_that_cannot_be_written_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

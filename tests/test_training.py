@@ -564,6 +564,13 @@ def test_a_validation_has_the_labels_of_the_images_that_it_is_held_against(tmp_p
 # What goes wrong
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_not_trained(dtype: torch.dtype, tmp_path: Path) -> None:
+    objective = make(tmp_path / "a").objective.to(dtype)
+    with pytest.raises(FewstepError, match=r"weights are b?float16.*f\.float\(\)"):
+        Trainer(objective, pictures(), CONFIG, tmp_path / "b")
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_told(tmp_path: Path) -> None:
     whole = make(tmp_path / "whole")
     whole.run()

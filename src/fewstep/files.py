@@ -42,6 +42,15 @@ SHAPELESS = (
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())[:40]
 _OWNER = re.compile(r"\.(?P<host>[\w-]+)\.(?P<pid>\d+)\.\d+\.partial$")
 _OLD = 24 * 3600  # seconds after which a partial file of any host is nobody's
+_OLD_NAMES = (  # of partial files before their names told whose they were
+    "run.partial",
+    "model.safetensors.partial",
+    "pairs.json.partial",
+    "shard-*.partial",
+    "taus.partial",
+    "scores.partial",
+    "report.partial",
+)
 _count = itertools.count()
 
 
@@ -140,6 +149,14 @@ def write_tensors(
     with path.open("wb") as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
+
+
+def sweep_old_names(folder: Path) -> None:
+    """Remove what killed processes of earlier versions have left; the folder must be held."""
+    with suppress(OSError):
+        for pattern in _OLD_NAMES:
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:

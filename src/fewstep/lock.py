@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fewstep.errors import FewstepError
-from fewstep.files import read_json, sweep, write_json
+from fewstep.files import read_json, sweep, sweep_old_names, write_json
 
 LOCK = ".lock"
 OWNER = ".lock.json"
@@ -48,6 +48,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise FewstepError(f"cannot write to {folder}: {error}.") from error
     try:
         sweep(folder)
+        sweep_old_names(folder)
         write_json(folder / OWNER, {"pid": os.getpid(), "host": socket.gethostname()})
         yield
     finally:

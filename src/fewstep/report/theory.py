@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import FewstepError
+from fewstep.lock import locked
 from fewstep.progress import progress
 from fewstep.recipes.directory import check_free
 from fewstep.report import figures
@@ -39,20 +40,21 @@ def verify_theory(directory: Path, *, seed: int = 0) -> TheoryReport:
         seed: of what is drawn at random; everything else is quadrature.
 
     Raises:
-        FewstepError: the folder is not writable, or the page's libraries are missing.
+        FewstepError: the folder is not writable, or another process writes into it; the page's
+            libraries are missing.
     """
     check_free(directory, "theory.json")
     start = time.perf_counter()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        checks = []
-        with progress("statements", len(CHECKS)) as advance:
-            for check in verify(seed):
-                checks.append(check)
-                advance(1)
-        seconds = time.perf_counter() - start
-        report = TheoryReport(directory / "theory.html", tuple(checks), seconds)
-        _write(report, seed)
+        with locked(directory):
+            checks = []
+            with progress("statements", len(CHECKS)) as advance:
+                for check in verify(seed):
+                    checks.append(check)
+                    advance(1)
+            seconds = time.perf_counter() - start
+            report = TheoryReport(directory / "theory.html", tuple(checks), seconds)
+            _write(report, seed)
     except OSError as error:
         raise FewstepError(f"cannot write to {directory}: {error}.") from error
     return report

@@ -65,6 +65,9 @@ def sample(
 ) -> Tensor:
     """``n`` samples of a model: [n, *shape] on the CPU, clipped to [-1, 1].
 
+    They are float32, or float64 from a float64 model. A float16 or bfloat16 network is evaluated in
+    that type, but the walk between its evaluations is float32, and so is its end.
+
     Args:
         f: the model.
         n: how many.

@@ -32,6 +32,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
 from fewstep.objectives import Objective
+from fewstep.precision import HALF
 from fewstep.training.arithmetic import autocast, repeatable, seed_streams, set_up
 from fewstep.training.checkpoint import (
     OPTIMIZER,
@@ -100,6 +101,7 @@ class Trainer:
                 "has no labels. Give the images class folders, or train without labels."
             )
         check_columns(objective, data, config.flip)
+        _check_type(objective.f)
         self.averages = Averages(objective.f, config)
         self.optimizer = make_optimizer(objective.f.weights, config)
         set_up(config.precision, deterministic=config.deterministic)
@@ -324,6 +326,15 @@ class Parts:
 
     def __init__(self, total: int, mine: list[int]) -> None:
         self.total, self.mine = total, mine
+
+
+def _check_type(f: FlowMap) -> None:
+    """Raise `FewstepError` for half precision, in which small steps of the weights are lost."""
+    if f.dtype in HALF:
+        raise FewstepError(
+            f"the weights are {str(f.dtype).removeprefix('torch.')}, which loses small steps: call "
+            "f.float() before the objective is made; Training(precision='bf16') computes faster."
+        )
 
 
 def _share_of(config: Training, group: Processes) -> Parts:
