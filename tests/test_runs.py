@@ -396,6 +396,37 @@ def test_a_folder_of_another_kind_is_left_alone(project: Path, tmp_path: Path, c
     refused(call("train", "digits/ct", *TINY, "--out", tmp_path / "p"), "holds pairs")
 
 
+def test_weights_of_an_unknown_run_are_neither_used_nor_overwritten(
+    project: Path, call: Call
+) -> None:
+    run, words = project / "edm", ["train", "digits/edm", *TINY, "--steps", 6]
+    (run / "run.json").unlink()
+    refused(call(*words, "--out", run), str(run), "no run.json", "another --out")
+    refused(call("sample", run, "-o", project / "x.png"), f"It holds {run}/model.safetensors")
+    (run / "model.safetensors").unlink()
+    refused(call(*words, "--out", run), "no run.json")
+    refused(call("sample", run, "-o", project / "x.png"), f"It holds {run}/checkpoints/step-00000")
+
+
+@pytest.mark.parametrize("out", [".", "run", "cat/run"])
+def test_a_run_is_not_among_its_own_images(out: str, tmp_path: Path, call: Call) -> None:
+    photos = pictures(tmp_path / "photos")
+    refused(train_pictures(call, photos, photos / out, "--steps", 2), "its own data", "--out")
+    assert sorted(path.name for path in photos.iterdir()) == ["cat", "dog"]
+
+
+def test_of_one_model_nothing_can_be_chosen(project: Path) -> None:
+    file = project / "edm/model.safetensors"
+    with pytest.warns(FewstepWarning, match=r"checkpoint 'best' and ema 'f' is for run folders"):
+        open_model(file, checkpoint="best", ema="f")
+
+
+def test_a_device_that_is_not_there_is_named(project: Path) -> None:
+    for device in ("gpu", "cuda:99", "mps"):
+        with pytest.raises(FewstepError, match=f"device '?{device}"):
+            open_model(project / "edm", device=device)
+
+
 def test_files_of_a_run_have_the_rights_of_the_umask(project: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)

@@ -272,3 +272,33 @@ def test_steps_and_a_sampler_exclude_each_other() -> None:
     assert counter.calls == 3
     with pytest.raises(FewstepError, match="at most 100000"):
         sample(f, 1, steps=2**62)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"n": 2.0}, "the number of samples must be a whole number, got 2.0"),
+        ({"n": "2"}, "got '2'"),
+        ({"steps": 1.5}, "steps must be a whole number"),
+        ({"seed": None}, "a seed must be a whole number, got None"),
+        ({"seed": 0.5}, "a seed must be a whole number"),
+        ({"batch": 1.5}, "the batch must be a whole number"),
+        ({"indices": [0, 2]}, "numbered 0..1, and 2 is none"),
+        ({"indices": [-1]}, "-1 is none"),
+        ({"sampler": "heun"}, "not 'heun'"),
+        ({"sampler": 2}, "given as steps"),
+        ({"f": "runs/cd"}, "open_model"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(arguments: dict[str, Any], expected: str) -> None:
+    with pytest.raises(FewstepError, match=re.escape(expected)):
+        sample(**{"f": network_map(), "n": 2, **arguments})
+
+
+def test_whole_numbers_of_every_type_are_taken() -> None:
+    f = network_map()
+    x = sample(f, 3, steps=2, seed=5)
+    numbers = {"steps": torch.tensor(2), "seed": np.uint8(5), "batch": np.int64(2)}
+    assert torch.equal(sample(f, np.int32(3), **numbers), x)  # type: ignore[arg-type]
+    for indices in (torch.tensor([2, 0]), np.array([2, 0])):
+        assert torch.equal(sample(f, 3, steps=2, seed=5, indices=indices), x[[2, 0]])

@@ -281,19 +281,30 @@ def pick_device(name: str | None = None, local_rank: int = 0) -> torch.device:
     """The device that was asked for, or the best there is."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = checked_device(name)
+    if device.type == "cuda":
+        device = torch.device("cuda", local_rank if device.index is None else device.index)
+        torch.cuda.set_device(checked_device(device))
+        torch.backends.cudnn.allow_tf32 = False  # float32 means it, in convolutions as well
+    return device
+
+
+def checked_device(name: str | torch.device) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        FewstepError: it is not there, or is none.
+    """
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise FewstepError(f"unknown device {name!r}: use cpu, cuda, cuda:1, mps.") from None
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise FewstepError(f"device {name!r} was asked for, but torch sees no CUDA GPU here.")
-        device = torch.device("cuda", local_rank if device.index is None else device.index)
+            raise FewstepError(f"device '{device}' was asked for, but torch sees no CUDA GPU here.")
         count = torch.cuda.device_count()
         if device.index is not None and device.index >= count:
             raise FewstepError(f"{device} was asked for, but there are {count} GPUs here, from 0.")
-        torch.cuda.set_device(device)
-        torch.backends.cudnn.allow_tf32 = False  # float32 means it, in convolutions as well
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise FewstepError("device 'mps' was asked for, but torch sees no Apple GPU here.")
     return device

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fewstep import networks, parameterization
 from fewstep.classes import names_for
+from fewstep.distributed import checked_device
 from fewstep.errors import FewstepError, refusals
 from fewstep.files import replacing, write_tensors
 from fewstep.latents import Latents
@@ -254,9 +255,9 @@ class FlowMap(nn.Module):
 
         Raises:
             FewstepError: the file is missing, damaged, of another version, or not a flow map; a
-                latent model without its decoder.
+                latent model without its decoder; or the device is not there.
         """
-        path = Path(path)
+        path, device = Path(path), checked_device(device)
         with open_model_file(path, device) as file:
             names = _own_names(file.shapes)
             _check_decoder(file.header.latents is not None, names, path)

@@ -125,7 +125,12 @@ class RunDirectory:
     @property
     def has_work(self) -> bool:
         """Whether a run was started here and has something to go on from, or to keep."""
-        return self.started and (self._model.is_file() or bool(self.checkpoints.all()))
+        return self.started and self.has_weights
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether a checkpoint or a finished model is here, of whatever run."""
+        return self._model.is_file() or bool(self.checkpoints.all())
 
     @property
     def finished(self) -> bool:
@@ -281,6 +286,7 @@ def model_file(
     if not path.exists():
         raise not_there("run or model", path)
     if path.is_file():
+        _say_alone(path, checkpoint, ema)
         return path.parent, path
     directory = RunDirectory(path)
     if directory.started:
@@ -291,13 +297,36 @@ def model_file(
     elif (path / MANIFEST).is_file():
         chosen = Checkpoint.at(path).intact()
     else:
-        raise FewstepError(f"{path} is neither a run folder, a checkpoint nor a model file.")
+        raise _no_model(directory)
     manifest = chosen.manifest
     name = ema or manifest.default
     if name not in manifest.maps:
         there = ", ".join(manifest.maps)
         raise FewstepError(f"{chosen.path} has no map {name!r}; there is: {there}.")
     return path, chosen.file(name)
+
+
+def _say_alone(path: Path, checkpoint: str, ema: str | None) -> None:
+    """Say that a file is one model, of which nothing can be chosen."""
+    asked = {"checkpoint": checkpoint} if checkpoint != "last" else {}
+    asked |= {"ema": ema} if ema is not None else {}
+    if asked:
+        what = " and ".join(f"{name} {value!r}" for name, value in asked.items())
+        warnings.warn(
+            f"{path} is one model: {what} is for run folders, and is not looked at.",
+            FewstepWarning,
+            stacklevel=4,
+        )
+
+
+def _no_model(directory: RunDirectory) -> FewstepError:
+    """The error for a folder that is no run; it says what of one is there."""
+    newest = [c.path for c in directory.checkpoints.all()][-1:]
+    models = [directory.path / MODEL] if (directory.path / MODEL).is_file() else newest
+    there = f" It holds {models[0]}: give that." if models else ""
+    return FewstepError(
+        f"{directory.path} is neither a run folder, a checkpoint nor a model file.{there}"
+    )
 
 
 def step_of(model: Path) -> float | None:

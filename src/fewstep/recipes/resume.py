@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from fewstep.errors import FewstepError
@@ -69,9 +70,11 @@ def begun(home: RunDirectory, recipe: str, run: Run) -> Begun | None:
 
     Raises:
         FewstepError: another run is there, or it was started with other settings, each named; it
-            has made more steps already; nothing is left to go on from.
+            has made more steps already; nothing is left to go on from; or a run that begins would
+            mix with what is there.
     """
     if not home.has_work:
+        _check_place(home, run)
         return None
     record = home.record()
     if record.recipe != recipe:
@@ -94,6 +97,21 @@ def begun(home: RunDirectory, recipe: str, run: Run) -> Begun | None:
     kept = run.override({kind: given_of(record.run, kind) for kind in KINDS})
     record = replace(record, run=kept, changes=(*record.changes, *changes))
     return Begun(record, step, frozenset(new), before)
+
+
+def _check_place(home: RunDirectory, run: Run) -> None:
+    """Raise `FewstepError` for a place where a run that begins would mix with something else."""
+    if not home.started and home.has_weights:
+        raise FewstepError(
+            f"{home.path} holds checkpoints or a model, but no run.json that says of which run: "
+            "give another --out."
+        )
+    data = Path(run.data.data or "")
+    if run.data.data and data.is_dir() and home.path.resolve().is_relative_to(data.resolve()):
+        raise FewstepError(
+            f"the run {home.path} would lie inside its own data {data}, whose images its sample "
+            "grids would become: give an --out elsewhere."
+        )
 
 
 def _check_same(home: RunDirectory, record: Record, run: Run) -> None:

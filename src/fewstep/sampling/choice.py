@@ -11,6 +11,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.sampling.samplers import Multistep, NestedDDIM, Prior, Sampler, Walk
 from fewstep.schedules import TimeGrid, karras_grid
 from fewstep.solvers import SAMPLERS, Integrator
+from fewstep.whole import whole
 
 MOST = 100_000  # steps: more are a slip of the pen, and their times would fill the memory
 
@@ -65,6 +66,7 @@ def sampler_for(
     """
     if steps is not None and nfe is not None:
         raise FewstepError("give the number of steps or of network evaluations, not both.")
+    steps, nfe = _count(steps, "steps"), _count(nfe, "nfe")
     count = steps if nfe is None else nfe
     if count is not None and count < 1:
         what = "step, got steps" if nfe is None else "network evaluation, got nfe"
@@ -102,3 +104,7 @@ def sampler_for(
     if taus is not None and len(taus) != steps - 1:
         raise FewstepError(f"{steps} steps take {steps - 1} time points, got {len(taus)}.")
     return Multistep(tuple(taus) if taus is not None else default_taus(f, steps))
+
+
+def _count(value: int | None, name: str) -> int | None:
+    return None if value is None else whole(value, name)

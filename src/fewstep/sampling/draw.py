@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from fewstep.sampling.labels import Labels, check_labels
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.rows import default_batch, parts
 from fewstep.sampling.samplers import Sampler, Walk
+from fewstep.whole import whole
 
 
 def sample_batches(
@@ -87,18 +89,18 @@ def sample(
         FewstepError: labels or numbers that do not fit.
         NotFinite: the model gives NaN or infinities.
     """
+    _check_objects(f, sampler)
     if label is not None and labels is not None:
         raise FewstepError("give label or labels, not both.")
     if sampler is not None and steps is not None:
         raise FewstepError("give a sampler or steps, not both: a sampler has its own.")
-    classes = check_labels(f, labels if label is None else label, n)
+    classes, n = check_labels(f, labels if label is None else label, n), whole(n, "n")
     if sampler is None:
         sampler = sampler_for(f, steps)
-    if batch is not None and batch < 1:
+    if batch is not None and (batch := whole(batch, "the batch")) < 1:
         raise FewstepError(f"the batch must hold at least 1 sample, got {batch}.")
-    if indices is None:
-        indices = range(n)
-    elif classes is not None:
+    indices = range(n) if indices is None else _of(n, indices)
+    if classes is not None:
         classes = classes[list(indices)]
     made = [torch.empty(0, *f.image_shape)]
     for x in sample_batches(f, indices, sampler, seed=seed, labels=classes, batch=batch):
@@ -106,3 +108,26 @@ def sample(
         if progress:
             progress(len(x))
     return torch.cat(made)
+
+
+def _check_objects(f: object, sampler: object) -> None:
+    """Raise `FewstepError` for a path or a name where an object is asked for."""
+    if isinstance(f, str | PathLike):
+        raise FewstepError(f"samples are made by a model, fewstep.open_model(path), not by {f!r}.")
+    if sampler is not None and not callable(sampler):
+        raise FewstepError(
+            f"a sampler is an object such as Multistep(taus=(0.8,)) or Walk(18, 'heun'), not "
+            f"{sampler!r}; a number of steps alone is given as steps."
+        )
+
+
+def _of(n: int, indices: Sequence[int]) -> Sequence[int]:
+    """Numbers of some of ``n`` samples.
+
+    Raises:
+        FewstepError: one that is none of them.
+    """
+    numbers = [whole(i, "the index of a sample") for i in indices]
+    if wrong := [i for i in numbers if not 0 <= i < n]:
+        raise FewstepError(f"the samples are numbered 0..{n - 1}, and {wrong[0]} is none of them.")
+    return numbers

@@ -13,6 +13,7 @@ from torch import Tensor
 from fewstep.classes import find_class, listed
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.whole import whole
 
 Label = int | str
 """A class by its number or its name."""
@@ -49,6 +50,7 @@ def check_labels(f: FlowMap, labels: Labels | None, n: int) -> Tensor | None:
         FewstepError: no samples; labels for an unconditional model, of another number than ``n``,
             or that the model does not have.
     """
+    n = whole(n, "the number of samples")
     if n < 1:
         raise FewstepError(f"the number of samples must be at least 1, got {n}.")
     if labels is None:

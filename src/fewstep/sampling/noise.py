@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.whole import whole
 
 
 class NoiseStreams:
@@ -21,6 +22,7 @@ class NoiseStreams:
     """
 
     def __init__(self, seed: int, indices: Sequence[int], shape: tuple[int, ...]) -> None:
+        seed = whole(seed, "a seed")
         if seed < 0:
             raise FewstepError(f"a seed is a whole number >= 0, got {seed}.")
         self.shape = shape
