@@ -25,8 +25,8 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
 from fewstep.parameterization import EDM, RectifiedFlow
 from fewstep.recipes import RECIPES
-from fewstep.recipes.execute import real_data
 from fewstep.recipes.pairs import FIRST, Wish, make_pairs
+from fewstep.recipes.parts import real_data
 from fewstep.sampling import ODE, NoiseStreams
 from oracles import Exact, Gaussian
 

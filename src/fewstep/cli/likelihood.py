@@ -19,8 +19,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.likelihood import Likelihood
 from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory, open_model
-from fewstep.recipes.execute import real_data
-from fewstep.recipes.parts import load
+from fewstep.recipes.parts import load, real_data
 from fewstep.recipes.run import Data
 
 

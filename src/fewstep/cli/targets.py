@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fewstep.data import Dataset
+from fewstep.data.build import Request
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator, Scores
@@ -102,7 +103,8 @@ class Targets:
 
     def _of_images(self, target: Path) -> Line:
         notes: list[str] = []
-        given = load_images(target, notes.append, size=self.size, channels=self.channels)
+        wanted = Request(size=self.size, channels=self.channels)
+        given = load_images(target, notes.append, wanted)
         return Line(str(target), self._scores(given, str(target), notes))
 
     def _scores(self, given: Dataset, whose: str, notes: list[str]) -> Scores:

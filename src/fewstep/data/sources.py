@@ -36,7 +36,6 @@ HUB = "hub:"
 KINDS = "a folder of images, .parquet, .npz or .npy"
 
 
-@refusals()
 def load(
     source: str | Path | Dataset,
     *,
@@ -84,12 +83,20 @@ def load(
         FewstepError: nothing there, nothing readable, or anything ambiguous; the message says what.
     """
     request = Request(split, size, channels, labels, skip_bad, image_column, label_column)
+    return load_requested(source, request, cache)
+
+
+@refusals()
+def load_requested(
+    source: str | Path | Dataset, request: Request, cache: Path | None = None
+) -> Dataset:
+    """`load` of what a request says."""
     _check(request)
     found = _open(source, request)
     if isinstance(found, Dataset):
         return conform(found, request)
     dataset = _cached(found, request, cache_folder() if cache is None else Path(cache))
-    return dataset if labels else dataset.without_labels()
+    return dataset if request.labels else dataset.without_labels()
 
 
 @dataclass

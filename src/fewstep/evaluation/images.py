@@ -15,7 +15,8 @@ from torch import Tensor
 from fewstep.cache import expanded
 from fewstep.data import Dataset, load, to_uint8
 from fewstep.data.archives import ENDINGS, read_arrays
-from fewstep.data.sources import of_arrays
+from fewstep.data.build import Request
+from fewstep.data.sources import load_requested, of_arrays
 from fewstep.data.splits import siblings
 from fewstep.errors import FewstepError
 
@@ -23,18 +24,7 @@ ROUNDING = 1e-4  # by which float images may leave their range
 Say = Callable[[str], object]
 
 
-def load_images(
-    source: str | Path,
-    say: Say,
-    *,
-    split: str = "train",
-    size: int | None = None,
-    channels: int | None = None,
-    labels: bool = True,
-    skip_bad: bool = False,
-    image_column: str | None = None,
-    label_column: str | None = None,
-) -> Dataset:
+def load_images(source: str | Path, say: Say, request: Request) -> Dataset:
     """Images as `fewstep.data.load` reads them; floats are rounded to bytes.
 
     Floats of an ``.npz`` or ``.npy`` may lie in [-1, 1] or, where none is negative, in [0, 1].
@@ -42,34 +32,22 @@ def load_images(
     Args:
         source: as for `load`.
         say: called with what was done to the images, a sentence each.
-        split: "train", "test" or "val".
-        size: crop the centre to a square and resize to this.
-        channels: 1 or 3.
-        labels, skip_bad, image_column, label_column: as for `load`.
+        request: which of them, and how to read them.
 
     Raises:
         FewstepError: nothing there, nothing readable, points, floats of another range.
     """
     path = expanded(source)
-    files = siblings(path, split) if _is_array(path) else []
+    files = siblings(path, request.split) if _is_array(path) else []
     if len(files) != 1:
-        data = load(
-            source,
-            split=split,
-            size=size,
-            channels=channels,
-            labels=labels,
-            skip_bad=skip_bad,
-            image_column=image_column,
-            label_column=label_column,
-        )
-        return as_bytes(data, say)
+        return as_bytes(load_requested(source, request), say)
     (file,) = files
-    found = read_arrays(file, image_column, label_column, labels)
+    found = read_arrays(file, request.image_column, request.label_column, request.labels)
     images = found.images
     if images.dtype.kind == "f":
         images = _rounded(images, file, say)
-    return conformed(of_arrays(file, images, found.labels, found.classes), size, channels)
+    data = of_arrays(file, images, found.labels, found.classes)
+    return conformed(data, request.size, request.channels)
 
 
 def _is_array(path: Path) -> bool:

@@ -20,7 +20,7 @@ from fewstep.networks import NETWORKS, Autoencoder, Network, skeleton
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import Parameterization, from_config
 from fewstep.recipes.activations import activations, of_vgg
-from fewstep.recipes.execute import open_autoencoder
+from fewstep.recipes.latent_space import open_autoencoder
 from fewstep.recipes.parts import load_data, teacher_use
 from fewstep.recipes.run import RECIPES, Run
 from fewstep.recipes.step import Speed, build_objective, evaluations, speed

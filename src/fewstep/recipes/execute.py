@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,22 +13,21 @@ from fewstep import parameterization
 from fewstep.classes import Agreement, listed
 from fewstep.data import Dataset
 from fewstep.data.ignored import RECORD
-from fewstep.data.pairs import is_pairs, read_manifest
 from fewstep.digest import sha256_of_code
 from fewstep.distributed import Processes, processes, together
-from fewstep.errors import FewstepError, FewstepWarning, refusals
+from fewstep.errors import FewstepError, refusals
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.lock import locked
-from fewstep.networks import NETWORKS, Autoencoder
-from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
-from fewstep.recipes.directory import Record, RunDirectory, check_free, open_model
-from fewstep.recipes.parts import Parts, teacher_use
+from fewstep.networks import NETWORKS
+from fewstep.objectives import OBJECTIVES
+from fewstep.recipes.beginning import check_pairs, objective_arguments, take_weights
+from fewstep.recipes.directory import Record, RunDirectory, check_free
+from fewstep.recipes.dry_run import check_memory
+from fewstep.recipes.latent_space import find_latents
+from fewstep.recipes.parts import Parts
 from fewstep.recipes.resume import Begun, begun
-from fewstep.recipes.run import Data, Run
-from fewstep.recipes.sources import fingerprint, is_there
-from fewstep.records import record_of
-from fewstep.sampling import only_steps
+from fewstep.recipes.run import Run
 from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.trainer import Trainer, mix
 from fewstep.training.validation import evenly
@@ -171,8 +168,6 @@ def prepare(
 
 def _check_memory(run: Run, data: Dataset, group: Processes) -> None:
     """Warn, before anything is allocated, of a training that does not fit the memory."""
-    from fewstep.recipes.dry_run import check_memory  # which reads this module
-
     if group.first:
         classes = data.num_classes if run.data.labels and data.labels is not None else 0
         here = group.world if group.device.type != "cuda" else 1
@@ -214,24 +209,6 @@ def _classes_so_far(home: RunDirectory) -> tuple[str, ...]:
     return ()
 
 
-def real_data(run: Run) -> Data:
-    """The images that a run's model imitates: for pairs, those that their teacher was trained on.
-
-    Raises:
-        FewstepError: the pairs' manifest is damaged or does not say.
-    """
-    folder = Path(run.data.data or "")
-    if not is_pairs(folder):
-        return run.data
-    manifest = read_manifest(folder)
-    if not manifest.data:
-        raise FewstepError(f"{folder} does not say what its teacher was trained on.")
-    data: Data = record_of(Data, manifest.data, f"the data of {folder}")
-    if manifest.beside and not is_there(data.data or ""):
-        return replace(data, data=os.path.normpath(folder / manifest.beside))
-    return data
-
-
 def held_out(data: Dataset) -> tuple[torch.Tensor, torch.Tensor | None]:
     """A fixed draw of the images, in [-1, 1], that validation compares samples with; their labels.
 
@@ -242,68 +219,6 @@ def held_out(data: Dataset) -> tuple[torch.Tensor, torch.Tensor | None]:
     if data.labels is not None:
         order = evenly(data.labels, order)
     return data.batch(order[:HELD_OUT], torch.device("cpu"))
-
-
-def find_latents(
-    run: Run,
-    data: Dataset,
-    teacher: FlowMap | None,
-    device: torch.device,
-    autoencoder: FlowMap | None,
-) -> Latents | None:
-    """The latent space to train in: that of the teacher, or of the run's autoencoder; or none.
-
-    Args:
-        run: with the settings.
-        data: the images.
-        teacher: of the run, or the model that it begins with.
-        device: where to encode them.
-        autoencoder: of the run, where it names one.
-
-    Raises:
-        FewstepError: a model that is no autoencoder; an autoencoder that is not the teacher's; what
-            a latent space does not allow.
-    """
-    own = None if teacher is None else teacher.latents
-    if autoencoder is None and own is None:
-        return None
-    if run.data.data is not None and is_pairs(Path(run.data.data)):
-        raise FewstepError("pairs are of images: a model of latents cannot learn from them.")
-    if run.training.flip:
-        raise FewstepError("latents cannot be mirrored: leave out --flip.")
-    if autoencoder is None:
-        return None if own is None else own.to(device)
-    latents = Latents.of(network_of(autoencoder, run.autoencoder).to(device), data)
-    if teacher is not None and (own is None or own.fingerprint != latents.fingerprint):
-        raise FewstepError(
-            f"the teacher {run.teacher} is not a model of the latents of {run.autoencoder} and "
-            "these images: a teacher of latents needs no --autoencoder, it has its own."
-        )
-    return latents
-
-
-def open_autoencoder(path: str, device: torch.device | str = "cpu") -> Autoencoder:
-    """A trained autoencoder.
-
-    Raises:
-        FewstepError: nothing is there, or a model that is no autoencoder.
-    """
-    return network_of(open_model(path, device=device), path)
-
-
-def network_of(model: FlowMap, path: object) -> Autoencoder:
-    """The network of a model that must be an autoencoder.
-
-    Raises:
-        FewstepError: it is none.
-    """
-    network = model.network
-    if not isinstance(network, Autoencoder):
-        raise FewstepError(
-            f"{path} is a {model.info.get('kind')} model, not an autoencoder: train one, such as "
-            "digits/autoencoder."
-        )
-    return network
 
 
 def make_map(run: Run, data: Dataset, recipe: str, latents: Latents | None = None) -> FlowMap:
@@ -321,102 +236,3 @@ def make_map(run: Run, data: Dataset, recipe: str, latents: Latents | None = Non
         "taus": {k: list(v) for k, v in run.taus.items()},
     }
     return FlowMap(F, p, info=info, latents=latents)
-
-
-def objective_arguments(run: Run, f: FlowMap, teacher: FlowMap | None) -> dict[str, Any]:
-    """The arguments of the objective, with its teacher where it has one, whose weights ``f`` takes.
-
-    A consistency model may start from a teacher of another process: its network is then used in
-    the student's process by matching the signal-to-noise ratio (`fewstep.parameterization.match`).
-
-    Raises:
-        FewstepError: a teacher of another kind.
-    """
-    path, use = run.teacher, teacher_use(run)
-    arguments = {"f": f, "K": run.training.steps, **run.objective.arguments}
-    if teacher is None:
-        return arguments
-    if use is TeacherUse.DISTIL and only_steps(teacher) is not None:
-        raise FewstepError(
-            f"the teacher {path} was distilled itself and has no PF-ODE to follow: give the "
-            "diffusion model."
-        )
-    if f.info["kind"] == "consistency" and type(teacher.p) is not type(f.p):
-        f.p = parameterization.match(teacher.p, f.p, eps=f.p.eps)
-        teacher = teacher.in_process(f.p)
-    check_teacher(teacher, f, path)
-    f.take_network(teacher, path)
-    f.info["teacher"] = {"path": str(path), "sha256": fingerprint(teacher)}
-    in_float32(teacher, path)
-    if use is TeacherUse.DISTIL:
-        arguments["teacher"] = teacher
-    return arguments
-
-
-def in_float32(f: FlowMap, path: object) -> None:
-    """Turn the weights of a model that training begins with into those that it computes with."""
-    if f.dtype != torch.float32:
-        warnings.warn(
-            f"the weights of {path} are {str(f.dtype).removeprefix('torch.')}; training goes on "
-            "from them in float32.",
-            FewstepWarning,
-            stacklevel=2,
-        )
-        f.float()
-
-
-def take_weights(f: FlowMap, other: FlowMap, path: object) -> None:
-    """Begin with the weights of another model; how it was trained does not matter.
-
-    Raises:
-        FewstepError: a model of other images, classes or latents, or another network.
-    """
-    for what in ("shape", "num_classes"):
-        if (theirs := getattr(other, what)) != (ours := getattr(f, what)):
-            raise FewstepError(
-                f"the model {path} has {what} {theirs}, this run has {ours}: they must agree."
-            )
-    f.take_network(other, path)
-    in_float32(other, path)
-    if type(other.p) is not type(f.p):
-        warnings.warn(
-            f"{path} is of the process {type(other.p).__name__}, this run of {type(f.p).__name__}: "
-            "the weights have to learn new noise levels.",
-            FewstepWarning,
-            stacklevel=2,
-        )
-
-
-def check_teacher(teacher: FlowMap, f: FlowMap, path: object) -> None:
-    """Raise `FewstepError` unless the student can start from the teacher's weights."""
-    if teacher.info.get("kind") != "diffusion":
-        raise FewstepError(
-            f"the teacher {path} is a {teacher.info.get('kind')} model; a diffusion model is "
-            "needed, such as a run of digits/edm."
-        )
-    pairs = {
-        "shape": (teacher.shape, f.shape),
-        "num_classes": (teacher.num_classes, f.num_classes),
-        "parameterization": (type(teacher.p).__name__, type(f.p).__name__),
-        "sigma_data": (teacher.p.sigma_data, f.p.sigma_data),
-    }
-    for what, (theirs, ours) in pairs.items():
-        if theirs != ours:
-            raise FewstepError(
-                f"the teacher {path} has {what} {theirs}, this run has {ours}: they must agree."
-            )
-
-
-def check_pairs(objective: Objective, data: Dataset, run: Run) -> None:
-    """Raise `FewstepError` where an objective would learn from pairs of another teacher."""
-    teacher = objective.f.info.get("teacher")
-    made_by = data.origin.get("teacher")
-    if not objective.columns or made_by is None:
-        return
-    if teacher is None:
-        objective.f.info["teacher"] = {"path": data.origin["path"], "sha256": made_by}
-    elif teacher["sha256"] != made_by:
-        raise FewstepError(
-            f"the pairs {data.source} were made by another model ({data.origin['path']}) than the "
-            f"teacher {run.teacher}: make pairs with the teacher, or give it as --teacher."
-        )

@@ -30,7 +30,7 @@ from fewstep.lock import FILES as LOCK_FILES
 from fewstep.lock import is_empty, locked
 from fewstep.progress import progress
 from fewstep.recipes.directory import RunDirectory
-from fewstep.recipes.execute import real_data
+from fewstep.recipes.parts import real_data
 from fewstep.recipes.sources import Source, fingerprint, placed
 from fewstep.sampling import (
     NestedDDIM,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
-from fewstep import data as data_sources
 from fewstep.data import Dataset
+from fewstep.data.build import Request
+from fewstep.data.pairs import is_pairs, read_manifest
+from fewstep.data.sources import load_requested
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -20,10 +24,12 @@ from fewstep.recipes.sources import (
     Finder,
     Source,
     given_of,
+    is_there,
     known_images,
     known_model,
     placed,
 )
+from fewstep.records import record_of
 
 T = TypeVar("T")
 
@@ -111,16 +117,38 @@ def load_data(run: Run) -> Dataset:
 
 def load(settings: Data, split: str = "train") -> Dataset:
     """The images that a record of settings names, or those of another split of them."""
-    return data_sources.load(
-        require_data(settings),
-        split=split,
-        size=settings.size,
-        channels=settings.channels,
-        labels=settings.labels,
-        skip_bad=settings.skip_bad,
-        image_column=settings.image_column,
-        label_column=settings.label_column,
+    return load_requested(require_data(settings), request_of(settings, split))
+
+
+def request_of(settings: Data, split: str) -> Request:
+    """How `fewstep.data` is asked for a split of what a record of settings names."""
+    return Request(
+        split,
+        settings.size,
+        settings.channels,
+        settings.labels,
+        settings.skip_bad,
+        settings.image_column,
+        settings.label_column,
     )
+
+
+def real_data(run: Run) -> Data:
+    """The images that a run's model imitates: for pairs, those that their teacher was trained on.
+
+    Raises:
+        FewstepError: the pairs' manifest is damaged or does not say.
+    """
+    folder = Path(run.data.data or "")
+    if not is_pairs(folder):
+        return run.data
+    manifest = read_manifest(folder)
+    if not manifest.data:
+        raise FewstepError(f"{folder} does not say what its teacher was trained on.")
+    data: Data = record_of(Data, manifest.data, f"the data of {folder}")
+    if manifest.beside and not is_there(data.data or ""):
+        return replace(data, data=os.path.normpath(folder / manifest.beside))
+    return data
 
 
 def require_data(settings: Data) -> str:

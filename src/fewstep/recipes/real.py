@@ -20,8 +20,7 @@ from fewstep.evaluation.images import as_bytes, conformed, load_images
 from fewstep.evaluation.reference import holds_statistics
 from fewstep.flow_map import FlowMap
 from fewstep.recipes.directory import RunDirectory
-from fewstep.recipes.execute import real_data
-from fewstep.recipes.parts import load
+from fewstep.recipes.parts import load, real_data, request_of
 from fewstep.recipes.run import Data
 
 Reader = Callable[[str, int | None, int | None], Dataset]  # of a split, in a size and channels
@@ -106,17 +105,8 @@ def _reader_of(source: str, how: Data) -> Reader:
     """Reads what a user names, by the user's columns."""
 
     def read(split: str, size: int | None, channels: int | None) -> Dataset:
-        return load_images(
-            source,
-            partial(_say, source),
-            split=split,
-            size=size,
-            channels=channels,
-            labels=how.labels,
-            skip_bad=how.skip_bad,
-            image_column=how.image_column,
-            label_column=how.label_column,
-        )
+        request = request_of(replace(how, size=size, channels=channels), split)
+        return load_images(source, partial(_say, source), request)
 
     return read
 
