@@ -270,7 +270,7 @@ def test_a_damaged_state_is_named(content: str, model: Path, call: Call) -> None
     state.write_text(content)
     code, _, err = tune(call, model)
     assert code == 2
-    assert f"note: {state} is not the state of a search" in err
+    assert f"fewstep: {state} is not the state of a search" in err
     assert "delete it to start anew" in err
     assert state.read_text() == content
 
