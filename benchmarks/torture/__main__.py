@@ -35,7 +35,7 @@ CAMPAIGNS = {
     "commands": commands,
     "requests": clients,
 }
-SHORT = 4.0  # seconds for each campaign
+SHORT = 2.0  # seconds for each campaign, which ends the trial that it is at
 RESULTS = Path(__file__).parent.parent / "results" / "torture.json"
 
 
