@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fewstep.data import Dataset
@@ -24,7 +26,7 @@ from fewstep.recipes.directory import open_model
 from fewstep.training import checkpoint as checkpoint_module
 from fewstep.training import trainer as trainer_module
 from fewstep.training.arithmetic import repeatable
-from fewstep.training.checkpoint import Checkpoints
+from fewstep.training.checkpoint import Checkpoints, Snapshot, Writer
 from fewstep.training.config import Training
 from fewstep.training.ema import ema_name, log_start_share
 from fewstep.training.logbook import read_metrics
@@ -174,7 +176,8 @@ def test_moments_come_back_in_the_order_of_their_weights(optimizer: Any, tmp_pat
         whole.step(k)
         if k < 7:
             cut.step(k)
-    cut._save(7, None)
+    with Writer(cut.checkpoints) as writer:
+        cut._save(7, None, writer)
     again = trained(tmp_path / "cut")
     for k in range(again._restore(), 10):
         again.step(k)
@@ -514,7 +517,7 @@ def scored(folder: Path, scores: dict[int, Score]) -> tuple[Checkpoints, list[st
     for step, score in scores.items():
         f.info["step"] = step
         maps, extra = {"f": f}, {"optimizer": {"x": torch.zeros(1)}}
-        checkpoints.save(step, maps, extra, default="f", score=score)
+        checkpoints.write(Snapshot.of(step, maps, extra, default="f", score=score))
     return checkpoints, told
 
 
@@ -620,6 +623,34 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     resumed = make(tmp_path)
     resumed.run()
     assert_same(weights(whole), weights(resumed))
+
+
+def test_a_checkpoint_is_written_beside_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps go on meanwhile and change nothing in it; the next one waits for it."""
+    t = make(tmp_path, replace(CONFIG, keep=9))
+    made, begun, expected = threading.Event(), [], dict[str, dict[str, Tensor]]()
+    write, step = Checkpoints.write, t.step
+
+    def late(self: Checkpoints, snapshot: Snapshot) -> Any:
+        begun.append((snapshot.step, made.wait(20)))
+        return write(self, snapshot)
+
+    def seen(k: int) -> tuple[Tensor, Tensor]:
+        if k == 5:
+            maps = {**t.objective.changing(), **t.averages.named()}
+            expected.update({name: copy.deepcopy(f).tensors() for name, f in maps.items()})
+        if k == 7:
+            made.set()
+        return step(k)
+
+    monkeypatch.setattr(Checkpoints, "write", late)
+    monkeypatch.setattr(t, "step", seen)
+    t.run()
+    assert begun == [(n, True) for n in (5, 10, 15, 20, 24)]
+    for name, tensors in expected.items():
+        assert_same(tensors, load_file(t.checkpoints.of(5).file(name)))
 
 
 def test_a_half_written_checkpoint_does_not_count(tmp_path: Path) -> None:

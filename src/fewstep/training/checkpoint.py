@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -156,7 +157,7 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A checkpoint before it is written.
+    """A checkpoint before it is written: copies in main memory, which no later step changes.
 
     Args:
         step: number of steps made.
@@ -169,6 +170,25 @@ class Snapshot:
     contents: Mapping[str, Content] = field(default_factory=dict)
     default: str
     score: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        step: int,
+        maps: Mapping[str, FlowMap],
+        tensors: Mapping[str, dict[str, Tensor]],
+        *,
+        default: str,
+        score: float | None = None,
+    ) -> Snapshot:
+        """Of maps, each of which becomes ``<name>.safetensors``, and further files by name."""
+        contents = {name: Content(_copied(f.tensors()), f.header()) for name, f in maps.items()}
+        contents |= {name: Content(_copied(values)) for name, values in tensors.items()}
+        return cls(step=step, contents=contents, default=default, score=score)
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
 
 
 def _to_stderr(line: str) -> None:
@@ -244,36 +264,11 @@ class Checkpoints:
     def _scored(self) -> list[tuple[Checkpoint, Score]]:
         return [(c, score) for c in self.all() if (score := c.score) is not None]
 
-    def save(
-        self,
-        step: int,
-        maps: Mapping[str, FlowMap],
-        tensors: Mapping[str, dict[str, Tensor]],
-        *,
-        default: str,
-        score: float | None = None,
-    ) -> Checkpoint:
-        """Write a checkpoint, then drop the old ones.
-
-        Args:
-            step: number of steps made.
-            maps: maps by name; each becomes ``<name>.safetensors``.
-            tensors: further files, by name.
-            default: the map to sample unless another is asked for.
-            score: lower is better; decides which one is the best.
+    def write(self, snapshot: Snapshot) -> Checkpoint:
+        """Write a checkpoint, then drop the old ones; any thread may do it.
 
         Raises:
             FewstepError: the disk is full or not writable; earlier checkpoints are untouched.
-        """
-        contents = {name: Content(f.tensors(), f.header()) for name, f in maps.items()}
-        contents |= {name: Content(values) for name, values in tensors.items()}
-        return self.write(Snapshot(step=step, contents=contents, default=default, score=score))
-
-    def write(self, snapshot: Snapshot) -> Checkpoint:
-        """Write what `save` was given; nothing else is read meanwhile, so any thread may do it.
-
-        Raises:
-            FewstepError: see `save`.
         """
         final = self.of(snapshot.step).path
         partial = final.with_name(final.name + PARTIAL)
@@ -308,6 +303,38 @@ class Checkpoints:
                 shutil.rmtree(checkpoint.path, ignore_errors=True)
         for partial in self.directory.glob(f"step-*{PARTIAL}"):
             shutil.rmtree(partial, ignore_errors=True)
+
+
+class Writer:
+    """Writes checkpoints beside the training, one at a time.
+
+    What goes wrong is raised by the next call of `write` or `join`. Used in a ``with`` block, which
+    ends when the last checkpoint is on the disk.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[Checkpoint] | None = None
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Begin to write, once the one before is on the disk."""
+        self.join()
+        self._pending = self._thread.submit(self.checkpoints.write, snapshot)
+
+    def join(self) -> None:
+        """Wait until everything is on the disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self._thread.shutdown()
+        if kind is None:  # else the user reads of what came first
+            self.join()
 
 
 def _lowest(scored: list[tuple[Checkpoint, Score]]) -> tuple[Checkpoint, Score]:

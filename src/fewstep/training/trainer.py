@@ -38,6 +38,8 @@ from fewstep.training.checkpoint import (
     OPTIMIZER,
     Checkpoint,
     Checkpoints,
+    Snapshot,
+    Writer,
     optimizer_tensors,
     restore_map,
     restore_optimizer,
@@ -172,11 +174,12 @@ class Trainer:
                 f"note: images of {self.data.name} that cannot be read and are left out: "
                 f"{self.data.skipped}."
             )
-        with log, _stop_signals() as stop:
-            self._loop(start, log, stop)
+        with log, _stop_signals() as stop, Writer(self.checkpoints) as writer:
+            self._loop(start, log, stop, writer)
+        self.group.barrier()
         return self.averages.first
 
-    def _loop(self, start: int, log: Logbook, stop: threading.Event) -> None:
+    def _loop(self, start: int, log: Logbook, stop: threading.Event, writer: Writer) -> None:
         config = self.config
         meter, score = Meter(self.group, saved=start), None
         for k in range(start, config.steps):
@@ -192,9 +195,10 @@ class Trainer:
             stopping = self._asked_to_stop(stop, done)
             if done % config.checkpoint_every == 0 or last or stopping:
                 meter.check()
-                self._save(done, score)
+                self._save(done, score, writer)
                 meter.saved, score = done, None
             if stopping and not last:
+                writer.join()
                 raise Interrupted(done)
 
     def step(self, k: int) -> tuple[Tensor, Tensor]:
@@ -275,19 +279,15 @@ class Trainer:
             return False
         return self.group.any(stop.is_set())
 
-    def _save(self, done: int, score: float | None) -> None:
-        if self.group.first:
-            maps = {**self.objective.changing(), **self.averages.named()}
-            for f in maps.values():
-                f.info["step"] = done
-            self.checkpoints.save(
-                done,
-                maps,
-                {OPTIMIZER: optimizer_tensors(self.optimizer)},
-                default=next(iter(self.averages.named())),
-                score=score,
-            )
-        self.group.barrier()
+    def _save(self, done: int, score: float | None, writer: Writer) -> None:
+        if not self.group.first:
+            return
+        maps = {**self.objective.changing(), **self.averages.named()}
+        for f in maps.values():
+            f.info["step"] = done
+        state = {OPTIMIZER: optimizer_tensors(self.optimizer)}
+        default = next(iter(self.averages.named()))
+        writer.write(Snapshot.of(done, maps, state, default=default, score=score))
 
     def _restore(self) -> int:
         """Put back the newest intact checkpoint; the number of steps it has made."""
