@@ -204,6 +204,33 @@ def test_only_bytes_are_written(tmp_path: Path, wrong: torch.Tensor) -> None:
         save_images(wrong, tmp_path / "x.png")
 
 
+@pytest.mark.parametrize("name", ["x.PNG", "x.Npz"])
+def test_endings_in_capitals(tmp_path: Path, colour: torch.Tensor, name: str) -> None:
+    path = save_images(colour, tmp_path / name)
+    assert path.is_file()
+    if name == "x.Npz":
+        assert torch.equal(load(path).images, colour)
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x"])
+def test_labels_as_people_have_them(tmp_path: Path, colour: torch.Tensor, name: str) -> None:
+    """Lists and arrays, of numbers or names, with and without classes."""
+    for i, (labels, classes, names) in enumerate(
+        [
+            ([5, 7, 5, 7, 5], (), "57575"),
+            (np.array(["b", "a", "b", "a", "b"]), (), "babab"),
+            (["b", "a", "b", "a", "b"], ("b", "a"), "babab"),
+            ([0, 1, 0, 1, 0], (5, 7), "57575"),
+        ]
+    ):
+        path = save_images(colour, tmp_path / str(i) / name, labels, classes)  # type: ignore[arg-type]
+        data = load(path, cache=tmp_path / "cache")
+        order = {x.numpy().tobytes(): k for k, x in enumerate(colour)}
+        found = [order[x.numpy().tobytes()] for x in data.images]
+        assert data.labels is not None
+        assert [data.classes[k] for k in data.labels.tolist()] == [names[k] for k in found]
+
+
 def test_other_mistakes(tmp_path: Path, colour: torch.Tensor) -> None:
     with pytest.raises(FewstepError, match=r"not as '.jpg'"):
         save_images(colour, tmp_path / "x.jpg")

@@ -80,8 +80,10 @@ def test_digits_conform() -> None:
     assert torch.equal(big.images[:, 0], big.images[:, 2])
     small = torch.nn.functional.avg_pool2d(big.images[:, :1].float(), 2)
     assert float((small - load("digits").images.float()).abs().mean()) < 12
-    with pytest.raises(FewstepError, match="no split 'val'"):
-        load("digits", split="val")
+    for other in ("val", "Validation", "testing"):
+        assert torch.equal(load("digits", split=other).images, load("digits", split="test").images)
+    with pytest.raises(FewstepError, match="unknown split 'all'"):
+        load("digits", split="all")
 
 
 # --- folders ------------------------------------------------------------------------------------
@@ -313,10 +315,16 @@ def test_an_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         load(tmp_path)
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"channels": 2}])
+@pytest.mark.parametrize("options", [{"size": 0}, {"size": "8"}, {"channels": 2}])
 def test_options_out_of_range(options: dict) -> None:
     with pytest.raises(FewstepError, match="must be"):
         load("digits", **options)
+
+
+@pytest.mark.parametrize("source", [None, ["digits"], np.zeros((2, 8, 8), np.uint8), 5])
+def test_a_source_is_a_text_or_a_path(source: object) -> None:
+    with pytest.raises(FewstepError, match="named by a text or a path"):
+        load(source)  # type: ignore[arg-type]
 
 
 # --- npz, npy -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fewstep.editing.masks import Marks, open_mask
 from fewstep.editing.opened import Opened
-from fewstep.editing.pictures import read, read_mask
+from fewstep.editing.pictures import read, read_all, read_mask
 from fewstep.editing.tasks import How, InpaintTask, OutpaintTask
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
@@ -317,3 +317,10 @@ def test_a_mask_beside_a_picture_of_another_format(
         "edit", "inpaint", tmp_path / "f.safetensors", tmp_path / "pictures", *words
     )
     assert code == 0, err
+
+
+def test_a_folder_of_pictures_is_the_users_own(tmp_path: Path) -> None:
+    for name in ("b/2.png", "1.png", "@eaDir/1.png", ".hidden/1.png", "__MACOSX/._1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        on(HOLE).save(tmp_path / name)
+    assert [p.name for p in read_all(tmp_path, 1)] == ["1.png", "b/2.png"]

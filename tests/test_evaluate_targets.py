@@ -248,6 +248,23 @@ def test_a_name_is_folded_at_slashes_and_spaces() -> None:
     assert folded("runs/" + "x" * 12, 8) == "runs/\nxxxxxxxx\nxxxx"
 
 
+def test_a_table_is_written_where_it_is_asked_for_or_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = str(write(tmp_path / "x", DIGITS.images[:20]))
+    words = ["evaluate", images, "--reference", "digits", "--features", OWN, "--no-baselines"]
+    words += ["--bootstrap", "0", "--metrics", "fd", "-o"]
+    assert run([*words, str(tmp_path / "new/folder/A.CSV"), str(tmp_path / "new/b.md")]) == 0
+    assert (tmp_path / "new/folder/A.CSV").read_text().startswith("target,")
+    (tmp_path / "c.json").mkdir()
+    capsys.readouterr()
+    for bad in ("c.json", "x/0000.png/d.json"):
+        assert run([*words, str(tmp_path / bad)]) == 2
+        said = capsys.readouterr()
+        assert said.out == "", "nothing was scored"
+        assert str(tmp_path / bad) in said.err
+
+
 def test_scores_are_json_for_everybody() -> None:
     scores = Scores(n=3, fd=1.5, errors={"fd": math.nan, "recall": 0.1}, notes=("said",))
     text = as_json([Line("x", scores)], Setting("f", "0" * 64, None, "r", None, 0))

@@ -25,12 +25,22 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, UNet
 from fewstep.parameterization import EDM
 from fewstep.sampling import sample, sampler_for
-from fewstep.serving import Busy, Call, Closed, Engine, Generation, Shelf, answers, images
+from fewstep.serving import (
+    Busy,
+    Call,
+    Closed,
+    Engine,
+    Generation,
+    Shelf,
+    answers,
+    images,
+)
 from fewstep.serving.answers import Limits
 from fewstep.serving.app import create_app
 from fewstep.serving.engine import rows_for
 from fewstep.serving.images import from_base64, png
 from fewstep.serving.server import Settings, bind
+from fewstep.serving.shelf import names_for
 
 CANVAS = (8, 12)
 NAMES = ["ant", "bee", "cat"]
@@ -510,6 +520,7 @@ def test_a_mistake_is_told(what: str, body: dict[str, Any], hint: str, client: T
         ("generations", {"steps": 0}, "steps: "),
         ("generations", {"seed": -1}, "seed: "),
         ("generations", {"sede": 1}, "sede: "),
+        ("generations", {"class": True}, "class"),
         ("generations", {"response_format": "gif"}, "response_format: "),
         ("edits", {}, "image: "),
         ("edits", {"image": IMAGE, "strength": 2}, "strength: "),
@@ -891,6 +902,8 @@ def test_names_of_models(tmp_path: Path) -> None:
         f.save(tmp_path / f"{name}.safetensors")
     paths = [tmp_path / f"{name}.safetensors" for name in ("a/x", "b/x", "b/y", "b/y")]
     assert list(Shelf.open(paths).models) == ["a-x", "b-x", "b-y-1", "b-y-2"]
+    runs = [tmp_path / "cd-0.9", tmp_path / "cd-0.99"]
+    assert [names_for([run]) for run in runs] == [["cd-0.9"], ["cd-0.99"]]
 
 
 def test_nothing_to_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

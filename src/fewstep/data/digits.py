@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.data.dataset import Dataset
-from fewstep.data.splits import missing
+from fewstep.data.splits import choose
 from fewstep.errors import FewstepError
 
 FILE = "datasets/data/digits.csv.gz"
@@ -35,13 +35,12 @@ def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def digits_of(split: str) -> Dataset:
-    """1,437 images for "train", 360 for "test": uint8 [N, 1, 8, 8] in ten classes.
+    """1,437 images for "train", 360 for "test" or "val": uint8 [N, 1, 8, 8] in ten classes.
 
     Raises:
-        FewstepError: another split; scikit-learn is not installed.
+        FewstepError: an unknown split; scikit-learn is not installed.
     """
-    if split not in ("train", "test"):
-        raise missing("digits", split, ("train", "test"))
+    chosen = choose(split, ("train", "test"), "digits")
     whole = Dataset.from_arrays(*read_digits(), name="digits")
     train, test = whole.stratified_split(360 / 1797, seed=0)
-    return train if split == "train" else test
+    return train if chosen == "train" else test

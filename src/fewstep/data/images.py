@@ -130,11 +130,12 @@ def save_images(
     path = expanded(path)
     if labels is not None and len(labels) != len(images):
         raise FewstepError(f"{len(images)} images but {len(labels)} labels for {path}")
+    classes = tuple(map(str, classes))
     numbered(labels, len(images), classes)  # labels and names that fit, before anything is written
     with _placed(path) as temporary:
-        if path.suffix == ".png":
+        if path.suffix.lower() == ".png":
             _write_png(grid(images, columns), temporary)
-        elif path.suffix == ".npz":
+        elif path.suffix.lower() == ".npz":
             _write_npz(images, labels, classes, temporary)
         else:
             _write_folder(images, labels, classes, temporary)
@@ -155,7 +156,7 @@ def _check_images(images: Tensor) -> None:
 def check_place(path: Path) -> None:
     """Raise `FewstepError` where `save_images` would refuse the path, before any work is done."""
     path = expanded(path)
-    if path.suffix not in ("", ".png", ".npz"):
+    if path.suffix.lower() not in ("", ".png", ".npz"):
         raise FewstepError(
             f"{path}: images are written as one .png grid, as an .npz, or as a folder "
             f"(a path without an ending), not as {path.suffix!r}"
@@ -200,11 +201,21 @@ def _write_png(image: Tensor, path: Path) -> None:
 def _write_npz(images: Tensor, labels: Tensor | None, classes: Sequence[str], path: Path) -> None:
     arrays: dict[str, Any] = {"arr_0": images.permute(0, 2, 3, 1).contiguous().cpu().numpy()}
     if labels is not None:
-        arrays["arr_1"] = labels.cpu().numpy().astype(np.int64)
+        arrays["arr_1"] = _stored(labels, classes)
         if classes:
             arrays["classes"] = np.array(classes)
     with path.open("wb") as file:
         np.savez(file, **arrays)
+
+
+def _stored(labels: Tensor, classes: Sequence[str]) -> np.ndarray:
+    """Labels for an archive [N]: int64, or text where they are names without a list of them."""
+    if classes:
+        numbers, _ = numbered(labels, len(labels), classes)
+        assert numbers is not None
+        return numbers.numpy()
+    values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).reshape(-1)
+    return values.astype(str if values.dtype.kind in "USO" else np.int64)
 
 
 def _write_folder(

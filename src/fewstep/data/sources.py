@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ from fewstep.data.labels import used
 from fewstep.data.listing import list_files, stamp
 from fewstep.data.pairs import is_pairs, open_pairs
 from fewstep.data.parquet import open_files, open_hub
-from fewstep.data.splits import missing, siblings, split_files
+from fewstep.data.splits import WORDS, missing, siblings, split_files
 from fewstep.data.tables import ENDING as TABLES
 from fewstep.data.tables import of_one_set
 from fewstep.errors import FewstepError, FewstepWarning, refusal, refusals
+from fewstep.whole import whole
 
 HUB = "hub:"
 KINDS = "a folder of images, .parquet, .npz or .npy"
@@ -70,7 +72,8 @@ def load(
     hub name without a revision nothing tells, so delete the cache file to fetch it anew.
 
     Args:
-        split: "train", "test" or "val"; "test" and "val" stand in for each other.
+        split: "train", "test" or "val", or another word for one of them such as "validation";
+            "test" and "val" stand in for each other.
         size: crop the centre to a square and resize to this; None if all share one size already.
         channels: 1 or 3; None for 3 if any file stores colour, else 1.
         labels: False to leave labels out.
@@ -82,6 +85,7 @@ def load(
     Raises:
         FewstepError: nothing there, nothing readable, or anything ambiguous; the message says what.
     """
+    split = WORDS.get(split.lower(), split)
     request = Request(split, size, channels, labels, skip_bad, image_column, label_column)
     return load_requested(source, request, cache)
 
@@ -110,13 +114,18 @@ class Plan:
 
 
 def _check(request: Request) -> None:
-    if request.size is not None and request.size < 1:
+    if request.size is not None and whole(request.size, "size") < 1:
         raise FewstepError(f"size must be at least 1, got {request.size}")
     if request.channels not in (None, *CHANNELS):
         raise FewstepError(f"channels must be 1 or 3, got {request.channels}")
 
 
 def _open(source: str | Path | Dataset, request: Request) -> Dataset | Plan:
+    if not isinstance(source, str | PathLike | Dataset):
+        raise FewstepError(
+            f"data are named by a text or a path, not by {type(source).__name__}: "
+            "Dataset.from_arrays takes arrays"
+        )
     if isinstance(source, Dataset):
         _without_columns(source.name, request)
         return source

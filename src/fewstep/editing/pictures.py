@@ -29,6 +29,7 @@ from torch import Tensor
 
 from fewstep.data.decode import decode, probe
 from fewstep.data.folder import ENDINGS
+from fewstep.data.listing import list_files
 from fewstep.editing.masks import Marks, Mask, open_mask
 from fewstep.editing.opened import opened
 from fewstep.editing.written import in_grey, save
@@ -111,6 +112,8 @@ class Picture:
 def read_all(source: Path, channels: int) -> list[Picture]:
     """The picture of a file, or all of a folder in the order of their names.
 
+    Hidden files, and what systems leave beside a user's own, are no pictures, as in data.
+
     Raises:
         FewstepError: nothing there, or a file that is not one still picture.
     """
@@ -118,14 +121,10 @@ def read_all(source: Path, channels: int) -> list[Picture]:
         raise not_there("picture or folder", source)
     if source.is_file():
         return [read(source, channels, source.name)]
-    paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in ENDINGS and _visible(p))
-    if not paths:
+    names = list_files(source, ENDINGS)
+    if not names:
         raise FewstepError(f"{source} holds no pictures (names ending in {' '.join(ENDINGS)}).")
-    return [read(path, channels, str(path.relative_to(source))) for path in paths]
-
-
-def _visible(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".")
+    return [read(source / name, channels, name) for name in names]
 
 
 def read(source: Path | bytes, channels: int, name: str) -> Picture:

@@ -284,8 +284,12 @@ FORMATS: dict[str, Callable[[Sequence[Line], Setting], str]] = {
 
 def check_format(path: Path) -> None:
     """Raise `FewstepError` unless a table can be written in the format of the path's ending."""
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise unknown(f"kind of table in {str(path)!r}: ending", path.suffix, FORMATS)
+    above = next((parent for parent in path.parents if parent.exists()), path)
+    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+        why = "it is a folder" if path.is_dir() else f"{above} is no folder that can be written"
+        raise FewstepError(f"cannot write the table {path}: {why}.")
 
 
 def write(path: Path, lines: Sequence[Line], setting: Setting) -> None:
@@ -296,7 +300,8 @@ def write(path: Path, lines: Sequence[Line], setting: Setting) -> None:
     """
     check_format(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
-            partial.write_text(FORMATS[path.suffix](lines, setting), encoding="utf-8")
+            partial.write_text(FORMATS[path.suffix.lower()](lines, setting), encoding="utf-8")
     except OSError as error:
         raise FewstepError(f"cannot write {path}: {error}.") from error

@@ -10,7 +10,7 @@ from fewstep.editing.masks import Marks
 
 Format = Literal["b64_json", "png"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Label = Annotated[int, Field(ge=0, lt=2**31)] | Annotated[str, Field(max_length=100)]
+Label = Annotated[int, Field(strict=True, ge=0, lt=2**31)] | Annotated[str, Field(max_length=100)]
 Name = Annotated[str, Field(max_length=200)]
 
 

@@ -51,7 +51,7 @@ class Shelf:
                 "there is no model to serve: name a run, or make one with fewstep reproduce digits."
             )
         models: dict[str, FlowMap] = {}
-        for path, name in zip(paths, _names(paths), strict=True):
+        for path, name in zip(paths, names_for(paths), strict=True):
             f = open_model(path, checkpoint=checkpoint, ema=ema, device=device, precision=precision)
             if len(f.image_shape) != 3 or f.image_shape[0] not in (1, 3):
                 shape = list(f.image_shape)
@@ -89,8 +89,9 @@ class Shelf:
         ]
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    short = [path.resolve().stem if path.suffix else path.resolve().name for path in paths]
+def names_for(paths: Sequence[Path]) -> list[str]:
+    """A name for each model: of its file or folder, with its parent's or a number if needed."""
+    short = [path.resolve().name.removesuffix(".safetensors") for path in paths]
     names = [
         name if short.count(name) == 1 else f"{path.resolve().parent.name}-{name}"
         for path, name in zip(paths, short, strict=True)
