@@ -366,6 +366,16 @@ def test_single_arrays(tmp_path: Path) -> None:
         load(tmp_path / "x.npy", size=8)
 
 
+def test_arrays_that_are_left_out_are_said(tmp_path: Path) -> None:
+    for name in ("x_train", "y_train", "x_test"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((2, 4, 4), np.uint8))
+    with pytest.warns(FewstepWarning, match=r"without labels; if y_train.npy holds them"):
+        assert load(tmp_path / "x_train.npy").labels is None
+    put(tmp_path / "1.png")
+    with pytest.warns(FewstepWarning, match=r"its arrays \(x_test.npy, x_train.npy, y_train.npy\)"):
+        assert len(load(tmp_path)) == 1
+
+
 def test_the_other_split_of_an_archive(tmp_path: Path) -> None:
     for name, n in (("train", 3), ("test", 2), ("alone", 4), ("contrast", 5)):
         np.savez(tmp_path / f"{name}.npz", np.zeros((n, 4, 4, 1), np.uint8))

@@ -687,6 +687,9 @@ def test_a_batch_larger_than_the_data_is_said_and_works(
         ({"ema": ()}, "ema"),
         ({"ema": (math.inf,)}, "ema"),
         ({"ema": (0.9, 0.9)}, "twice"),
+        ({"ema": ("0.9",)}, "ema takes numbers"),
+        ({"steps": 1.5}, "steps must be a whole number"),
+        ({"lr": "1e-4"}, "lr takes numbers"),
         ({"microbatches": 3}, "microbatches"),
         ({"seed": -1}, "seed"),
     ],
@@ -694,6 +697,11 @@ def test_a_batch_larger_than_the_data_is_said_and_works(
 def test_wrong_settings_are_named(wrong: dict[str, Any], hint: str) -> None:
     with pytest.raises(FewstepError, match=hint):
         replace(CONFIG, **wrong)
+
+
+def test_a_half_life_may_be_an_int() -> None:
+    names = [ema_name(value) for value in replace(CONFIG, ema=(1000, 1000.4, 0.9)).ema]
+    assert names == ["ema-1000", "ema-1000.4", "ema-0.9"]
 
 
 def test_energy_distance() -> None:

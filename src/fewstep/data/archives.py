@@ -22,6 +22,7 @@ from fewstep.memory import check_fits
 ENDINGS = (".npz", ".npy")
 IMAGE_KEYS = ("arr_0", "images")
 LABEL_KEYS = ("arr_1", "labels", "label", "targets", "target", "y")
+LABEL_WORDS = frozenset(LABEL_KEYS[1:])
 NAMES_KEY = "classes"
 
 
@@ -83,6 +84,12 @@ def read_named(path: Path, names: Collection[str]) -> dict[str, Any]:
     with _reading(path), zipfile.ZipFile(path) as archive:
         there = set(archive.namelist())
         return {n: _read(path, archive, f"{n}.npy") for n in names if f"{n}.npy" in there}
+
+
+def labels_beside(path: Path) -> list[Path]:
+    """The arrays beside an `.npy` that are called as labels are: `y_train.npy`, `labels.npy`."""
+    others = sorted(path.parent.glob("*.npy"))
+    return [o for o in others if o != path and LABEL_WORDS.intersection(o.stem.lower().split("_"))]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 from fewstep.cache import cache_folder, expanded
 from fewstep.data import cache as caching
 from fewstep.data.archives import ENDINGS as ARRAYS
-from fewstep.data.archives import read_arrays
+from fewstep.data.archives import labels_beside, read_arrays
 from fewstep.data.arrays import CHANNELS
 from fewstep.data.build import Request, Source, survey
 from fewstep.data.conform import conform
@@ -85,7 +85,6 @@ def load(
     Raises:
         FewstepError: nothing there, nothing readable, or anything ambiguous; the message says what.
     """
-    split = WORDS.get(split.lower(), split)
     request = Request(split, size, channels, labels, skip_bad, image_column, label_column)
     return load_requested(source, request, cache)
 
@@ -95,6 +94,7 @@ def load_requested(
     source: str | Path | Dataset, request: Request, cache: Path | None = None
 ) -> Dataset:
     """`load` of what a request says."""
+    request = request._replace(split=WORDS.get(request.split.lower(), request.split))
     _check(request)
     found = _open(source, request)
     if isinstance(found, Dataset):
@@ -224,6 +224,8 @@ def _folder(path: Path, request: Request) -> Dataset | Plan:
     if arrays and not pictures:
         return _arrays(_only(split_files(arrays, request.split, str(path)), path), request)
     _without_columns(f"the folder of images {path}", request)
+    if arrays:
+        _say(f"{path}: its images are read, its arrays ({_few(arrays)}) are not; they have paths")
     found = find_pictures(path.absolute(), pictures, request)
     identity = f"{found.origin} {request.split} {request.labels}"
     return Plan(found.name, identity, found.state, lambda: found)
@@ -239,9 +241,16 @@ def _glob_of(table: Path) -> str:
 
 def _only(files: list[Path], folder: Path) -> Path:
     if len(files) > 1:
-        names = ", ".join(file.name for file in files[:5])
-        raise FewstepError(f"{folder} holds several arrays ({names}): pass the path of one")
+        raise FewstepError(f"{folder} holds several arrays ({_few(files)}): pass the path of one")
     return files[0]
+
+
+def _few(files: Sequence[Path]) -> str:
+    return ", ".join(file.name for file in files[:5]) + (", ..." if len(files) > 5 else "")
+
+
+def _say(what: str) -> None:
+    warnings.warn(what, FewstepWarning, stacklevel=3)
 
 
 def _globbed(files: list[Path], origin: str, request: Request) -> Plan:
@@ -272,6 +281,8 @@ def _stamp(file: Path) -> str:
 def _arrays(path: Path, request: Request) -> Dataset:
     _check_file(path)
     names = request.image_column, request.label_column, request.labels
+    if path.suffix.lower() == ".npy" and request.labels and (beside := labels_beside(path)):
+        _say(f"{path} is read without labels; if {_few(beside)} holds them, save both as an .npz")
     return of_arrays(path, *read_arrays(path, *names))
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 from fewstep.errors import FewstepError
+from fewstep.whole import whole
 
 OptimizerName = Literal["radam", "adam", "adamw"]
 Decay = Literal["constant", "cosine", "linear"]
 Precision = Literal["fp32", "tf32", "bf16"]
+
+EVERY = ("log_every", "sample_every", "checkpoint_every")
+WHOLE = ("steps", "batch", "seed", "warmup", "samples", "keep", *EVERY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,7 @@ class Training:
     """Checkpoints that are kept besides the best, and the lowest score's if that is another."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name in ("steps", "batch", "log_every", "checkpoint_every", "keep", "samples"):
             if getattr(self, name) < 1:
                 raise FewstepError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -92,6 +98,16 @@ class Training:
         parts = self.microbatches
         if parts is not None and (parts < 1 or self.batch % parts):
             raise FewstepError(f"microbatches={parts} must divide batch={self.batch}.")
+
+    def _check_types(self) -> None:
+        """Raise `FewstepError` for what is no number, or none that is whole where it must be."""
+        for name in WHOLE:
+            whole(getattr(self, name), name)
+        for name in ("lr", "weight_decay", "ema_rampup", "betas", "ema"):
+            given = getattr(self, name)
+            for value in given if isinstance(given, tuple | list) else (given,):
+                if not isinstance(value, Real):
+                    raise FewstepError(f"{name} takes numbers, got {given!r}.")
 
     def lr_at(self, k: int, start: int = 0, end: int | None = None) -> float:
         """Learning rate of step ``k`` (the first is 0): linear warm-up, then `decay`.

@@ -89,6 +89,7 @@ def _harmonic(n: int) -> float:
 
 def ema_name(value: float) -> str:
     """``ema-0.9999`` for a decay, ``ema-38400`` for a half-life in images; no two have the same."""
+    value = float(value)  # an int is a half-life too
     return f"ema-{int(value) if value.is_integer() else value!r}"
 
 
