@@ -13,7 +13,8 @@ from PIL import Image
 from fewstep.editing.masks import Marks, open_mask
 from fewstep.editing.opened import Opened
 from fewstep.editing.pictures import read, read_all, read_mask
-from fewstep.editing.tasks import How, InpaintTask, OutpaintTask
+from fewstep.editing.task import How
+from fewstep.editing.tasks import InpaintTask, OutpaintTask
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP

@@ -11,7 +11,7 @@ header the network, the parameterization and `info`, as JSON. Nothing in it is e
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -28,14 +28,20 @@ from fewstep.errors import FewstepError, refusals
 from fewstep.files import replacing, write_tensors
 from fewstep.latents import Latents
 from fewstep.model_file import HEADER, Header, ModelFile, not_a_model, open_model_file
-from fewstep.networks import Autoencoder, Network, plain_name, skeleton, unfinished, unwrapped
+from fewstep.named_tensors import (
+    LATENTS,
+    check_decoder,
+    check_fit,
+    decoder_of,
+    load_tensors,
+    named_tensors,
+    own_names,
+)
+from fewstep.networks import Autoencoder, Network, skeleton, unfinished, unwrapped
 from fewstep.parameterization import Parameterization, expand, time_dtype
 from fewstep.precision import Precision, dtype_of
 
-LATENTS = "latents."  # what the names of the autoencoder's tensors begin with
-NAMED = 5  # tensors that do not fit, in a message
 MORE = 1000  # weights that a network may have beyond its file's, so that the first is named
-PARALLEL = "module."  # and those of a network that was saved inside DataParallel
 
 
 class FlowMap(nn.Module):
@@ -259,10 +265,10 @@ class FlowMap(nn.Module):
         """
         path, device = Path(path), checked_device(device)
         with open_model_file(path, device) as file:
-            names = _own_names(file.shapes)
-            _check_decoder(file.header.latents is not None, names, path)
+            names = own_names(file.shapes)
+            check_decoder(file.header.latents is not None, names, path)
             f = cls._described(file, skeleton(most=len(names) + MORE))
-            _check_fit(f.tensors(), {own: file.shapes[name] for own, name in names.items()}, path)
+            check_fit(f.tensors(), {own: file.shapes[name] for own, name in names.items()}, path)
             f._check_types({own: file.types[name] for own, name in names.items()}, device, path)
             f._fill({own: file.tensor(names[own], how) for own, how in f._layouts().items()})
             if unfinished(f):  # a tensor that no file stores, but the arguments decide
@@ -324,10 +330,10 @@ class FlowMap(nn.Module):
 
     def _fill(self, tensors: Mapping[str, Tensor]) -> None:
         """Make tensors of the right names and shapes the weights, as they are."""
-        _load(self.network, tensors, assign=True)
+        load_tensors(self.network, tensors, assign=True)
         self.__dict__.pop("weights", None)
         if self.latents is not None:
-            _load(self.latents, _decoder(tensors), assign=True)
+            load_tensors(self.latents, decoder_of(tensors), assign=True)
 
     def load_weights(self, tensors: Mapping[str, Tensor], source: object) -> None:
         """Copy weights into ``F``, and into the decoder of a latent model; they must fit exactly.
@@ -336,12 +342,12 @@ class FlowMap(nn.Module):
             FewstepError: names or shapes differ, and the message names the first; a latent model
                 without its decoder.
         """
-        tensors = {own: tensors[name] for own, name in _own_names(tensors).items()}
-        _check_decoder(self.latents is not None, tensors, source)
-        _check_fit(self.tensors(), {name: tuple(x.shape) for name, x in tensors.items()}, source)
-        _load(self.network, tensors)
+        tensors = {own: tensors[name] for own, name in own_names(tensors).items()}
+        check_decoder(self.latents is not None, tensors, source)
+        check_fit(self.tensors(), {name: tuple(x.shape) for name, x in tensors.items()}, source)
+        load_tensors(self.network, tensors)
         if self.latents is not None:
-            _load(self.latents, _decoder(tensors))
+            load_tensors(self.latents, decoder_of(tensors))
 
     def take_network(self, other: FlowMap, source: object) -> None:
         """Take over the weights of another map's network; they must fit exactly.
@@ -350,54 +356,5 @@ class FlowMap(nn.Module):
             FewstepError: names or shapes differ; the message names them.
         """
         mine, theirs = (named_tensors(f.network) for f in (self, other))
-        _check_fit(mine, {name: tuple(x.shape) for name, x in theirs.items()}, source)
-        _load(self.network, theirs)
-
-
-def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """A module's stored tensors, without the places where compiled modules keep theirs."""
-    return {plain_name(name): x for name, x in module.state_dict().items()}
-
-
-def _own_names(names: Iterable[str]) -> dict[str, str]:
-    """The names of a file's tensors by those that this package gives them."""
-    plain = {plain_name(name): name for name in names}
-    network = [name for name in plain if not name.startswith(LATENTS)]
-    if not all(name.startswith(PARALLEL) for name in network):
-        return plain
-    return {name.removeprefix(PARALLEL): there for name, there in plain.items()}
-
-
-def _decoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(LATENTS): x for k, x in tensors.items() if k.startswith(LATENTS)}
-
-
-def _check_decoder(wanted: bool, names: Iterable[str], source: object) -> None:
-    if wanted and not any(name.startswith(LATENTS) for name in names):
-        raise FewstepError(
-            f"{source} is a model of latents, but without the autoencoder that decodes them (no "
-            f"tensor {LATENTS}*). Copy the model file whole, or train it again."
-        )
-
-
-def _check_fit(
-    mine: Mapping[str, Tensor], theirs: Mapping[str, tuple[int, ...]], source: object
-) -> None:
-    """Raise `FewstepError` unless names and shapes are the same; it names those that are not."""
-    here = {name: tuple(x.shape) for name, x in mine.items()}
-    others = [
-        f"{name!r} is {theirs.get(name, 'absent')} there and {here.get(name, 'absent')} here"
-        for name in sorted(here.keys() | theirs.keys())
-        if theirs.get(name) != here.get(name)
-    ]
-    if others:
-        more = [f"and {len(others) - NAMED} more"] if len(others) > NAMED else []
-        raise FewstepError(
-            f"the weights of {source} do not fit this network: {'; '.join(others[:NAMED] + more)}. "
-            "Give the network the same settings."
-        )
-
-
-def _load(module: nn.Module, tensors: Mapping[str, Tensor], *, assign: bool = False) -> None:
-    state = {name: tensors[plain_name(name)] for name in module.state_dict()}
-    module.load_state_dict(state, assign=assign)
+        check_fit(mine, {name: tuple(x.shape) for name, x in theirs.items()}, source)
+        load_tensors(self.network, theirs)

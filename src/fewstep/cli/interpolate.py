@@ -15,7 +15,7 @@ from fewstep.cli.job import Files, say
 from fewstep.data import check_place, save_images, to_float, to_uint8
 from fewstep.editing import decode, encode, latents, walk
 from fewstep.editing.pictures import cut, placed, read
-from fewstep.editing.tasks import lost_of
+from fewstep.editing.task import lost_of
 from fewstep.editing.written import to_pil
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap

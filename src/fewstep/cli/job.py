@@ -16,7 +16,7 @@ from fewstep.cli.command import Whole
 from fewstep.distributed import pick_device
 from fewstep.editing.batches import check_pixels
 from fewstep.editing.pictures import check_out, read_all, write_all
-from fewstep.editing.tasks import How, Task
+from fewstep.editing.task import How, Task
 from fewstep.editing.written import LOSSY
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap

@@ -15,7 +15,8 @@ from fewstep.data import Dataset
 from fewstep.data.sources import HUB
 from fewstep.digest import sha256_of_weights
 from fewstep.errors import FewstepError
-from fewstep.flow_map import FlowMap, named_tensors
+from fewstep.flow_map import FlowMap
+from fewstep.named_tensors import named_tensors
 from fewstep.recipes.run import MODELS, Run
 
 T = TypeVar("T")

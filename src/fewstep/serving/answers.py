@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fewstep.data import to_uint8
 from fewstep.editing import decode, latents, walk
-from fewstep.editing.tasks import How
+from fewstep.editing.task import How
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import Sampler, default_steps, default_taus, sampler_for

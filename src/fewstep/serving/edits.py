@@ -12,7 +12,8 @@ from torch import Tensor
 from fewstep.editing.batches import check_pixels
 from fewstep.editing.masks import Mask
 from fewstep.editing.pictures import OPAQUE, Picture, Size
-from fewstep.editing.tasks import TASKS, How, InpaintTask, Task
+from fewstep.editing.task import How, Task
+from fewstep.editing.tasks import TASKS, InpaintTask
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.serving.forms import Upload

@@ -8,16 +8,12 @@ and runs with the same number of micro-batches agree whatever the number of proc
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import math
-import signal
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -46,9 +42,11 @@ from fewstep.training.checkpoint import (
 )
 from fewstep.training.config import Training
 from fewstep.training.ema import Averages
-from fewstep.training.logbook import Logbook, describe
+from fewstep.training.logbook import Logbook
+from fewstep.training.meter import Meter
 from fewstep.training.optimizers import make_optimizer
 from fewstep.training.score import Score
+from fewstep.training.stopping import stop_signals
 from fewstep.training.validation import Validation
 
 
@@ -174,7 +172,7 @@ class Trainer:
                 f"note: images of {self.data.name} that cannot be read and are left out: "
                 f"{self.data.skipped}."
             )
-        with log, _stop_signals() as stop, Writer(self.checkpoints) as writer:
+        with log, stop_signals() as stop, Writer(self.checkpoints) as writer:
             self._loop(start, log, stop, writer)
         self.group.barrier()
         return self.averages.first
@@ -191,7 +189,7 @@ class Trainer:
                 log.write(done, self._numbers(meter, done))
             if self.validate and config.sample_every and (done % config.sample_every == 0 or last):
                 meter.check()
-                score = self._preview(done, log)
+                score = self.group.as_one(partial(self._preview, done, log))
             stopping = self._asked_to_stop(stop, done)
             if done % config.checkpoint_every == 0 or last or stopping:
                 meter.check()
@@ -348,58 +346,6 @@ def _share_of(config: Training, group: Processes) -> Parts:
     return Parts(total, list(range(group.rank, total, group.world)))
 
 
-class Meter:
-    """Sums of the loss and the gradient's norm, kept on the device so that no step waits for it.
-
-    The first step whose loss or gradient is not finite is remembered.
-
-    Args:
-        group: the processes that train together.
-        saved: step of the last good checkpoint; 0 for none.
-    """
-
-    def __init__(self, group: Processes, saved: int) -> None:
-        self.group = group
-        self.saved = saved
-        self._bad = torch.tensor(math.inf, device=group.device)
-        self._reset()
-
-    def _reset(self) -> None:
-        self._sums = torch.zeros(2, device=self.group.device)
-        self._steps, self._since = 0, time.perf_counter()
-
-    def add(self, k: int, loss: Tensor, norm: Tensor) -> None:
-        values = torch.stack([loss, norm])
-        bad = torch.where(values.isfinite().all(), math.inf, float(k))
-        self._bad = torch.minimum(self._bad, bad)
-        self._sums += values
-        self._steps += 1
-
-    def check(self) -> None:
-        """Raise `FewstepError` if a loss or gradient was not finite."""
-        step = -self.group.max(-self._bad)
-        if step < math.inf:
-            rest = f" The last good checkpoint is of step {self.saved}." if self.saved else ""
-            raise FewstepError(
-                f"the loss or its gradient is not finite at step {step:.0f}.{rest} Try a lower "
-                "lr, a longer warmup, clip, or precision fp32; and look for NaN in the data."
-            )
-
-    def read(self) -> tuple[int, float, float, float]:
-        """Steps, seconds, mean loss and mean norm since the last call; raises as `check` does."""
-        self.check()
-        loss, norm = (self.group.mean(self._sums) / self._steps).tolist()
-        steps, seconds = self._steps, time.perf_counter() - self._since
-        self._reset()
-        return steps, seconds, loss, norm
-
-    def glance(self, batch: int) -> str:
-        """The mean loss in this process since the last `read`, and the images per second of all."""
-        seconds = time.perf_counter() - self._since
-        loss = float(self._sums[0]) / max(1, self._steps)
-        return describe(loss, self._steps * batch / seconds)
-
-
 def _channels_last(x: Tensor) -> Tensor:
     return x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
 
@@ -408,24 +354,3 @@ def mix(*numbers: int) -> int:
     """A seed that differs for every tuple of numbers."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; a second SIGINT interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may install handlers
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,66 @@
+"""The tensors of a model by the names that they have in its file, whatever torch wrapped around."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from fewstep.errors import FewstepError
+from fewstep.networks import plain_name
+
+LATENTS = "latents."  # what the names of the autoencoder's tensors begin with
+NAMED = 5  # tensors that do not fit, in a message
+PARALLEL = "module."  # and those of a network that was saved inside DataParallel
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """A module's stored tensors, without the places where compiled modules keep theirs."""
+    return {plain_name(name): x for name, x in module.state_dict().items()}
+
+
+def own_names(names: Iterable[str]) -> dict[str, str]:
+    """The names of a file's tensors by those that this package gives them."""
+    plain = {plain_name(name): name for name in names}
+    network = [name for name in plain if not name.startswith(LATENTS)]
+    if not all(name.startswith(PARALLEL) for name in network):
+        return plain
+    return {name.removeprefix(PARALLEL): there for name, there in plain.items()}
+
+
+def decoder_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The autoencoder's tensors among those of a latent model, by their names in it."""
+    return {k.removeprefix(LATENTS): x for k, x in tensors.items() if k.startswith(LATENTS)}
+
+
+def check_decoder(wanted: bool, names: Iterable[str], source: object) -> None:
+    """Raise `FewstepError` where a decoder is wanted and none of the names is of one."""
+    if wanted and not any(name.startswith(LATENTS) for name in names):
+        raise FewstepError(
+            f"{source} is a model of latents, but without the autoencoder that decodes them (no "
+            f"tensor {LATENTS}*). Copy the model file whole, or train it again."
+        )
+
+
+def check_fit(
+    mine: Mapping[str, Tensor], theirs: Mapping[str, tuple[int, ...]], source: object
+) -> None:
+    """Raise `FewstepError` unless names and shapes are the same; it names those that are not."""
+    here = {name: tuple(x.shape) for name, x in mine.items()}
+    others = [
+        f"{name!r} is {theirs.get(name, 'absent')} there and {here.get(name, 'absent')} here"
+        for name in sorted(here.keys() | theirs.keys())
+        if theirs.get(name) != here.get(name)
+    ]
+    if others:
+        more = [f"and {len(others) - NAMED} more"] if len(others) > NAMED else []
+        raise FewstepError(
+            f"the weights of {source} do not fit this network: {'; '.join(others[:NAMED] + more)}. "
+            "Give the network the same settings."
+        )
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, assign: bool = False) -> None:
+    """Copy tensors into a module, or with ``assign`` make them its own; all must be there."""
+    state = {name: tensors[plain_name(name)] for name in module.state_dict()}
+    module.load_state_dict(state, assign=assign)
