@@ -26,7 +26,7 @@ from fewstep.recipes.directory import open_model
 from fewstep.training import checkpoint as checkpoint_module
 from fewstep.training import trainer as trainer_module
 from fewstep.training.arithmetic import repeatable
-from fewstep.training.checkpoint import Checkpoints, Snapshot, Writer
+from fewstep.training.checkpoint import Checkpoints, Snapshot
 from fewstep.training.config import Training
 from fewstep.training.ema import ema_name, log_start_share
 from fewstep.training.logbook import read_metrics
@@ -34,6 +34,7 @@ from fewstep.training.optimizers import Adam, RAdam
 from fewstep.training.score import Score
 from fewstep.training.trainer import Trainer
 from fewstep.training.validation import Validation, energy_distance, evenly
+from fewstep.training.writer import Writer
 from oracles import columns_for
 
 CONFIG = Training(

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from fewstep.errors import FewstepError
 from fewstep.networks import plain_name
+from fewstep.networks.base import PARALLEL
 
 LATENTS = "latents."  # what the names of the autoencoder's tensors begin with
 NAMED = 5  # tensors that do not fit, in a message
-PARALLEL = "module."  # and those of a network that was saved inside DataParallel
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -23,9 +23,9 @@ def own_names(names: Iterable[str]) -> dict[str, str]:
     """The names of a file's tensors by those that this package gives them."""
     plain = {plain_name(name): name for name in names}
     network = [name for name in plain if not name.startswith(LATENTS)]
-    if not all(name.startswith(PARALLEL) for name in network):
+    if not all(name.startswith(f"{PARALLEL}.") for name in network):
         return plain
-    return {name.removeprefix(PARALLEL): there for name, there in plain.items()}
+    return {name.removeprefix(f"{PARALLEL}."): there for name, there in plain.items()}
 
 
 def decoder_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

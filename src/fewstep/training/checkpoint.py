@@ -12,13 +12,9 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fewstep.digest import sha256_of
@@ -26,7 +22,6 @@ from fewstep.errors import FewstepError
 from fewstep.files import read_json, sync, sync_folder, write_json, write_tensors
 from fewstep.flow_map import FlowMap
 from fewstep.records import record_of
-from fewstep.training.optimizers import Adam
 from fewstep.training.score import Score
 
 FORMAT = 1
@@ -305,38 +300,6 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-class Writer:
-    """Writes checkpoints beside the training, one at a time.
-
-    What goes wrong is raised by the next call of `write` or `join`. Used in a ``with`` block, which
-    ends when the last checkpoint is on the disk.
-    """
-
-    def __init__(self, checkpoints: Checkpoints) -> None:
-        self.checkpoints = checkpoints
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._pending: Future[Checkpoint] | None = None
-
-    def write(self, snapshot: Snapshot) -> None:
-        """Begin to write, once the one before is on the disk."""
-        self.join()
-        self._pending = self._thread.submit(self.checkpoints.write, snapshot)
-
-    def join(self) -> None:
-        """Wait until everything is on the disk."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        self._thread.shutdown()
-        if kind is None:  # else the user reads of what came first
-            self.join()
-
-
 def _lowest(scored: list[tuple[Checkpoint, Score]]) -> tuple[Checkpoint, Score]:
     return min(scored, key=lambda item: (item[1], -item[0].step))
 
@@ -370,42 +333,3 @@ def _written(snapshot: Snapshot, folder: Path) -> Manifest:
 
 def _influences(score: float | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     return (score.of_samples, score.of_images) if isinstance(score, Score) else None
-
-
-def optimizer_tensors(optimizer: Adam) -> dict[str, Tensor]:
-    """An optimiser's state as named tensors: ``<parameter index>.<name>``."""
-    return {
-        f"{i}.{name}": value.detach().contiguous()
-        for i, values in optimizer.state_of_all().items()
-        for name, value in values.items()
-    }
-
-
-def restore_optimizer(optimizer: Adam, path: Path) -> None:
-    """Put back what `optimizer_tensors` gave.
-
-    Raises:
-        FewstepError: the file is missing or holds something else.
-    """
-    state: dict[int, dict[str, Tensor]] = {}
-    try:
-        for key, value in load_file(path).items():
-            i, name = key.split(".", 1)
-            state.setdefault(int(i), {})[name] = value
-        optimizer.restore(state)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise FewstepError(f"{path} is not the state of this optimiser: {error}.") from error
-
-
-def restore_map(f: FlowMap, path: Path) -> None:
-    """Put the weights of a checkpoint's map into ``f``.
-
-    Raises:
-        FewstepError: the file is missing or holds other weights.
-    """
-    try:
-        tensors = {k: v.to(f.device) for k, v in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise FewstepError(f"cannot read the weights {path}: {error}.") from error
-    with torch.no_grad():
-        f.load_weights(tensors, path)

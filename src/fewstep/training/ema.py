@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 from fewstep.flow_map import FlowMap
-from fewstep.training.checkpoint import restore_map
 from fewstep.training.config import Training
+from fewstep.training.restored import restore_map
 
 
 class Averages:

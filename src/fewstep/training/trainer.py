@@ -35,19 +35,17 @@ from fewstep.training.checkpoint import (
     Checkpoint,
     Checkpoints,
     Snapshot,
-    Writer,
-    optimizer_tensors,
-    restore_map,
-    restore_optimizer,
 )
 from fewstep.training.config import Training
 from fewstep.training.ema import Averages
 from fewstep.training.logbook import Logbook
 from fewstep.training.meter import Meter
 from fewstep.training.optimizers import make_optimizer
+from fewstep.training.restored import optimizer_tensors, restore_map, restore_optimizer
 from fewstep.training.score import Score
 from fewstep.training.stopping import stop_signals
 from fewstep.training.validation import Validation
+from fewstep.training.writer import Writer
 
 
 class Interrupted(Exception):

@@ -1,0 +1,43 @@
+"""What a run needs besides this package: models, data, extras."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.recipes.parts import teacher_use
+from fewstep.recipes.run import RECIPES, Run
+
+
+def asks(run: Run, family: str = "") -> tuple[str, ...]:
+    """What a run needs besides this package, and has not been given."""
+    such = f" such as {family}/edm trains" if f"{family}/edm" in RECIPES else ""
+    objective = OBJECTIVES[run.objective.name]
+    found = []
+    if teacher_use(run) is not TeacherUse.NONE:
+        found.append(f"--teacher {run.teacher or f'RUN, a diffusion model{such}'}")
+    if columns := getattr(objective, "columns", ()):
+        found.append(f"--data with pairs ({', '.join(columns)}), which fewstep pairs makes")
+    elif run.data.data is None:
+        found.append("--data with images")
+    else:
+        found.append(f"--data {run.data.data}")
+    if run.autoencoder is not None:
+        found.append(f"--autoencoder {run.autoencoder}")
+    found += [f"pip install 'fewstep[{extra}]'" for extra in extras(run)]
+    return tuple(found)
+
+
+def extras(run: Run) -> list[str]:
+    """Extras of the package that a run needs and that are not installed."""
+    source = run.data.data or ""
+    wanted = {
+        "lpips": ("lpips", str(run.objective.arguments.get("distance", "")).startswith("lpips")),
+        "hub": ("datasets", source.startswith("hub:") or source.endswith(".parquet")),
+        "digits": ("sklearn", source == "digits"),
+    }
+    return [
+        extra
+        for extra, (module, needed) in wanted.items()
+        if needed and importlib.util.find_spec(module) is None
+    ]
