@@ -204,6 +204,12 @@ def test_only_bytes_are_written(tmp_path: Path, wrong: torch.Tensor) -> None:
         save_images(wrong, tmp_path / "x.png")
 
 
+def test_bytes_are_no_floats(colour: torch.Tensor) -> None:
+    for wrong in (colour, colour.long(), colour.numpy()):
+        with pytest.raises(FewstepError, match="takes a tensor of floats"):
+            to_uint8(wrong)
+
+
 @pytest.mark.parametrize("name", ["x.PNG", "x.Npz"])
 def test_endings_in_capitals(tmp_path: Path, colour: torch.Tensor, name: str) -> None:
     path = save_images(colour, tmp_path / name)

@@ -32,7 +32,7 @@ from fewstep.training.ema import ema_name, log_start_share
 from fewstep.training.logbook import read_metrics
 from fewstep.training.optimizers import Adam, RAdam
 from fewstep.training.score import Score
-from fewstep.training.trainer import Trainer
+from fewstep.training.trainer import Trainer, fitted
 from fewstep.training.validation import Validation, energy_distance, evenly
 from fewstep.training.writer import Writer
 from oracles import columns_for
@@ -662,6 +662,33 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path: Path) -> None:
     found = Checkpoints(tmp_path / "checkpoints").latest()
     assert found is not None
     assert found.step == 20
+
+
+def test_a_training_that_is_done_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        make(tmp_path, replace(CONFIG, steps=2)).run()
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("has made 2 steps already, of 2: nothing is trained") == 1
+
+
+def test_data_fit_the_model_by_shape_and_by_the_names_of_classes() -> None:
+    data = replace(pictures(), classes=("ant", "bee", "cow"))
+    f = FlowMap(MLP((1, 4, 4), num_classes=3, width=8, blocks=1), EDM())
+    assert fitted(data, f) is data, "a model without names counts as the data do"
+    f.info["classes"] = ["cow", "ant", "bee"]
+    assert data.labels is not None
+    assert torch.equal(fitted(data, f).labels, (data.labels + 1) % 3)  # type: ignore[arg-type]
+    f.info["classes"] = ["cow", "ant", "dog"]
+    with pytest.raises(FewstepError, match="agree by name"):
+        fitted(data, f)
+    two = FlowMap(MLP((1, 4, 4), num_classes=2, width=8, blocks=1), EDM())
+    with pytest.raises(FewstepError, match="2 classes, but arrays has 3"):
+        fitted(data, two)
+    other = FlowMap(MLP((1, 8, 8), num_classes=3, width=8, blocks=1), EDM())
+    with pytest.raises(FewstepError, match=r"shape \[1, 8, 8\], but arrays has \[1, 4, 4\]"):
+        fitted(data, other)
 
 
 def test_labels_missing_for_a_conditional_map(tmp_path: Path) -> None:

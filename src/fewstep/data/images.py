@@ -45,8 +45,12 @@ def to_uint8(x: Tensor) -> Tensor:
     """`round(clip((x + 1) 127.5, 0, 255))`: floats of any shape to uint8.
 
     Raises:
+        FewstepError: no floats; bytes would become white.
         NotFinite: NaN or an infinity.
     """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise FewstepError(f"to_uint8 takes a tensor of floats in [-1, 1], got {kind}.")
     check_finite(x, "an image to be written as bytes")
     return (
         x.to(torch.float32, copy=True).add_(1.0).mul_(127.5).clamp_(0, 255).round_().to(torch.uint8)

@@ -86,18 +86,14 @@ class Trainer:
         notes: Sequence[str] = (),
     ) -> None:
         self.group = group or Processes()
-        self.config, self.data, self.quiet = config, data, quiet
+        self.config, self.quiet = config, quiet
         self.notes = notes
         self.directory = Path(directory)
         self.objective = objective.to(self.group.device)
         # Convolutions are fastest with channels last; only 4-dimensional weights are touched.
         objective._apply(_channels_last)
         self.parts = _share_of(config, self.group)
-        if objective.f.num_classes and data.labels is None:
-            raise FewstepError(
-                f"the model is conditional on {objective.f.num_classes} classes, but {data.name} "
-                "has no labels. Give the images class folders, or train without labels."
-            )
+        self.data = data = fitted(data, objective.f)
         check_columns(objective, data, config.flip)
         _check_type(objective.f)
         self.averages = Averages(objective.f, config)
@@ -152,6 +148,11 @@ class Trainer:
         self.checkpoints.tell = log.say
         if first and 0 < start < config.steps:
             log.say(f"{self.directory}: resuming at step {start} of {config.steps}")
+        if first and start >= config.steps:
+            log.say(
+                f"{self.directory} has made {start} steps already, of {config.steps}: nothing is "
+                "trained. For other settings give another folder."
+            )
         for note in self.notes:
             log.say(note)
         if config.warmup > config.steps // 4:
@@ -300,6 +301,34 @@ class Trainer:
         if self.group.first:
             self.checkpoints.prune()  # what a process that was killed had no time to drop
         return checkpoint.step
+
+
+def fitted(data: Dataset, f: FlowMap) -> Dataset:
+    """The data with classes numbered as the model's are, where the model has names for them.
+
+    Raises:
+        FewstepError: data of another shape, without labels for a conditional model, or with
+            classes that it does not have.
+    """
+    if tuple(data.shape) != tuple(f.shape):
+        raise FewstepError(
+            f"the model is of shape {list(f.shape)}, but {data.name} has {list(data.shape)}."
+        )
+    if not f.num_classes:
+        return data
+    if data.labels is None:
+        raise FewstepError(
+            f"the model is conditional on {f.num_classes} classes, but {data.name} has no labels. "
+            "Give the images class folders, or train without labels."
+        )
+    if f.info.get("classes"):
+        return data.with_classes(f.classes, "the model")
+    if data.num_classes > f.num_classes:
+        raise FewstepError(
+            f"the model is conditional on {f.num_classes} classes, but {data.name} has "
+            f"{data.num_classes}."
+        )
+    return data
 
 
 def check_columns(objective: Objective, data: Dataset, flip: bool) -> None:
