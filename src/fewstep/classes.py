@@ -17,9 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.errors import FewstepError, unknown
-
-SHOWN = 5  # names in a message
+from fewstep.errors import FewstepError, listed, unknown
 
 
 def names_for(num_classes: int, names: Any = ()) -> tuple[str, ...]:
@@ -47,12 +45,6 @@ def find_class(names: Sequence[str], label: str | int) -> int:
     if key in places and not all(map(_is_number, names)):
         return places.index(key)
     raise unknown("class", str(label), names)
-
-
-def listed(names: Sequence[str]) -> str:
-    """The names for a message, the first few of many."""
-    more = f", ... ({len(names)} in all)" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 @dataclass(frozen=True)

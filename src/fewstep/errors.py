@@ -11,6 +11,9 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+LISTED = 5  # names in a message
 
 
 class FewstepError(ValueError):
@@ -23,6 +26,13 @@ class NotFinite(FewstepError):
 
 class FewstepWarning(UserWarning):
     """What a user should know although it stops nothing; the command line prints one line."""
+
+
+def listed(names: Iterable[Any]) -> str:
+    """The names for a message, the first few of many."""
+    shown = [str(name) for name in names]
+    more = f" and {len(shown) - LISTED:,} more" if len(shown) > LISTED else ""
+    return ", ".join(shown[:LISTED]) + more
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> FewstepError:

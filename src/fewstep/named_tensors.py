@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, listed
 from fewstep.networks import plain_name
 from fewstep.networks.base import PARALLEL
 
 LATENTS = "latents."  # what the names of the autoencoder's tensors begin with
-NAMED = 5  # tensors that do not fit, in a message
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -53,9 +52,8 @@ def check_fit(
         if theirs.get(name) != here.get(name)
     ]
     if others:
-        more = [f"and {len(others) - NAMED} more"] if len(others) > NAMED else []
         raise FewstepError(
-            f"the weights of {source} do not fit this network: {'; '.join(others[:NAMED] + more)}. "
+            f"the weights of {source} do not fit this network: {listed(others)}. "
             "Give the network the same settings."
         )
 

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from fewstep.data.dataset import PixelHash
 from fewstep.data.decode import Data, decode, probe, reason
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, listed
 from fewstep.progress import progress
 
 BLOCK = 32  # images per task
-LISTED = 5  # broken files named in a message
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -190,8 +189,7 @@ def _check_bad(source: Source, request: Request, outcome: Outcome) -> None:
         raise FewstepError(f"{source.origin} holds no images")
     if bad and (not request.skip_bad or not outcome.labels):
         advice = "." if request.skip_bad else ", or leave them out: skip_bad=True (--skip-bad)."
-        more = f" and {len(bad) - LISTED:,} more" if len(bad) > LISTED else ""
         raise FewstepError(
             f"{len(bad):,} of {len(source):,} images in {source.origin} cannot be decoded: "
-            f"{', '.join(bad[:LISTED])}{more}. Repair or remove them{advice}"
+            f"{listed(bad)}. Repair or remove them{advice}"
         )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, listed
 
 NUMBER = re.compile(r"(\d+)")
 SHOWN = 40  # characters of a value in a message
@@ -114,7 +114,7 @@ def _place(value: Any, values: list[Any], places: dict[str, int]) -> int:
     if not 0 <= number < len(places):
         raise FewstepError(
             f"example {_first(value, values)} has label {_shown(value)}, but there are "
-            f"{len(places)} classes: {_few(list(places))}"
+            f"{len(places)} classes: {listed(places)}"
         )
     return number
 
@@ -166,7 +166,3 @@ def _no_class(index: int, value: Any) -> FewstepError:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from fewstep.data.labels import natural
 from fewstep.data.splits import BESIDE_WORDS, choose, divide, missing, read_name
-from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.errors import FewstepError, FewstepWarning, listed
 
 
 class Part(NamedTuple):
@@ -101,7 +101,7 @@ def _say_alone(folder: Path, below: set[str]) -> None:
     if len(below) > 1:
         warnings.warn(
             f"all images are of the class {folder.name!r}, the only folder; if the folders in it "
-            f"({_listed(sorted(below, key=natural))}) are the classes, pass its path: {folder}",
+            f"({listed(sorted(below, key=natural))}) are the classes, pass its path: {folder}",
             FewstepWarning,
             stacklevel=2,
         )
@@ -147,8 +147,8 @@ def _split_folders(root: Path, names: Sequence[str]) -> dict[str, str]:
         return {}
     if others:
         raise FewstepError(
-            f"{root} has folders that are splits ({_listed(sorted(said))}) beside others "
-            f"({_listed(others)}): rename the first if they are classes, move the others into "
+            f"{root} has folders that are splits ({listed(sorted(said))}) beside others "
+            f"({listed(others)}): rename the first if they are classes, move the others into "
             "them, or pass the path of one split"
         )
     folders: dict[str, str] = {}
@@ -173,7 +173,7 @@ def _say_loose(root: Path, names: Sequence[str], folders: dict[str, str]) -> Non
     if loose := [name for name in names if "/" not in name]:
         warnings.warn(
             f"{root}: left out {len(loose)} images (such as {loose[0]}) beside the splits "
-            f"{_listed(folders.values())}",
+            f"{listed(folders.values())}",
             FewstepWarning,
             stacklevel=2,
         )
@@ -197,7 +197,7 @@ def _inside_classes(root: Path, names: list[str], split: str) -> list[str]:
     outside = [name for name, folder in zip(names, inner, strict=True) if folder not in said]
     if outside:
         raise FewstepError(
-            f"{root} has images inside folders that are splits ({_listed(sorted(said))}) and "
+            f"{root} has images inside folders that are splits ({listed(sorted(said))}) and "
             f"{len(outside)} outside, such as {outside[0]}: move all into splits, or rename those "
             "folders if they are none"
         )
@@ -211,7 +211,7 @@ def _check_deeper(root: Path, names: Sequence[str]) -> None:
     said = divide(deeper)
     if "train" in said.values() and len(set(said.values())) > 1:
         raise FewstepError(
-            f"{root} has folders that are splits ({_listed(sorted(said))}) inside folders of its "
+            f"{root} has folders that are splits ({listed(sorted(said))}) inside folders of its "
             "classes: pass the path of the folder that is divided, or move the splits up"
         )
 
@@ -235,8 +235,3 @@ def _by_own_names(root: Path, names: list[str], split: str) -> list[str]:
         stacklevel=2,
     )
     return kept
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

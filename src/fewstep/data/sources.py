@@ -31,7 +31,7 @@ from fewstep.data.parquet import open_files, open_hub
 from fewstep.data.splits import WORDS, missing, siblings, split_files
 from fewstep.data.tables import ENDING as TABLES
 from fewstep.data.tables import of_one_set
-from fewstep.errors import FewstepError, FewstepWarning, refusal, refusals
+from fewstep.errors import FewstepError, FewstepWarning, listed, refusal, refusals
 from fewstep.whole import whole
 
 HUB = "hub:"
@@ -225,7 +225,7 @@ def _folder(path: Path, request: Request) -> Dataset | Plan:
         return _arrays(_only(split_files(arrays, request.split, str(path)), path), request)
     _without_columns(f"the folder of images {path}", request)
     if arrays:
-        _say(f"{path}: its images are read, its arrays ({_few(arrays)}) are not; they have paths")
+        _say(f"{path}: its images are read, its arrays ({_names(arrays)}) are not; they have paths")
     found = find_pictures(path.absolute(), pictures, request)
     identity = f"{found.origin} {request.split} {request.labels}"
     return Plan(found.name, identity, found.state, lambda: found)
@@ -241,12 +241,12 @@ def _glob_of(table: Path) -> str:
 
 def _only(files: list[Path], folder: Path) -> Path:
     if len(files) > 1:
-        raise FewstepError(f"{folder} holds several arrays ({_few(files)}): pass the path of one")
+        raise FewstepError(f"{folder} holds several arrays ({_names(files)}): pass the path of one")
     return files[0]
 
 
-def _few(files: Sequence[Path]) -> str:
-    return ", ".join(file.name for file in files[:5]) + (", ..." if len(files) > 5 else "")
+def _names(files: Sequence[Path]) -> str:
+    return listed(file.name for file in files)
 
 
 def _say(what: str) -> None:
@@ -282,7 +282,7 @@ def _arrays(path: Path, request: Request) -> Dataset:
     _check_file(path)
     names = request.image_column, request.label_column, request.labels
     if path.suffix.lower() == ".npy" and request.labels and (beside := labels_beside(path)):
-        _say(f"{path} is read without labels; if {_few(beside)} holds them, save both as an .npz")
+        _say(f"{path} is read without labels; if {_names(beside)} holds them, save both as an .npz")
     return of_arrays(path, *read_arrays(path, *names))
 
 

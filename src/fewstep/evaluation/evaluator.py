@@ -10,9 +10,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fewstep.classes import Agreement, listed
+from fewstep.classes import Agreement
 from fewstep.distributed import Processes
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, listed
 from fewstep.evaluation.baselines import class_gaussian
 from fewstep.evaluation.copies import pixel_keys, share_of_copies
 from fewstep.evaluation.features import Extracted, FeatureNetwork, check_images, extract

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from fewstep import parameterization
-from fewstep.classes import Agreement, listed
+from fewstep.classes import Agreement
 from fewstep.data import Dataset
 from fewstep.data.ignored import RECORD
 from fewstep.digest import sha256_of_code
 from fewstep.distributed import Processes, processes, together
-from fewstep.errors import FewstepError, refusals
+from fewstep.errors import FewstepError, listed, refusals
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.lock import locked

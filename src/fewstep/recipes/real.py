@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewstep.classes import Agreement, listed
+from fewstep.classes import Agreement
 from fewstep.data import Dataset
 from fewstep.distributed import Processes
-from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.errors import FewstepError, FewstepWarning, listed
 from fewstep.evaluation import Evaluator, FeatureNetwork, Reference
 from fewstep.evaluation.images import as_bytes, conformed, load_images
 from fewstep.evaluation.reference import holds_statistics

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewstep.classes import find_class, listed
-from fewstep.errors import FewstepError
+from fewstep.classes import find_class
+from fewstep.errors import FewstepError, listed
 from fewstep.flow_map import FlowMap
 from fewstep.whole import whole
 
