@@ -532,3 +532,31 @@ def test_a_consistency_model_decodes_what_its_teacher_encodes() -> None:
     teacher, f = Exact(truth, "diffusion"), Exact(truth, "consistency")
     x = truth.sample(20, 3)
     torch.testing.assert_close(decode(f, encode(teacher, x, N=100)), x, rtol=0, atol=1e-3)
+
+
+def test_arguments_that_are_something_else_are_refused() -> None:
+    f, y = network_map(), pictures(2)
+    keep = torch.zeros(4, 6)
+    for wrong, hint in (
+        ({"y": (y + 1) * 127.5}, r"\[-1, 1\]"),
+        ({"steps": 1.5}, "whole number"),
+        ({"batch": 2.0}, "whole number"),
+        ({"seed": None}, "whole number"),
+    ):
+        with pytest.raises(FewstepError, match=hint):
+            edit(f, **{"y": y, "A": Inpaint(keep), "steps": 1, **wrong})  # type: ignore[arg-type]
+    for soft in (keep + 0.5, torch.arange(24).reshape(4, 6)):
+        with pytest.raises(FewstepError, match="threshold"):
+            Inpaint(soft)
+    for hard in (keep + 1, keep.bool(), (keep.byte() + 1) * 255):
+        assert Inpaint(hard).keep.dtype == torch.bool
+
+
+def test_classes_by_name() -> None:
+    f, y = network_map(num_classes=2), pictures(2)
+    f.info["classes"] = ["cat", "dog"]
+    A = Inpaint(torch.zeros(4, 6))
+    expected = edit(f, y, A, steps=1, labels=torch.tensor([1, 0]))
+    assert torch.equal(edit(f, y, A, steps=1, labels=["dog", "cat"]), expected)
+    assert torch.equal(edit(f, y, A, steps=1, labels=[1, 0]), expected)
+    assert torch.equal(variation(f, y[0], label="dog", n=2), variation(f, y[0], label=1, n=2))

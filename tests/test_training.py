@@ -716,6 +716,8 @@ def test_a_batch_larger_than_the_data_is_said_and_works(
         ({"ema": (math.inf,)}, "ema"),
         ({"ema": (0.9, 0.9)}, "twice"),
         ({"ema": ("0.9",)}, "ema takes numbers"),
+        ({"ema": 0.9}, "ema takes a tuple"),
+        ({"lr": (1e-3, 1e-4)}, "lr takes no tuple"),
         ({"steps": 1.5}, "steps must be a whole number"),
         ({"lr": "1e-4"}, "lr takes numbers"),
         ({"microbatches": 3}, "microbatches"),

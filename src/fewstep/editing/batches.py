@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,11 @@ from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import check_labels, only_steps
+from fewstep.whole import whole
 
-Labels = Tensor | int | None
+Labels = Tensor | int | str | Sequence[int | str] | None
 Progress = Callable[[int], None]
+BYTES = 16  # above it positive numbers are bytes, not data in [-1, 1] with some noise
 Part = Callable[[slice, dict[str, Any]], Tensor]
 """Does the rows of a batch, given the network's condition for them."""
 
@@ -28,6 +30,20 @@ def check_images(f: FlowMap, x: Tensor) -> None:
         )
     if not x.isfinite().all():
         raise FewstepError("images to edit must be finite numbers.")
+
+
+def check_reference(f: FlowMap, y: Tensor) -> None:
+    """`check_images` for pictures to begin with, which are of the range of the data.
+
+    Raises:
+        FewstepError: as there; pictures of 0 to 255.
+    """
+    check_images(f, y)
+    if len(f.shape) == 3 and float(y.min()) >= 0 and float(y.max()) > BYTES:
+        raise FewstepError(
+            f"images to edit lie in [-1, 1], these reach from {float(y.min()):g} to "
+            f"{float(y.max()):g}: give y / 127.5 - 1 of bytes."
+        )
 
 
 def check_pixels(f: FlowMap, what: str) -> None:
@@ -78,8 +94,10 @@ def labels_for(f: FlowMap, labels: Labels, n: int) -> Tensor | None:
                 f"this model is conditional: give each image's class, 0..{f.num_classes - 1}."
             )
         return None
-    labels = torch.as_tensor(labels)
-    return check_labels(f, labels.expand(n) if labels.ndim == 0 else labels, n)
+    if isinstance(labels, str | list | tuple):
+        return check_labels(f, labels, n)
+    numbers = torch.as_tensor(labels)
+    return check_labels(f, numbers.expand(n) if numbers.ndim == 0 else numbers, n)
 
 
 def in_batches(
@@ -107,7 +125,7 @@ def _batches(
     f: FlowMap, n: int, labels: Labels, batch: int, progress: Progress | None
 ) -> Iterator[tuple[slice, dict[str, Any]]]:
     """Rows of each batch of ``n`` images, and the condition of the network for them."""
-    if batch < 1:
+    if whole(batch, "the batch") < 1:
         raise FewstepError(f"the batch must hold at least 1 image, got {batch}.")
     classes = labels_for(f, labels, n)
     f.eval()

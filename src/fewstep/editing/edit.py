@@ -30,7 +30,7 @@ from fewstep.editing.batches import (
     Labels,
     Progress,
     check_consistency,
-    check_images,
+    check_reference,
     in_batches,
 )
 from fewstep.editing.operators import Operator
@@ -38,6 +38,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
 from fewstep.sampling import NoiseStreams, default_taus
+from fewstep.whole import whole
 
 Restore = Callable[[Tensor], Tensor]
 """Puts what is known into images [B, *shape]."""
@@ -71,7 +72,7 @@ def edit(
         taus: ``t_1 > ... > t_N``, at most ``T``; default `editing_times` of ``steps``.
         steps: network evaluations where no times are given.
         seed: decides the noise.
-        labels: class of each image, [B] or one for all; for conditional models alone.
+        labels: class of each image, [B] or one for all, by number or name; for conditional models.
         indices: numbers of the images' noise streams; default 0, 1, 2, ...
         batch: how many at once; a matter of memory and speed only.
         progress: called with the number of images that each batch added.
@@ -83,7 +84,7 @@ def edit(
         FewstepError: a diffusion model; images, times, labels or a mask that do not fit.
     """
     check_consistency(f, "editing")
-    check_images(f, y)
+    check_reference(f, y)
     taus = _times(f, taus, steps)
     known = A.known(tuple(y.shape)).to(f.device)
 
@@ -135,7 +136,7 @@ def sdedit(
         FewstepError: a diffusion model; images, times, strength or labels that do not fit.
     """
     check_consistency(f, "editing")
-    check_images(f, y)
+    check_reference(f, y)
     taus = _times(f, taus, steps, strength)
 
     def part(rows: slice, noise: NoiseStreams, condition: dict[str, Any]) -> Tensor:
@@ -153,7 +154,7 @@ def variation(
     n: int = 1,
     steps: int = 2,
     seed: int = 0,
-    label: int | None = None,
+    label: int | str | None = None,
     batch: int = 256,
 ) -> Tensor:
     """``n`` images like one [*f.shape]: `sdedit` from it with ``n`` noise streams [n, *f.shape].
@@ -197,7 +198,7 @@ def editing_times(f: FlowMap, steps: int, strength: float = 1.0) -> tuple[float,
     Raises:
         FewstepError: fewer steps than one, or a strength outside (0, 1].
     """
-    if steps < 1:
+    if whole(steps, "steps") < 1:
         raise FewstepError(f"editing needs at least 1 step, got steps={steps}.")
     if strength == 1:
         return (f.p.T, *default_taus(f, steps))

@@ -79,10 +79,21 @@ class Inpaint(Operator):
     Args:
         keep: True or 1 where a pixel is kept: [H, W], [C, H, W] or one per image [B, C, H, W]
             (or anything that broadcasts against the images).
+
+    Raises:
+        FewstepError: a mask of more than two values: a pixel is kept, or it is not.
     """
 
     def __init__(self, keep: Tensor | Sequence) -> None:
-        self.keep = torch.as_tensor(keep).bool()
+        keep = torch.as_tensor(keep)
+        kept = keep[keep != 0]
+        soft = keep.is_floating_point() and bool((kept != 1).any())
+        if soft or (len(kept) and bool((kept != kept[0]).any())):
+            raise FewstepError(
+                "a mask keeps a pixel (True or 1) or it does not (False or 0); this one has "
+                f"{_few(keep.unique().tolist())}: compare it with a threshold."
+            )
+        self.keep = keep.bool()
 
     def __call__(self, x: Tensor) -> Tensor:
         return x
@@ -99,6 +110,10 @@ class Inpaint(Operator):
                 f"{list(shape[1:])}."
             )
         return self.keep.reshape(sizes)
+
+
+def _few(values: list[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values[:3]) + (", ..." if len(values) > 3 else "")
 
 
 @OPERATORS.register("outpaint")

@@ -105,7 +105,10 @@ class Training:
             whole(getattr(self, name), name)
         for name in ("lr", "weight_decay", "ema_rampup", "betas", "ema"):
             given = getattr(self, name)
-            for value in given if isinstance(given, tuple | list) else (given,):
+            several = isinstance(given, tuple | list)
+            if several != (name in ("betas", "ema")):
+                raise FewstepError(f"{name} takes {'no' if several else 'a'} tuple, got {given!r}.")
+            for value in given if several else (given,):
                 if not isinstance(value, Real):
                     raise FewstepError(f"{name} takes numbers, got {given!r}.")
 
