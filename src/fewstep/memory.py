@@ -9,8 +9,6 @@ from pathlib import Path
 from fewstep.errors import FewstepError
 
 GIB = 2**30
-
-
 CGROUP = Path("/sys/fs/cgroup")  # version 2
 
 

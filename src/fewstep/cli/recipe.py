@@ -104,9 +104,8 @@ def _component_flags(run: Run, kind: str) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
     descriptions: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if base.__doc__ and base.__module__.startswith(
-            "fewstep."
-        ):  # others are long, and say nothing
+        ours = base.__module__.startswith("fewstep.")  # torch's are long, and say nothing here
+        if base.__doc__ and ours:
             descriptions |= _descriptions(base)
     for name, parameter in arguments_of(kind, part.name).items():
         value = part.arguments.get(name, parameter.default)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -153,24 +153,8 @@ class Trainer:
                 f"{self.directory} has made {start} steps already, of {config.steps}: nothing is "
                 "trained. For other settings give another folder."
             )
-        for note in self.notes:
+        for note in (*self.notes, *_remarks(config, self.data)):
             log.say(note)
-        if config.warmup > config.steps // 4:
-            log.say(
-                f"note: the learning rate rises over the first {config.warmup:,} steps, and this "
-                f"training has {config.steps:,}: a warm-up of a twentieth, --warmup "
-                f"{config.steps // 20}, learns more from them."
-            )
-        if config.batch > len(self.data):
-            log.say(
-                f"note: a batch of {config.batch} is more than the {len(self.data)} images of "
-                f"{self.data.name}; some appear in it more than once."
-            )
-        if self.data.skipped:
-            log.say(
-                f"note: images of {self.data.name} that cannot be read and are left out: "
-                f"{self.data.skipped}."
-            )
         with log, stop_signals() as stop, Writer(self.checkpoints) as writer:
             self._loop(start, log, stop, writer)
         self.group.barrier()
@@ -329,6 +313,23 @@ def fitted(data: Dataset, f: FlowMap) -> Dataset:
             f"{data.num_classes}."
         )
     return data
+
+
+def _remarks(config: Training, data: Dataset) -> Iterator[str]:
+    """What of the settings and the images is worth a line before a training starts."""
+    if config.warmup > config.steps // 4:
+        yield (
+            f"note: the learning rate rises over the first {config.warmup:,} steps, and this "
+            f"training has {config.steps:,}: a warm-up of a twentieth, --warmup "
+            f"{config.steps // 20}, learns more from them."
+        )
+    if config.batch > len(data):
+        yield (
+            f"note: a batch of {config.batch} is more than the {len(data)} images of "
+            f"{data.name}; some appear in it more than once."
+        )
+    if data.skipped:
+        yield (f"note: images of {data.name} that cannot be read and are left out: {data.skipped}.")
 
 
 def check_columns(objective: Objective, data: Dataset, flip: bool) -> None:
