@@ -223,7 +223,10 @@ def test_a_compiled_run_that_died_ends_with_the_same_bits(
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_norms_of_channels_last_maps_are_torchs(compiled: bool, dtype: torch.dtype) -> None:
-    """Values and gradients beside float64, and where torch's kernels are used, to the bit."""
+    """Values and gradients beside float64, and where torch's kernels are used, to the bit.
+
+    Compiled in float32 the layout is the compiler's choice.
+    """
     torch.manual_seed(0)
     norm = group_norm(128).to("cuda")
     torch.nn.init.normal_(norm.weight)
@@ -231,9 +234,10 @@ def test_norms_of_channels_last_maps_are_torchs(compiled: bool, dtype: torch.dty
     x = maps.to(memory_format=torch.channels_last).requires_grad_()
     g = torch.randn_like(x)
     y = (torch.compile(norm) if compiled else norm)(x)
-    assert y.is_contiguous(memory_format=torch.channels_last)
     found = [y, *torch.autograd.grad(y, (x, norm.weight), g)]
-    assert found[1].is_contiguous(memory_format=torch.channels_last)
+    if dtype == torch.bfloat16 or not compiled:
+        for some in found[:2]:
+            assert some.is_contiguous(memory_format=torch.channels_last)
     a, w, b = (v.detach().double().requires_grad_() for v in (x, norm.weight, norm.bias))
     z = torch.nn.functional.group_norm(a, norm.num_groups, w, b, norm.eps)
     for mine, exact in zip(found, [z, *torch.autograd.grad(z, (a, w), g.double())], strict=True):

@@ -283,6 +283,11 @@ def test_what_was_refused_or_killed_early_blocks_nothing(tmp_path: Path) -> None
     assert make_pairs(teacher(), tmp_path, replace(WISH, seed=1)) != manifest
     assert len(open_pairs(tmp_path)) == 25
     assert not left.exists()
+    first = tmp_path / "new" / left.name.replace("shard-00000.safetensors", "pairs.json")
+    first.parent.mkdir()
+    first.write_bytes(b"x")  # all that is there when the manifest was being written
+    make_pairs(teacher(), first.parent, WISH)
+    assert not first.exists()
 
 
 HOSTILE = [

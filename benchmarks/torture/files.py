@@ -120,7 +120,7 @@ def _parquet(place: Path, rng: random.Random, sentinel: Path) -> Path:
     labels = _labels(rng)
     columns: dict[str, Any] = {rng.choice(("image", "img", "picture")): cells}
     if labels.ndim == 1 and len(labels) == 6:
-        columns[rng.choice(("label", "Label", "class"))] = labels.tolist()
+        columns[rng.choice(("label", "Label", "class"))] = pa.array(labels)
     pyarrow.parquet.write_table(pa.table(columns), path)
     return _maybe_damaged(path, rng)
 

@@ -49,14 +49,13 @@ def _torment(
     """Run a command until it ends by itself, killing it before."""
     for _ in range(KILLS):
         child = ground.start(*command, before=naps(rng.random()))
-        time.sleep(rng.uniform(0.05, 1.5))
-        done, status = os.waitpid(child.pid, os.WNOHANG)
-        if done:
-            fault = None if status == 0 else f"it ended with status {status}"
-            tally.count(what, fault)
-            return
-        child.kill()
-        tally.count("kills")
+        outcome = child.wait(rng.uniform(0.05, 1.5))
+        if outcome.code is None:
+            tally.count("kills")
+            continue
+        refused = None if outcome.code == 0 else f"refused: {outcome.last_line}"
+        tally.count(what, outcome.fault or refused)
+        return
     tally.judge(what, ground.run(*command))
 
 

@@ -176,6 +176,11 @@ def _is_nobodys(partial: Path) -> bool:
     return time.time() - partial.stat().st_mtime > _OLD
 
 
+def is_partial(path: Path) -> bool:
+    """Whether a file is one that is being written, or that a killed process has left behind."""
+    return _OWNER.search(path.name) is not None
+
+
 def alive(pid: int) -> bool:
     """Whether a process of this machine is running; yes where the system does not tell."""
     if os.name != "posix":

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fewstep.errors import FewstepError
-from fewstep.files import read_json, sweep, sweep_old_names, write_json
+from fewstep.files import is_partial, read_json, sweep, sweep_old_names, write_json
 
 LOCK = ".lock"
 OWNER = ".lock.json"
@@ -57,8 +57,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether there is a folder with nothing but an old lock in it."""
-    return folder.is_dir() and all(path.name in FILES for path in folder.iterdir())
+    """Whether there is a folder with nothing in it but what a killed process has left behind."""
+    return folder.is_dir() and all(p.name in FILES or is_partial(p) for p in folder.iterdir())
 
 
 def _held(folder: Path) -> str:
