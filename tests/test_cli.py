@@ -480,7 +480,7 @@ def refused(answer: Answer, *expected: str) -> None:
         ("sample RUNS/edm --steps -2", ["at least 1 step", "-2"]),
         ("likelihood RUNS/cd", ["diffusion", "consistency"]),
         ("likelihood RUNS/edn", ["Did you mean 'RUNS/edm'"]),
-        ("likelihood RUNS/edm --split val", ["val"]),
+        ("likelihood RUNS/edm --split half", ["half"]),
         ("likelihood RUNS/edm --data nowhere", ["nowhere"]),
         ("likelihood RUNS/edm -n 0", ["-n", "360"]),
         ("likelihood RUNS/edm -n 361", ["-n", "360"]),
