@@ -14,7 +14,7 @@ import fewstep
 from fewstep.cli.command import Whole, command
 from fewstep.cli.targets import Samplers, Targets
 from fewstep.data import Dataset
-from fewstep.distributed import processes
+from fewstep.distributed import Processes, processes
 from fewstep.errors import FewstepError, not_there
 from fewstep.evaluation import Evaluator
 from fewstep.evaluation.choice import feature_network
@@ -169,13 +169,7 @@ def evaluate(
     scored = Targets(
         evaluator, group, samplers, n, seed, checkpoint, ema, batch, size, channels, precision
     )
-    lines: list[Line] = []
-    failures: list[tuple[Path, FewstepError]] = []
-    for target in targets:
-        try:
-            group.as_one(partial(lines.extend, scored.lines(target)))
-        except FewstepError as error:  # noqa: PERF203 - the other targets are scored nonetheless
-            failures.append((target, error))
+    lines, failures = _scored(scored, targets, group)
     if baselines and not group.any(not lines):
         lines = [*_baselines(evaluator, group.in_turn(real.test_split)), *lines]
     if lines and group.first:
@@ -185,6 +179,20 @@ def evaluate(
             write(path, lines, setting)
     if failures:
         raise _failed(failures, len(targets))
+
+
+def _scored(
+    scored: Targets, targets: Sequence[Path], group: Processes
+) -> tuple[list[Line], list[tuple[Path, FewstepError]]]:
+    """The lines of all targets, and those that failed: what fails in one process fails in all."""
+    lines: list[Line] = []
+    failures: list[tuple[Path, FewstepError]] = []
+    for target in targets:
+        try:
+            group.as_one(partial(lines.extend, scored.lines(target)))
+        except FewstepError as error:  # noqa: PERF203 - the other targets are scored nonetheless
+            failures.append((target, error))
+    return lines, failures
 
 
 def _check(targets: Sequence[Path], out: Sequence[Path], n: int | None, bootstrap: int) -> None:

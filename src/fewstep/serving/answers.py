@@ -20,7 +20,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import Sampler, default_steps, default_taus, sampler_for
 from fewstep.serving.aside import aside
-from fewstep.serving.edits import Editing, task_of, wanted
+from fewstep.serving.edits import Editing, task_of
 from fewstep.serving.engine import Busy, Call, Engine, Work
 from fewstep.serving.faults import FAULTS, fault
 from fewstep.serving.forms import Upload
@@ -37,7 +37,7 @@ from fewstep.serving.schemas import (
     GenerationBody,
     InterpolationBody,
 )
-from fewstep.serving.shelf import Shelf, class_names, class_number, is_diffusion
+from fewstep.serving.shelf import Shelf, class_asked, class_names, class_number, is_diffusion
 
 HELD = 8  # of the largest pictures that may wait at once
 
@@ -90,7 +90,7 @@ class Answers:
         body = sent.body
         name, f = self.shelf[body.model]
         self.limits.check(body.n, body.steps)
-        seed, (label, notes) = seed_of(body), wanted(f, body.label, body.prompt)
+        seed, (label, notes) = seed_of(body), class_asked(f, body.label, body.prompt)
         task = task_of(body)
         how = How(
             body.n,

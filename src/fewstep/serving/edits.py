@@ -20,7 +20,6 @@ from fewstep.serving.forms import Upload
 from fewstep.serving.images import base64_png, enlarge, mask, parse_size, picture, sheet
 from fewstep.serving.limits import Limits
 from fewstep.serving.schemas import EditBody
-from fewstep.serving.shelf import class_names
 
 
 def task_of(body: EditBody) -> Task:
@@ -125,15 +124,3 @@ def _mask(sent: Upload, p: Picture, limits: Limits) -> Mask:
     alpha = p.values[-1]
     hole = alpha == 0 if bool((alpha == 0).any()) else alpha < OPAQUE
     return Mask(hole, "image", ("the transparent part of the picture is generated.",))
-
-
-def wanted(
-    f: FlowMap, label: int | str | None, prompt: str | None
-) -> tuple[int | str | None, list[str]]:
-    """The class that a request asks for, by field or by prompt, and what is to be said of it."""
-    prompt = (prompt or "").strip()
-    if label is not None or not prompt:
-        return label, []
-    if class_names(f) is None:
-        return None, ["the prompt is not looked at: this model has no classes."]
-    return prompt, []

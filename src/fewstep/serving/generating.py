@@ -14,7 +14,6 @@ from torch import Tensor
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import Sampler, default_steps
 from fewstep.serving.aside import aside
-from fewstep.serving.edits import wanted
 from fewstep.serving.engine import Generation, OnStep, Work
 from fewstep.serving.images import base64_png, enlarge, parse_size, sheet
 from fewstep.serving.limits import Limits
@@ -28,7 +27,7 @@ from fewstep.serving.packed import (
     settings_of,
 )
 from fewstep.serving.schemas import GenerationBody
-from fewstep.serving.shelf import class_number
+from fewstep.serving.shelf import class_asked, class_number
 
 T = TypeVar("T")
 
@@ -56,7 +55,7 @@ class Generating:
             body.size, (f.image_shape[1], f.image_shape[2]), limits.pixels // self.frames
         )
         self.seed = seed_of(body)
-        label, self.notes = wanted(f, body.label, body.prompt)
+        label, self.notes = class_asked(f, body.label, body.prompt)
         number = class_number(f, label)
         self.labels: tuple[int, ...] = ()
         if f.num_classes:

@@ -138,3 +138,15 @@ def class_number(f: FlowMap, label: int | str | None) -> int | None:
     if not f.num_classes:
         raise FewstepError("this model is unconditional: it takes no class.")
     return find_class(f.classes, label)
+
+
+def class_asked(
+    f: FlowMap, label: int | str | None, prompt: str | None
+) -> tuple[int | str | None, list[str]]:
+    """The class that a request asks for, by field or by prompt, and what is to be said of it."""
+    prompt = (prompt or "").strip()
+    if label is not None or not prompt:
+        return label, []
+    if class_names(f) is None:
+        return None, ["the prompt is not looked at: this model has no classes."]
+    return prompt, []
