@@ -137,7 +137,8 @@ def _folder(place: Path, rng: random.Random, sentinel: Path) -> Path:
     for x in _images(rng):
         folder = root / rng.choice(names)
         folder.mkdir(parents=True, exist_ok=True)
-        suffix, mode = rng.choice((".png", ".jpg", ".gif", ".tiff", ".bmp")), rng.choice("RL1P")
+        suffix = rng.choice((".png", ".jpg", ".gif", ".tiff", ".bmp"))
+        mode = rng.choice("RL" if suffix == ".jpg" else "RL1P")
         path = folder / f"{rng.randrange(1000)}{suffix}"
         Image.fromarray(x).convert({"R": "RGB"}.get(mode, mode)).save(path)
         if rng.random() < 0.2:
