@@ -47,27 +47,31 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     seconds = SHORT if options.short else 60 * options.minutes
-    tallies = []
+    faults = 0
     for name in options.only:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="fewstep-torture-") as folder:
             rng = random.Random(f"{options.seed} {name}")
             tally = CAMPAIGNS[name].campaign(Ground(Path(folder)), rng, seconds)
-        tallies.append(tally)
-        print(f"{tally.name}: {sum(tally.tried.values())} trials, {len(tally.faults)} faults, "
-              f"{time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
-        for fault in tally.faults:
-            print(f"  {fault}", flush=True)
-    if not options.short:
-        write(tallies, options.seed)
-    return int(any(tally.faults for tally in tallies))
+        report(tally, time.monotonic() - began)
+        if not options.short:
+            write(tally, options.seed)
+        faults += len(tally.faults)
+    return int(faults > 0)
 
 
-def write(tallies: list[Tally], seed: int) -> None:
-    """Put the campaigns that ran into the table of results."""
+def report(tally: Tally, seconds: float) -> None:
+    """Print what a campaign found."""
+    trials = sum(tally.tried.values())
+    print(f"{tally.name}: {trials} trials, {len(tally.faults)} faults, {seconds:.0f} s", flush=True)
+    for fault in tally.faults:
+        print(f"  {fault}", flush=True)
+
+
+def write(tally: Tally, seed: int) -> None:
+    """Put a campaign into the table of results."""
     table = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for tally in tallies:
-        table[tally.name] = {"seed": seed, "tried": tally.tried, "faults": tally.faults}
+    table[tally.name] = {"seed": seed, "tried": tally.tried, "faults": tally.faults}
     RESULTS.write_text(json.dumps(table, indent=1) + "\n")
 
 
