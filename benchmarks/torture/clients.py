@@ -93,7 +93,7 @@ def _one(port: int, rng: random.Random) -> tuple[str, str | None]:
         return "raw bytes", _raw(port, rng)
     path = rng.choice(PATHS)
     method = rng.choice(METHODS)
-    body = json.dumps(_body(rng)).encode()
+    body = json.dumps(_body(path, rng)).encode()
     if rng.random() < 0.1:
         body = body[: rng.randrange(len(body) + 1)]
     headers = {"Content-Type": "application/json"}
@@ -103,11 +103,12 @@ def _one(port: int, rng: random.Random) -> tuple[str, str | None]:
         status, text = _ask(port, method, path, body, headers)
     except (OSError, http.client.HTTPException) as error:
         return path, f"no answer ({type(error).__name__}) to {method} {body[:200]!r}"
+    kind = f"{path}: {status}"
     if status >= 500 and status != 503:
-        return path, f"{status} to {method} {body[:300]!r}: {text[:200]!r}"
+        return kind, f"{method} {body[:300]!r}: {text[:200]!r}"
     if status >= 400 and method != "HEAD" and path.startswith("/v1") and not _documented(text):
-        return path, f"{status} in another form to {method} {body[:200]!r}: {text[:200]!r}"
-    return path, None
+        return kind, f"in another form, to {method} {body[:200]!r}: {text[:200]!r}"
+    return kind, None
 
 
 def _documented(text: bytes) -> bool:
@@ -133,9 +134,7 @@ def _raw(port: int, rng: random.Random) -> str | None:
 
 
 PATHS = (
-    "/v1/images/generations",
-    "/v1/images/edits",
-    "/v1/images/interpolations",
+    *("/v1/images/generations", "/v1/images/edits", "/v1/images/interpolations") * 4,
     "/v1/models",
     "/health",
     "/metrics",
@@ -172,22 +171,26 @@ def _picture(size: int = 8) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _body(rng: random.Random) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "model": "model",
-        "n": rng.choice((1, 2, 4)),
-        "size": rng.choice(("8x8", "64x64", "1024x1024")),
-        "class": 3,
-        "task": rng.choice(("superresolve", "inpaint", "denoise", "strokes", "colorize", "none")),
-        "factor": rng.choice((2, 8, 64, 128, 10**12)),
-        "image": _picture(),
-        "mask": _picture(rng.choice((8, 16))),
-        "stream": rng.random() < 0.1,
-        "steps": rng.choice((1, 2, 16)),
-        "seed": rng.choice((0, 5)),
-    }
-    for key in rng.sample(list(body), rng.randrange(len(body))):
-        del body[key]
-    for _ in range(rng.randrange(3)):
-        body[rng.choice([*body, "other"])] = rng.choice(NASTY)
+def _body(path: str, rng: random.Random) -> dict[str, Any]:
+    """A body that the path understands, in half of the cases with what it does not."""
+    body: dict[str, Any] = {"model": "model", "class": 3, "steps": rng.choice((1, 2, 16))}
+    size = rng.choice(("8x8", "64x64", "1024x1024"))
+    if path.endswith("interpolations"):
+        body |= {"from": {"seed": 1}, "to": {"seed": 2}, "frames": rng.choice((2, 9))}
+    else:
+        body |= {"n": rng.choice((1, 2, 4)), "size": size, "seed": rng.choice((0, 5))}
+    if path.endswith("generations"):
+        body["stream"] = rng.random() < 0.2
+    if path.endswith("edits"):
+        body["task"] = rng.choice(("superresolve", "inpaint", "denoise", "strokes", "colorize"))
+        body["image"] = _picture()
+        if body["task"] == "inpaint":
+            body["mask"] = _picture(rng.choice((8, 16)))
+        if body["task"] == "superresolve":
+            body["factor"] = rng.choice((2, 8, 64, 128, 10**12))
+    if rng.random() < 0.5:
+        for key in rng.sample(list(body), rng.randrange(3)):
+            del body[key]
+        for _ in range(rng.randrange(3)):
+            body[rng.choice([*body, "other"])] = rng.choice(NASTY)
     return body
