@@ -11,11 +11,22 @@ from cyclopts import App, Parameter, Token
 
 from fewstep.registry import LARGEST
 
+WIDTH = 80  # characters of a terminal that an example fits
+
 
 def more(function: Callable[..., Any]) -> str:
     """What a docstring says between its summary and its parameters, each paragraph on one line."""
     text = (inspect.getdoc(function) or "").partition("\n\n")[2]
-    return unfolded(text.partition("\nParameters\n---")[0])
+    lines = unfolded(text.partition("\nParameters\n---")[0]).split("\n")
+    return "\n".join(continued(line) if line.startswith("  ") else line for line in lines)
+
+
+def continued(example: str) -> str:
+    """A command of more than 80 characters on two lines, as a shell reads it, cut before a flag."""
+    if len(example) <= WIDTH:
+        return example
+    cut = example.rfind(" -", 0, WIDTH - 2)
+    return example if cut < 0 else f"{example[:cut]} \\\n      {example[cut + 1 :]}"
 
 
 def unfolded(text: str) -> str:

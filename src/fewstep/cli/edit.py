@@ -256,8 +256,8 @@ app = App(
     help="Edit pictures with a consistency model that was trained for none of it.",
     help_epilogue="""\
 Examples:
-  fewstep edit inpaint runs/digits-cd digit.png --box 0 4 8 4 --label 3 -o filled.png
-  fewstep edit superresolve runs/digits-cd small.png --factor 2 --label 3 -o large.png
+  fewstep edit inpaint runs/digits-cd digit.png --box 0 4 8 4 --label 3 -o x.png
+  fewstep edit superresolve runs/digits-cd small.png --label 3 -o large.png
   fewstep edit strokes runs/digits-cd drawing.png --label 3 -o image.png""",
 )
 for task in (inpaint, outpaint, colourise, superresolve, deblur, strokes, vary):

@@ -116,7 +116,7 @@ def say(notes: Sequence[str]) -> None:
     """What was assumed or is lost, a line each beside the command's own output."""
     more = [f"{len(notes) - SAID} notes more, of other pictures."] * (len(notes) > SAID)
     for note in (*notes[:SAID], *more):
-        print(f"fewstep: {note}", file=sys.stderr)
+        print(f"note: {note}", file=sys.stderr)
 
 
 class Job:
