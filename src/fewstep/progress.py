@@ -55,7 +55,7 @@ class Lines:
             status: what else there is to say; asked for only when a line is due.
         """
         seconds = time.monotonic() - self._began
-        if seconds < self._due or done >= self.total:  # what ends says so itself
+        if seconds < self._due:
             return
         self._due = EARLY if seconds < EARLY else INTERVAL * (seconds // INTERVAL + 1)
         said = f"{self.title}: {done:,}/{self.total:,} {self.unit}".rstrip()
