@@ -32,7 +32,7 @@ class GroupNorm(nn.GroupNorm):
         if forward_mode(x):
             return self._plain(x)
         compiling = torch.compiler.is_compiling()
-        # compiled in float32 for an H100 the gradient of `FusedNorm` was wrong, in halves right
+        # on an H100 `FusedNorm` compiled in float32 failed its test, and passed it in halves
         if loses_layout(x) and (x.dtype in HALF or not compiling):
             return self._channels_last(x)
         return super().forward(x) if x.dtype not in HALF else self._half(x)
