@@ -25,7 +25,7 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.parameterization import EDM, VP, Parameterization, expand
 from fewstep.sampling import Walk
-from fewstep.solvers import SAMPLERS, Denoiser
+from fewstep.solvers import SOLVERS, Denoiser
 
 RESULTS = Path(__file__).parent / "results" / "samplers.json"
 PROCESSES: dict[str, Parameterization] = {"EDM": EDM(), "VP": VP()}
@@ -57,7 +57,7 @@ def denoiser(p: Parameterization) -> Denoiser:
 
 def run(p: Parameterization, spec: str, budget: int | None, x: Tensor) -> tuple[Tensor, int, float]:
     """Where ``x`` ends, the evaluations spent, and the time of the end."""
-    solver, walk, f = SAMPLERS.build(spec), Walk(solver=spec, budget=budget), denoiser(p)
+    solver, walk, f = SOLVERS.build(spec), Walk(solver=spec, budget=budget), denoiser(p)
     t = walk.times(p)
     spend = () if budget is None else solver.split(budget)
     generator = torch.Generator().manual_seed(0)

@@ -24,12 +24,12 @@ from fewstep.parameterization import (
 )
 from fewstep.sampling import NoiseStreams, Sampler, Walk, sampler_for
 from fewstep.schedules import TIME_GRIDS
-from fewstep.solvers import SAMPLERS, Denoiser
+from fewstep.solvers import SOLVERS, Denoiser
 from oracles import Exact, Gaussian
 
 PROCESSES = [EDM(T=20.0), VP(), DiscreteVP(betas="cosine"), RectifiedFlow()]
 each_process = pytest.mark.parametrize("p", PROCESSES, ids=lambda p: type(p).__name__)
-each_solver = pytest.mark.parametrize("name", [*SAMPLERS, "ddim(eta=1)"])
+each_solver = pytest.mark.parametrize("name", [*SOLVERS, "ddim(eta=1)"])
 
 
 class TwoPoints(FlowMap):

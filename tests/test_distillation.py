@@ -23,7 +23,7 @@ from fewstep.recipes import RECIPES
 from fewstep.recipes.execute import train
 from fewstep.sampling import ODE, NestedDDIM, NoiseStreams, sample, sampler_for
 from fewstep.schedules import HalvingN, karras_grid, nested_times
-from fewstep.solvers import SOLVERS, ddim_step, denoised_of_step
+from fewstep.solvers import PHI, ddim_step, denoised_of_step
 from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer
 from fewstep.weightings import WEIGHTINGS
@@ -103,7 +103,7 @@ def test_x_tilde_and_ddim_have_their_simple_form_in_edm() -> None:
     t, t_2 = torch.full((8,), 3.0).double(), torch.full((8,), 0.5).double()
     slope = (x_2 - x) / expand(t_2 - t, x)
     torch.testing.assert_close(denoised_of_step(x, x_2, t, t_2, p), x - expand(t, x) * slope)
-    euler = SOLVERS.build("euler").step(lambda x, t: p.velocity(x, D, t), x, t, t_2)
+    euler = PHI.build("euler").step(lambda x, t: p.velocity(x, D, t), x, t, t_2)
     torch.testing.assert_close(ddim_step(x, D, t, t_2, p), euler)
 
 

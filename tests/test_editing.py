@@ -40,7 +40,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
 from fewstep.parameterization import EDM, PARAMETERIZATIONS, TrigFlow
 from fewstep.sampling import Multistep, NoiseStreams, sample
-from fewstep.solvers import SOLVERS
+from fewstep.solvers import PHI
 from oracles import Exact, Gaussian, slope
 
 P = EDM(T=20.0)
@@ -513,7 +513,7 @@ def test_encoding_and_decoding_gives_the_image_back(name: str) -> None:
         errors.append(float((decode(f, z, N=N, solver=name) - x).abs().max()))
     assert errors[0] < 0.3
     order = slope([1 / N for N in counts], errors)
-    assert order > SOLVERS.build(name).order - 0.15
+    assert order > PHI.build(name).order - 0.15
 
 
 def test_the_latents_of_data_are_those_of_the_flow() -> None:

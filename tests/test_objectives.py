@@ -18,7 +18,7 @@ from fewstep.networks.dropout import dropout
 from fewstep.objectives import CD, CT, ECT, ICT, OBJECTIVES, Objective, ScoreMatching, TeacherUse
 from fewstep.parameterization import EDM, PFGM, VE, VP, DiscreteVP, Parameterization, expand
 from fewstep.schedules import karras_grid
-from fewstep.solvers import SOLVERS
+from fewstep.solvers import PHI
 from fewstep.training_times import TRAINING_TIMES
 from oracles import Exact, Gaussian, columns_for, slope
 
@@ -365,7 +365,7 @@ def test_ect_asks_for_a_map_to_zero() -> None:
 def worst_error_of_the_discrete_fixed_point(truth: Gaussian, solver: str, N: int) -> float:
     """``sup |f(x, t_n) - f*(x, t_n)|`` of the map with zero CD loss: run Phi down the grid."""
     grid = karras_grid(N, truth.p, dtype=torch.float64)
-    Phi = SOLVERS.build(solver)
+    Phi = PHI.build(solver)
 
     def v(x: Tensor, t: Tensor) -> Tensor:
         return truth.p.velocity(x, truth.denoise(x, t), t)

@@ -19,13 +19,13 @@ from fewstep.networks import MLP
 from fewstep.parameterization import PARAMETERIZATIONS, VP, DiscreteVP, Parameterization
 from fewstep.sampling import ODE, NoiseStreams, Walk, sample, sampler_for
 from fewstep.schedules import TIME_GRIDS
-from fewstep.solvers import SAMPLERS, SOLVERS, Denoiser, Integrator, rk45
+from fewstep.solvers import PHI, SOLVERS, Denoiser, Integrator, rk45
 from fewstep.solvers.exponential import DPMSolver
 from oracles import Exact, Gaussian, mixture_denoise, slope
 
 PROCESSES = [n for n in PARAMETERIZATIONS if n not in ("edm_simple", "matched")]
 DETERMINISTIC = [
-    *(n for n in SAMPLERS if SAMPLERS.build(n).convergence is not None and n not in ("rk45",)),
+    *(n for n in SOLVERS if SOLVERS.build(n).convergence is not None and n not in ("rk45",)),
     *(f"deis(order={k})" for k in range(3)),
     *(f"deis(order={k}, staged=True)" for k in range(1, 4)),
 ]
@@ -78,7 +78,7 @@ def truth(p: Parameterization, x: Tensor, start: float, end: float) -> Tensor:
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_order_of_convergence(name: str, process: str) -> None:
     """Slope of log error against log step on a mixture, within 0.25."""
-    p, solver = PARAMETERIZATIONS[process](), SAMPLERS.build(name)
+    p, solver = PARAMETERIZATIONS[process](), SOLVERS.build(name)
     exact = truth(p, bent(p), *ends(p))
     counts = [32, 64, 128, 256]
     if name.startswith("deis"):  # its error is small before it is asymptotic
@@ -110,7 +110,7 @@ def test_a_start_of_low_order_costs_deis_its_order(name: str) -> None:
     """On an ever finer grid the first step's error of h^2 is all that is left of VP's."""
     p = VP()
     exact = truth(p, bent(p), *ends(p))
-    order = measured_order(SAMPLERS.build(name), p, [512, 1024], exact)
+    order = measured_order(SOLVERS.build(name), p, [512, 1024], exact)
     assert order == pytest.approx(2, abs=0.25)
 
 
@@ -130,7 +130,7 @@ def test_the_discrete_chain_is_as_smooth_to_integrate_as_its_limit() -> None:
     spent = [rk45(mixture(q).velocity, bent(p), 1.0, 1e-3)[1].tolist() for q in (p, VP())]
     assert spent[0] == spent[1]
     exact, _ = rk45(mixture(p).velocity, bent(p), *ends(p), 1e-12, 1e-12)
-    order = measured_order(SAMPLERS.build("rk4"), p, [16, 32, 64], exact)
+    order = measured_order(SOLVERS.build("rk4"), p, [16, 32, 64], exact)
     assert order == pytest.approx(4, abs=0.25)
 
 
@@ -148,7 +148,7 @@ def test_a_whole_walk_follows_the_flow(name: str, process: str) -> None:
     z = NoiseStreams(0, range(8), f.shape).normal().double()
     x_T = p.prior(z) if start == p.T else p.sigma(torch.tensor(start).double()) * z
     error = (x.double() - law.flow(x_T, *times)).abs().max()
-    assert float(error) < (0.05 if SAMPLERS.build(name).convergence == 1 else 0.01)
+    assert float(error) < (0.05 if SOLVERS.build(name).convergence == 1 else 0.01)
 
 
 # Distribution
@@ -187,8 +187,8 @@ def test_order_one_is_ddim(name: str, process: str) -> None:
     p = PARAMETERIZATIONS[process]()
     t = np.linspace(*ends(p), 6).tolist()
     x = torch.randn(5, 1, dtype=torch.float64)
-    ddim = walked(SAMPLERS.build("ddim"), mixture(p), x, t)
-    torch.testing.assert_close(walked(SAMPLERS.build(name), mixture(p), x, t), ddim)
+    ddim = walked(SOLVERS.build("ddim"), mixture(p), x, t)
+    torch.testing.assert_close(walked(SOLVERS.build(name), mixture(p), x, t), ddim)
 
 
 @pytest.mark.parametrize("process", ["edm", "rectified_flow"])
@@ -216,7 +216,7 @@ def test_no_churn_is_heun(process: str) -> None:
     x = torch.randn(5, 1, dtype=torch.float64)
     spend = (2,) * 5 + (1,)
     a, b = (
-        list(SAMPLERS.build(s).walk(mixture(p), x, t, spend, no_noise))
+        list(SOLVERS.build(s).walk(mixture(p), x, t, spend, no_noise))
         for s in ("churn(S_churn=0)", "heun")
     )
     torch.testing.assert_close(a, b, rtol=0, atol=0)
@@ -302,7 +302,7 @@ class Counter:
 @pytest.mark.parametrize("nfe", [1, 2, 3, 4, 5, 6, 7, 8, 12, 15, 25, 33])
 @pytest.mark.parametrize("name", [*EVERY, "dpm3(denoise=True)", "pc(correctors=2)"])
 def test_a_budget_is_spent_exactly_or_refused(name: str, nfe: int) -> None:
-    f, solver = network_map(), SAMPLERS.build(name)
+    f, solver = network_map(), SOLVERS.build(name)
     flexible = isinstance(solver, DPMSolver)
     if not flexible and nfe not in [sum(solver.evaluations(N)) for N in range(1, 34)]:
         with pytest.raises(FewstepError, match=f"cannot spend exactly {nfe} network eval") as wrong:
@@ -344,7 +344,7 @@ def test_the_evaluations_of_steps_are_counted(name: str) -> None:
     ],
 )
 def test_how_a_budget_is_split(name: str, nfe: int, orders: tuple[int, ...]) -> None:
-    assert SAMPLERS.build(name).split(nfe) == orders
+    assert SOLVERS.build(name).split(nfe) == orders
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_samples_do_not_depend_on_the_batch(name: str) -> None:
 
 
 def test_the_registries_agree() -> None:
-    assert all(SAMPLERS[name] is SOLVERS[name] for name in SOLVERS)
+    assert all(SOLVERS[name] is PHI[name] for name in PHI)
 
 
 # RK45

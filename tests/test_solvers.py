@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from fewstep.parameterization import EDM, PARAMETERIZATIONS, Parameterization
-from fewstep.solvers import SOLVERS, Velocity
+from fewstep.solvers import PHI, Velocity
 from oracles import Gaussian, mixture_denoise, slope
 
 
@@ -32,9 +32,9 @@ def reference(p: Parameterization, x: Tensor, start: float, end: float) -> Tenso
 
 
 @pytest.mark.parametrize("process", ["edm", "trigflow", "rectified_flow"])
-@pytest.mark.parametrize("name", list(SOLVERS))
+@pytest.mark.parametrize("name", list(PHI))
 def test_order(name: str, process: str) -> None:
-    p, solver = PARAMETERIZATIONS[process](), SOLVERS.build(name)
+    p, solver = PARAMETERIZATIONS[process](), PHI.build(name)
     x0 = torch.linspace(-2.5, 2.5, 9, dtype=torch.float64)[:, None]
     start, end = (2.0, 0.3) if process == "edm" else (0.8 * p.T, 0.3)
     truth = reference(p, x0, start, end)
@@ -48,7 +48,7 @@ def test_order(name: str, process: str) -> None:
     assert slope([1 / n for n in counts], errors) == pytest.approx(solver.order, abs=0.2)
 
 
-@pytest.mark.parametrize("name", list(SOLVERS))
+@pytest.mark.parametrize("name", list(PHI))
 def test_evaluations_are_counted(name: str) -> None:
     calls = []
 
@@ -56,14 +56,14 @@ def test_evaluations_are_counted(name: str) -> None:
         calls.append(t)
         return -x
 
-    solver = SOLVERS.build(name)
+    solver = PHI.build(name)
     solver.step(v, torch.ones(2, 3), torch.ones(2), torch.zeros(2))
     assert len(calls) == solver.stages
 
 
 def test_times_are_per_example() -> None:
     """One step of a batch with different times is the steps of its examples."""
-    truth, solver = Gaussian(EDM()), SOLVERS.build("heun")
+    truth, solver = Gaussian(EDM()), PHI.build("heun")
     x = torch.randn(3, 2, dtype=torch.float64)
     t, s = torch.tensor([5.0, 2.0, 1.0]).double(), torch.tensor([3.0, 0.5, 0.9]).double()
 
@@ -88,5 +88,5 @@ def test_heun_on_edm_is_karras_algorithm_1() -> None:
     def v(x: Tensor, t: Tensor) -> Tensor:
         return truth.p.velocity(x, truth.denoise(x, t), t)
 
-    torch.testing.assert_close(SOLVERS.build("heun").step(v, x, t, s), truth_step)
-    torch.testing.assert_close(SOLVERS.build("euler").step(v, x, t, s), euler)
+    torch.testing.assert_close(PHI.build("heun").step(v, x, t, s), truth_step)
+    torch.testing.assert_close(PHI.build("euler").step(v, x, t, s), euler)

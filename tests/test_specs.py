@@ -14,7 +14,7 @@ from fewstep.errors import FewstepError
 from fewstep.networks import NETWORKS
 from fewstep.registry import parse
 from fewstep.schedules import TIME_GRIDS
-from fewstep.solvers import SAMPLERS
+from fewstep.solvers import SOLVERS
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_spec_is_a_name_and_its_arguments(spec: str, found: tuple[str, dict]) 
 )
 def test_what_is_no_spec_is_refused(spec: str) -> None:
     with pytest.raises(FewstepError) as refused:
-        SAMPLERS.build(spec)
+        SOLVERS.build(spec)
     assert len(str(refused.value)) < 600
 
 
@@ -73,7 +73,7 @@ def test_what_is_no_spec_is_refused(spec: str) -> None:
 )
 def test_a_number_of_no_use_is_named(spec: str, expected: str) -> None:
     with pytest.raises(FewstepError, match=expected):
-        SAMPLERS.build(spec)
+        SOLVERS.build(spec)
 
 
 @pytest.mark.parametrize("rho", ["1e-300", "0", "-7", "1e300", "nan"])

@@ -17,8 +17,9 @@ from fewstep.networks import NETWORKS
 from fewstep.objectives import OBJECTIVES
 from fewstep.parameterization import PARAMETERIZATIONS, PREDICTIONS
 from fewstep.registry import Registry
+from fewstep.sampling import SAMPLERS
 from fewstep.schedules import TIME_GRIDS
-from fewstep.solvers import SAMPLERS, SOLVERS
+from fewstep.solvers import PHI, SOLVERS
 from fewstep.training_times import TRAINING_TIMES
 from fewstep.weightings import WEIGHTINGS
 
@@ -29,6 +30,7 @@ LISTED: dict[str, Registry] = {
     "PREDICTIONS": PREDICTIONS,
     "SAMPLERS": SAMPLERS,
     "SOLVERS": SOLVERS,
+    "PHI": PHI,
     "TIME_GRIDS": TIME_GRIDS,
     "DISTANCES": DISTANCES,
     "WEIGHTINGS": WEIGHTINGS,

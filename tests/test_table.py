@@ -21,7 +21,7 @@ from fewstep.report.scoring import Result
 from fewstep.report.stage import Pairs, Progress, Training
 from fewstep.report.stages import Stages
 from fewstep.report.table import Table
-from fewstep.solvers import SAMPLERS
+from fewstep.solvers import SOLVERS
 
 
 @pytest.mark.parametrize("plan", [SHORT, FULL])
@@ -49,7 +49,7 @@ def test_the_full_plan_has_the_short_one_in_it() -> None:
 def test_every_sampler_and_every_trained_method_has_a_row() -> None:
     used = {row.solver.partition("(")[0] for row in FULL.rows}
     aliases = {"midpoint", "rk4"}  # no sampler of a paper; docs/samplers.md scores them
-    assert used | aliases == set(SAMPLERS)
+    assert used | aliases == set(SOLVERS)
     diffusions = {"diffusion+sampler", "diffusion+distillation"}
     expected = {
         (p.method, p.nfe)

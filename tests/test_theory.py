@@ -16,7 +16,7 @@ from fewstep.cli import run
 from fewstep.objectives import CD, CT, ContinuousCD, ContinuousCT
 from fewstep.parameterization import EDM, PARAMETERIZATIONS, RectifiedFlow
 from fewstep.report.typeset import to_html, to_mathtext
-from fewstep.solvers import SOLVERS
+from fewstep.solvers import PHI
 from fewstep.solvers.runge_kutta import RK4, Heun
 from fewstep.theory import CHECKS, Check, Line
 from fewstep.theory.boundary import boundary
@@ -119,7 +119,7 @@ def test_quadrature_gives_the_mean_of_the_objectives_own_draws(name: str) -> Non
             expected = continuous_loss(o, rule)
         else:
             o = CD(f, 1, teacher=teacher, N=12, solver="heun")
-            pair = solver_pair(SOLVERS.build("heun"), data)
+            pair = solver_pair(PHI.build("heun"), data)
             if name == "ct":
                 o, pair = CT(f, 1, s0=12, s1=12), noise_pair(data)
             expected = discrete_loss(o, o.N(0), rule, pair)
@@ -237,7 +237,7 @@ def test_the_command_writes_a_page_and_numbers(
     numbers = json.loads((tmp_path / "a/theory.json").read_text())
     assert numbers["passed"]
     slopes = {x["name"]: x["slope"] for c in numbers["checks"] for x in c["lines"]}
-    assert set(slopes) == {*SOLVERS, *PARAMETERIZATIONS}
+    assert set(slopes) == {*PHI, *PARAMETERIZATIONS}
     page = (tmp_path / "a/theory.html").read_text()
     assert page.count("data:image/png") == 3
     assert "http" not in page

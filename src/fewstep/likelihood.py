@@ -36,7 +36,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.precision import widest
 from fewstep.sampling import NoiseStreams, check_labels
 from fewstep.schedules import power_grid
-from fewstep.solvers import SAMPLERS, AdaptiveRK45, Denoiser, Integrator, Solver, rk45
+from fewstep.solvers import SOLVERS, AdaptiveRK45, Denoiser, Integrator, Solver, rk45
 
 EXACT_UP_TO = 64  # dimensions: beyond it a random estimate is far cheaper than its error matters
 SCALE = 127.5  # grey levels per unit of x
@@ -61,7 +61,7 @@ class Likelihood:
     N: int = 50
 
     def __post_init__(self) -> None:
-        if not isinstance(SAMPLERS.build(self.solver), AdaptiveRK45 | Solver):
+        if not isinstance(SOLVERS.build(self.solver), AdaptiveRK45 | Solver):
             raise FewstepError(
                 f"a likelihood needs rk45 or a one-step solver of the PF-ODE, not {self.solver}."
             )
@@ -123,7 +123,7 @@ class Likelihood:
     def _solve(
         self, rate: Callable[[Tensor, Tensor], Tensor], state: Tensor, f: FlowMap
     ) -> tuple[Tensor, float]:
-        solver = SAMPLERS.build(self.solver)
+        solver = SOLVERS.build(self.solver)
         if isinstance(solver, AdaptiveRK45):
             state, spent = rk45(rate, state, f.p.t_min, f.p.T, solver.rtol, solver.atol)
             return state, float(spent.mean())

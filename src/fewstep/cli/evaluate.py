@@ -119,7 +119,7 @@ def evaluate(
     nfe
         Network evaluations to spend exactly, instead of --steps; several give a line each.
     solver
-        Solver of a diffusion model, as fewstep list samplers shows them.
+        Solver of a diffusion model, as fewstep list solvers shows them.
     grid
         Times of a diffusion model's steps; default that of the solver's paper.
     clip

@@ -72,7 +72,7 @@ def sample(
         Time points after the first step, decreasing; default those that came with the model.
     solver
         Solver of a diffusion model, by default heun: euler, ddim(eta=1), dpm3, rk45(rtol=1e-4), ...
-        as fewstep list samplers shows them.
+        as fewstep list solvers shows them.
     grid
         Times of a diffusion model's steps: karras(rho=7), time, quadratic or log_snr; default
         that of the solver's paper.

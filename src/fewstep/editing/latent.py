@@ -26,7 +26,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import NoiseStreams, check_taus
 from fewstep.schedules import karras_grid
-from fewstep.solvers import SOLVERS, Solver
+from fewstep.solvers import PHI, Solver
 
 
 def latents(f: FlowMap, indices: Sequence[int], seed: int = 0) -> Tensor:
@@ -208,7 +208,7 @@ def _solve(
     f: FlowMap, x: Tensor, t: Tensor, solver: Solver | str, condition: dict[str, Any]
 ) -> Tensor:
     """The PF-ODE from ``t[0]`` along the times ``t`` to ``t[-1]``."""
-    Phi = SOLVERS.build(solver)
+    Phi = PHI.build(solver)
 
     def v(x: Tensor, t: Tensor) -> Tensor:
         return f.velocity(x, t, **condition)

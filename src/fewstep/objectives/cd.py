@@ -18,7 +18,7 @@ from fewstep.objectives.base import (
     neighbours,
 )
 from fewstep.schedules import INDEX_DISTRIBUTIONS, ConstantN, IndexDistribution
-from fewstep.solvers import SOLVERS, Solver
+from fewstep.solvers import PHI, Solver
 from fewstep.weightings import Weighting
 
 
@@ -64,7 +64,7 @@ class CD(ConsistencyObjective):
         super().__init__(f, K, mu=decay, distance=distance, weighting=weighting)
         self.teacher = teacher.requires_grad_(False).eval()
         self.N = ConstantN(N)
-        self.Phi = SOLVERS.build(solver)
+        self.Phi = PHI.build(solver)
         self.times = INDEX_DISTRIBUTIONS.build(times)
 
     def train(self, mode: bool = True) -> CD:

@@ -12,6 +12,7 @@ from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.rows import default_batch
 from fewstep.sampling.samplers import (
     ODE,
+    SAMPLERS,
     Multistep,
     NestedDDIM,
     Prior,
@@ -22,6 +23,7 @@ from fewstep.sampling.samplers import (
 
 __all__ = [
     "ODE",
+    "SAMPLERS",
     "Label",
     "Labels",
     "Multistep",

@@ -10,7 +10,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.sampling.samplers import Multistep, NestedDDIM, Prior, Sampler, Walk
 from fewstep.schedules import TimeGrid, karras_grid
-from fewstep.solvers import SAMPLERS, Integrator
+from fewstep.solvers import SOLVERS, Integrator
 from fewstep.whole import whole
 
 MOST = 100_000  # steps: more are a slip of the pen, and their times would fill the memory
@@ -89,7 +89,7 @@ def sampler_for(
         if clip and f.latents is not None:
             raise FewstepError("clip is for pixels; this model works on an autoencoder's latents.")
         walk = Walk(steps or 18, solver, grid, nfe, clip)
-        if count is not None and SAMPLERS.build(solver).adaptive:
+        if count is not None and SOLVERS.build(solver).adaptive:
             raise FewstepError(f"{solver} chooses its own steps: set rtol and atol instead.")
         return walk
     if clip:

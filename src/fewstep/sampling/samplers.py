@@ -16,9 +16,10 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import Autoencoder
 from fewstep.parameterization import Parameterization
+from fewstep.registry import Registry
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.schedules import TIME_GRIDS, TimeGrid, nested_times
-from fewstep.solvers import SAMPLERS, Denoiser, Integrator, ddim_step, default_grid, start_with_snr
+from fewstep.solvers import SOLVERS, Denoiser, Integrator, ddim_step, default_grid, start_with_snr
 
 
 class Sampler(ABC):
@@ -46,6 +47,11 @@ class Sampler(ABC):
         return f.image(x)
 
 
+SAMPLERS: Registry[Sampler] = Registry("sampler")
+"""What turns noise into images, by name."""
+
+
+@SAMPLERS.register("jumps")
 @dataclass(frozen=True)
 class Multistep(Sampler):
     """``x <- f(x_T, T)``; then for each ``tau``: noise up to ``tau``, and ``x <- f(x_tau, tau)``.
@@ -85,6 +91,7 @@ def check_taus(taus: Sequence[float], p: Parameterization) -> None:
         )
 
 
+@SAMPLERS.register("walk")
 @dataclass(frozen=True)
 class Walk(Sampler):
     """From ``T`` to the data in the steps of a solver: the sampler of a diffusion model.
@@ -96,7 +103,7 @@ class Walk(Sampler):
 
     Args:
         N: number of steps. Adaptive solvers pay no heed to it.
-        solver: a solver or its spec; see `fewstep.solvers.SAMPLERS`.
+        solver: a solver or its spec; see `fewstep.solvers.SOLVERS`.
         grid: a grid of times or its spec; default that of the solver's paper.
         budget: network evaluations to spend exactly, instead of ``N``.
         clip: clip the denoised ``D`` of every evaluation to [-1, 1]; see `Denoiser`.
@@ -116,7 +123,7 @@ class Walk(Sampler):
     _measured: deque[float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        solver = SAMPLERS.build(self.solver)
+        solver = SOLVERS.build(self.solver)
         if self.grid is not None:
             TIME_GRIDS.build(self.grid)
         if solver.adaptive:
@@ -183,6 +190,7 @@ class ODE(Walk):
             raise FewstepError(f"{self.solver} solves no ODE, it draws noise: use Walk.")
 
 
+@SAMPLERS.register("nested_ddim")
 @dataclass(frozen=True)
 class NestedDDIM(Sampler):
     """``N`` DDIM steps on the grid of a model that was distilled for just these steps.
@@ -209,6 +217,7 @@ class NestedDDIM(Sampler):
             yield x
 
 
+@SAMPLERS.register("prior")
 @dataclass(frozen=True)
 class Prior(Sampler):
     """``g(z)`` of ``z ~ N(0, I)``: what an autoencoder by itself makes of noise.

@@ -1,6 +1,6 @@
 """From noise to data in steps. A solver is data where it can be.
 
-`SAMPLERS` are all of them, by name; `SOLVERS` are the one-step methods among them that are also
+`SOLVERS` are all of them, by name; `PHI` are the one-step methods among them that are also
 the ``Phi`` of the papers.
 """
 
@@ -8,14 +8,14 @@ from fewstep.solvers.adaptive import AdaptiveRK45, rk45
 from fewstep.solvers.denoised import ddim_step, denoised_of_step
 from fewstep.solvers.exponential import DEIS, DPM1, DPM2, DPM3, DPMpp2M
 from fewstep.solvers.integrator import (
-    SAMPLERS,
+    SOLVERS,
     Denoiser,
     Draw,
     Integrator,
     default_grid,
     start_with_snr,
 )
-from fewstep.solvers.runge_kutta import SOLVERS, RungeKutta, Solver, Velocity
+from fewstep.solvers.runge_kutta import PHI, RungeKutta, Solver, Velocity
 from fewstep.solvers.stochastic import DDIM, Ancestral, Churn, EulerMaruyama, PredictorCorrector
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "DPM1",
     "DPM2",
     "DPM3",
-    "SAMPLERS",
+    "PHI",
     "SOLVERS",
     "AdaptiveRK45",
     "Ancestral",

@@ -17,7 +17,7 @@ from torch import Tensor
 from fewstep.errors import FewstepError, NotFinite
 from fewstep.parameterization import expand, time_dtype
 from fewstep.precision import widest
-from fewstep.solvers.integrator import SAMPLERS, Denoiser, Draw, Integrator
+from fewstep.solvers.integrator import SOLVERS, Denoiser, Draw, Integrator
 
 SAFETY, LEAST, MOST = 0.9, 0.2, 10.0  # of a change of the step size, as scipy has them
 TOO_SMALL = 1e-12  # a step below this share of the interval makes no progress
@@ -143,7 +143,7 @@ class _Solve:
             )
 
 
-@SAMPLERS.register("rk45")
+@SOLVERS.register("rk45")
 @dataclass(frozen=True)
 class AdaptiveRK45(Integrator):
     """Adaptive RK45 of Dormand and Prince on the PF-ODE (Song et al. 2021). Order 5.

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError
 from fewstep.parameterization import Parameterization
-from fewstep.solvers.integrator import SAMPLERS, Denoiser, Draw, Integrator, Level, Step
+from fewstep.solvers.integrator import SOLVERS, Denoiser, Draw, Integrator, Level, Step
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
 
@@ -124,28 +124,28 @@ def staged_step(f: Denoiser, x: Tensor, epsilon: Tensor, t: Level, s: Level, ord
     return moved
 
 
-@SAMPLERS.register("dpm1")
+@SOLVERS.register("dpm1")
 class DPM1(DPMSolver):
     """DPM-Solver-1, which is DDIM on a log-SNR grid (Lu et al. 2022, Eq. 3.7). Order 1."""
 
     order = 1
 
 
-@SAMPLERS.register("dpm2")
+@SOLVERS.register("dpm2")
 class DPM2(DPMSolver):
     """DPM-Solver-2, the exponential midpoint rule (Lu et al. 2022, Algorithm 1). Order 2."""
 
     order = 2
 
 
-@SAMPLERS.register("dpm3")
+@SOLVERS.register("dpm3")
 class DPM3(DPMSolver):
     """DPM-Solver-3, for an NFE as DPM-Solver-fast (Lu et al. 2022, Algorithm 2). Order 3."""
 
     order = 3
 
 
-@SAMPLERS.register("dpmpp_2m")
+@SOLVERS.register("dpmpp_2m")
 class DPMpp2M(_Exponential):
     """DPM-Solver++(2M), multistep in data prediction (Lu et al. 2022b, Algorithm 2). Order 2.
 
@@ -174,7 +174,7 @@ class DPMpp2M(_Exponential):
             yield x
 
 
-@SAMPLERS.register("deis")
+@SOLVERS.register("deis")
 @dataclass(frozen=True)
 class DEIS(_Exponential):
     """DEIS tAB: epsilon extrapolated in time (Zhang & Chen 2022). tABr has order r + 1.

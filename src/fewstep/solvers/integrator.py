@@ -167,7 +167,7 @@ class Integrator(ABC):
         near = f"{above} is least"
         if N > 1:
             near = f"it can spend {sum(self.evaluations(N - 1))} or {above}"
-        name = SAMPLERS.name_of(type(self))
+        name = SOLVERS.name_of(type(self))
         raise FewstepError(f"{name} cannot spend exactly {nfe} network evaluations: {near}.")
 
     def walk(
@@ -197,8 +197,8 @@ class Integrator(ABC):
         return f.D(x, step.t.t)
 
 
-SAMPLERS: Registry[Integrator] = Registry("solver")
-"""What ``--solver`` of a diffusion model takes; `SOLVERS` are those that are also a ``Phi``."""
+SOLVERS: Registry[Integrator] = Registry("solver")
+"""Every solver of a diffusion model, by name; `PHI` are those that are also a ``Phi``."""
 
 
 def start_with_snr(p: Parameterization) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fewstep.parameterization import expand
 from fewstep.registry import Registry
-from fewstep.solvers.integrator import SAMPLERS, Denoiser, Draw, Integrator, Step
+from fewstep.solvers.integrator import SOLVERS, Denoiser, Draw, Integrator, Step
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """``v(x, t)``: points [B, ...] and their times [B] -> velocities [B, ...]."""
@@ -43,7 +43,8 @@ class Solver(Integrator):
         return self.step(f.velocity, x, f.time(step.t.t, x), f.time(step.s.t, x))
 
 
-SOLVERS: Registry[Solver] = Registry("solver")
+PHI: Registry[Solver] = Registry("solver")
+"""The one-step methods among `SOLVERS`, which are the ``Phi`` of distillation too."""
 
 
 class RungeKutta(Solver):
@@ -69,32 +70,32 @@ def _move(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tensor]
     return x + expand(h, x) * sum(terms[1:], start=terms[0]) if terms else x
 
 
-@SAMPLERS.register("euler")
 @SOLVERS.register("euler")
+@PHI.register("euler")
 class Euler(RungeKutta):
     """Euler's method; in EDM's time it is DDIM (Song et al. 2020). Order 1."""
 
     order, a, b, c = 1, ((),), (1.0,), (0.0,)
 
 
-@SAMPLERS.register("heun")
 @SOLVERS.register("heun")
+@PHI.register("heun")
 class Heun(RungeKutta):
     """The explicit trapezoidal rule, EDM's sampler (Karras et al. 2022, Algorithm 1). Order 2."""
 
     order, a, b, c = 2, ((), (1.0,)), (0.5, 0.5), (0.0, 1.0)
 
 
-@SAMPLERS.register("midpoint")
 @SOLVERS.register("midpoint")
+@PHI.register("midpoint")
 class Midpoint(RungeKutta):
     """The explicit midpoint rule. Order 2."""
 
     order, a, b, c = 2, ((), (0.5,)), (0.0, 1.0), (0.0, 0.5)
 
 
-@SAMPLERS.register("rk4")
 @SOLVERS.register("rk4")
+@PHI.register("rk4")
 class RK4(RungeKutta):
     """The classical Runge-Kutta method. Order 4."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError
 from fewstep.parameterization import expand
-from fewstep.solvers.integrator import SAMPLERS, Denoiser, Draw, Integrator, Level, Step
+from fewstep.solvers.integrator import SOLVERS, Denoiser, Draw, Integrator, Level, Step
 from fewstep.solvers.runge_kutta import Heun
 
 HEUN = Heun()
@@ -31,7 +31,7 @@ class _OneEvaluation(Integrator):
         return 1
 
 
-@SAMPLERS.register("ddim")
+@SOLVERS.register("ddim")
 @dataclass(frozen=True)
 class DDIM(_OneEvaluation):
     """DDIM, deterministic for eta = 0 and ancestral for eta = 1 (Song et al. 2020). Order 1.
@@ -62,7 +62,7 @@ class DDIM(_OneEvaluation):
         return x + std * draw() if std else x
 
 
-@SAMPLERS.register("ancestral")
+@SOLVERS.register("ancestral")
 class Ancestral(_OneEvaluation):
     """DDPM's ancestral sampling, with the posterior's variance (Ho et al. 2020, Algorithm 2).
 
@@ -77,7 +77,7 @@ class Ancestral(_OneEvaluation):
         return mean + b * s.sigma / t.sigma * draw()
 
 
-@SAMPLERS.register("euler_maruyama")
+@SOLVERS.register("euler_maruyama")
 class EulerMaruyama(_OneEvaluation):
     """Euler-Maruyama on the reverse SDE (Song et al. 2021, Eq. 6).
 
@@ -93,7 +93,7 @@ class EulerMaruyama(_OneEvaluation):
         return x - h * drift + math.sqrt(h) * expand(f.p.diffusion(t), x) * draw()
 
 
-@SAMPLERS.register("pc")
+@SOLVERS.register("pc")
 @dataclass(frozen=True)
 class PredictorCorrector(Integrator):
     """Score SDE's predictor-corrector: reverse diffusion and Langevin (Song et al. 2021).
@@ -148,7 +148,7 @@ class PredictorCorrector(Integrator):
         return x
 
 
-@SAMPLERS.register("churn")
+@SOLVERS.register("churn")
 @dataclass(frozen=True)
 class Churn(Integrator):
     """EDM's stochastic sampler: noise up a little, then Heun (Karras et al. 2022, Algorithm 2).

@@ -8,7 +8,7 @@ import torch
 
 from fewstep.objectives import CD
 from fewstep.objectives.continuous import ContinuousCD, ContinuousConsistency, ContinuousCT
-from fewstep.solvers import SOLVERS
+from fewstep.solvers import PHI
 from fewstep.theory.check import Bound, Check, Line
 from fewstep.theory.mixture import ExactConsistency, ExactDenoiser, Mixture
 from fewstep.theory.quadrature import nodes
@@ -59,7 +59,7 @@ def theorems_5_and_6(seed: int) -> Check:
     """Gradients under stop-gradient, of distillation and of training."""
     data = Mixture(P)
     pairs = {
-        "distillation": solver_pair(SOLVERS.build("euler"), data),
+        "distillation": solver_pair(PHI.build("euler"), data),
         "training": noise_pair(data),
     }
     smooth = {name: spec for name, spec in DISTANCES.items() if name != "l1"}
@@ -104,7 +104,7 @@ def theorems_5_and_6(seed: int) -> Check:
 def value_line(data: Mixture, name: str, distance: str) -> Line:
     """``|(N-1)^degree L^N / L^infinity - 1|`` against ``1/(N-1)``."""
     f, teacher, points = wrong_map(), ExactDenoiser(data), nodes(data, 32)
-    euler = solver_pair(SOLVERS.build("euler"), data)
+    euler = solver_pair(PHI.build("euler"), data)
     o = ContinuousCD(f, 1, teacher=teacher, stop_gradient=False, distance=distance)
     on_grid = CD(f, 1, teacher=teacher, distance=distance)
     limit = continuous_loss(o, points)

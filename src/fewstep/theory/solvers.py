@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.schedules import karras_grid
-from fewstep.solvers import SAMPLERS, SOLVERS, Denoiser, Integrator, Solver
+from fewstep.solvers import PHI, SOLVERS, Denoiser, Integrator, Solver
 from fewstep.theory.check import Check, Line
 from fewstep.theory.mixture import Mixture
 from fewstep.theory.setting import P, widest_gap
@@ -22,7 +22,7 @@ STEPS = (20, 40, 80, 160, 320, 640)
 
 def registered() -> dict[str, Solver]:
     """Every solver that can be built by its name alone."""
-    return {name: SOLVERS.build(name) for name in SOLVERS}
+    return {name: PHI.build(name) for name in PHI}
 
 
 def fixed_steps() -> dict[str, Integrator]:
@@ -30,8 +30,8 @@ def fixed_steps() -> dict[str, Integrator]:
 
     DEIS with a start of its full order; the start of its paper costs the order in the end.
     """
-    specs = {name: name for name in SAMPLERS} | {"deis": "deis(staged=True)"}
-    built = {name: SAMPLERS.build(spec) for name, spec in specs.items()}
+    specs = {name: name for name in SOLVERS} | {"deis": "deis(staged=True)"}
+    built = {name: SOLVERS.build(spec) for name, spec in specs.items()}
     return {n: s for n, s in built.items() if s.convergence is not None and not s.adaptive}
 
 

@@ -6,7 +6,7 @@ import torch
 
 from fewstep.flow_map import FlowMap
 from fewstep.objectives import CD
-from fewstep.solvers import SOLVERS
+from fewstep.solvers import PHI
 from fewstep.theory.check import Check, Line
 from fewstep.theory.mixture import ExactDenoiser, Mixture, Wave
 from fewstep.theory.quadrature import nodes
@@ -28,7 +28,7 @@ def theorem_2(seed: int) -> Check:
     """The gap between both losses with the exact score and Euler's method."""
     data, points = Mixture(P), nodes(Mixture(P), 32)
     f, f_minus = wrong_map(), FlowMap(Wave((0.6, 0.9, 0.5, 0.5, -0.6)), P)
-    o, euler = CD(f, 1, teacher=ExactDenoiser(data)), SOLVERS.build("euler")
+    o, euler = CD(f, 1, teacher=ExactDenoiser(data)), PHI.build("euler")
     ct = [discrete_loss(o, N, points, noise_pair(data), f_minus) for N in GRIDS]
 
     def line(name: str, bias: float, expected: float) -> Line:
