@@ -14,8 +14,8 @@ from fewstep.data import Dataset, load
 from fewstep.errors import FewstepError
 from fewstep.recipes import RECIPES
 from fewstep.recipes import Run as Settings
-from fewstep.recipes.directory import open_model
-from fewstep.recipes.execute import train
+from fewstep.runs.directory import open_model
+from fewstep.runs.execute import train
 
 FAST = {"--steps": "2", "--warmup": "0", "--batch": "8", "--samples": "4", "--device": "cpu"}
 MLP = {"--network.width": "8", "--network.blocks": "1"}
@@ -158,7 +158,7 @@ def test_a_full_disk_at_the_very_end_loses_nothing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fewstep.recipes.directory.copyfile", full)
+        patch.setattr("fewstep.runs.directory.copyfile", full)
         code, err = attempt("digits/ct")
         assert code == 2
         assert err.count("\n") == 1

@@ -12,8 +12,8 @@ from fewstep.classes import Agreement, find_class, names_for
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.recipes import RECIPES
-from fewstep.recipes.directory import RunDirectory
-from fewstep.recipes.execute import with_known_classes
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.execute import with_known_classes
 
 TEN = tuple("0123456789")
 WORDS = ("zero", "one", "two")

@@ -27,9 +27,9 @@ from fewstep.distances import DISTANCES
 from fewstep.evaluation import classifier
 from fewstep.objectives import OBJECTIVES
 from fewstep.recipes import RECIPES
-from fewstep.recipes.components import arguments_of
-from fewstep.recipes.directory import open_model
-from fewstep.recipes.run import MODELS
+from fewstep.runs.components import arguments_of
+from fewstep.runs.directory import open_model
+from fewstep.runs.run import MODELS
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
 

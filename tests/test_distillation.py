@@ -20,7 +20,7 @@ from fewstep.networks.dfno import TemporalFourier
 from fewstep.objectives import DFNO, KD, PD, RF, Reflow
 from fewstep.parameterization import EDM, Parameterization, RectifiedFlow, TrigFlow, expand
 from fewstep.recipes import RECIPES
-from fewstep.recipes.execute import train
+from fewstep.runs.execute import train
 from fewstep.sampling import ODE, NestedDDIM, NoiseStreams, sample, sampler_for
 from fewstep.schedules import HalvingN, karras_grid, nested_times
 from fewstep.solvers import PHI, ddim_step, denoised_of_step

@@ -16,13 +16,13 @@ from fewstep.networks import MLP
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM
 from fewstep.recipes import RECIPES
-from fewstep.recipes import dry_run as needs
-from fewstep.recipes.activations import activations
-from fewstep.recipes.directory import open_model
-from fewstep.recipes.dry_run import check_memory, dry_run, needs_of
-from fewstep.recipes.execute import train
-from fewstep.recipes.run import component
-from fewstep.recipes.step import Speed, evaluations
+from fewstep.runs import dry_run as needs
+from fewstep.runs.activations import activations
+from fewstep.runs.directory import open_model
+from fewstep.runs.dry_run import check_memory, dry_run, needs_of
+from fewstep.runs.execute import train
+from fewstep.runs.run import component
+from fewstep.runs.step import Speed, evaluations
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("digits/")])

@@ -24,7 +24,7 @@ import torch
 torch.set_num_threads(1)
 from fewstep.training import checkpoint
 from fewstep.recipes import RECIPES, component
-from fewstep.recipes.execute import train
+from fewstep.runs.execute import train
 import dataclasses
 directory, die_in_save, microbatches = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 if die_in_save:

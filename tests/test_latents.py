@@ -22,11 +22,11 @@ from fewstep.networks.autoencoder import draw, kl_to_standard_normal
 from fewstep.objectives import VariationalAutoencoder
 from fewstep.parameterization import EDM
 from fewstep.recipes import RECIPES
-from fewstep.recipes.directory import open_model
-from fewstep.recipes.dry_run import dry_run
-from fewstep.recipes.execute import train
-from fewstep.recipes.pairs import Wish, make_pairs
-from fewstep.recipes.run import Run
+from fewstep.runs.directory import open_model
+from fewstep.runs.dry_run import dry_run
+from fewstep.runs.execute import train
+from fewstep.runs.pairs import Wish, make_pairs
+from fewstep.runs.run import Run
 from fewstep.sampling import Multistep, NoiseStreams, sample, sample_batches, sampler_for
 from fewstep.serving.engine import Generation
 from fewstep.serving.shelf import Shelf

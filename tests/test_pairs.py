@@ -25,8 +25,8 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
 from fewstep.parameterization import EDM, RectifiedFlow
 from fewstep.recipes import RECIPES
-from fewstep.recipes.pairs import FIRST, Wish, make_pairs
-from fewstep.recipes.parts import real_data
+from fewstep.runs.pairs import FIRST, Wish, make_pairs
+from fewstep.runs.parts import real_data
 from fewstep.sampling import ODE, NoiseStreams
 from oracles import Exact, Gaussian
 
@@ -135,7 +135,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[3])
-from fewstep.recipes import pairs
+from fewstep.runs import pairs
 from test_pairs import WISH, teacher
 write, calls = pairs.write_shard, []
 def write_or_die(folder, *rest):
@@ -365,7 +365,7 @@ def test_a_model_learns_from_pairs(
 
 
 def test_it_is_scored_against_the_images_that_its_teacher_saw(home: Path) -> None:
-    from fewstep.recipes.directory import RunDirectory
+    from fewstep.runs.directory import RunDirectory
 
     images = real_data(RunDirectory(home / "kd").run()[1])
     assert images.data == "digits"

@@ -24,7 +24,8 @@ from PIL import Image
 from fewstep.cli import completion, tune_steps
 from fewstep.data import digits
 from fewstep.evaluation import classifier
-from fewstep.recipes import Recipe, Run, time_points
+from fewstep.recipes import Recipe, Run
+from fewstep.runs import time_points
 from fewstep.serving import server
 from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer

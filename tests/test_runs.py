@@ -16,9 +16,9 @@ from PIL import Image
 
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
-from fewstep.recipes.directory import RunDirectory, model_file, open_model
-from fewstep.recipes.real import Real
-from fewstep.recipes.run import Data
+from fewstep.runs.directory import RunDirectory, model_file, open_model
+from fewstep.runs.real import Real
+from fewstep.runs.run import Data
 from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer

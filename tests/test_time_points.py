@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import fewstep.recipes.time_points as time_points
+import fewstep.runs.time_points as time_points
 from fewstep.cli.tune_steps import app
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation import classifier
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
 from fewstep.parameterization import EDM
-from fewstep.recipes.directory import open_model
-from fewstep.recipes.time_points import MOST, SearchState, greedy_search
+from fewstep.runs.directory import open_model
+from fewstep.runs.time_points import MOST, SearchState, greedy_search
 from fewstep.sampling import Multistep, NoiseStreams, default_taus, sample, sampler_for
 
 BEST = (9.0, 0.8)  # far from the default points, which a coarse grid has among its own

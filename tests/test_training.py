@@ -22,7 +22,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network, UNet
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM, PFGM, DiscreteVP, Parameterization
-from fewstep.recipes.directory import open_model
+from fewstep.runs.directory import open_model
 from fewstep.training import checkpoint as checkpoint_module
 from fewstep.training import trainer as trainer_module
 from fewstep.training.arithmetic import repeatable

@@ -189,7 +189,7 @@ def _import_everything() -> None:
     import fewstep.cli.serve
     import fewstep.cli.train
     import fewstep.cli.tune_steps
-    import fewstep.recipes.execute
+    import fewstep.runs.execute
     import fewstep.serving  # noqa: F401
 
     pyarrow.set_cpu_count(1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from fewstep.version import __version__
 
 _HOME = {
     "FewstepError": "errors",
@@ -57,8 +57,8 @@ _HOME = {
     "Evaluator": "evaluation",
     "train_classifier": "evaluation",
     "RECIPES": "recipes",
-    "open_model": "recipes.directory",
-    "train": "recipes.execute",
+    "open_model": "runs.directory",
+    "train": "runs.execute",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -101,8 +101,8 @@ if TYPE_CHECKING:
         TrigFlow,
     )
     from fewstep.recipes import RECIPES
-    from fewstep.recipes.directory import open_model
-    from fewstep.recipes.execute import train
+    from fewstep.runs.directory import open_model
+    from fewstep.runs.execute import train
     from fewstep.sampling import ODE, Multistep, Walk, sample
     from fewstep.training.config import Training
     from fewstep.training.trainer import Trainer

@@ -14,15 +14,15 @@ from typing import Any
 
 from cyclopts import App
 
-import fewstep
 from fewstep.cli.faults import answer
 from fewstep.errors import FewstepWarning
+from fewstep.version import __version__
 
 _with_place = warnings.formatwarning
 
 app = App(
     name="fewstep",
-    version=fewstep.__version__,
+    version=__version__,
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `run` answers it
     help="Consistency models: train, distil, sample in one step or a few, score, report.",

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import fewstep
-
-SOURCES = Path(fewstep.__file__).parent
+SOURCES = Path(__file__).parents[1]
 
 
 class Entry(NamedTuple):

@@ -10,7 +10,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-import fewstep
 from fewstep.cli.command import Whole, command
 from fewstep.cli.targets import Samplers, Targets
 from fewstep.data import Dataset
@@ -21,8 +20,9 @@ from fewstep.evaluation.choice import feature_network
 from fewstep.evaluation.scores import METRICS, check_metrics
 from fewstep.evaluation.table import Line, Setting, check_format, show, write
 from fewstep.precision import Precision
-from fewstep.recipes.real import Real
-from fewstep.recipes.run import Data
+from fewstep.runs.real import Real
+from fewstep.runs.run import Data
+from fewstep.version import __version__
 
 ANY_NUMBER = Parameter(consume_multiple=True, negative_iterable="", show_default=False)
 
@@ -236,7 +236,7 @@ def _setting(evaluator: Evaluator) -> Setting:
         reference=reference.name,
         n=reference.n,
         replicates=evaluator.replicates,
-        versions={"fewstep": fewstep.__version__, "torch": version("torch")},
+        versions={"fewstep": __version__, "torch": version("torch")},
     )
 
 

@@ -20,7 +20,7 @@ from fewstep.editing.task import How, Task
 from fewstep.editing.written import LOSSY
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.recipes.directory import open_model
+from fewstep.runs.directory import open_model
 from fewstep.sampling import class_number
 
 

@@ -18,9 +18,9 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.likelihood import Likelihood
 from fewstep.progress import progress
-from fewstep.recipes.directory import RunDirectory, open_model
-from fewstep.recipes.parts import load, real_data
-from fewstep.recipes.run import Data
+from fewstep.runs.directory import RunDirectory, open_model
+from fewstep.runs.parts import load, real_data
+from fewstep.runs.run import Data
 
 
 def likelihood(

@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from fewstep.cli.command import Whole, command
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
-from fewstep.recipes.directory import open_model
-from fewstep.recipes.pairs import Wish, make_pairs
+from fewstep.runs.directory import open_model
+from fewstep.runs.pairs import Wish, make_pairs
 
 
 def pairs(

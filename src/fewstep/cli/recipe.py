@@ -16,7 +16,7 @@ from cyclopts import App, Group, Parameter
 from fewstep.cli.command import whole
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.recipes import RECIPES, Recipe, Run
-from fewstep.recipes.components import REGISTRIES, arguments_of
+from fewstep.runs.components import REGISTRIES, arguments_of
 
 HEADINGS = {
     name: Group.create_ordered(title)

@@ -14,7 +14,7 @@ from fewstep.distributed import processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.precision import Precision
-from fewstep.recipes.directory import open_model
+from fewstep.runs.directory import open_model
 from fewstep.sampling import Sampler, Walk, check_labels, only_steps, sampler_for
 from fewstep.sampling.shared import share_of_samples
 

@@ -18,8 +18,8 @@ from fewstep.evaluation.images import check_size, conformed, in_channels, load_i
 from fewstep.evaluation.table import Line
 from fewstep.flow_map import FlowMap
 from fewstep.precision import Precision
-from fewstep.recipes.directory import open_model
-from fewstep.recipes.real import labels_like
+from fewstep.runs.directory import open_model
+from fewstep.runs.real import labels_like
 from fewstep.sampling import Sampler, sampler_for
 from fewstep.sampling.shared import share_of_samples
 

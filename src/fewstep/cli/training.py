@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.cli.faults import INTERRUPTED
-from fewstep.recipes import Run
-from fewstep.recipes.directory import RunDirectory
-from fewstep.recipes.dry_run import dry_run
-from fewstep.recipes.execute import train
-from fewstep.recipes.resume import unasked
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.dry_run import dry_run
+from fewstep.runs.execute import train
+from fewstep.runs.resume import unasked
+from fewstep.runs.run import Run
 from fewstep.training.trainer import Interrupted
 
 

@@ -21,11 +21,11 @@ from fewstep.evaluation.choice import feature_network
 from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
 from fewstep.progress import progress
-from fewstep.recipes.directory import model_file
-from fewstep.recipes.real import Real
-from fewstep.recipes.run import Data
-from fewstep.recipes.stored_taus import TAUS, keep_taus
-from fewstep.recipes.time_points import FRESH, MOST, Search, SearchState, Verdict, greedy_search
+from fewstep.runs.directory import model_file
+from fewstep.runs.real import Real
+from fewstep.runs.run import Data
+from fewstep.runs.stored_taus import TAUS, keep_taus
+from fewstep.runs.time_points import FRESH, MOST, Search, SearchState, Verdict, greedy_search
 
 
 def counts_of(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ FOLDER/shard-00000.safetensors   `noise` and `sample` float32 [m, *shape], `labe
 
 A shard is written under another name and renamed when it is whole, and carries the key of its
 manifest and a hash of its tensors. So a folder that was being written when its process was killed
-holds nothing but whole shards, and they need not be made again. `fewstep.recipes.pairs` makes such
+holds nothing but whole shards, and they need not be made again. `fewstep.runs.pairs` makes such
 a folder.
 """
 

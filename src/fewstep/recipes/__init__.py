@@ -1,7 +1,8 @@
 """Named trainings with their hyper-parameters: a module per data set, the digits' in two."""
 
 from fewstep.recipes import cifar10, digits, digits_processes, imagenet64, images, lsun256
-from fewstep.recipes.run import RECIPES, Component, Data, Recipe, Run, component
+from fewstep.runs.recipe import RECIPES, Recipe
+from fewstep.runs.run import Component, Data, Run, component
 
 __all__ = [
     "RECIPES",

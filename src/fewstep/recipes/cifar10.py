@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fewstep.recipes.run import RECIPES, Component, Data, Run, component
+from fewstep.runs.recipe import RECIPES
+from fewstep.runs.run import Component, Data, Run, component
 from fewstep.training.config import Training
 
 DATA = Data(data="hub:cifar10", size=32, channels=3, labels=False)

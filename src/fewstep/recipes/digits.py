@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fewstep.recipes.run import RECIPES, Data, Run, component
+from fewstep.runs.recipe import RECIPES
+from fewstep.runs.run import Data, Run, component
 from fewstep.training.config import Training
 
 NETWORK = component("mlp", width=256, blocks=3)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fewstep.recipes.digits import DATA, FLOW_NETWORK, NETWORK, TRAINING
-from fewstep.recipes.run import RECIPES, Run, component
+from fewstep.runs.recipe import RECIPES
+from fewstep.runs.run import Run, component
 
 
 @RECIPES.add("digits/ddpm")

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fewstep.recipes.run import RECIPES, Component, Data, Run, component
+from fewstep.runs.recipe import RECIPES
+from fewstep.runs.run import Component, Data, Run, component
 from fewstep.training.config import Training
 
 P = component("edm")

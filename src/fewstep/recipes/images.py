@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fewstep.recipes.run import RECIPES, Data, Run, component
+from fewstep.runs.recipe import RECIPES
+from fewstep.runs.run import Data, Run, component
 from fewstep.training.config import Training
 
 NETWORK = component("unet", channels=64, multipliers=(1, 2, 2), blocks=2, dropout=0.1)

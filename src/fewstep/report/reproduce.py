@@ -18,7 +18,6 @@ from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
 from fewstep.objectives import OBJECTIVES
 from fewstep.recipes import RECIPES
-from fewstep.recipes.directory import MODEL, check_free
 from fewstep.report import editing, figures
 from fewstep.report.clock import ALL, CLOCK, Clock
 from fewstep.report.page import by_group, machine, write_csv, write_page
@@ -28,6 +27,7 @@ from fewstep.report.scoring import Result, Scoreboard, samples
 from fewstep.report.stage import Training
 from fewstep.report.stages import Stages
 from fewstep.report.table import Table
+from fewstep.runs.directory import MODEL, check_free
 
 BASELINES = "Baselines"
 

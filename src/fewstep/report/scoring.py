@@ -19,10 +19,10 @@ from fewstep.evaluation import Evaluator, Scores
 from fewstep.files import read_json, write_json
 from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
-from fewstep.recipes.directory import MODEL
 from fewstep.records import value_of
 from fewstep.report.figures import png_of
 from fewstep.report.plan import Row
+from fewstep.runs.directory import MODEL
 from fewstep.sampling import Sampler, sample, sampler_for
 
 SEED = 0

@@ -11,8 +11,8 @@ from typing import ClassVar
 from fewstep.data.pairs import is_begun, is_pairs, read_manifest
 from fewstep.errors import FewstepError
 from fewstep.recipes import RECIPES
-from fewstep.recipes.directory import RunDirectory
-from fewstep.recipes.pairs import has_shard
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.pairs import has_shard
 from fewstep.training.logbook import read_metrics
 
 

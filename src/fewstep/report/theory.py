@@ -11,9 +11,9 @@ from typing import Any
 from fewstep.errors import FewstepError
 from fewstep.lock import locked
 from fewstep.progress import progress
-from fewstep.recipes.directory import check_free
 from fewstep.report import figures
 from fewstep.report.page import data_url, fill, machine
+from fewstep.runs.directory import check_free
 from fewstep.theory import CHECKS, Bound, Check, Line, verify
 from fewstep.theory.mixture import Mixture
 from fewstep.theory.setting import P

@@ -18,7 +18,6 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from fewstep import __version__
 from fewstep.errors import FewstepError
 from fewstep.serving.answers import Answers, Disconnected
 from fewstep.serving.engine import Busy, Closed, Engine
@@ -29,6 +28,7 @@ from fewstep.serving.limits import Limits
 from fewstep.serving.metrics import Metrics
 from fewstep.serving.schemas import EditBody, GenerationBody, InterpolationBody
 from fewstep.serving.shelf import Shelf
+from fewstep.version import __version__
 
 HERE = Path(__file__).parent
 LAST = 1.0  # seconds for work of the engine that nobody waits for any longer

@@ -11,11 +11,11 @@ from typing import Any
 from fastapi.responses import Response
 from torch import Tensor
 
-from fewstep import __version__
 from fewstep.flow_map import FlowMap
 from fewstep.serving.images import png
 from fewstep.serving.schemas import Body
 from fewstep.serving.shelf import class_names
+from fewstep.version import __version__
 
 
 def envelope(

@@ -14,7 +14,7 @@ from fewstep.editing.tasks import TASKS, ColouriseTask
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.precision import Precision
-from fewstep.recipes.directory import open_model
+from fewstep.runs.directory import open_model
 from fewstep.sampling import default_steps, only_steps
 
 DIGITS = Path("runs/reproduce-digits")

@@ -21,13 +21,13 @@ from fewstep.latents import Latents
 from fewstep.lock import locked
 from fewstep.networks import NETWORKS
 from fewstep.objectives import OBJECTIVES
-from fewstep.recipes.beginning import check_pairs, objective_arguments, take_weights
-from fewstep.recipes.directory import Record, RunDirectory, check_free
-from fewstep.recipes.dry_run import check_memory
-from fewstep.recipes.latent_space import find_latents
-from fewstep.recipes.parts import Parts
-from fewstep.recipes.resume import Begun, begun
-from fewstep.recipes.run import Run
+from fewstep.runs.beginning import check_pairs, objective_arguments, take_weights
+from fewstep.runs.directory import Record, RunDirectory, check_free
+from fewstep.runs.dry_run import check_memory
+from fewstep.runs.latent_space import find_latents
+from fewstep.runs.parts import Parts
+from fewstep.runs.resume import Begun, begun
+from fewstep.runs.run import Run
 from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.trainer import Trainer, mix
 from fewstep.training.validation import evenly

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fewstep.recipes.step import Speed
+from fewstep.runs.step import Speed
 from fewstep.training.config import Training
 
 BYTES = 4  # of a weight, a gradient and a moment in float32

@@ -12,9 +12,9 @@ from fewstep.data import Dataset
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.objectives import Objective, TeacherUse
-from fewstep.recipes.parts import teacher_use
-from fewstep.recipes.run import Run
-from fewstep.recipes.sources import fingerprint
+from fewstep.runs.parts import teacher_use
+from fewstep.runs.run import Run
+from fewstep.runs.sources import fingerprint
 from fewstep.sampling import only_steps
 
 

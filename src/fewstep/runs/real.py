@@ -19,9 +19,9 @@ from fewstep.evaluation import Evaluator, FeatureNetwork, Reference
 from fewstep.evaluation.images import as_bytes, conformed, load_images
 from fewstep.evaluation.reference import holds_statistics
 from fewstep.flow_map import FlowMap
-from fewstep.recipes.directory import RunDirectory
-from fewstep.recipes.parts import load, real_data, request_of
-from fewstep.recipes.run import Data
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.parts import load, real_data, request_of
+from fewstep.runs.run import Data
 
 Reader = Callable[[str, int | None, int | None], Dataset]  # of a split, in a size and channels
 

@@ -15,9 +15,9 @@ from fewstep.networks import MLP, FourierOperator, Network
 from fewstep.networks.norm import forward_mode
 from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
 from fewstep.parameterization import Parameterization
-from fewstep.recipes.components import arguments_of
-from fewstep.recipes.parts import teacher_use
-from fewstep.recipes.run import Run
+from fewstep.runs.components import arguments_of
+from fewstep.runs.parts import teacher_use
+from fewstep.runs.run import Run
 
 BACKWARD = 2  # evaluations that a backward pass costs
 TANGENT = 2  # evaluations that a forward-mode derivative adds

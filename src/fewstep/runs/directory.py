@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 
-import fewstep
 from fewstep.data.ignored import MADE, RECORD
 from fewstep.data.pairs import MANIFEST as PAIRS
 from fewstep.errors import FewstepError, FewstepWarning, not_there, refusals
@@ -32,12 +31,13 @@ from fewstep.flow_map import FlowMap
 from fewstep.lock import FILES as LOCK_FILES
 from fewstep.model_file import open_model_file
 from fewstep.precision import Precision
-from fewstep.recipes.run import Run
-from fewstep.recipes.sources import Source, here
-from fewstep.recipes.stored_taus import read_taus
+from fewstep.runs.run import Run
+from fewstep.runs.sources import Source, here
+from fewstep.runs.stored_taus import read_taus
 from fewstep.records import record_of
 from fewstep.training.checkpoint import MANIFEST, Checkpoint, Checkpoints
 from fewstep.training.logbook import METRICS, read_metrics
+from fewstep.version import __version__
 
 FORMAT = 1
 MODEL = "model.safetensors"
@@ -81,7 +81,7 @@ class Record:
     """
 
     format: int = FORMAT
-    fewstep: str = fewstep.__version__
+    fewstep: str = __version__
     torch: str = torch.__version__
     recipe: str
     run: Run
@@ -93,7 +93,7 @@ def _record_of(stored: Any) -> Record:
     if isinstance(stored, dict) and stored.get("format", FORMAT) != FORMAT:
         raise FewstepError(
             f"it was made by fewstep {stored.get('fewstep')} in format {stored['format']}; "
-            f"this fewstep {fewstep.__version__} reads format {FORMAT}."
+            f"this fewstep {__version__} reads format {FORMAT}."
         )
     return record_of(Record, stored, "the record")
 

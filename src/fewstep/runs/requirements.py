@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 
 from fewstep.objectives import OBJECTIVES, TeacherUse
-from fewstep.recipes.parts import teacher_use
-from fewstep.recipes.run import RECIPES, Run
+from fewstep.runs.parts import teacher_use
+from fewstep.runs.recipe import RECIPES
+from fewstep.runs.run import Run
 
 
 def asks(run: Run, family: str = "") -> tuple[str, ...]:

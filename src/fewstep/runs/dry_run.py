@@ -18,13 +18,14 @@ from fewstep.memory import free_memory
 from fewstep.networks import NETWORKS, Autoencoder, Network, skeleton
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import Parameterization, from_config
-from fewstep.recipes.activations import activations, of_vgg
-from fewstep.recipes.estimate import BYTES, DryRun, Memory, gib
-from fewstep.recipes.latent_space import open_autoencoder
-from fewstep.recipes.parts import load_data, teacher_use
-from fewstep.recipes.requirements import asks
-from fewstep.recipes.run import RECIPES, Run
-from fewstep.recipes.step import Speed, build_objective, evaluations, speed
+from fewstep.runs.activations import activations, of_vgg
+from fewstep.runs.estimate import BYTES, DryRun, Memory, gib
+from fewstep.runs.latent_space import open_autoencoder
+from fewstep.runs.parts import load_data, teacher_use
+from fewstep.runs.requirements import asks
+from fewstep.runs.recipe import RECIPES
+from fewstep.runs.run import Run
+from fewstep.runs.step import Speed, build_objective, evaluations, speed
 
 MOST_COPIES = 8  # of the weights that any training holds
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from fewstep.errors import FewstepError
 from fewstep.objectives import OBJECTIVES, Objective
-from fewstep.recipes.directory import MODEL, Change, Record, RunDirectory
-from fewstep.recipes.run import Run
-from fewstep.recipes.sources import KINDS, given_of
+from fewstep.runs.directory import MODEL, Change, Record, RunDirectory
+from fewstep.runs.run import Run
+from fewstep.runs.sources import KINDS, given_of
 from fewstep.training.config import Training
 
 CHANGEABLE = ("steps", "lr")

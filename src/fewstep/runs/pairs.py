@@ -29,9 +29,9 @@ from fewstep.flow_map import FlowMap
 from fewstep.lock import FILES as LOCK_FILES
 from fewstep.lock import is_empty, locked
 from fewstep.progress import progress
-from fewstep.recipes.directory import RunDirectory
-from fewstep.recipes.parts import real_data
-from fewstep.recipes.sources import Source, fingerprint, placed
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.parts import real_data
+from fewstep.runs.sources import Source, fingerprint, placed
 from fewstep.sampling import (
     NestedDDIM,
     NoiseStreams,

@@ -16,10 +16,10 @@ from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.objectives import OBJECTIVES, TeacherUse
-from fewstep.recipes.directory import RunDirectory, open_model
-from fewstep.recipes.resume import Begun
-from fewstep.recipes.run import Data, Run, require
-from fewstep.recipes.sources import (
+from fewstep.runs.directory import RunDirectory, open_model
+from fewstep.runs.resume import Begun
+from fewstep.runs.run import Data, Run, require
+from fewstep.runs.sources import (
     DATA,
     Finder,
     Source,

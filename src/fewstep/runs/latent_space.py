@@ -12,8 +12,8 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.networks import Autoencoder
-from fewstep.recipes.directory import open_model
-from fewstep.recipes.run import Run
+from fewstep.runs.directory import open_model
+from fewstep.runs.run import Run
 
 
 def find_latents(

@@ -17,7 +17,7 @@ from fewstep.digest import sha256_of_weights
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.named_tensors import named_tensors
-from fewstep.recipes.run import MODELS, Run
+from fewstep.runs.run import MODELS, Run
 
 T = TypeVar("T")
 
