@@ -31,10 +31,10 @@ from fewstep.flow_map import FlowMap
 from fewstep.lock import FILES as LOCK_FILES
 from fewstep.model_file import open_model_file
 from fewstep.precision import Precision
+from fewstep.records import record_of
 from fewstep.runs.run import Run
 from fewstep.runs.sources import Source, here
 from fewstep.runs.stored_taus import read_taus
-from fewstep.records import record_of
 from fewstep.training.checkpoint import MANIFEST, Checkpoint, Checkpoints
 from fewstep.training.logbook import METRICS, read_metrics
 from fewstep.version import __version__

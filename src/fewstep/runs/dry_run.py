@@ -22,8 +22,8 @@ from fewstep.runs.activations import activations, of_vgg
 from fewstep.runs.estimate import BYTES, DryRun, Memory, gib
 from fewstep.runs.latent_space import open_autoencoder
 from fewstep.runs.parts import load_data, teacher_use
-from fewstep.runs.requirements import asks
 from fewstep.runs.recipe import RECIPES
+from fewstep.runs.requirements import asks
 from fewstep.runs.run import Run
 from fewstep.runs.step import Speed, build_objective, evaluations, speed
 

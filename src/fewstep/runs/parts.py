@@ -16,6 +16,7 @@ from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.records import record_of
 from fewstep.runs.directory import RunDirectory, open_model
 from fewstep.runs.resume import Begun
 from fewstep.runs.run import Data, Run, require
@@ -29,7 +30,6 @@ from fewstep.runs.sources import (
     known_model,
     placed,
 )
-from fewstep.records import record_of
 
 T = TypeVar("T")
 

@@ -28,8 +28,8 @@ from fewstep.evaluation import Evaluator
 from fewstep.files import read_json, write_json
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
-from fewstep.runs.real import labels_like
 from fewstep.records import record_of
+from fewstep.runs.real import labels_like
 from fewstep.sampling import default_taus, sample, sampler_for
 
 RHO = 7.0
