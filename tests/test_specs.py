@@ -12,9 +12,12 @@ from fewstep.cache import cache_folder, expanded
 from fewstep.cli.command import whole
 from fewstep.errors import FewstepError
 from fewstep.networks import NETWORKS
-from fewstep.registry import parse
+from fewstep.parameterization import PREDICTIONS
+from fewstep.registry import Registry, spec_of
 from fewstep.schedules import TIME_GRIDS
 from fewstep.solvers import SOLVERS
+from fewstep.spec import parse, written
+from fewstep.weightings import WEIGHTINGS
 
 
 @pytest.mark.parametrize(
@@ -24,6 +27,9 @@ from fewstep.solvers import SOLVERS
         (" rk45 ( rtol=1e-3, atol = -1 ) ", ("rk45", {"rtol": 1e-3, "atol": -1})),
         ("pseudo-huber(c=None, d=(1, 2))", ("pseudo_huber", {"c": None, "d": (1, 2)})),
         (r"a(b='\d')", ("a", {"b": "\\d"})),
+        ("walk(solver=heun)", ("walk", {"solver": "heun"})),
+        ("a(b=c-d( e = 1 ), f='g-h')", ("a", {"b": "c_d(e=1)", "f": "g-h"})),
+        ("a(b=c(d=e(f=1)), g=2)", ("a", {"b": "c(d=e(f=1))", "g": 2})),
     ],
 )
 def test_a_spec_is_a_name_and_its_arguments(spec: str, found: tuple[str, dict]) -> None:
@@ -54,6 +60,14 @@ def test_a_spec_is_a_name_and_its_arguments(spec: str, found: tuple[str, dict]) 
         "ddim(eta=" + "not " * 3000 + "1)",
         "ddim(eta=" + "(" * 400 + ")" * 400 + ")",
         "ddim" * 1000,
+        "ddim(eta=x.y)",
+        "ddim(eta=x[0])",
+        "ddim(eta=lambda: 0)",
+        "ddim(eta=a(b)(c=1))",
+        "ddim(eta=a(1))",
+        "ddim(eta=a(b=c(d=e(f=1))))",
+        "ddim(eta=(heun,))",
+        "ddim(eta=" + "a(a=" * 150 + "1" + ")" * 151,
     ],
 )
 def test_what_is_no_spec_is_refused(spec: str) -> None:
@@ -69,11 +83,57 @@ def test_what_is_no_spec_is_refused(spec: str) -> None:
         (f"ddim(eta={2**63})", "eta .* is too large"),
         ("rk45(rtol=-1)", "rtol"),
         ("euler(order=1)", "'order'"),
+        ("ddim(eta=half)", "eta of the solver 'ddim' must be a number, got 'half'"),
+        ("ddim(eta='0')", "must be a number, got '0'"),
+        ("ddim(eta=True)", "must be a number, got True"),
+        ("ddim(eta=(0,))", "must be a number"),
+        ("deis(order=2.5)", "must be a whole number"),
+        ("deis(staged=1)", "must be True or False"),
     ],
 )
 def test_a_number_of_no_use_is_named(spec: str, expected: str) -> None:
     with pytest.raises(FewstepError, match=expected):
         SOLVERS.build(spec)
+
+
+def test_specs_stand_inside_each_other_a_few_deep() -> None:
+    with pytest.raises(FewstepError, match="at most 4 specs"):
+        parse("a(b=a(b=a(b=a(b=a))))")
+    quoted = parse("""a(b="a(b='a(b=a(b=1))')")""")
+    assert parse(written(*quoted)) == quoted
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("a", {}),
+        ("a", {"b": 1e-4, "c": (0.8,), "d": None, "e": True}),
+        ("a", {"b": "c(d=e(f=-1))", "g": "h"}),
+        ("a", {"b": "it's (", "c": "None", "d": "", "e": "x-y"}),
+        ("a", {"b": "c(d=c(d=c(d=c)))"}),
+    ],
+)
+def test_what_is_written_is_read_again(name: str, arguments: dict) -> None:
+    assert parse(written(name, arguments)) == (name, arguments)
+
+
+@pytest.mark.parametrize(
+    ("registry", "spec"),
+    [(SOLVERS, "ddim(eta=0.5)"), (SOLVERS, "churn"), (TIME_GRIDS, "karras(rho=5.0)")],
+)
+def test_a_component_knows_its_spec(registry: Registry, spec: str) -> None:
+    assert spec_of(registry.build(spec)) == spec
+
+
+@pytest.mark.parametrize("registry", [SOLVERS, TIME_GRIDS, WEIGHTINGS, PREDICTIONS])
+def test_every_default_component_is_named_alone(registry: Registry) -> None:
+    for name in registry:
+        assert spec_of(registry.build(name)) == name
+
+
+def test_what_is_not_registered_has_no_spec() -> None:
+    with pytest.raises(FewstepError, match="Path is not registered"):
+        spec_of(Path())
 
 
 @pytest.mark.parametrize("rho", ["1e-300", "0", "-7", "1e300", "nan"])

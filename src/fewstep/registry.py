@@ -1,26 +1,26 @@
 """Named, self-describing components.
 
 Distances, weightings, solvers, parameterizations, networks and objectives are classes that a
-user picks by name. A `Registry` holds the classes of one kind; a *spec* is the text
-``name`` or ``name(argument=value, ...)`` from which an instance is built and by which it is
-stored, such as ``pseudo_huber(c=0.24)``. Specs are parsed, never evaluated as code.
+user picks by name. A `Registry` holds the classes of one kind; a *spec* (see `fewstep.spec`) is the
+text ``name`` or ``name(argument=value, ...)`` from which an instance is built and by which it is
+stored, such as ``pseudo_huber(c=0.24)``.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+from fewstep.annotations import fits, hints_of, kind_of
 from fewstep.errors import FewstepError, out_of_memory, unknown
+from fewstep.spec import parse, written
 
 T = TypeVar("T")
 
 LARGEST = 2**63  # of torch's whole numbers
-LONGEST = 1000  # characters of a spec
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Registry(Generic[T]):
@@ -35,6 +35,7 @@ class Registry(Generic[T]):
 
         def file(cls: type[T]) -> type[T]:
             self._classes[name] = cls
+            _HOMES[cls] = self
             return cls
 
         return file
@@ -65,19 +66,20 @@ class Registry(Generic[T]):
         if not isinstance(spec, str):
             return spec
         name, arguments = parse(spec)
+        self._check_types(name, arguments)
         return self.call(name, {**defaults, **arguments})
 
     def call(self, name: str, arguments: dict[str, Any]) -> T:
         """An instance of the class `name` from keyword arguments, checked against its signature."""
         cls = self[name]
-        known = [p for p in inspect.signature(cls).parameters if p != "self"]
+        known = parameters(cls)
         for argument, value in arguments.items():
             if argument not in known:
                 raise unknown(f"argument of the {self.kind} {name!r}", argument, known)
             if (problem := _no_number(value)) is not None:
                 raise FewstepError(f"{argument} of the {self.kind} {name!r} {problem}.")
         try:
-            return cls(**arguments)
+            return cls(**{known[a].name: value for a, value in arguments.items()})
         except FewstepError:
             raise
         except (TypeError, ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
@@ -92,9 +94,60 @@ class Registry(Generic[T]):
         reason = out_of_memory(error) or " ".join(str(error).split())
         return f"the {self.kind} {name!r} cannot be built with {given}: {reason}."
 
+    def _check_types(self, name: str, arguments: dict[str, Any]) -> None:
+        """Raise `FewstepError` for a text where a number is wanted, and the like."""
+        cls = self[name]
+        hints = hints_of(cls)
+        for argument, parameter in parameters(cls).items():
+            if argument in arguments and parameter.name in hints:
+                value, hint = arguments[argument], hints[parameter.name]
+                if not fits(value, hint):
+                    raise FewstepError(
+                        f"{argument} of the {self.kind} {name!r} must be {kind_of(hint)}, got "
+                        f"{value!r}."
+                    )
+
     def summary(self, name: str) -> str:
         """The first line of the class's docstring."""
         return (inspect.getdoc(self[name]) or "").split("\n", 1)[0]
+
+
+_HOMES: dict[type, Registry[Any]] = {}
+"""Where each registered class is filed."""
+
+
+def spec_of(component: Any) -> str:
+    """The spec of a registered component, with the arguments that are not the default ones.
+
+    `Registry.build` makes an equal component of it.
+
+    Raises:
+        FewstepError: a component whose class is not registered.
+    """
+    cls = type(component)
+    if cls not in _HOMES:
+        raise FewstepError(f"{cls.__name__} is not registered, so it has no spec.")
+    given = {
+        argument: _plain(getattr(component, parameter.name))
+        for argument, parameter in parameters(cls).items()
+        if getattr(component, parameter.name) != parameter.default
+    }
+    return written(_HOMES[cls].name_of(cls), given)
+
+
+def _plain(value: Any) -> Any:
+    return spec_of(value) if type(value) in _HOMES else value
+
+
+def parameters(cls: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a class as a spec spells them.
+
+    A class may spell one otherwise than its constructor: ``spelled`` maps the parameter's name to
+    the spec's.
+    """
+    spelled = getattr(cls, "spelled", {})
+    found = inspect.signature(cls).parameters.values()
+    return {spelled.get(p.name, p.name): p for p in found if p.kind not in _REST}
 
 
 def _no_number(value: Any) -> str | None:
@@ -106,33 +159,3 @@ def _no_number(value: Any) -> str | None:
     if isinstance(value, int) and abs(value) >= LARGEST:
         return "is too large: whole numbers end at 2^63 - 1"
     return None
-
-
-def parse(spec: str) -> tuple[str, dict[str, Any]]:
-    """``"name(a=1)"`` -> ``("name", {"a": 1})``. Hyphens in the name count as underscores.
-
-    Raises:
-        FewstepError: anything else, and more than `LONGEST` characters.
-    """
-    shown = spec if len(spec) < 100 else f"{spec[:80]}..."
-    problem = FewstepError(f"cannot read {shown!r}: write name or name(argument=value, ...).")
-    if len(spec) > LONGEST:  # Python's parser runs out of stack on deep nesting
-        raise problem
-    head, bracket, tail = spec.strip().partition("(")
-    head = head.strip().replace("-", "_")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Python code, which this is not
-            node = ast.parse(head + bracket + tail, mode="eval").body
-        return _name_and_arguments(node)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        raise problem from None
-
-
-def _name_and_arguments(node: ast.expr) -> tuple[str, dict[str, Any]]:
-    """Of ``name`` or ``name(argument=literal, ...)``; `ValueError` for any other expression."""
-    if isinstance(node, ast.Name):
-        return node.id, {}
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
-        raise ValueError("not a call with keyword arguments")
-    return node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
