@@ -9,11 +9,11 @@ For data ``N(m, v I)`` and a process with ``x_t = alpha x + sigma z``:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
 from fewstep.parameterization import Parameterization, expand
@@ -50,7 +50,11 @@ class Exact(FlowMap):
         self.double()
 
     def forward(
-        self, x: Tensor, t: Tensor | float, s: Tensor | float | None = None, **condition: Any
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        s: Tensor | float | None = None,
+        condition: Condition = NONE,
     ) -> Tensor:
         t, s = self.time(t, x), self.time(self.p.eps if s is None else s, x)
         if self.info["kind"] == "diffusion":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
@@ -42,7 +41,7 @@ class TwoPoints(FlowMap):
         super().__init__(MLP((3,), width=4, blocks=1), p, info={"kind": "diffusion"})
         self.gain, self.evaluations = gain, 0
 
-    def D(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:
+    def D(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
         self.evaluations += 1
         t = self.time(t, x)
         return self.gain * (expand(self.p.alpha(t) / self.p.sigma(t) ** 2, x) * x).tanh()

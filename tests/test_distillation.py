@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fewstep.cli import run as fewstep
+from fewstep.condition import NONE, Condition
 from fewstep.data import Dataset
 from fewstep.distances import DISTANCES
 from fewstep.errors import FewstepError
@@ -56,7 +57,7 @@ def test_kd_vanishes_at_the_flow_and_nowhere_near(p: Parameterization) -> None:
     x = truth.flow(p.prior(z), T, zero)
     f = Exact(truth, "generator")
     assert float(KD(f, 1)(x, 0, noise=z).max()) < 1e-12
-    f.forward = lambda x, t, s=None: truth.flow(x, T, zero) + 0.01
+    f.forward = lambda x, t, s=None, condition=NONE: truth.flow(x, T, zero) + 0.01
     assert float(KD(f, 1)(x, 0, noise=z).min()) > 9e-5
 
 
@@ -69,7 +70,7 @@ def test_kd_fits_the_linear_flow_of_a_gaussian() -> None:
     x = truth.flow(p.prior(z), T, zero)
     a, b = (torch.nn.Parameter(torch.zeros((), dtype=torch.float64)) for _ in range(2))
     f = Exact(truth, "generator")
-    f.forward = lambda x, t, s=None: a * x / p.T + b
+    f.forward = lambda x, t, s=None, condition=NONE: a * x / p.T + b
     optimizer = torch.optim.LBFGS([a, b], line_search_fn="strong_wolfe", tolerance_grad=1e-12)
 
     def closure() -> Tensor:
@@ -218,7 +219,7 @@ def test_pd_gives_distances_and_weightings_only_what_they_take(
     f = tiny(num_classes=4)
     o = PD(f, 10, teacher=f.frozen_copy(), distance=distance, weighting=weighting)
     for k in (0, 5, 9):
-        loss = o(torch.randn(6, 3), k, label=torch.arange(6) % 4)
+        loss = o(torch.randn(6, 3), k, Condition(label=torch.arange(6) % 4))
         assert loss.shape == (6,)
         assert loss.isfinite().all()
 
@@ -298,7 +299,9 @@ def test_the_1_rectified_flow_has_its_minimum_at_the_mean_velocity() -> None:
     f = Exact(truth, "diffusion")
     losses = []
     for shift in (0.0, 0.1, -0.1):
-        f.velocity = lambda x, t, shift=shift: truth.p.velocity(x, truth.denoise(x, t), t) + shift
+        f.velocity = lambda x, t, condition=NONE, shift=shift: (
+            truth.p.velocity(x, truth.denoise(x, t), t) + shift
+        )
         torch.manual_seed(1)
         losses.append(float(RF(f, 1)(x, 0).mean()))
     assert losses[1] == pytest.approx(losses[0] + 0.01, abs=2e-3)
@@ -319,13 +322,13 @@ class Straight(Exact):
     ``x_t = (1 - t) (m + sqrt(v) z) + t z`` gives ``z`` and with it the velocity ``z - x``.
     """
 
-    def velocity(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:
+    def velocity(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
         t = expand(self.time(t, x), x)
         m, std = self.truth.m, self.truth.v**0.5
         z = (x - (1 - t) * m) / ((1 - t) * std + t)
         return z - (m + std * z)
 
-    def D(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:
+    def D(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
         return x - expand(self.time(t, x), x) * self.velocity(x, t)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, NETWORKS
@@ -106,8 +107,8 @@ def test_a_network_in_half_precision(spec: str, precision: Any, digits: float) -
     f, x, t = FlowMap(F, EDM()).eval(), torch.randn(4, 3, 8, 8), torch.tensor([0.01, 0.5, 3.0, 80])
     x = x * t[:, None, None, None]
     with torch.no_grad():
-        exact = f(x, t, label=torch.arange(4))
-        rounded = f.in_precision(precision)(x, t, label=torch.arange(4))
+        exact = f(x, t, condition=Condition(torch.arange(4)))
+        rounded = f.in_precision(precision)(x, t, condition=Condition(torch.arange(4)))
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     assert float((rounded - exact).norm() / exact.norm()) < digits
@@ -130,8 +131,8 @@ def test_storage_round_trip(tmp_path: Path) -> None:
     f.save(tmp_path / "f.safetensors")
     g = FlowMap.load(tmp_path / "f.safetensors")
     assert (g.p, g.info, g.F.config) == (f.p, f.info, {**f.F.config, "shape": [3]})
-    x, label = torch.randn(4, 3), torch.arange(4)
-    assert torch.equal(f(x, 3.0, label=label), g(x, 3.0, label=label))
+    x, condition = torch.randn(4, 3), Condition(torch.arange(4))
+    assert torch.equal(f(x, 3.0, None, condition), g(x, 3.0, None, condition))
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:

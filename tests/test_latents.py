@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fewstep.cli import run
+from fewstep.condition import Condition
 from fewstep.data import Dataset, load
 from fewstep.editing import Inpaint, decode, denoise, edit, encode, latents
 from fewstep.errors import FewstepError
@@ -192,7 +193,7 @@ def test_a_file_holds_the_decoder_and_samples_to_the_same_bits(kind: str, tmp_pa
 def test_every_step_is_decoded() -> None:
     f = digits_model("consistency")
     noise = NoiseStreams(0, range(3), f.shape)
-    steps = list(Multistep((1.0,)).steps(f, noise, label=torch.zeros(3, dtype=torch.int64)))
+    steps = list(Multistep((1.0,)).steps(f, noise, Condition(torch.zeros(3, dtype=torch.int64))))
     assert [tuple(x.shape) for x in steps] == [(3, 1, 8, 8)] * 2
 
 

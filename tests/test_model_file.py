@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
@@ -200,12 +201,12 @@ def test_a_map_exports_with_any_batch() -> None:
             self.f = f
 
         def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-            return self.f(x, t, label=label)
+            return self.f(x, t, condition=Condition(label))
 
     shapes = {"x": {0: batch}, "t": {0: batch}, "label": {0: batch}}
     exported = torch.export.export(Call(), (x, t, label), dynamic_shapes=shapes).module()
     more = (x.repeat(3, 1, 1, 1), t.repeat(3), label.repeat(3))
-    torch.testing.assert_close(exported(*more), f(more[0], more[1], label=more[2]))
+    torch.testing.assert_close(exported(*more), f(more[0], more[1], condition=Condition(more[2])))
 
 
 # Hostile files

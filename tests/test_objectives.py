@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
+from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator, MLPAutoencoder
@@ -79,7 +80,7 @@ def build(name: str, f: FlowMap, K: int = 100, **hyper: Any) -> Objective:
 def test_one_finite_loss_per_example_and_gradients_everywhere(name: str, k: int) -> None:
     o = build(name, network_map(num_classes=4))
     x = torch.randn(32, 3)
-    loss = o(x, k, label=torch.arange(32) % 4, **pairs_of(name, x))
+    loss = o(x, k, Condition(torch.arange(32) % 4), **pairs_of(name, x))
     assert loss.shape == (32,)
     assert loss.isfinite().all()
     assert (loss >= 0).all()
@@ -236,7 +237,7 @@ def test_the_whole_loss_is_one_graph_for_the_whole_training(name: str) -> None:
     loss_at = torch.compile(o.loss_at, fullgraph=True, backend=graphs)
     for k in (0, 50, 99):
         x = torch.randn(8, 3)
-        loss_at(x, *o.draw_times(x, k), label=label).mean().backward()
+        loss_at(x, *o.draw_times(x, k), condition=Condition(label)).mean().backward()
     assert graphs.frame_count == 1
     assert all(p.grad is not None for p in o.f.parameters())
 
@@ -262,7 +263,9 @@ def test_score_matching_is_minimised_by_the_posterior_mean() -> None:
     at_truth = float(ScoreMatching(f, 1)(x, 0).mean())
     for shift in (-0.05, 0.05):
         shifted = Exact(truth, "diffusion")
-        shifted.forward = lambda x, t, s=None, shift=shift: truth.denoise(x, t) + shift
+        shifted.forward = lambda x, t, s=None, condition=NONE, shift=shift: (
+            truth.denoise(x, t) + shift
+        )
         torch.manual_seed(1)
         assert float(ScoreMatching(shifted, 1)(x, 0).mean()) > at_truth
     t = torch.exp(-1.2 + 1.2 * torch.randn(400_000, dtype=torch.float64))
@@ -298,7 +301,7 @@ def test_cd_target_is_the_solver_step_of_the_teacher() -> None:
 def test_ct_pairs_share_their_noise_and_are_neighbours() -> None:
     f = Exact(Gaussian(P), "consistency")
     seen: list[tuple[Tensor, Tensor]] = []
-    f.forward = lambda x, t, s=None, **_: (seen.append((x, t)), x)[1]
+    f.forward = lambda x, t, s=None, condition=NONE: (seen.append((x, t)), x)[1]
     o = CT(f, 100, s0=2, s1=20)
     o._f_minus.forward = f.forward
     x = torch.randn(64, 3, dtype=torch.float64)
@@ -349,7 +352,7 @@ def test_ect_begins_as_a_diffusion_loss() -> None:
     """In stage 0 small times have r = 0: their target is the data."""
     f = Exact(Gaussian(TO_ZERO, v=0.0, m=0.4), "consistency")
     o = ECT(f, 100, stages=4, P_mean=-6.0, P_std=0.1, distance="l2", weighting="uniform")
-    f.forward = lambda x, t, s=None, **_: x * 0 + 7.0
+    f.forward = lambda x, t, s=None, condition=NONE: x * 0 + 7.0
     x = torch.full((16, 3), 0.4, dtype=torch.float64)
     torch.testing.assert_close(o(x, 0), torch.full((16,), (7 - 0.4) ** 2, dtype=torch.float64))
 

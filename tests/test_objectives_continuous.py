@@ -10,6 +10,7 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor, nn
 
+from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, L1, L2, PseudoHuber
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -36,7 +37,7 @@ class Decay(FlowMap):
         super().__init__(MLP((3,), width=4, blocks=1), P, info={"kind": "consistency"})
         self.a = nn.Parameter(torch.tensor(a, dtype=torch.float64))
 
-    def forward(self, x: Tensor, t: Any, s: Any = None, **condition: Any) -> Tensor:
+    def forward(self, x: Tensor, t: Any, s: Any = None, condition: Condition = NONE) -> Tensor:
         return torch.exp(-self.a * (expand(self.time(t, x), x) - P.eps)) * x
 
 
@@ -130,10 +131,10 @@ def test_the_tangent_is_the_limit_of_differences(build: Any, dropout: float) -> 
 
     def at(h: float) -> Tensor:
         torch.manual_seed(3)
-        return f(x + h * v, t + h, label=label)
+        return f(x + h * v, t + h, condition=Condition(label))
 
     torch.manual_seed(3)
-    value, g = ContinuousCT(f, 1).tangent(x, t, v, label=label)
+    value, g = ContinuousCT(f, 1).tangent(x, t, v, Condition(label))
     torch.testing.assert_close(value, at(0.0))
     h = 1e-5
     torch.testing.assert_close(g, (at(h) - at(-h)) / (2 * h), rtol=1e-5, atol=1e-6)
@@ -143,7 +144,7 @@ def test_the_tangent_is_the_limit_of_differences(build: Any, dropout: float) -> 
 def test_a_unet_trains_through_the_tangent(stop_gradient: bool) -> None:
     f = unet(dropout=0.1)
     o = ContinuousCD(f, 1, teacher=f.frozen_copy(), stop_gradient=stop_gradient)
-    o(torch.randn(4, 1, 8, 8), 0, label=torch.arange(4)).mean().backward()
+    o(torch.randn(4, 1, 8, 8), 0, Condition(torch.arange(4))).mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in f.parameters())
     assert all(p.grad is None for p in o.teacher.parameters())
 
@@ -237,7 +238,7 @@ def test_training_has_no_gradient_at_the_truth_on_average_alone() -> None:
 
         A = torch.zeros((), dtype=torch.float64, requires_grad=True)
 
-        def forward(self, x: Tensor, t: Any, s: Any = None, **condition: Any) -> Tensor:
+        def forward(self, x: Tensor, t: Any, s: Any = None, condition: Condition = NONE) -> Tensor:
             exact = super().forward(x, t, s)
             return exact + self.A * expand(self.time(t, x) - P.eps, x) * x.sin()
 
@@ -262,7 +263,7 @@ class Shrink(FlowMap):
         super().__init__(MLP((3,), width=4, blocks=1), P, info={"kind": "consistency"})
         self.v, self.a = v, nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
 
-    def forward(self, x: Tensor, t: Any, s: Any = None, **condition: Any) -> Tensor:
+    def forward(self, x: Tensor, t: Any, s: Any = None, condition: Condition = NONE) -> Tensor:
         ratio = (P.eps**2 + self.v) / (self.time(t, x) ** 2 + self.v)
         return expand(ratio, x) ** (self.a / 2) * x
 

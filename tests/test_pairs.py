@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fewstep.cli import run as fewstep
+from fewstep.condition import Condition
 from fewstep.data import load
 from fewstep.data.pairs import open_pairs, read_manifest, shard_path
 from fewstep.data.sharded import Sharded
@@ -75,7 +76,7 @@ def test_a_pair_is_noise_and_the_end_of_its_trajectory(tmp_path: Path) -> None:
     assert torch.equal(noise, streams.normal())
     streams = NoiseStreams(0, [FIRST + int(row) for row in rows], (2,))
     with torch.no_grad():
-        states = list(ODE(4).steps(f, streams, label=labels))
+        states = list(ODE(4).steps(f, streams, Condition(labels)))
     torch.testing.assert_close(x, states[-1])
     trajectory = data.column("trajectory", rows)
     torch.testing.assert_close(trajectory, torch.stack([states[1], states[3]], 1))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fewstep.cli import run as fewstep
+from fewstep.condition import Condition
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError
 from fewstep.objectives import OBJECTIVES, TeacherUse
@@ -161,9 +162,11 @@ def test_a_teacher_of_another_process(name: str, tmp_path: Path) -> None:
     assert (f.p.T, type(f.p)) == (20.0, Matched)
     assert f.p.eps == pytest.approx(0.002 if name == "cd" else 0.0)
     x, label = torch.randn(3, *f.shape), torch.arange(3)
-    torch.testing.assert_close(f(x, f.p.eps or 1e-6, label=label), x, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        f(x, f.p.eps or 1e-6, condition=Condition(label)), x, atol=1e-4, rtol=0
+    )
     t = torch.tensor([0.1, 1.0, 10.0])
-    expected = teacher.in_process(EDM(T=20.0)).D(x, t, label=label)
-    torch.testing.assert_close(f.D(x, t, label=label), expected)
+    expected = teacher.in_process(EDM(T=20.0)).D(x, t, Condition(label))
+    torch.testing.assert_close(f.D(x, t, Condition(label)), expected)
     with pytest.raises(FewstepError, match="num_classes"):
         train(replace(recipe, data=replace(recipe.data, labels=False)), tmp_path / "x", quiet=True)

@@ -13,6 +13,7 @@ import torch
 
 import fewstep.runs.time_points as time_points
 from fewstep.cli.tune_steps import app
+from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation import classifier
 from fewstep.flow_map import FlowMap
@@ -175,9 +176,11 @@ def test_a_candidate_is_scored_as_it_will_be_sampled(
     used: list[tuple[float, ...]] = []
     states = Multistep.states
 
-    def spy(self: Multistep, f: FlowMap, noise: NoiseStreams, **condition: object) -> object:
+    def spy(
+        self: Multistep, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE
+    ) -> object:
         used.append(self.taus)
-        return states(self, f, noise, **condition)
+        return states(self, f, noise, condition)
 
     monkeypatch.setattr(Multistep, "states", spy)
     assert tune(call, model, "--steps", 2)[0] == 0

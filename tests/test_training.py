@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fewstep.condition import Condition
 from fewstep.data import Dataset
 from fewstep.data.sharded import Sharded
 from fewstep.errors import FewstepError, FewstepWarning
@@ -203,7 +204,7 @@ def test_accumulating_gradients_is_the_gradient_of_the_batch(tmp_path: Path) -> 
     for part, micro in enumerate(indices.chunk(2)):
         torch.manual_seed(trainer_module.mix(0, 0, part))
         x, label = t.data.batch(micro, flip=True)
-        o(x, 0, label=label).mean().backward()
+        o(x, 0, Condition(label)).mean().backward()
     for name, p in f.named_parameters():
         expected[name] = p.grad / 2
     f.zero_grad()
@@ -559,7 +560,7 @@ def test_every_beginning_of_the_held_out_images_has_the_classes_of_all() -> None
 def test_a_validation_has_the_labels_of_the_images_that_it_is_held_against(tmp_path: Path) -> None:
     f = make(tmp_path).objective.f
     seen: list[int] = []
-    f.register_forward_pre_hook(lambda *a: seen.extend(a[2]["label"].tolist()), with_kwargs=True)
+    f.F.register_forward_pre_hook(lambda *a: seen.extend(a[2]["label"].tolist()), with_kwargs=True)
     labels = torch.tensor([2, 2, 2, 1])
     Validation(torch.zeros(4, 1, 4, 4), 6, labels=labels)(f)
     assert seen[:6] == [2, 2, 2, 1, 2, 2]  # what follows only fills the batch

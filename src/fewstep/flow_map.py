@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fewstep import networks, parameterization
 from fewstep.classes import names_for
+from fewstep.condition import NONE, Condition
 from fewstep.distributed import checked_device
 from fewstep.errors import FewstepError, refusals
 from fewstep.files import replacing, write_tensors
@@ -148,16 +149,25 @@ class FlowMap(nn.Module):
             weight.data = weight.data.to(dtype)
         return self
 
-    def evaluate_network(self, x: Tensor, c_noise: Tensor, **condition: Any) -> Tensor:
+    def evaluate_network(
+        self, x: Tensor, c_noise: Tensor, c_noise_s: Tensor | None, condition: Condition = NONE
+    ) -> Tensor:
         """``F(x, c_noise)``, computed in the type of its weights; the result has that of ``x``."""
-        return self.F(x.to(self.dtype), c_noise, **condition).to(x.dtype)
+        given = condition.of(self.network.takes)
+        if c_noise_s is not None:
+            given["c_noise_s"] = c_noise_s
+        return self.F(x.to(self.dtype), c_noise, **given).to(x.dtype)
 
     def time(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``t`` as one time per example [B], in at least float32, on the device of ``x``."""
         return torch.as_tensor(t, dtype=time_dtype(x), device=x.device).expand(x.shape[0])
 
     def forward(
-        self, x: Tensor, t: Tensor | float, s: Tensor | float | None = None, **condition: Any
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        s: Tensor | float | None = None,
+        condition: Condition = NONE,
     ) -> Tensor:
         """``X(x, t, s)``; without ``s`` the consistency function ``f(x, t) = X(x, t, eps)``.
 
@@ -168,29 +178,28 @@ class FlowMap(nn.Module):
             x: points at time ``t`` [B, *shape].
             t: times of ``x``, [B] or a number.
             s: times to map to, [B] or a number; default ``eps``.
-            condition: what the network is conditioned on, such as ``label`` [B].
+            condition: what the network is conditioned on, such as the class of each row.
         """
         p = self.p
         t, s = self.time(t, x), self.time(p.eps if s is None else s, x)
-        if self.network.two_time:
-            condition["c_noise_s"] = p.c_noise(s)
-        F_x = self.evaluate_network(expand(p.c_in(t), x) * x, p.c_noise(t), **condition)
+        c_noise_s = p.c_noise(s) if self.network.two_time else None
+        F_x = self.evaluate_network(expand(p.c_in(t), x) * x, p.c_noise(t), c_noise_s, condition)
         X = expand(p.c_skip(t, s), x) * x + expand(p.c_out(t, s), x) * F_x
         return X.to(x.dtype)
 
-    def D(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:
+    def D(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
         """The denoiser ``E[x_0 | x_t = x] = X(x, t, 0)`` of a diffusion model."""
-        return self(x, t, 0.0, **condition)
+        return self(x, t, 0.0, condition)
 
-    def score(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:
+    def score(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
         """``grad log p_t(x)`` of a diffusion model."""
         t = self.time(t, x)
-        return self.p.score(x, self.D(x, t, **condition), t)
+        return self.p.score(x, self.D(x, t, condition), t)
 
-    def velocity(self, x: Tensor, t: Tensor | float, **condition: Any) -> Tensor:
+    def velocity(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
         """``dx/dt`` of the PF-ODE of a diffusion model."""
         t = self.time(t, x)
-        return self.p.velocity(x, self.D(x, t, **condition), t)
+        return self.p.velocity(x, self.D(x, t, condition), t)
 
     def in_process(self, p: Parameterization) -> FlowMap:
         """This model as one of the process of ``p``, by matching the signal-to-noise ratio.

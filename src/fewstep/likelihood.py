@@ -25,11 +25,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
@@ -75,7 +75,7 @@ class Likelihood:
         return 0 if math.prod(f.shape) <= EXACT_UP_TO else 1
 
     def log_density(
-        self, f: FlowMap, x: Tensor, noise: NoiseStreams, **condition: Any
+        self, f: FlowMap, x: Tensor, noise: NoiseStreams, condition: Condition = NONE
     ) -> tuple[Tensor, float]:
         """``log p(x)`` in nats [B], of the model's distribution at its smallest time ``t_min``.
 
@@ -83,7 +83,7 @@ class Likelihood:
             f: a diffusion model.
             x: points [B, *f.shape], taken for points of the process at ``t_min``.
             noise: a stream per point, for random directions.
-            condition: of the network, such as ``label`` [B].
+            condition: of the network, such as the class of each point.
 
         Returns:
             The log-densities, and the network evaluations per point (their mean).
@@ -103,7 +103,7 @@ class Likelihood:
                 "a likelihood is of pixels; this model has one of an autoencoder's latents alone."
             )
         f.eval()
-        model = Denoiser(f.p, lambda x, t: f.D(x, t, **condition))
+        model = Denoiser(f.p, lambda x, t: f.D(x, t, condition))
         signs = [noise.normal(x.device).sign().to(x) for _ in range(self.directions(f))]
         state = torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], 1)
 
@@ -162,8 +162,8 @@ class Likelihood:
         noise = NoiseStreams(seed, range(len(images)) if indices is None else indices, f.shape)
         u = torch.special.ndtr(noise.normal(f.device, f.x_dtype)) - 0.5  # uniform in (-1/2, 1/2)
         x = (images.to(f.device) + u) / SCALE - 1
-        condition = {} if labels is None else {"label": labels.to(f.device)}
-        log_p, spent = self.log_density(f, x, noise, **condition)
+        condition = Condition(label=labels).to(f.device)
+        log_p, spent = self.log_density(f, x, noise, condition)
         D = math.prod(f.shape)
         return (-log_p / (math.log(2) * D) + math.log2(SCALE)).cpu(), spent
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
@@ -17,7 +17,7 @@ from fewstep.whole import whole
 Labels = Tensor | int | str | Sequence[int | str] | None
 Progress = Callable[[int], None]
 BYTES = 16  # above it positive numbers are bytes, not data in [-1, 1] with some noise
-Part = Callable[[slice, dict[str, Any]], Tensor]
+Part = Callable[[slice, Condition], Tensor]
 """Does the rows of a batch, given the network's condition for them."""
 
 
@@ -123,14 +123,14 @@ def in_batches(
 
 def _batches(
     f: FlowMap, n: int, labels: Labels, batch: int, progress: Progress | None
-) -> Iterator[tuple[slice, dict[str, Any]]]:
+) -> Iterator[tuple[slice, Condition]]:
     """Rows of each batch of ``n`` images, and the condition of the network for them."""
     if whole(batch, "the batch") < 1:
         raise FewstepError(f"the batch must hold at least 1 image, got {batch}.")
-    classes = labels_for(f, labels, n)
+    condition = Condition(label=labels_for(f, labels, n))
     f.eval()
     for start in range(0, n, batch):
         rows = slice(start, min(start + batch, n))
-        yield rows, {} if classes is None else {"label": classes[rows].to(f.device)}
+        yield rows, condition.rows(rows).to(f.device)
         if progress:
             progress(rows.stop - start)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from fewstep.condition import Condition
 from fewstep.editing.batches import (
     Labels,
     Progress,
@@ -59,12 +58,12 @@ def denoise(
     sigma = noise_level(x) if sigma is None else torch.as_tensor(sigma, dtype=torch.float64)
     t = time_of(f.p, sigma.expand(len(x)))
 
-    def part(rows: slice, condition: dict[str, Any]) -> Tensor:
+    def part(rows: slice, condition: Condition) -> Tensor:
         noisy = x[rows].to(f.device)
         at = f.time(t[rows].to(noisy), noisy)
         noisy = expand(f.p.alpha(at), noisy) * noisy
         end = 0.0 if f.info.get("kind") == "diffusion" else None
-        return f(noisy, at, end, **condition)
+        return f(noisy, at, end, condition)
 
     return in_batches(f, len(x), part, labels, batch, progress)
 

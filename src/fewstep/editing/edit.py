@@ -21,11 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.editing.batches import (
     Labels,
     Progress,
@@ -88,7 +88,7 @@ def edit(
     taus = _times(f, taus, steps)
     known = A.known(tuple(y.shape)).to(f.device)
 
-    def part(rows: slice, noise: NoiseStreams, condition: dict[str, Any]) -> Tensor:
+    def part(rows: slice, noise: NoiseStreams, condition: Condition) -> Tensor:
         kept = known if len(known) == 1 else known[rows]
         Ay = A(y[rows].to(f.device))
 
@@ -96,7 +96,7 @@ def edit(
             return A.inverse(torch.where(kept, Ay, A(x)))
 
         start = A.inverse(torch.where(kept, Ay, 0))
-        return refine(f, _noised(f, start, taus[0], noise), taus, noise, restore, **condition)
+        return refine(f, _noised(f, start, taus[0], noise), taus, noise, restore, condition)
 
     return _with_noise(f, len(y), part, seed, labels, indices, batch, progress)
 
@@ -139,9 +139,9 @@ def sdedit(
     check_reference(f, y)
     taus = _times(f, taus, steps, strength)
 
-    def part(rows: slice, noise: NoiseStreams, condition: dict[str, Any]) -> Tensor:
+    def part(rows: slice, noise: NoiseStreams, condition: Condition) -> Tensor:
         x_t = _noised(f, y[rows].to(f.device), taus[0], noise)
-        return refine(f, x_t, taus, noise, **condition)
+        return refine(f, x_t, taus, noise, condition=condition)
 
     return _with_noise(f, len(y), part, seed, labels, indices, batch, progress)
 
@@ -178,14 +178,16 @@ def refine(
     taus: Sequence[float],
     noise: NoiseStreams,
     restore: Restore = lambda x: x,
-    **condition: Any,
+    condition: Condition = NONE,
 ) -> Tensor:
     """``x <- restore(f(x_t, t_1))``; for n = 2 ... N: ``x ~ p(x_{t_n} | x)``, again [B, *shape]."""
-    x = restore(f(x_t, taus[0], **condition))
+    x = restore(f(x_t, taus[0], condition=condition))
     eps = f.time(f.p.eps, x)
     for tau in taus[1:]:
         t = f.time(tau, x)
-        x = restore(f(f.p.renoise(x, eps, t, noise.normal(f.device, x.dtype)), t, **condition))
+        x = restore(
+            f(f.p.renoise(x, eps, t, noise.normal(f.device, x.dtype)), t, condition=condition)
+        )
     return x
 
 
@@ -240,7 +242,7 @@ def _times(
 def _with_noise(
     f: FlowMap,
     n: int,
-    part: Callable[[slice, NoiseStreams, dict[str, Any]], Tensor],
+    part: Callable[[slice, NoiseStreams, Condition], Tensor],
     seed: int,
     labels: Labels,
     indices: Sequence[int] | None,
@@ -251,7 +253,7 @@ def _with_noise(
     if len(indices) != n:
         raise FewstepError(f"{n} images need {n} indices, got {len(indices)}.")
 
-    def with_noise(rows: slice, condition: dict[str, Any]) -> Tensor:
+    def with_noise(rows: slice, condition: Condition) -> Tensor:
         return part(rows, NoiseStreams(seed, indices[rows], f.shape), condition)
 
     return in_batches(f, n, with_noise, labels, batch, progress)

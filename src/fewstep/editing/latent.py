@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.condition import Condition
 from fewstep.editing.batches import (
     Labels,
     check_all_times,
@@ -143,12 +143,12 @@ def decode(
     if taus or f.info.get("kind") == "diffusion":
         check_all_times(f, "decoding in these steps")
 
-    def part(rows: slice, condition: dict[str, Any]) -> Tensor:
+    def part(rows: slice, condition: Condition) -> Tensor:
         x = f.p.prior(z[rows].to(f.device))
         if f.info.get("kind") == "diffusion":
             return f.image(_solve(f, x, _grid(f, N).flip(0), solver, condition))
         noise = NoiseStreams(seed, [0] * len(x), f.shape)
-        return f.image(refine(f, x, (f.p.T, *taus), noise, **condition))
+        return f.image(refine(f, x, (f.p.T, *taus), noise, condition=condition))
 
     return in_batches(f, len(z), part, labels, batch)
 
@@ -191,7 +191,7 @@ def encode(
             "that it was distilled from."
         )
 
-    def part(rows: slice, condition: dict[str, Any]) -> Tensor:
+    def part(rows: slice, condition: Condition) -> Tensor:
         x_T = _solve(f, x[rows].to(f.device), _grid(f, N), solver, condition)
         return x_T / f.p.prior(x_T.new_ones(()))
 
@@ -204,14 +204,12 @@ def _grid(f: FlowMap, N: int) -> Tensor:
     return karras_grid(N + 1, f.p)
 
 
-def _solve(
-    f: FlowMap, x: Tensor, t: Tensor, solver: Solver | str, condition: dict[str, Any]
-) -> Tensor:
+def _solve(f: FlowMap, x: Tensor, t: Tensor, solver: Solver | str, condition: Condition) -> Tensor:
     """The PF-ODE from ``t[0]`` along the times ``t`` to ``t[-1]``."""
     Phi = PHI.build(solver)
 
     def v(x: Tensor, t: Tensor) -> Tensor:
-        return f.velocity(x, t, **condition)
+        return f.velocity(x, t, condition)
 
     for now, after in pairwise(t.tolist()):
         x = Phi.step(v, x, f.time(now, x), f.time(after, x))

@@ -33,6 +33,7 @@ class Autoencoder(Network):
         FewstepError: a latent that is larger than an example; classes.
     """
 
+    takes = ()
     latent_shape: tuple[int, ...]
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -22,6 +22,9 @@ class Network(nn.Module):
 
     channels_last: bool = False
     """Whether its feature maps are channels last, so that its weights are best laid out alike."""
+
+    takes: ClassVar[tuple[str, ...]] = ("label",)
+    """The fields of a `fewstep.condition.Condition` that its forward takes as keywords."""
 
     shape: tuple[int, ...]
     num_classes: int

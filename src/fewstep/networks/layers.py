@@ -88,7 +88,7 @@ class TimeEmbedding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-class Condition(nn.Module):
+class Conditioning(nn.Module):
     """Noise level, class and end time as one vector per example: [B, width].
 
     ``e = silu(map1(silu(map0(embed(c_noise) + map_label(onehot) + map_s(embed(c_noise_s))))))``

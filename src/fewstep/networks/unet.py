@@ -15,7 +15,7 @@ from fewstep.networks.base import NETWORKS, Network
 from fewstep.networks.layers import (
     Block,
     BlockSettings,
-    Condition,
+    Conditioning,
     Direction,
     Resample,
     ResampleConv,
@@ -230,7 +230,7 @@ class UNet(Network):
             by_conv=resample == "conv",
             settings=BlockSettings(4 * channels, dropout, head_channels, taps),
         )
-        self.condition = Condition(
+        self.condition = Conditioning(
             TimeEmbedding.positional(channels)
             if embedding == "positional"
             else TimeEmbedding.fourier(2 * channels, fourier_scale),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import Autoencoder
@@ -48,7 +49,9 @@ class VariationalAutoencoder(Objective):
         """The autoencoder in training."""
         return cast("Autoencoder", self.f.network)
 
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
         mu, log_var = self.network.encode(x)
         error = (x - self.network.decode(draw(mu, log_var))).square().flatten(1)
         return error.mean(1) + self.beta / error.shape[1] * kl_to_standard_normal(mu, log_var)

@@ -1,7 +1,7 @@
 """What every objective is, and what the consistency losses share.
 
 An objective is a module that holds the map in training and whatever else its paper needs. Its
-``forward(x, k, **condition)`` returns one loss per example, in two parts: ``draw_times`` is what
+``forward(x, k, condition)`` returns one loss per example, in two parts: ``draw_times`` is what
 depends on the step ``k``, a few small operations; ``loss_at`` is all the rest, a function of
 tensors alone, which compiles as one graph for the whole training. The trainer calls
 ``after_step(k)`` when the weights have moved. The distributed wrapper goes around the objective.
@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
 from fewstep.networks.dropout import SharedDropout, check_dropout
@@ -55,23 +56,28 @@ class Objective(nn.Module, ABC):
     teacher_use: ClassVar[TeacherUse] = TeacherUse.NONE
     columns: ClassVar[tuple[str, ...]] = ()
     """What it needs of each example besides the image and its label, such as the noise of a pair;
-    it comes as a condition of this name."""
+    it comes as a keyword of this name."""
 
     def __init__(self, f: FlowMap, K: int) -> None:
         super().__init__()
         self.f = f
         self.K = K
 
-    def forward(self, x: Tensor, k: int, **condition: Any) -> Tensor:
-        """Loss of each example of ``x`` [B, *shape] at training step ``k``: [B]."""
-        return self.loss_at(x, *self.draw_times(x, k), **condition)
+    def forward(self, x: Tensor, k: int, condition: Condition = NONE, **columns: Tensor) -> Tensor:
+        """Loss of each example of ``x`` [B, *shape] at training step ``k``: [B].
+
+        ``columns`` are those that the objective names, such as the noise of each pair.
+        """
+        return self.loss_at(x, *self.draw_times(x, k), condition=condition, **columns)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         """What `loss_at` takes of step ``k``, such as a time per example; by default nothing."""
         return ()
 
     @abstractmethod
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
         """Loss of each example of ``x`` [B, *shape] at the times that were drawn: [B]."""
 
     def compile_loss(self, *, deterministic: bool = True) -> None:
@@ -140,19 +146,21 @@ class ConsistencyObjective(Objective):
         """The target map; call it without gradients."""
         return self.f if self._f_minus is None else self._f_minus
 
-    def loss(self, x_t: Tensor, t: Tensor, x_s: Tensor, s: Tensor, **condition: Any) -> Tensor:
+    def loss(
+        self, x_t: Tensor, t: Tensor, x_s: Tensor, s: Tensor, condition: Condition = NONE
+    ) -> Tensor:
         """``lambda_(t, s) d(f(x_t, t), f_minus(x_s, s))``: [B]."""
         dropout = SharedDropout()
         with dropout, torch.no_grad():
-            target = self.f_minus(x_s, s, **condition)
+            target = self.f_minus(x_s, s, condition=condition)
         with dropout:
-            return self.compare(x_t, t, target, s, **condition)
+            return self.compare(x_t, t, target, s, condition)
 
     def compare(
-        self, x_t: Tensor, t: Tensor, target: Tensor, s: Tensor, **condition: Any
+        self, x_t: Tensor, t: Tensor, target: Tensor, s: Tensor, condition: Condition = NONE
     ) -> Tensor:
         """``lambda_(t, s) d(f(x_t, t), target)``: [B]."""
-        return self.lambda_(t, s, self.f.p) * self.d(self.f(x_t, t, **condition), target)
+        return self.lambda_(t, s, self.f.p) * self.d(self.f(x_t, t, condition=condition), target)
 
     def after_step(self, k: int) -> None:
         if self._f_minus is not None and self.mu is not None:
@@ -185,11 +193,13 @@ class ConsistencyTraining(ConsistencyObjective):
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         return neighbours(self.N(k), self.times, self.f.p, x)
 
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
         t_next, t_n = times
         z = torch.randn_like(x)
         x_n, x_next = self.f.p.diffuse(x, t_n, z), self.f.p.diffuse(x, t_next, z)
-        return self.loss(x_next, t_next, x_n, t_n, **condition)
+        return self.loss(x_next, t_next, x_n, t_n, condition)
 
     def schedule(self, k: int) -> dict[str, float]:
         return {"N": self.N(k)} | ({"mu": self.mu(k)} if self.mu else {})

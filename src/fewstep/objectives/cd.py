@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.distances import Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -76,11 +76,13 @@ class CD(ConsistencyObjective):
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         return neighbours(self.N(k), self.times, self.f.p, x)
 
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
         t_next, t_n = times
         x_next = self.f.p.diffuse(x, t_next, torch.randn_like(x))
         with torch.no_grad():
             x_hat = self.Phi.step(
-                lambda x, t: self.teacher.velocity(x, t, **condition), x_next, t_next, t_n
+                lambda x, t: self.teacher.velocity(x, t, condition), x_next, t_next, t_n
             )
-        return self.loss(x_next, t_next, x_hat, t_n, **condition)
+        return self.loss(x_next, t_next, x_hat, t_n, condition)

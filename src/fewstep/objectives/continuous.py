@@ -20,11 +20,11 @@ with ``n`` dimensions, without a factor.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -68,19 +68,21 @@ class ContinuousConsistency(Objective):
         _check_limits(f.p, self.lambda_)
 
     @abstractmethod
-    def velocity(self, x: Tensor, z: Tensor, t: Tensor, **condition: Any) -> Tensor:
+    def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
         """``dx_t/dt`` of the path through ``x_t = alpha(t) x + sigma(t) z``: [B, *shape]."""
 
-    def tangent(self, x_t: Tensor, t: Tensor, v: Tensor, **condition: Any) -> tuple[Tensor, Tensor]:
+    def tangent(
+        self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE
+    ) -> tuple[Tensor, Tensor]:
         """``f(x_t, t)`` and ``g = d_t f + J_x f v``, both [B, *shape], with one dropout mask."""
 
         def f(x: Tensor, t: Tensor) -> Tensor:
-            return self.f(x, t, **condition)
+            return self.f(x, t, condition=condition)
 
         found = torch.func.jvp(f, (x_t, t), (v, torch.ones_like(t)))
         return found[0], found[1]
 
-    def loss(self, x_t: Tensor, t: Tensor, v: Tensor, **condition: Any) -> Tensor:
+    def loss(self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE) -> Tensor:
         """The loss of each point ``x_t`` [B, *shape] at ``t`` [B] on a path of velocity ``v``: [B].
 
         Under stop-gradient it is ``lambda tau' w^T H w / 2`` with ``w = f - sg(f) + sg(g)``. Its
@@ -90,13 +92,13 @@ class ContinuousConsistency(Objective):
         weight = self.lambda_(t, t, self.f.p)
         spacing = karras_spacing(t, self.f.p)
         if not self.stop_gradient:
-            y, g = self.tangent(x_t, t, v, **condition)
+            y, g = self.tangent(x_t, t, v, condition)
             return weight * spacing**self.d.degree * self.d.nearby(y, g)
         dropout = SharedDropout()
         with dropout, torch.no_grad():
-            y, g = self.tangent(x_t, t, v, **condition)
+            y, g = self.tangent(x_t, t, v, condition)
         with dropout:
-            w = self.f(x_t, t, **condition) - y + g
+            w = self.f(x_t, t, condition=condition) - y + g
         return weight * spacing ** (self.d.degree - 1) * self.d.nearby(y, w)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
@@ -104,12 +106,14 @@ class ContinuousConsistency(Objective):
         u = torch.rand(len(x), dtype=dtype, device=x.device)
         return (self.times.quantile(u, self.f.p),)
 
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
         p, (t,) = self.f.p, times
         z = torch.randn_like(x)
         with torch.no_grad():
-            v = self.velocity(x, z, t, **condition)
-        return self.loss(p.diffuse(x, t, z), t, v, **condition)
+            v = self.velocity(x, z, t, condition)
+        return self.loss(p.diffuse(x, t, z), t, v, condition)
 
 
 def _check_limits(p: Parameterization, weighting: Weighting) -> None:
@@ -179,8 +183,8 @@ class ContinuousCD(ContinuousConsistency):
         self.teacher.eval()
         return self
 
-    def velocity(self, x: Tensor, z: Tensor, t: Tensor, **condition: Any) -> Tensor:
-        return self.teacher.velocity(self.f.p.diffuse(x, t, z), t, **condition)
+    def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
+        return self.teacher.velocity(self.f.p.diffuse(x, t, z), t, condition)
 
 
 @OBJECTIVES.register("continuous_ct")
@@ -223,6 +227,6 @@ class ContinuousCT(ContinuousConsistency):
                 f"{DISTANCES.name_of(type(self.d))} its gradient is wrong on average."
             )
 
-    def velocity(self, x: Tensor, z: Tensor, t: Tensor, **condition: Any) -> Tensor:
+    def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
         p = self.f.p
         return expand(p.alpha_dot(t), x) * x + expand(p.sigma_dot(t), x) * z

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective
@@ -47,8 +46,10 @@ class DDPM(Objective):
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         return (torch.randint(1, self.N + 1, (len(x),), device=x.device) / self.N,)
 
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
         p, (t,) = self.f.p, times
         x_t = p.diffuse(x, t, torch.randn_like(x))
-        error = self.f.D(x_t, t, **condition) - x
+        error = self.f.D(x_t, t, condition) - x
         return self.lambda_(t, torch.zeros_like(t), p) * error.flatten(1).square().mean(1)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -56,15 +56,17 @@ class DFNO(Objective):
         f.info["sampling_steps"] = 1
         self.d, self.largest = DISTANCES.build(distance), largest
 
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
-        wanted, s = condition.pop("trajectory"), condition.pop("times")  # [B, M, ...], [B, M]
-        x_T = self.f.p.prior(condition.pop("noise"))
-        states = self.trajectory(x_T, s, **condition)
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
+        wanted, s = columns["trajectory"], columns["times"]  # [B, M, ...], [B, M]
+        x_T = self.f.p.prior(columns["noise"])
+        states = self.trajectory(x_T, s, condition)
         losses = self.d(states.flatten(0, 1), wanted.flatten(0, 1)).view_as(s)
         weight = (self.f.p.alpha(s) / self.f.p.sigma(s)).clamp(1, self.largest)
         return (weight * losses).mean(1)
 
-    def trajectory(self, x_T: Tensor, s: Tensor, **condition: Any) -> Tensor:
+    def trajectory(self, x_T: Tensor, s: Tensor, condition: Condition = NONE) -> Tensor:
         """``X(x_T, T, s_j)`` at all times ``s`` [B, M]: [B, M, *shape]."""
         F, p = self.f.network, self.f.p
         assert isinstance(F, FourierOperator)
@@ -74,7 +76,7 @@ class DFNO(Objective):
                 f"network.times={s.shape[1]}, or make pairs with --trajectory {F.M}."
             )
         T, end = self.f.time(p.T, x_T), self.f.time(p.eps, x_T)
-        F_x = F.trajectory(expand(p.c_in(T), x_T) * x_T, p.c_noise(T), **condition)
+        F_x = F.trajectory(expand(p.c_in(T), x_T) * x_T, p.c_noise(T), **condition.of(F.takes))
         x_T = x_T[:, None].expand_as(F_x)
         g = expand(p.c_skip(T, end), F_x) * x_T + expand(p.c_out(T, end), F_x) * F_x
         T = T.repeat_interleave(F.M)

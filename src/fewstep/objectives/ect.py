@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.distances import Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -65,7 +64,9 @@ class ECT(ConsistencyObjective):
         t = self.times.sample(x).clamp(self.f.p.t_min, self.f.p.T)
         return t, self.r(t, k)
 
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
         p, (t, r) = self.f.p, times
         start = r < p.t_min  # below it a network has never been evaluated: the target is x
         r_or_t_min = r.clamp(min=p.t_min)
@@ -73,7 +74,7 @@ class ECT(ConsistencyObjective):
         dropout = SharedDropout()
         with dropout, torch.no_grad():
             x_r = p.diffuse(x, r_or_t_min, z)
-            target = torch.where(expand(start, x), x, self.f(x_r, r_or_t_min, **condition))
+            target = torch.where(expand(start, x), x, self.f(x_r, r_or_t_min, condition=condition))
         r = torch.where(start, 0.0, r)
         with dropout:
-            return self.compare(p.diffuse(x, t, z), t, target, r, **condition)
+            return self.compare(p.diffuse(x, t, z), t, target, r, condition)

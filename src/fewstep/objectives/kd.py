@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse
@@ -37,6 +36,8 @@ class KD(Objective):
         f.info["sampling_steps"] = 1
         self.d = DISTANCES.build(distance)
 
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
-        x_T = self.f.p.prior(condition.pop("noise"))
-        return self.d(self.f(x_T, self.f.p.T, **condition), x)
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
+        x_T = self.f.p.prior(columns["noise"])
+        return self.d(self.f(x_T, self.f.p.T, condition=condition), x)

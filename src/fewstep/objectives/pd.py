@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse
@@ -79,14 +78,16 @@ class PD(Objective):
         i = 2 * torch.randint(N, (len(x),)).to(x.device)
         return times[i], times[i + 1], times[i + 2]
 
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
         p, (t, t_1, t_2) = self.f.p, times
         x_t = p.diffuse(x, t, torch.randn_like(x))
         with torch.no_grad():
-            x_1 = ddim_step(x_t, self.teacher.D(x_t, t, **condition), t, t_1, p)
-            x_2 = ddim_step(x_1, self.teacher.D(x_1, t_1, **condition), t_1, t_2, p)
+            x_1 = ddim_step(x_t, self.teacher.D(x_t, t, condition), t, t_1, p)
+            x_2 = ddim_step(x_1, self.teacher.D(x_1, t_1, condition), t_1, t_2, p)
             x_tilde = denoised_of_step(x_t, x_2, t, t_2, p)
-        return self.lambda_(t, t_2, p) * self.d(self.f.D(x_t, t, **condition), x_tilde)
+        return self.lambda_(t, t_2, p) * self.d(self.f.D(x_t, t, condition), x_tilde)
 
     def after_step(self, k: int) -> None:
         if self.N(k + 1) != self.N(k):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse
 from fewstep.parameterization import expand
@@ -31,17 +30,19 @@ class RF(Objective):
     def __init__(self, f: FlowMap, K: int) -> None:
         super().__init__(f, K)
 
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
-        return self.compare(x, torch.randn_like(x), **condition)
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
+        return self.compare(x, torch.randn_like(x), condition)
 
-    def compare(self, x: Tensor, z: Tensor, **condition: Any) -> Tensor:
+    def compare(self, x: Tensor, z: Tensor, condition: Condition = NONE) -> Tensor:
         """The loss at a random time on the lines between ``x`` and ``z`` [B, *shape]: [B]."""
         p = self.f.p
         # As solvers do, it leaves out the times where the velocity is a quotient of two zeros.
         t = p.t_min + (p.T - p.t_min) * torch.rand(len(x), device=x.device)
         x_t = p.diffuse(x, t, z)
         v = expand(p.alpha_dot(t), x) * x + expand(p.sigma_dot(t), x) * z
-        error = self.f.velocity(x_t, t, **condition) - v
+        error = self.f.velocity(x_t, t, condition) - v
         return error.flatten(1).square().mean(1)
 
 
@@ -58,5 +59,7 @@ class Reflow(RF):
     teacher_use = TeacherUse.START
     columns = ("noise",)
 
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
-        return self.compare(x, condition.pop("noise"), **condition)
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
+        return self.compare(x, columns["noise"], condition)

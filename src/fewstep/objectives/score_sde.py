@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.training_times import TRAINING_TIMES, TrainingTimes
@@ -46,8 +45,10 @@ class ScoreSDE(Objective):
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         return (self.times.sample(x, self.f.p),)
 
-    def loss_at(self, x: Tensor, *times: Tensor, **condition: Any) -> Tensor:
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
         p, (t,) = self.f.p, times
         x_t = p.diffuse(x, t, torch.randn_like(x))
-        error = self.f.D(x_t, t, **condition) - x
+        error = self.f.D(x_t, t, condition) - x
         return self.lambda_(t, torch.zeros_like(t), p) * error.flatten(1).square().mean(1)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.condition import Condition
 from fewstep.data.pairs import (
     MANIFEST,
     Manifest,
@@ -239,13 +240,13 @@ def _batches(
     for rows in parts:
         streams = range(FIRST + rows.start, FIRST + rows.stop)
         made = {"noise": NoiseStreams(manifest.seed, streams, f.shape).normal()}
-        condition = {}
-        if labels is not None:
-            made["label"] = labels[rows.start : rows.stop]
-            condition["label"] = made["label"].to(f.device)
+        label = None if labels is None else labels[rows.start : rows.stop]
+        if label is not None:
+            made["label"] = label
+        condition = Condition(label=label).to(f.device)
         noise = NoiseStreams(manifest.seed, streams, f.shape)
         with torch.inference_mode():
-            states = [check_finite(x.float().cpu()) for x in sampler.steps(f, noise, **condition)]
+            states = [check_finite(x.float().cpu()) for x in sampler.steps(f, noise, condition)]
         made["sample"] = states[-1]
         if kept:
             made["trajectory"] = torch.stack([states[step] for step in kept], 1)

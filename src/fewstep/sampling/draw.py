@@ -7,8 +7,8 @@ from os import PathLike
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
@@ -44,11 +44,9 @@ def sample_batches(
         noise = NoiseStreams(seed, indices[part], f.shape)
         count = part.stop - part.start
         filled = count if adaptive else rows
-        condition = {}
-        if labels is not None:
-            condition["label"] = pad(labels[part], (0, filled - count)).to(f.device)
+        condition = Condition(label=labels).rows(part).filled(filled).to(f.device)
         with torch.inference_mode():
-            x = sampler(f, NoiseStreams.join([noise], filled), **condition)
+            x = sampler(f, NoiseStreams.join([noise], filled), condition)
         yield check_finite(x[:count].cpu())
 
 

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import Autoencoder
@@ -31,19 +32,23 @@ class Sampler(ABC):
         """Network evaluations per sample."""
 
     @abstractmethod
-    def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+    def states(
+        self, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE
+    ) -> Iterator[Tensor]:
         """What stands after each step, in the space of the model: [B, *f.shape]."""
 
-    def steps(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+    def steps(
+        self, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE
+    ) -> Iterator[Tensor]:
         """What stands after each step, one row per stream of ``noise``: [B, *f.image_shape].
 
         The last are the images, about [-1, 1], not clipped. States of a latent space are decoded.
         """
-        return (f.image(x) for x in self.states(f, noise, **condition))
+        return (f.image(x) for x in self.states(f, noise, condition))
 
-    def __call__(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Tensor:
+    def __call__(self, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE) -> Tensor:
         """One image per stream of ``noise``: [B, *f.image_shape], about [-1, 1], not clipped."""
-        (x,) = deque(self.states(f, noise, **condition), maxlen=1)
+        (x,) = deque(self.states(f, noise, condition), maxlen=1)
         return f.image(x)
 
 
@@ -69,15 +74,17 @@ class Multistep(Sampler):
     def nfe(self) -> int:
         return 1 + len(self.taus)
 
-    def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+    def states(
+        self, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE
+    ) -> Iterator[Tensor]:
         p = f.p
         check_taus(self.taus, p)
-        x = f(p.prior(noise.normal(f.device, f.x_dtype)), p.T, **condition)
+        x = f(p.prior(noise.normal(f.device, f.x_dtype)), p.T, condition=condition)
         yield x
         eps = f.time(p.eps, x)
         for tau in self.taus:
             t = f.time(tau, x)
-            x = f(p.renoise(x, eps, t, noise.normal(f.device, f.x_dtype)), t, **condition)
+            x = f(p.renoise(x, eps, t, noise.normal(f.device, f.x_dtype)), t, condition=condition)
             yield x
 
 
@@ -169,8 +176,10 @@ class Walk(Sampler):
             return [start, *zero]
         return [*grid(points, p, start).tolist(), *zero]
 
-    def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
-        model = Denoiser(f.p, lambda x, t: f.D(x, t, **condition), clip=self.clip)
+    def states(
+        self, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE
+    ) -> Iterator[Tensor]:
+        model = Denoiser(f.p, lambda x, t: f.D(x, t, condition), clip=self.clip)
         t = self.times(f.p)
         z = noise.normal(f.device, f.x_dtype)
         x = f.p.prior(z) if t[0] == f.p.T else f.p.sigma(f.time(t[0], z))[0] * z
@@ -209,11 +218,13 @@ class NestedDDIM(Sampler):
         """``T`` and the time that each step reaches."""
         return nested_times(self.N, p).tolist()
 
-    def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+    def states(
+        self, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE
+    ) -> Iterator[Tensor]:
         x = f.p.prior(noise.normal(f.device, f.x_dtype))
         for now, after in pairwise(self.times(f.p)):
             t, s = f.time(now, x), f.time(after, x)
-            x = ddim_step(x, f.D(x, t, **condition), t, s, f.p)
+            x = ddim_step(x, f.D(x, t, condition), t, s, f.p)
             yield x
 
 
@@ -229,7 +240,9 @@ class Prior(Sampler):
     def nfe(self) -> int:
         return 1
 
-    def states(self, f: FlowMap, noise: NoiseStreams, **condition: Any) -> Iterator[Tensor]:
+    def states(
+        self, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE
+    ) -> Iterator[Tensor]:
         autoencoder = cast("Autoencoder", f.network)
         d = math.prod(autoencoder.latent_shape)
         z = (

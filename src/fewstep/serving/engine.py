@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.condition import Condition
 from fewstep.data import to_uint8
 from fewstep.errors import FewstepError, NotFinite
 from fewstep.finite import check_finite
@@ -130,11 +131,9 @@ def _steps(
     f: FlowMap, sampler: Sampler, noise: Sequence[NoiseStreams], labels: list[int], rows: int
 ) -> Iterator[Tensor]:
     """Steps of a part of a batch, filled up to ``rows`` and cut back."""
-    condition = {}
-    if f.num_classes:
-        padded = labels + [0] * (rows - len(labels))
-        condition["label"] = torch.tensor(padded, device=f.device)
-    for x in sampler.steps(f, NoiseStreams.join(noise, rows), **condition):
+    label = torch.tensor(labels) if f.num_classes else None
+    condition = Condition(label=label).filled(rows).to(f.device)
+    for x in sampler.steps(f, NoiseStreams.join(noise, rows), condition):
         yield x[: len(noise)]
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.networks import Network
 from fewstep.parameterization import Parameterization
@@ -107,7 +108,7 @@ class Wave(Network):
         theta: ``A, w, b, c0, B``.
     """
 
-    shape, num_classes, two_time = (1,), 0, False
+    shape, num_classes, two_time, takes = (1,), 0, False, ()
 
     def __init__(self, theta: tuple[float, ...] = (0.8, 1.1, 0.7, 0.3, 0.1)) -> None:
         super().__init__()
@@ -137,7 +138,11 @@ class ExactDenoiser(FlowMap):
         self.data, self.bias = data, bias
 
     def forward(
-        self, x: Tensor, t: Tensor | float, s: Tensor | float | None = None, **condition: object
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        s: Tensor | float | None = None,
+        condition: Condition = NONE,
     ) -> Tensor:
         return self.data.D(x, self.time(t, x)) + self.bias
 
@@ -154,7 +159,11 @@ class ExactConsistency(FlowMap):
         self.A = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
 
     def forward(
-        self, x: Tensor, t: Tensor | float, s: Tensor | float | None = None, **condition: object
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        s: Tensor | float | None = None,
+        condition: Condition = NONE,
     ) -> Tensor:
         t, s = self.time(t, x), self.time(self.p.eps if s is None else s, x)
         wrong = super().forward(x, t, s) - self.p.c_skip(t, s)[:, None] * x

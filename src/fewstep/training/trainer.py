@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fewstep.condition import Condition
 from fewstep.data import Dataset, batch_indices, save_images, to_uint8
 from fewstep.data.images import grid
 from fewstep.distributed import Processes
@@ -196,11 +197,12 @@ class Trainer:
                 continue
             seed_streams(mix(config.seed, k, part), self.group.device)
             x, label = self.data.batch(micro, self.group.device, config.flip)
-            condition = {"label": label} if objective.f.num_classes else {}
-            for name in objective.columns:
-                condition[name] = self.data.column(name, micro, self.group.device)
+            condition = Condition(label=label if objective.f.num_classes else None)
+            columns = {
+                name: self.data.column(name, micro, self.group.device) for name in objective.columns
+            }
             with self._sync_only_at(part), autocast(config.precision, self.group.device):
-                loss = self.module(x, k, **condition).mean() / len(self.parts.mine)
+                loss = self.module(x, k, condition, **columns).mean() / len(self.parts.mine)
                 with repeatable(self.group.device, deterministic=config.deterministic):
                     loss.backward()
             losses.append(loss.detach())

@@ -1,0 +1,70 @@
+"""What a network is conditioned on besides the noise level, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from fewstep.errors import FewstepError
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What each row of a batch is conditioned on; None where a network is told nothing.
+
+    Args:
+        label: class of each row, int64 [B]; a number of classes, one past the last, is no class.
+        w: guidance weight of each row [B], for a network that was trained with it as an input.
+        embedding: anything else that describes what is wanted, such as a text [B, ...].
+        augment: parameters of the augmentation that a training image went through [B, A].
+    """
+
+    label: Tensor | None = None
+    w: Tensor | None = None
+    embedding: Tensor | None = None
+    augment: Tensor | None = None
+
+    def of(self, takes: Sequence[str]) -> dict[str, Tensor]:
+        """The fields that are given, as the keywords of a network that takes them.
+
+        Raises:
+            FewstepError: one is given that the network does not take.
+        """
+        given = self._given()
+        for name in given:
+            if name not in takes:
+                raise FewstepError(
+                    f"this network takes no {name}, but {', '.join(takes) or 'nothing'}."
+                )
+        return given
+
+    def rows(self, index: Tensor | slice | Sequence[int]) -> Condition:
+        """Some rows of a batch."""
+        return self._each(lambda x: x[index])
+
+    def filled(self, rows: int) -> Condition:
+        """As many rows as that: further ones are zero."""
+        return self._each(lambda x: pad(x, (0, 0) * (x.ndim - 1) + (0, rows - len(x))))
+
+    def to(self, device: torch.device | str) -> Condition:
+        """On another device."""
+        return self._each(lambda x: x.to(device))
+
+    def null(self) -> Condition:
+        """Without what is wanted: no class and no embedding."""
+        return replace(self, label=None, embedding=None)
+
+    def _given(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
+        return Condition(**{name: change(value) for name, value in self._given().items()})
+
+
+NONE = Condition()
+"""Nothing: an unconditional network's condition, and a conditional one's for no class."""
