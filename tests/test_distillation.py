@@ -116,7 +116,7 @@ def test_pd_has_its_minimum_where_one_step_is_two_of_the_exact_teacher(
     f = Exact(truth, "diffusion")
     grid = nested_times(8, p).double()
 
-    def student(x: Tensor, t: Tensor, s: Any = None, **_: Any) -> Tensor:
+    def student(x: Tensor, t: Tensor, s: Any = None, condition: Condition = NONE) -> Tensor:
         i = (grid[None] - t[:, None]).abs().argmin(1)
         assert (i % 2 == 0).all()
         t_1, t_2 = grid[i + 1], grid[i + 2]

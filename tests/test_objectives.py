@@ -279,7 +279,7 @@ def test_cd_target_is_the_solver_step_of_the_teacher() -> None:
     f = Exact(truth, "consistency")
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def spy(x: Tensor, t: Tensor, s: Any = None, **_: Any) -> Tensor:
+    def spy(x: Tensor, t: Tensor, s: Any = None, condition: Condition = NONE) -> Tensor:
         seen.append((x, t))
         return truth.flow(x, t, torch.full_like(t, P.eps))
 

@@ -351,7 +351,7 @@ def test_flips_and_noise_come_from_the_step_alone(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path: Path) -> None:
     t = make(tmp_path)
     whole = t.objective.forward
-    t.objective.forward = lambda x, k, **c: whole(x, k, **c) * (float("nan") if k == 9 else 1)
+    t.objective.forward = lambda x, k, *c: whole(x, k, *c) * (float("nan") if k == 9 else 1)
     with pytest.raises(
         FewstepError, match=r"not finite at step 9.*last good checkpoint is of step 5"
     ):
