@@ -460,7 +460,7 @@ def test_dfno_asks_for_its_network_and_its_times() -> None:
     with pytest.raises(FewstepError, match="eps=0"):
         DFNO(FlowMap(F, EDM()), 1)
     x = torch.randn(5, 3)
-    columns = columns_for(DFNO.columns, x)
+    columns = columns_for(DFNO.needs.columns, x)
     with pytest.raises(FewstepError, match=r"3 times.*4: set network.times=4"):
         DFNO(FlowMap(F, p), 1)(x, 0, **columns)
     with pytest.raises(FewstepError, match="mlp or a unet"):

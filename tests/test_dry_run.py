@@ -33,7 +33,7 @@ def test_a_dry_run_of_every_recipe(name: str, tmp_path: Path, monkeypatch: Any) 
     assert found.memory.peak > found.state_bytes > 0
     assert found.step_flops >= 3 * found.flops * found.training.batch
     text = str(found)
-    teacher = getattr(OBJECTIVES[RECIPES[name]().objective.name], "teacher_use", TeacherUse.NONE)
+    teacher = OBJECTIVES[RECIPES[name]().objective.name].needs.teacher
     assert ("--teacher" in text) == (teacher is not TeacherUse.NONE)
     assert ("fewstep pairs" in text) == (
         name.endswith(("/kd", "/rf2", "/rf3", "-distill", "/dfno"))

@@ -68,7 +68,7 @@ def make(
     f.p = EDM(eps=0.0) if objective == "ect" else f.p
     f.info["kind"] = OBJECTIVES[objective].kind
     extra = {"s1": 10} if objective in ("ct", "ict") else {}
-    if OBJECTIVES[objective].teacher_use is TeacherUse.DISTIL:
+    if OBJECTIVES[objective].needs.teacher is TeacherUse.DISTIL:
         extra["teacher"] = f.frozen_copy()
     o = OBJECTIVES.call(objective, {"f": f, "K": config.steps, **extra})
     images = torch.randint(0, 256, (100, 3, 16, 16), dtype=torch.uint8)

@@ -11,13 +11,24 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
+from fewstep.cli.catalogue import entries
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.networks import MLP, FourierOperator, MLPAutoencoder
+from fewstep.needs import Needs
+from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network
 from fewstep.networks.dropout import dropout
 from fewstep.objectives import CD, CT, ECT, ICT, OBJECTIVES, Objective, ScoreMatching, TeacherUse
-from fewstep.parameterization import EDM, PFGM, VE, VP, DiscreteVP, Parameterization, expand
+from fewstep.parameterization import (
+    EDM,
+    PFGM,
+    VE,
+    VP,
+    DiscreteVP,
+    Parameterization,
+    RectifiedFlow,
+    expand,
+)
 from fewstep.schedules import karras_grid
 from fewstep.solvers import PHI
 from fewstep.training_times import TRAINING_TIMES
@@ -38,7 +49,7 @@ def process_of(name: str) -> Parameterization:
 
 def pairs_of(name: str, x: Tensor) -> dict[str, Tensor]:
     """What the objective wants of each example besides its label."""
-    return columns_for(OBJECTIVES[name].columns, x)
+    return columns_for(OBJECTIVES[name].needs.columns, x)
 
 
 def network_map(num_classes: int = 0, dropout: float = 0.0, p: Parameterization = P) -> FlowMap:
@@ -60,14 +71,14 @@ def in_time(F: MLP) -> FourierOperator:
 
 def build(name: str, f: FlowMap, K: int = 100, **hyper: Any) -> Objective:
     f.p = process_of(name)
-    if "trajectory" in OBJECTIVES[name].columns:
+    if "trajectory" in OBJECTIVES[name].needs.columns:
         f.F = in_time(f.F)
     if OBJECTIVES[name].kind == "autoencoder":
         f.F = MLPAutoencoder(f.F.shape, latents=2, width=16, blocks=1)
         for parameter in f.F.parameters():
             nn.init.normal_(parameter, std=0.3)
     arguments: dict[str, Any] = {"f": f, "K": K, **hyper}
-    if getattr(OBJECTIVES[name], "teacher_use", None) is TeacherUse.DISTIL:
+    if OBJECTIVES[name].needs.teacher is TeacherUse.DISTIL:
         arguments["teacher"] = f.frozen_copy()
     return OBJECTIVES.call(name, arguments)
 
@@ -136,7 +147,7 @@ def test_changing_maps_survive_a_state_round_trip(name: str) -> None:
 def test_a_few_steps_lower_the_loss(name: str) -> None:
     """On data with one point the minimum is zero; a handful of steps must go towards it."""
     o = build(name, network_map(), s1=4) if name in ("ct",) else build(name, network_map())
-    if o.teacher_use is TeacherUse.DISTIL:
+    if o.needs.teacher is TeacherUse.DISTIL:
         pytest.skip("it follows its teacher, here a random one: see the tests of each")
     if name == "continuous_ct":
         pytest.skip("needs a diffusion model to start from: see test_objectives_continuous.py")
@@ -163,7 +174,7 @@ def test_losses_vanish_at_the_truth(name: str) -> None:
     """Data at one point: the PF-ODE is a straight line, which every solver follows exactly."""
     truth = Gaussian(process_of(name), m=0.4, v=0.0)
     f = Exact(truth, OBJECTIVES[name].kind)
-    if "trajectory" in OBJECTIVES[name].columns:
+    if "trajectory" in OBJECTIVES[name].needs.columns:
         pytest.skip("its network gives whole trajectories: see the tests of distillation")
     if OBJECTIVES[name].kind == "autoencoder":
         pytest.skip("no map along the PF-ODE: see the tests of latents")
@@ -249,6 +260,44 @@ def test_student_and_target_share_dropout_in_a_compiled_loss_as_well() -> None:
     compiled = torch.compile(o.loss, fullgraph=True, backend="eager")
     assert not compiled(x, t, x, t).any()
     assert compiled(x, t, x + 0.1, t).all()
+
+
+# What an objective needs
+
+
+def test_the_list_tells_what_every_objective_needs() -> None:
+    """It reads the sources; what it finds there is what the classes say."""
+    told = {e.name: e.needs for e in entries() if e.registry == "OBJECTIVES"}
+    assert told == {name: OBJECTIVES[name].needs for name in OBJECTIVES}
+
+
+class Free(Objective):
+    """``mean (F - x)^2`` with every need that a map can fail."""
+
+    needs = Needs(
+        two_time=True, processes=("rectified_flow", "vp_discrete"), continuous=True, eps_zero=True
+    )
+
+    def loss_at(self, x: Tensor, *times: Tensor, **_: Any) -> Tensor:
+        return (self.f(x, 1.0) - x).flatten(1).square().mean(1)
+
+
+@pytest.mark.parametrize(
+    ("F", "p", "fault"),
+    [
+        (MLPAutoencoder((3,), latents=2), RectifiedFlow(), "network that maps noise to images"),
+        (MLP((3,)), RectifiedFlow(), r"takes both, and this mlp takes one.*--network.two-time"),
+        (MLP((3,), two_time=True), EDM(eps=0.0), "rectified_flow or vp_discrete, not edm"),
+        (MLP((3,), two_time=True), RectifiedFlow(eps=0.1), "eps=0, --p.eps 0, and got 0.1"),
+    ],
+)
+def test_a_map_that_does_not_fit_is_refused(F: Network, p: Parameterization, fault: str) -> None:
+    with pytest.raises(FewstepError, match=rf"^Free .*{fault}"):
+        Free(FlowMap(F, p), 1)
+
+
+def test_a_map_that_fits_is_taken() -> None:
+    assert Free(FlowMap(MLP((3,), two_time=True), RectifiedFlow()), 1).name == "Free"
 
 
 # Particulars of each paper
@@ -337,8 +386,8 @@ def test_cd_target_decay(mu: float) -> None:
 
 def test_ct_starts_from_scratch() -> None:
     """No launcher may copy a teacher's weights into a student that trains from scratch."""
-    assert CT.teacher_use is TeacherUse.NONE
-    assert ICT.teacher_use is TeacherUse.NONE
+    assert CT.needs.teacher is TeacherUse.NONE
+    assert ICT.needs.teacher is TeacherUse.NONE
     with pytest.raises(FewstepError, match="teacher"):
         OBJECTIVES.call("ct", {"f": network_map(), "K": 1, "teacher": network_map()})
 

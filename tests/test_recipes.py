@@ -140,7 +140,7 @@ def test_large_recipes_train_on_images_of_the_right_shape(family: str, tmp_path:
     data = Dataset.from_arrays(images, [0, 1, 2, 3] if family == "imagenet64" else None)
     for name in (name for name in LARGE if name.startswith(f"{family}/")):
         run = small(RECIPES[name]())
-        if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
+        if OBJECTIVES[run.objective.name].needs.teacher is not TeacherUse.NONE:
             teacher = "edm-ncsnpp" if name in NCSNPP else "edm"
             run = replace(run, teacher=str(tmp_path / teacher))
         f = train(run, tmp_path / name.partition("/")[2], recipe=name, data=data, quiet=True)

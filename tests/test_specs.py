@@ -13,6 +13,7 @@ from fewstep.cli.command import whole
 from fewstep.errors import FewstepError
 from fewstep.networks import NETWORKS
 from fewstep.parameterization import PREDICTIONS
+from fewstep.recipes import RECIPES
 from fewstep.registry import Registry, spec_of
 from fewstep.schedules import TIME_GRIDS
 from fewstep.solvers import SOLVERS
@@ -129,6 +130,29 @@ def test_a_component_knows_its_spec(registry: Registry, spec: str) -> None:
 def test_every_default_component_is_named_alone(registry: Registry) -> None:
     for name in registry:
         assert spec_of(registry.build(name)) == name
+
+
+def test_a_name_is_given_once() -> None:
+    """Another class is refused; the same one, defined anew as in a notebook, takes its place."""
+    things: Registry[object] = Registry("thing")
+
+    def define() -> type[object]:
+        @things.register("a")
+        class A: ...
+
+        return A
+
+    define()
+    again = define()
+    assert things["a"] is again
+    with pytest.raises(FewstepError, match=r"thing 'a' is registered twice, by .*A and .*B:"):
+
+        @things.register("a")
+        class B: ...
+
+    assert things["a"] is again
+    with pytest.raises(FewstepError, match="recipe 'digits/edm' is registered twice"):
+        RECIPES.add("digits/edm")(lambda: RECIPES["digits/ct"]())
 
 
 def test_what_is_not_registered_has_no_spec() -> None:

@@ -78,7 +78,7 @@ def make(
     to_zero = {"eps": 0.0} if objective in ("ect", "dfno") else {}
     network: Network = MLP((1, 4, 4), num_classes=3, width=8, blocks=1, dropout=dropout)
     cls = OBJECTIVES[objective]
-    if "trajectory" in cls.columns:
+    if "trajectory" in cls.needs.columns:
         base = f"mlp(width=8, blocks=1, dropout={dropout})"
         network = FourierOperator((1, 4, 4), num_classes=3, base=base)
     if cls.kind == "autoencoder":
@@ -86,13 +86,13 @@ def make(
     own: dict[str, Parameterization] = {"ddpm": DiscreteVP(), "pfgm": PFGM(T=5.0)}
     f = FlowMap(network, own.get(objective, EDM(T=5.0, **to_zero)), info={"kind": cls.kind})
     extra: dict[str, Any] = {"s1": 10} if objective in ("ct", "ict") else {}
-    if cls.teacher_use is TeacherUse.DISTIL:
+    if cls.needs.teacher is TeacherUse.DISTIL:
         extra["teacher"] = f.frozen_copy()
     o = OBJECTIVES.call(objective, {"f": f, "K": config.steps, **extra})
     held_out = pictures().batch(torch.arange(20))[0]
     data = k.pop("data", pictures())
-    if cls.columns:
-        data, config = with_columns(data, cls.columns), replace(config, flip=False)
+    if cls.needs.columns:
+        data, config = with_columns(data, cls.needs.columns), replace(config, flip=False)
     return Trainer(o, data, config, directory, held_out=held_out, quiet=True, **k)
 
 

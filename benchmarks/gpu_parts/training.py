@@ -76,7 +76,7 @@ def make(stage: Stage, method: str, batch: int, network: Make, **settings: Any) 
     name, arguments, _, _ = METHODS[method]
     F = awake(stage, network)
     f = FlowMap(F, EDM(eps=0.0 if method == "ect" else 0.002))
-    if OBJECTIVES[name].teacher_use is TeacherUse.DISTIL:
+    if OBJECTIVES[name].needs.teacher is TeacherUse.DISTIL:
         arguments = {**arguments, "teacher": f.frozen_copy()}
     objective = OBJECTIVES.call(name, {"f": f, "K": 100_000, **arguments})
     images = torch.randint(0, 256, (4 * batch, *F.shape), dtype=torch.uint8)

@@ -28,12 +28,19 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._classes: dict[str, Callable[..., T]] = {}
+        self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Class decorator that files the class under `name`."""
+        """Class decorator that files the class under `name`.
+
+        A class that is defined anew in its module, as in a notebook, replaces the one before.
+
+        Raises:
+            FewstepError: another class has the name.
+        """
 
         def file(cls: type[T]) -> type[T]:
+            check_new(self.kind, name, cls, self._classes.get(name))
             self._classes[name] = cls
             _HOMES[cls] = self
             return cls
@@ -43,10 +50,14 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)
 
-    def __getitem__(self, name: str) -> Callable[..., T]:
+    def __getitem__(self, name: str) -> type[T]:
         if name not in self._classes:
             raise unknown(self.kind, name, self._classes)
         return self._classes[name]
+
+    def holds(self, cls: type) -> bool:
+        """Whether a class is filed here."""
+        return any(known is cls for known in self._classes.values())
 
     def name_of(self, cls: type) -> str:
         """The name under which a class is filed."""
@@ -148,6 +159,19 @@ def parameters(cls: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     spelled = getattr(cls, "spelled", {})
     found = inspect.signature(cls).parameters.values()
     return {spelled.get(p.name, p.name): p for p in found if p.kind not in _REST}
+
+
+def check_new(kind: str, name: str, new: Any, known: Any) -> None:
+    """Raise `FewstepError` where a name is taken by another class or function than a new one."""
+
+    def where(thing: Any) -> str:
+        return f"{thing.__module__}.{thing.__qualname__}"
+
+    if known is not None and where(new) != where(known):
+        raise FewstepError(
+            f"the {kind} {name!r} is registered twice, by {where(known)} and {where(new)}: give "
+            "one of them another name."
+        )
 
 
 def _no_number(value: Any) -> str | None:

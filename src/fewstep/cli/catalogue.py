@@ -7,33 +7,51 @@ torch, which takes ten times as long as reading their files; so ``fewstep list``
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import fewstep.needs
+from fewstep.needs import Needs, TeacherUse
 
 SOURCES = Path(__file__).parents[1]
 
 
 class Entry(NamedTuple):
-    """A registered class: the registry's variable, its name there, its first line, its paper."""
+    """A registered class.
+
+    Args:
+        registry: the registry's variable.
+        name: its name there.
+        summary: its first line.
+        paper: that it is from.
+        needs: of an objective.
+    """
 
     registry: str
     name: str
     summary: str
     paper: str | None
+    needs: Needs
 
 
 def entries() -> Iterator[Entry]:
     """Every registered class of the package, file by file."""
+    classes = list(_classes())
+    by_name = {node.name: node for node in classes}
+    for node in classes:
+        yield from _entries_of(node, _needs(node, by_name))
+
+
+def _classes() -> Iterator[ast.ClassDef]:
+    """The classes of the files that register some, or declare what some need."""
     for path in sorted(SOURCES.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
-        if ".register(" in text:
-            for node in ast.parse(text).body:
-                if isinstance(node, ast.ClassDef):
-                    yield from _entries_of(node)
+        if ".register(" in text or "needs = Needs(" in text:
+            yield from (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef))
 
 
-def _entries_of(node: ast.ClassDef) -> Iterator[Entry]:
+def _entries_of(node: ast.ClassDef, needs: Needs) -> Iterator[Entry]:
     summary = (ast.get_docstring(node) or "").split("\n", 1)[0]
     for decorator in node.decorator_list:
         match decorator:
@@ -41,13 +59,38 @@ def _entries_of(node: ast.ClassDef) -> Iterator[Entry]:
                 func=ast.Attribute(value=ast.Name(id=registry), attr="register"),
                 args=[ast.Constant(value=str(name))],
             ):
-                yield Entry(registry, name, summary, _paper(node))
+                yield Entry(registry, name, summary, _paper(node), needs)
 
 
 def _paper(node: ast.ClassDef) -> str | None:
     """The class's ``paper = "..."``."""
+    value = _assigned(node, "paper")
+    return str(value.value) if isinstance(value, ast.Constant) else None
+
+
+def _needs(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Needs:
+    """The class's ``needs = Needs(...)``, or that of the first of its bases that has one."""
+    value = _assigned(node, "needs")
+    if isinstance(value, ast.Call):
+        return Needs(**{str(k.arg): _literal(k.value) for k in value.keywords})
+    bases = (classes.get(base.id) for base in node.bases if isinstance(base, ast.Name))
+    return next((_needs(base, classes) for base in bases if base is not None), Needs())
+
+
+def _literal(node: ast.expr) -> Any:
+    """A constant, or one of those that `fewstep.needs` names."""
+    match node:
+        case ast.Attribute(value=ast.Name(id="TeacherUse"), attr=use):
+            return TeacherUse[use]
+        case ast.Name(id=name):
+            return getattr(fewstep.needs, name)
+    return ast.literal_eval(node)
+
+
+def _assigned(node: ast.ClassDef, name: str) -> ast.expr | None:
+    """What the class's body assigns to a name."""
     for statement in node.body:
         match statement:
-            case ast.Assign(targets=[ast.Name(id="paper")], value=ast.Constant(value=str(paper))):
-                return paper
+            case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
+                return value
     return None

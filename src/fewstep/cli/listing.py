@@ -46,11 +46,17 @@ NARROW = 60  # columns below which a description goes below its name
 
 
 class Row(NamedTuple):
-    """A name, what it is, and the paper that it is from."""
+    """A name, what it is, the paper that it is from, and what it needs."""
 
     name: str
     summary: str
     paper: str = ""
+    needs: str = ""
+
+    @property
+    def rest(self) -> str:
+        """What stands behind the summary."""
+        return "; ".join(filter(None, (self.paper, self.needs)))
 
 
 def list_(*what: Annotated[What, Parameter(help="Which lists; default all.")]) -> None:
@@ -74,7 +80,9 @@ def rows() -> dict[str, list[Row]]:
     lists["recipes"] = [Row(name, recipe.summary) for name, recipe in RECIPES.items()]
     for entry in entries():
         if kind := REGISTRIES.get(entry.registry):
-            lists[kind].append(Row(entry.name, _sentence(entry.summary), entry.paper or ""))
+            needs = f"needs {', '.join(words)}" if (words := entry.needs.words) else ""
+            summary = _sentence(entry.summary)
+            lists[kind].append(Row(entry.name, summary, entry.paper or "", needs))
     return lists
 
 
@@ -83,7 +91,7 @@ def _show(console: Console, some: list[Row]) -> None:
     if not console.is_terminal:
         width = max(len(row.name) for row in some) + 2
         for row in some:
-            print(f"{row.name:{width}}{row.summary} {row.paper}".rstrip())
+            print(f"{row.name:{width}}{row.summary} {row.rest}".rstrip())
     elif console.width < NARROW:
         for row in some:
             console.print(Text(row.name, style="bold"))
@@ -97,7 +105,7 @@ def _show(console: Console, some: list[Row]) -> None:
 
 
 def _description(row: Row) -> Text:
-    return Text.assemble(row.summary, (f" {row.paper}" if row.paper else "", "dim"))
+    return Text.assemble(row.summary, (f" {row.rest}" if row.rest else "", "dim"))
 
 
 def _sentence(summary: str) -> str:

@@ -14,9 +14,9 @@ import docstring_parser
 from cyclopts import App, Group, Parameter
 
 from fewstep.cli.command import whole
-from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.needs import TeacherUse
 from fewstep.recipes import RECIPES, Recipe, Run
-from fewstep.runs.components import REGISTRIES, arguments_of
+from fewstep.runs.components import REGISTRIES, arguments_of, objective_of
 
 HEADINGS = {
     name: Group.create_ordered(title)
@@ -117,7 +117,7 @@ def _flags(run: Run) -> Iterator[inspect.Parameter]:
     yield _flag("device", str | None, None, DEVICE, "run")
     yield _flag("quiet", bool, False, QUIET, "run")
     yield _flag("dry_run", bool, False, DRY_RUN, "run")
-    if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
+    if objective_of(run).needs.teacher is not TeacherUse.NONE:
         yield _flag("teacher", str | None, run.teacher, TEACHER, "data")
     if run.objective.name != "autoencoder":
         yield _flag("autoencoder", str | None, run.autoencoder, AUTOENCODER, "data")
@@ -131,7 +131,7 @@ def _flags(run: Run) -> Iterator[inspect.Parameter]:
 def _example(recipe: Recipe, run: Run) -> str:
     """A command line that works for the recipe."""
     words = ["fewstep train", recipe.name]
-    if getattr(OBJECTIVES[run.objective.name], "teacher_use", None) is not TeacherUse.NONE:
+    if objective_of(run).needs.teacher is not TeacherUse.NONE:
         family = recipe.name.partition("/")[0]
         words.append(f"--teacher {run.teacher or f'runs/{family}-edm'}")
     if run.data.data is None:

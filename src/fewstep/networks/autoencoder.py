@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.errors import FewstepError
+from fewstep.needs import LATENTS
 from fewstep.networks.base import NETWORKS, Network
 from fewstep.networks.norm import group_norm
 
@@ -34,6 +35,7 @@ class Autoencoder(Network):
     """
 
     takes = ()
+    gives = (LATENTS,)
     latent_shape: tuple[int, ...]
 
     def __init__(

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from fewstep.errors import FewstepError
+from fewstep.needs import IMAGES
 from fewstep.registry import Registry
 
 NETWORKS: Registry[Network] = Registry("network")
@@ -25,6 +26,8 @@ class Network(nn.Module):
 
     takes: ClassVar[tuple[str, ...]] = ("label",)
     """The fields of a `fewstep.condition.Condition` that its forward takes as keywords."""
+    gives: ClassVar[tuple[str, ...]] = (IMAGES,)
+    """What it can be trained to give, of the kinds in `fewstep.needs`."""
 
     shape: tuple[int, ...]
     num_classes: int

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.errors import FewstepError
+from fewstep.needs import IMAGES, TRAJECTORIES
 from fewstep.networks import layers, mlp
 from fewstep.networks.base import NETWORKS, Network
 
@@ -73,6 +74,8 @@ class FourierOperator(Network):
         times: ``M``, the states of a trajectory.
         modes: frequencies over time that are kept; default all.
     """
+
+    gives = (IMAGES, TRAJECTORIES)
 
     def __init__(
         self,

@@ -7,11 +7,12 @@ command line, the contract tests and `fewstep list` find it.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from fewstep.objectives.base import OBJECTIVES, ConsistencyObjective, Objective, TeacherUse
+from fewstep.objectives.base import OBJECTIVES, ConsistencyObjective, Objective
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
+from fewstep.needs import Needs, TeacherUse  # noqa: E402
 from fewstep.objectives.autoencoder import VariationalAutoencoder  # noqa: E402
 from fewstep.objectives.cd import CD  # noqa: E402
 from fewstep.objectives.continuous import ContinuousCD, ContinuousCT  # noqa: E402
@@ -41,6 +42,7 @@ __all__ = [
     "ConsistencyObjective",
     "ContinuousCD",
     "ContinuousCT",
+    "Needs",
     "Objective",
     "PFGMpp",
     "Reflow",

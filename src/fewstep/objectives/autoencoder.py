@@ -9,6 +9,7 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.needs import LATENTS, Needs
 from fewstep.networks import Autoencoder
 from fewstep.networks.autoencoder import draw, kl_to_standard_normal
 from fewstep.objectives.base import OBJECTIVES, Objective
@@ -30,16 +31,15 @@ class VariationalAutoencoder(Objective):
         beta: weight of the KL divergence; images are in [-1, 1].
 
     Raises:
-        FewstepError: a network that is no autoencoder; a negative ``beta``.
+        FewstepError: a negative ``beta``.
     """
 
     kind = "autoencoder"
+    needs = Needs(network=LATENTS)
     paper = "Kingma & Welling 2014; first stage of Vahdat, Kreis, Kautz 2021 (LSGM)"
 
     def __init__(self, f: FlowMap, K: int, *, beta: float = 0.01) -> None:
         super().__init__(f, K)
-        if not isinstance(f.network, Autoencoder):
-            raise FewstepError("the autoencoder objective trains an autoencoder network.")
         if beta < 0:
             raise FewstepError(f"beta weighs a divergence and must be at least 0, got {beta:g}.")
         self.beta = beta

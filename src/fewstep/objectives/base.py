@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from enum import Enum
 from typing import Any, ClassVar
 
 import torch
@@ -23,21 +22,15 @@ from torch import Tensor, nn
 from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
+from fewstep.needs import Needs
 from fewstep.networks.dropout import SharedDropout, check_dropout
+from fewstep.objectives.fit import check_map
 from fewstep.parameterization import Parameterization, time_dtype
 from fewstep.registry import Registry
 from fewstep.schedules import GridSize, IndexDistribution, karras_grid
 from fewstep.weightings import WEIGHTINGS, Weighting
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
-
-
-class TeacherUse(Enum):
-    """What an objective wants of a trained diffusion model."""
-
-    NONE = "trains from scratch"
-    START = "starts from a diffusion model's weights"
-    DISTIL = "starts from a diffusion model's weights and follows its PF-ODE"
 
 
 class Objective(nn.Module, ABC):
@@ -53,20 +46,25 @@ class Objective(nn.Module, ABC):
     "generator", whose ``f(x_T, T)`` alone means something."""
     paper: ClassVar[str]
     """Authors, year, and where in the paper."""
-    teacher_use: ClassVar[TeacherUse] = TeacherUse.NONE
-    columns: ClassVar[tuple[str, ...]] = ()
-    """What it needs of each example besides the image and its label, such as the noise of a pair;
-    it comes as a keyword of this name."""
+    needs: ClassVar[Needs] = Needs()
+    """What must be there before the first step."""
 
     def __init__(self, f: FlowMap, K: int) -> None:
         super().__init__()
+        check_map(self.name, self.needs, f)
         self.f = f
         self.K = K
+
+    @property
+    def name(self) -> str:
+        """The name that a user picks it by; of a class that is not registered, its own."""
+        cls = type(self)
+        return OBJECTIVES.name_of(cls) if OBJECTIVES.holds(cls) else cls.__name__
 
     def forward(self, x: Tensor, k: int, condition: Condition = NONE, **columns: Tensor) -> Tensor:
         """Loss of each example of ``x`` [B, *shape] at training step ``k``: [B].
 
-        ``columns`` are those that the objective names, such as the noise of each pair.
+        ``columns`` are those that the objective needs, such as the noise of each pair.
         """
         return self.loss_at(x, *self.draw_times(x, k), condition=condition, **columns)
 

@@ -11,10 +11,10 @@ from fewstep.condition import NONE, Condition
 from fewstep.distances import Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.needs import Needs, TeacherUse
 from fewstep.objectives.base import (
     OBJECTIVES,
     ConsistencyObjective,
-    TeacherUse,
     neighbours,
 )
 from fewstep.schedules import INDEX_DISTRIBUTIONS, ConstantN, IndexDistribution
@@ -42,7 +42,7 @@ class CD(ConsistencyObjective):
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Algorithm 2 (consistency distillation)"
-    teacher_use = TeacherUse.DISTIL
+    needs = Needs(teacher=TeacherUse.DISTIL)
     teacher: FlowMap
 
     def __init__(

@@ -28,8 +28,9 @@ from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.needs import Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout, check_dropout
-from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse
+from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.parameterization import Parameterization, expand
 from fewstep.schedules import INDEX_DISTRIBUTIONS, IndexDistribution, karras_spacing
 from fewstep.weightings import WEIGHTINGS, Weighting
@@ -48,6 +49,7 @@ class ContinuousConsistency(Objective):
     """
 
     kind = "consistency"
+    needs = Needs(continuous=True)
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class ContinuousConsistency(Objective):
         self.d = DISTANCES.build(distance)
         self.lambda_ = WEIGHTINGS.build(weighting)
         self.times = INDEX_DISTRIBUTIONS.build(times)
-        _check_limits(f.p, self.lambda_)
+        _check_limit(f.p, self.lambda_)
 
     @abstractmethod
     def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
@@ -116,20 +118,14 @@ class ContinuousConsistency(Objective):
         return self.loss(p.diffuse(x, t, z), t, v, condition)
 
 
-def _check_limits(p: Parameterization, weighting: Weighting) -> None:
-    """Raise `FewstepError` where the limit does not exist."""
-    t = torch.tensor([p.t_min, p.T], dtype=torch.float64)
-    if not weighting(t[1:], t[1:], p).isfinite().all():
+def _check_limit(p: Parameterization, weighting: Weighting) -> None:
+    """Raise `FewstepError` for a weighting that has no limit."""
+    T = torch.tensor([p.T], dtype=torch.float64)
+    if not weighting(T, T, p).isfinite().all():
         raise FewstepError(
             f"the weighting {WEIGHTINGS.name_of(type(weighting))} grows without bound as the gap "
             "between the times closes; continuous time needs one of t alone, such as uniform, "
             "edm or inverse_spacing."
-        )
-    s = t[:1]
-    if p.c_out(s * (1 + 1e-6) + 1e-9, s).abs() > 1e-3:
-        raise FewstepError(
-            f"the map of {p.config['name']} jumps at its end; continuous time needs one that is "
-            "differentiable in t, such as edm."
         )
 
 
@@ -153,7 +149,7 @@ class ContinuousCD(ContinuousConsistency):
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Theorems 3 to 5 (continuous-time CD)"
-    teacher_use = TeacherUse.DISTIL
+    needs = Needs(teacher=TeacherUse.DISTIL, continuous=True)
     teacher: FlowMap
 
     def __init__(
@@ -207,7 +203,7 @@ class ContinuousCT(ContinuousConsistency):
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Theorem 6 (continuous-time CT)"
-    teacher_use = TeacherUse.START
+    needs = Needs(teacher=TeacherUse.START, continuous=True)
 
     def __init__(
         self,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fewstep.condition import NONE, Condition
-from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.needs import Needs
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.parameterization import DiscreteVP
 from fewstep.weightings import WEIGHTINGS, Weighting
@@ -19,27 +19,21 @@ class DDPM(Objective):
 
     ``x_t = alpha x + sigma epsilon`` is step ``n`` of the chain of the parameterization
     vp_discrete. With the weighting snr that is ``mean (epsilon(x_t, t) - epsilon)^2``, ``L_simple``
-    of the paper, Eq. 14.
+    of the paper, Eq. 14. In other processes score_sde is its like.
 
     Args:
         f: the map in training, of the process vp_discrete, through its ``f.D``.
         K: total number of training steps.
         weighting: ``lambda_``.
-
-    Raises:
-        FewstepError: another process.
     """
 
     kind = "diffusion"
+    needs = Needs(processes=("vp_discrete",))
     paper = "Ho, Jain, Abbeel 2020, Algorithm 1 and Eq. 14 (DDPM)"
 
     def __init__(self, f: FlowMap, K: int, *, weighting: Weighting | str = "snr") -> None:
         super().__init__(f, K)
-        if not isinstance(f.p, DiscreteVP):
-            raise FewstepError(
-                f"ddpm trains on the steps of vp_discrete, not {type(f.p).__name__}; score_sde "
-                "trains in any process."
-            )
+        assert isinstance(f.p, DiscreteVP)
         self.N = f.p.N
         self.lambda_ = WEIGHTINGS.build(weighting)
 

@@ -11,6 +11,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.needs import TRAJECTORIES, Needs
 from fewstep.networks.dfno import FourierOperator
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.parameterization import expand
@@ -36,7 +37,7 @@ class DFNO(Objective):
 
     kind = "generator"
     paper = "Zheng, Nie, Vahdat, Azizzadenesheli, Anandkumar 2023 (DFNO), Section 3"
-    columns = ("noise", "trajectory", "times")
+    needs = Needs(columns=("noise", "trajectory", "times"), network=TRAJECTORIES, eps_zero=True)
 
     def __init__(
         self,
@@ -47,10 +48,6 @@ class DFNO(Objective):
         largest: float = 1e4,
     ) -> None:
         super().__init__(f, K)
-        if not isinstance(f.network, FourierOperator):
-            raise FewstepError("DFNO trains a network of whole trajectories: network dfno.")
-        if f.p.eps != 0:
-            raise FewstepError(f"DFNO maps to the data itself: it needs eps=0, got {f.p.eps}.")
         if not 1 <= largest < math.inf:
             raise FewstepError(f"DFNO needs a largest weight of at least 1, got {largest}.")
         f.info["sampling_steps"] = 1

@@ -7,13 +7,12 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.distances import Distance
-from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.needs import Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout
 from fewstep.objectives.base import (
     OBJECTIVES,
     ConsistencyObjective,
-    TeacherUse,
 )
 from fewstep.parameterization import expand
 from fewstep.schedules import LogNormal, SigmoidGap
@@ -40,7 +39,7 @@ class ECT(ConsistencyObjective):
     """
 
     paper = "Geng, Pokle, Luo, Lin, Kolter 2024 (ECT)"
-    teacher_use = TeacherUse.START
+    needs = Needs(teacher=TeacherUse.START, eps_zero=True)
 
     def __init__(
         self,
@@ -54,8 +53,6 @@ class ECT(ConsistencyObjective):
         distance: Distance | str = "pseudo_huber",
         weighting: Weighting | str = "inverse_gap",
     ) -> None:
-        if f.p.eps != 0:
-            raise FewstepError(f"ECT maps to the data itself: it needs eps=0, got {f.p.eps}.")
         super().__init__(f, K, mu=None, distance=distance, weighting=weighting)
         self.r = SigmoidGap(K, stages, q)
         self.times = LogNormal(P_mean, P_std)

@@ -7,7 +7,8 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
-from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse
+from fewstep.needs import Needs, TeacherUse
+from fewstep.objectives.base import OBJECTIVES, Objective
 
 
 @OBJECTIVES.register("kd")
@@ -28,8 +29,7 @@ class KD(Objective):
 
     kind = "generator"
     paper = "Luhman & Luhman 2021 (knowledge distillation); of flows Liu, Gong, Liu 2022"
-    teacher_use = TeacherUse.START
-    columns = ("noise",)
+    needs = Needs(teacher=TeacherUse.START, columns=("noise",))
 
     def __init__(self, f: FlowMap, K: int, *, distance: Distance | str = "l2") -> None:
         super().__init__(f, K)

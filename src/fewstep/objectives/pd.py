@@ -8,7 +8,8 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
-from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse
+from fewstep.needs import Needs, TeacherUse
+from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.parameterization import time_dtype
 from fewstep.schedules import HalvingN, nested_times
 from fewstep.solvers import ddim_step, denoised_of_step
@@ -44,7 +45,7 @@ class PD(Objective):
 
     kind = "diffusion"
     paper = "Salimans & Ho 2022, Algorithm 2 (progressive distillation)"
-    teacher_use = TeacherUse.DISTIL
+    needs = Needs(teacher=TeacherUse.DISTIL)
     teacher: FlowMap
 
     def __init__(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.needs import Needs
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.score_matching import ScoreMatching
 from fewstep.parameterization import PFGM
@@ -23,16 +23,15 @@ class PFGMpp(ScoreMatching):
 
         R = t z / sqrt(chi^2_D / D)
 
-    so that ``D -> infinity`` is EDM, and ``D = 1`` PFGM (Xu et al. 2022). All else is EDM's.
+    so that ``D -> infinity`` is EDM, and ``D = 1`` PFGM (Xu et al. 2022). All else is EDM's. The
+    samples of the process pfgm start from noise of the same heavy tails.
 
     Args:
         f: the map in training, of the parameterization pfgm, whose ``D`` it takes.
         K, P_mean, P_std, weighting: as for `ScoreMatching`.
-
-    Raises:
-        FewstepError: another parameterization, whose samplers would start from Gaussian noise.
     """
 
+    needs = Needs(processes=("pfgm",))
     paper = "Xu, Liu, Tian, Tong, Tegmark, Jaakkola 2023, Eq. 3 and Section 4 (PFGM++)"
 
     def __init__(
@@ -45,11 +44,7 @@ class PFGMpp(ScoreMatching):
         weighting: Weighting | str = "edm",
     ) -> None:
         super().__init__(f, K, P_mean=P_mean, P_std=P_std, weighting=weighting)
-        if not isinstance(f.p, PFGM):
-            raise FewstepError(
-                f"pfgm needs the parameterization pfgm, not {type(f.p).__name__}: its samples "
-                "start from noise of the same heavy tails."
-            )
+        assert isinstance(f.p, PFGM)
         self.p = f.p
 
     def noise(self, x: Tensor) -> Tensor:

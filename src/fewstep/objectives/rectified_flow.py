@@ -7,7 +7,8 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
-from fewstep.objectives.base import OBJECTIVES, Objective, TeacherUse
+from fewstep.needs import Needs, TeacherUse
+from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.parameterization import expand
 
 
@@ -56,8 +57,7 @@ class Reflow(RF):
     """
 
     paper = "Liu, Gong, Liu 2022, Algorithm 1 (reflow)"
-    teacher_use = TeacherUse.START
-    columns = ("noise",)
+    needs = Needs(teacher=TeacherUse.START, columns=("noise",))
 
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor

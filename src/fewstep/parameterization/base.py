@@ -197,7 +197,7 @@ def from_config(config: dict[str, Any]) -> Parameterization:
     """
     arguments = dict(config)
     name = arguments.pop("name")
-    types: Any = {f.name: f.type for f in fields(PARAMETERIZATIONS[name])}  # type: ignore[arg-type]
+    types: Any = {f.name: f.type for f in fields(PARAMETERIZATIONS[name])}
     for argument, value in arguments.items():
         accepted = TYPES.get(types.get(argument), object)
         if isinstance(value, bool) or not isinstance(value, accepted):

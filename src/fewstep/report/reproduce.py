@@ -16,7 +16,6 @@ from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator, train_classifier
 from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
-from fewstep.objectives import OBJECTIVES
 from fewstep.recipes import RECIPES
 from fewstep.report import editing, figures
 from fewstep.report.clock import ALL, CLOCK, Clock
@@ -27,6 +26,7 @@ from fewstep.report.scoring import Result, Scoreboard, samples
 from fewstep.report.stage import Training
 from fewstep.report.stages import Stages
 from fewstep.report.table import Table
+from fewstep.runs.components import objective_of
 from fewstep.runs.directory import MODEL, check_free
 
 BASELINES = "Baselines"
@@ -195,7 +195,7 @@ def _training(stage: Training, directory: Path, clock: Clock) -> dict[str, Any]:
     return {
         "name": stage.name,
         "objective": str(run.objective),
-        "paper": getattr(OBJECTIVES[run.objective.name], "paper", ""),
+        "paper": objective_of(run).paper,
         "steps": stage.progress(directory).done,
         "seconds": clock[stage.name],
     }

@@ -11,8 +11,9 @@ from fewstep import parameterization
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
-from fewstep.objectives import Objective, TeacherUse
-from fewstep.runs.parts import teacher_use
+from fewstep.needs import TeacherUse
+from fewstep.objectives import Objective
+from fewstep.runs.components import objective_of
 from fewstep.runs.run import Run
 from fewstep.runs.sources import fingerprint
 from fewstep.sampling import only_steps
@@ -27,7 +28,7 @@ def objective_arguments(run: Run, f: FlowMap, teacher: FlowMap | None) -> dict[s
     Raises:
         FewstepError: a teacher of another kind.
     """
-    path, use = run.teacher, teacher_use(run)
+    path, use = run.teacher, objective_of(run).needs.teacher
     arguments = {"f": f, "K": run.training.steps, **run.objective.arguments}
     if teacher is None:
         return arguments
@@ -106,7 +107,7 @@ def check_pairs(objective: Objective, data: Dataset, run: Run) -> None:
     """Raise `FewstepError` where an objective would learn from pairs of another teacher."""
     teacher = objective.f.info.get("teacher")
     made_by = data.origin.get("teacher")
-    if not objective.columns or made_by is None:
+    if not objective.needs.columns or made_by is None:
         return
     if teacher is None:
         objective.f.info["teacher"] = {"path": data.origin["path"], "sha256": made_by}

@@ -6,15 +6,21 @@ import inspect
 from typing import Any
 
 from fewstep.networks import NETWORKS
-from fewstep.objectives import OBJECTIVES
+from fewstep.objectives import OBJECTIVES, Objective
 from fewstep.parameterization import PARAMETERIZATIONS
 from fewstep.registry import Registry
+from fewstep.runs.run import Run
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "objective": OBJECTIVES,
     "network": NETWORKS,
     "p": PARAMETERIZATIONS,
 }
+
+
+def objective_of(run: Run) -> type[Objective]:
+    """The class of the run's objective."""
+    return OBJECTIVES[run.objective.name]
 
 
 def arguments_of(kind: str, name: str) -> dict[str, inspect.Parameter]:

@@ -15,13 +15,14 @@ from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.memory import free_memory
+from fewstep.needs import TeacherUse
 from fewstep.networks import NETWORKS, Autoencoder, Network, skeleton
-from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import Parameterization, from_config
 from fewstep.runs.activations import activations, of_vgg
+from fewstep.runs.components import objective_of
 from fewstep.runs.estimate import BYTES, DryRun, Memory, gib
 from fewstep.runs.latent_space import open_autoencoder
-from fewstep.runs.parts import load_data, teacher_use
+from fewstep.runs.parts import load_data
 from fewstep.runs.recipe import RECIPES
 from fewstep.runs.requirements import asks
 from fewstep.runs.run import Run
@@ -171,8 +172,11 @@ def _shape_and_classes(run: Run, family: str) -> tuple[tuple[int, ...], int]:
     told = run.network.arguments.get("num_classes")
     if size is not None and channels is not None and (told is not None or not run.data.labels):
         return (channels, size, size), told or 0
-    pairs = getattr(OBJECTIVES[run.objective.name], "columns", ())
-    if pairs and f"{family}/edm" in RECIPES and not Path(run.data.data or "").exists():
+    if (
+        objective_of(run).needs.columns
+        and f"{family}/edm" in RECIPES
+        and not Path(run.data.data or "").exists()
+    ):
         return _shape_and_classes(RECIPES[f"{family}/edm"](), "")  # whose model makes the pairs
     data = load_data(run)
     return tuple(data.shape), data.num_classes if run.data.labels else 0
@@ -195,7 +199,7 @@ def _of_distance(run: Run, shape: tuple[int, ...], bf16: bool) -> int:
 def _copies(run: Run, F: Network, p: Parameterization) -> dict[str, int]:
     """How many numbers training holds per parameter, by what they are."""
     copies = {"weights": 1, "gradients": 1, "optimiser": 2, "averages": len(run.training.ema)}
-    if teacher_use(run) is TeacherUse.DISTIL:
+    if objective_of(run).needs.teacher is TeacherUse.DISTIL:
         copies["teacher"] = 1
     if "f_minus" in build_objective(run, FlowMap(F, p)).changing():
         copies["target"] = 1

@@ -22,6 +22,7 @@ from fewstep.lock import locked
 from fewstep.networks import NETWORKS
 from fewstep.objectives import OBJECTIVES
 from fewstep.runs.beginning import check_pairs, objective_arguments, take_weights
+from fewstep.runs.components import objective_of
 from fewstep.runs.directory import Record, RunDirectory, check_free
 from fewstep.runs.dry_run import check_memory
 from fewstep.runs.latent_space import find_latents
@@ -228,7 +229,7 @@ def make_map(run: Run, data: Dataset, recipe: str, latents: Latents | None = Non
     F = NETWORKS.call(run.network.name, arguments)
     p = parameterization.from_config({"name": run.p.name, **run.p.arguments})
     info: dict[str, Any] = {
-        "kind": getattr(OBJECTIVES[run.objective.name], "kind", None),
+        "kind": objective_of(run).kind,
         "recipe": recipe,
         "objective": str(run.objective),
         "data": data.name,

@@ -15,8 +15,9 @@ from fewstep.data.sources import load_requested
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.needs import TeacherUse
 from fewstep.records import record_of
+from fewstep.runs.components import objective_of
 from fewstep.runs.directory import RunDirectory, open_model
 from fewstep.runs.resume import Begun
 from fewstep.runs.run import Data, Run, require
@@ -108,7 +109,7 @@ def load_data(run: Run) -> Dataset:
     try:
         return load(run.data)
     except FewstepError as error:
-        if not getattr(OBJECTIVES[run.objective.name], "columns", ()):
+        if not objective_of(run).needs.columns:
             raise
         raise FewstepError(
             f"{run.objective.name} learns from pairs, which fewstep pairs makes; {error}"
@@ -170,15 +171,10 @@ def wants_teacher(run: Run) -> bool:
     Raises:
         FewstepError: a teacher is missing or not wanted.
     """
-    name, use = run.objective.name, teacher_use(run)
+    name, use = run.objective.name, objective_of(run).needs.teacher
     if use is TeacherUse.NONE:
         if run.teacher is not None:
             raise FewstepError(f"{name} {use.value}: it takes no --teacher.")
         return False
     require(run.teacher, f"{name} {use.value}: say which with --teacher RUN.")
     return True
-
-
-def teacher_use(run: Run) -> TeacherUse:
-    """What the run's objective takes from a teacher."""
-    return getattr(OBJECTIVES[run.objective.name], "teacher_use", TeacherUse.NONE)

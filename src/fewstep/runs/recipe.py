@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fewstep.errors import unknown
+from fewstep.registry import check_new
 from fewstep.runs.run import Run
 
 
@@ -38,9 +39,15 @@ class Recipes(Mapping[str, Recipe]):
         self._recipes: dict[str, Recipe] = {}
 
     def add(self, name: str) -> Callable[[Callable[[], Run]], Callable[[], Run]]:
-        """Decorator that files a function under a name."""
+        """Decorator that files a function under a name.
+
+        Raises:
+            FewstepError: another function has the name.
+        """
 
         def file(function: Callable[[], Run]) -> Callable[[], Run]:
+            known = self._recipes.get(name)
+            check_new("recipe", name, function, known and known.function)
             self._recipes[name] = Recipe(name, function)
             return function
 

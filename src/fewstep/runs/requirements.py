@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 
-from fewstep.objectives import OBJECTIVES, TeacherUse
-from fewstep.runs.parts import teacher_use
+from fewstep.needs import TeacherUse
+from fewstep.runs.components import objective_of
 from fewstep.runs.recipe import RECIPES
 from fewstep.runs.run import Run
 
@@ -13,12 +13,11 @@ from fewstep.runs.run import Run
 def asks(run: Run, family: str = "") -> tuple[str, ...]:
     """What a run needs besides this package, and has not been given."""
     such = f" such as {family}/edm trains" if f"{family}/edm" in RECIPES else ""
-    objective = OBJECTIVES[run.objective.name]
-    found = []
-    if teacher_use(run) is not TeacherUse.NONE:
+    needs, found = objective_of(run).needs, []
+    if needs.teacher is not TeacherUse.NONE:
         found.append(f"--teacher {run.teacher or f'RUN, a diffusion model{such}'}")
-    if columns := getattr(objective, "columns", ()):
-        found.append(f"--data with pairs ({', '.join(columns)}), which fewstep pairs makes")
+    if needs.columns:
+        found.append(f"--data with pairs ({', '.join(needs.columns)}), which fewstep pairs makes")
     elif run.data.data is None:
         found.append("--data with images")
     else:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.flow_map import FlowMap
+from fewstep.needs import TeacherUse
 from fewstep.networks import MLP, FourierOperator, Network
 from fewstep.networks.norm import forward_mode
-from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
+from fewstep.objectives import OBJECTIVES, Objective
 from fewstep.parameterization import Parameterization
-from fewstep.runs.components import arguments_of
-from fewstep.runs.parts import teacher_use
+from fewstep.runs.components import arguments_of, objective_of
 from fewstep.runs.run import Run
 
 BACKWARD = 2  # evaluations that a backward pass costs
@@ -51,7 +51,7 @@ def build_objective(run: Run, f: FlowMap) -> Objective:
     arguments = {"f": f, "K": run.training.steps, **run.objective.arguments}
     if "distance" in arguments_of("objective", run.objective.name):
         arguments["distance"] = "l2"  # a learned one has weights that would have to be there
-    if teacher_use(run) is TeacherUse.DISTIL:
+    if objective_of(run).needs.teacher is TeacherUse.DISTIL:
         arguments["teacher"] = f.frozen_copy()
     return OBJECTIVES.call(run.objective.name, arguments)
 
@@ -79,7 +79,7 @@ def evaluations(run: Run, F: Network, p: Parameterization) -> Evaluations:
         "times": torch.full((2, M), p.t_min),
     }
     with torch.random.fork_rng(devices=[]):
-        objective(x, 0, **{name: columns[name] for name in objective.columns})
+        objective(x, 0, **{name: columns[name] for name in objective.needs.columns})
     return Evaluations(**found)
 
 

@@ -29,6 +29,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
 from fewstep.objectives import Objective
+from fewstep.objectives.fit import check_columns
 from fewstep.precision import HALF
 from fewstep.training.arithmetic import autocast, repeatable, seed_streams, set_up
 from fewstep.training.checkpoint import (
@@ -95,7 +96,7 @@ class Trainer:
         objective._apply(_channels_last)
         self.parts = _share_of(config, self.group)
         self.data = data = fitted(data, objective.f)
-        check_columns(objective, data, config.flip)
+        check_columns(objective.name, objective.needs, data, config.flip)
         _check_type(objective.f)
         self.averages = Averages(objective.f, config)
         self.optimizer = make_optimizer(objective.f.weights, config)
@@ -199,7 +200,8 @@ class Trainer:
             x, label = self.data.batch(micro, self.group.device, config.flip)
             condition = Condition(label=label if objective.f.num_classes else None)
             columns = {
-                name: self.data.column(name, micro, self.group.device) for name in objective.columns
+                name: self.data.column(name, micro, self.group.device)
+                for name in objective.needs.columns
             }
             with self._sync_only_at(part), autocast(config.precision, self.group.device):
                 loss = self.module(x, k, condition, **columns).mean() / len(self.parts.mine)
@@ -332,21 +334,6 @@ def _remarks(config: Training, data: Dataset) -> Iterator[str]:
         )
     if data.skipped:
         yield (f"note: images of {data.name} that cannot be read and are left out: {data.skipped}.")
-
-
-def check_columns(objective: Objective, data: Dataset, flip: bool) -> None:
-    """Raise `FewstepError` unless the data have what the objective learns from."""
-    name = type(objective).__name__
-    missing = [column for column in objective.columns if column not in data.columns]
-    if missing:
-        how = " --trajectory 4" * ("trajectory" in missing)
-        raise FewstepError(
-            f"{name} learns from pairs with {' and '.join(objective.columns)}; {data.name} has no "
-            f"{' and '.join(missing)}. Make them with: fewstep pairs TEACHER{how} -o FOLDER, and "
-            "give --data FOLDER."
-        )
-    if objective.columns and flip:
-        raise FewstepError(f"{name} learns from pairs, which cannot be mirrored: leave out --flip.")
 
 
 class Parts:

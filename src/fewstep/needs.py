@@ -1,0 +1,67 @@
+"""What an objective needs of the map that it trains, of the data and of other models.
+
+One declaration, ``Objective.needs``, is read by ``fewstep list``, by ``--dry-run``, by the way from
+a run to its training, by the errors and by the contracts of objectives, which build a map that
+fits. Nothing here imports torch, so that a list of objectives does not wait for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class TeacherUse(Enum):
+    """What an objective wants of a trained diffusion model."""
+
+    NONE = "trains from scratch"
+    START = "starts from a diffusion model's weights"
+    DISTIL = "starts from a diffusion model's weights and follows its PF-ODE"
+
+
+IMAGES, TRAJECTORIES, LATENTS = "images", "trajectories", "latents"
+"""What networks give: an image, all states on the way to it, or a code and what it decodes to."""
+NETWORKS = {
+    TRAJECTORIES: "a network of whole trajectories (network dfno)",
+    LATENTS: "an autoencoder network (such as conv_autoencoder)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What must be there before the first step.
+
+    Args:
+        teacher: what it takes from a trained diffusion model; with `TeacherUse.DISTIL` its
+            constructor has an argument ``teacher``.
+        columns: what it learns from of each example besides the image and its label, such as the
+            noise of a pair; it comes as an argument of this name.
+        network: what the network gives: `IMAGES`, `TRAJECTORIES` or `LATENTS`.
+        two_time: the network takes both times, where the map starts and where it ends.
+        processes: names of the parameterizations that it is defined for; none is any.
+        continuous: the map does not jump at its end, so that it has a derivative in ``t``.
+        eps_zero: the map ends at the data itself.
+    """
+
+    teacher: TeacherUse = TeacherUse.NONE
+    columns: tuple[str, ...] = ()
+    network: str = IMAGES
+    two_time: bool = False
+    processes: tuple[str, ...] = ()
+    continuous: bool = False
+    eps_zero: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Each need in a few words; what every objective needs is not said."""
+        said = {
+            "a teacher to start from": self.teacher is TeacherUse.START,
+            "a teacher to distil": self.teacher is TeacherUse.DISTIL,
+            f"pairs with {' and '.join(self.columns)}": bool(self.columns),
+            NETWORKS.get(self.network, ""): self.network in NETWORKS,
+            "a two-time network": self.two_time,
+            f"the process {' or '.join(self.processes)}": bool(self.processes),
+            "a map that does not jump at its end": self.continuous,
+            "eps = 0": self.eps_zero,
+        }
+        return tuple(words for words, needed in said.items() if needed)

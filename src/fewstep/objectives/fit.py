@@ -1,0 +1,77 @@
+"""Whether a map and a data set have what an objective needs, before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from fewstep.data import Dataset
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.needs import NETWORKS, Needs
+from fewstep.parameterization import PARAMETERIZATIONS, Parameterization
+
+
+def check_map(name: str, needs: Needs, f: FlowMap) -> None:
+    """Raise `FewstepError` for the first need that a map does not meet.
+
+    Args:
+        name: of the objective.
+        needs: of the objective.
+        f: the map that it is to train.
+    """
+    for fault in _faults(needs, f):
+        raise FewstepError(f"{name} {fault}.")
+
+
+def _faults(needs: Needs, f: FlowMap) -> Iterator[str]:
+    F, p = f.network, f.p
+    if needs.network not in F.gives:
+        wanted = NETWORKS.get(needs.network, "a network that maps noise to images")
+        yield f"needs {wanted}, and {F.config['name']} is none"
+    if needs.two_time and not F.two_time:
+        yield (
+            "trains a map between any two times: it needs a network that takes both, and this "
+            f"{F.config['name']} takes one. Give two_time=True, --network.two-time"
+        )
+    if needs.processes and not _is_one_of(p, needs.processes):
+        yield f"needs the process {' or '.join(needs.processes)}, not {p.config['name']}"
+    if needs.eps_zero and p.eps != 0:
+        yield f"maps to the data itself: it needs eps=0, --p.eps 0, and got {p.eps}"
+    if needs.continuous and jumps(p):
+        yield (
+            f"needs a map that is differentiable in t, such as edm; that of {p.config['name']} "
+            "jumps at its end"
+        )
+
+
+def _is_one_of(p: Parameterization, names: tuple[str, ...]) -> bool:
+    return isinstance(p, tuple(PARAMETERIZATIONS[name] for name in names))
+
+
+def jumps(p: Parameterization) -> bool:
+    """Whether the map of a parameterization is not continuous in ``t`` at its end."""
+    s = torch.tensor([p.t_min], dtype=torch.float64)
+    return bool(p.c_out(s * (1 + 1e-6) + 1e-9, s).abs() > 1e-3)
+
+
+def check_columns(name: str, needs: Needs, data: Dataset, flip: bool) -> None:
+    """Raise `FewstepError` unless the data have what an objective learns from.
+
+    Args:
+        name: of the objective.
+        needs: of the objective.
+        data: the training images.
+        flip: whether the training mirrors them.
+    """
+    missing = [column for column in needs.columns if column not in data.columns]
+    if missing:
+        how = " --trajectory 4" * ("trajectory" in missing)
+        raise FewstepError(
+            f"{name} learns from pairs with {' and '.join(needs.columns)}; {data.name} has no "
+            f"{' and '.join(missing)}. Make them with: fewstep pairs TEACHER{how} -o FOLDER, and "
+            "give --data FOLDER."
+        )
+    if needs.columns and flip:
+        raise FewstepError(f"{name} learns from pairs, which cannot be mirrored: leave out --flip.")
