@@ -139,7 +139,7 @@ def test_labels_that_do_not_fit_are_named() -> None:
     net = small(num_classes=3)
     x, c = inputs(net)
     with pytest.raises(FewstepError, match="label"):
-        net(x, c, torch.tensor([0, 1, 2, 3]))
+        net(x, c, torch.tensor([0, 1, 2, 4]))
     with pytest.raises(FewstepError, match="unconditional"):
         small()(x, c, torch.zeros(4, dtype=torch.int64))
     with pytest.raises(FewstepError, match="16"):

@@ -54,6 +54,13 @@ class Condition:
         """On another device."""
         return self._each(lambda x: x.to(device))
 
+    def hiding(self, p: float, num_classes: int) -> Condition:
+        """Each row's class hidden with probability ``p``: label dropout (Ho & Salimans 2022)."""
+        if self.label is None or not p:
+            return self
+        known = torch.rand(len(self.label), device=self.label.device) >= p
+        return replace(self, label=torch.where(known, self.label, num_classes))
+
     def null(self) -> Condition:
         """Without what is wanted: no class and no embedding."""
         return replace(self, label=None, embedding=None)

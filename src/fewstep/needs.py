@@ -41,6 +41,8 @@ class Needs:
         processes: names of the parameterizations that it is defined for; none is any.
         continuous: the map does not jump at its end, so that it has a derivative in ``t``.
         eps_zero: the map ends at the data itself.
+        every_class: what it learns of an example belongs to its class, so that label dropout,
+            which hides some, would teach means over classes.
     """
 
     teacher: TeacherUse = TeacherUse.NONE
@@ -50,6 +52,7 @@ class Needs:
     processes: tuple[str, ...] = ()
     continuous: bool = False
     eps_zero: bool = False
+    every_class: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -63,5 +66,6 @@ class Needs:
             f"the process {' or '.join(self.processes)}": bool(self.processes),
             "a map that does not jump at its end": self.continuous,
             "eps = 0": self.eps_zero,
+            "no label dropout": self.every_class,
         }
         return tuple(words for words, needed in said.items() if needed)

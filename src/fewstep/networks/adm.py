@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.errors import FewstepError
-from fewstep.networks.base import NETWORKS, Network
+from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.dropout import dropout
-from fewstep.networks.layers import Attention, Direction, check_label, doubled
+from fewstep.networks.layers import Attention, ClassEmbedding, Direction, check_label, doubled
 from fewstep.networks.norm import group_norm
 
 EPS = 1e-5  # of every group norm
@@ -101,6 +101,8 @@ class ADM(Network):
         head_channels: channels of an attention head.
         dropout: probability of dropping an activation inside a block in training.
         scale_shift: the condition scales and shifts the second norm, instead of being added before.
+        label_dropout: probability that training hides an example's class, so that the network
+            learns to do without, for guidance.
         two_time: also condition on the end time of the map.
 
     Raises:
@@ -119,17 +121,19 @@ class ADM(Network):
         head_channels: int = 64,
         dropout: float = 0.0,
         scale_shift: bool = True,
+        label_dropout: float = 0.0,
         two_time: bool = False,
     ) -> None:
         super().__init__()
         _check(shape, channels, multipliers, blocks, head_channels, dropout)
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
+        self.label_dropout = checked_label_dropout(label_dropout)
         # Of one channel, the first convolution takes the layout of its weights.
         self.channels_last = shape[0] > 1
         self.channels, e = channels, 4 * channels
         self.embed = nn.Sequential(nn.Linear(channels, e), nn.SiLU(), nn.Linear(e, e))
         self.embed_s = nn.Linear(channels, e, bias=False) if two_time else None
-        self.embed_label = nn.Embedding(num_classes, e) if num_classes else None
+        self.embed_label = ClassEmbedding(num_classes, e) if num_classes else None
         if self.embed_s is not None:
             nn.init.zeros_(self.embed_s.weight)
 

@@ -18,7 +18,8 @@ class Network(nn.Module):
     """``F(x, c_noise, label=None, c_noise_s=None)``: [B, *shape] -> [B, *shape].
 
     ``c_noise`` [B] is the transformed time of ``x``; ``c_noise_s`` [B] that of the map's end,
-    for networks with ``two_time``; ``label`` [B] int64, for networks with ``num_classes > 0``.
+    for networks with ``two_time``; ``label`` [B] int64, for networks with ``num_classes > 0``:
+    without it, or in rows where it is ``num_classes``, there is no class (the null class).
     """
 
     channels_last: bool = False
@@ -28,6 +29,10 @@ class Network(nn.Module):
     """The fields of a `fewstep.condition.Condition` that its forward takes as keywords."""
     gives: ClassVar[tuple[str, ...]] = (IMAGES,)
     """What it can be trained to give, of the kinds in `fewstep.needs`."""
+
+    label_dropout: float = 0.0
+    """Probability that an objective hides an example's class in training, so that the null class
+    is learned, too."""
 
     shape: tuple[int, ...]
     num_classes: int
@@ -54,6 +59,17 @@ class Network(nn.Module):
         c_noise_s: Tensor | None = None,
     ) -> Tensor:
         raise NotImplementedError
+
+
+def checked_label_dropout(p: float) -> float:
+    """A probability of hiding a class.
+
+    Raises:
+        FewstepError: one that is not in [0, 1).
+    """
+    if not 0 <= p < 1:
+        raise FewstepError(f"label_dropout of a network must lie in [0, 1); got {p}.")
+    return p
 
 
 COMPILED = "_orig_mod"  # where torch.compile keeps the module that it wraps

@@ -73,6 +73,7 @@ class FourierOperator(Network):
         base: the other network, an mlp or unet with its settings, such as "mlp(width=256)".
         times: ``M``, the states of a trajectory.
         modes: frequencies over time that are kept; default all.
+        label_dropout: probability that training hides an example's class.
     """
 
     gives = (IMAGES, TRAJECTORIES)
@@ -85,13 +86,16 @@ class FourierOperator(Network):
         base: str = "mlp",
         times: int = 4,
         modes: int | None = None,
+        label_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if times < 1 or (modes is not None and modes < 1):
             raise FewstepError(f"DFNO needs times and modes >= 1, got {times} and {modes}.")
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, False
         self.M = times
-        self.base = NETWORKS.build(base, shape=shape, num_classes=num_classes, two_time=True)
+        common = {"shape": shape, "num_classes": num_classes, "label_dropout": label_dropout}
+        self.base = NETWORKS.build(base, two_time=True, **common)
+        self.label_dropout = self.base.label_dropout
         if not insert(self.base, times, modes):
             raise FewstepError(f"DFNO is made from an mlp or a unet, not from {base}.")
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewstep.errors import FewstepError
-from fewstep.networks.dropout import dropout, mask
+from fewstep.networks.dropout import dropout
 from fewstep.networks.norm import forward_mode, group_norm
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
@@ -88,6 +88,14 @@ class TimeEmbedding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
+class ClassEmbedding(nn.Embedding):
+    """A vector per class [B, width]; one past the last class, the null class, is zero."""
+
+    def forward(self, label: Tensor) -> Tensor:
+        null = label == self.num_embeddings
+        return super().forward(label.masked_fill(null, 0)).masked_fill(null[:, None], 0)
+
+
 class Conditioning(nn.Module):
     """Noise level, class and end time as one vector per example: [B, width].
 
@@ -103,12 +111,11 @@ class Conditioning(nn.Module):
         width: int,
         *,
         num_classes: int,
-        label_dropout: float,
         two_time: bool,
     ) -> None:
         super().__init__()
         n = 2 * len(embed.w)
-        self.num_classes, self.label_dropout = num_classes, label_dropout
+        self.num_classes = num_classes
         self.embed = embed
         self.map_label = xavier(nn.Linear(num_classes, n)) if num_classes else None
         self.map_s = xavier(nn.Linear(n, n, bias=False), 0.0) if two_time else None
@@ -129,24 +136,19 @@ class Conditioning(nn.Module):
         return functional.silu(self.map1(functional.silu(self.map0(e))))
 
     def one_hot(self, label: Tensor | None, c_noise: Tensor) -> Tensor:
-        """[B, num_classes]: rows of length ``sqrt(num_classes)`` (EDM), or 0 where unknown."""
+        """[B, num_classes]: rows of length ``sqrt(num_classes)`` (EDM), or 0 for no class."""
         n = self.num_classes
         if label is None:
             return c_noise.new_zeros(len(c_noise), n)
         check_label(label, len(c_noise), n)
-        rows = functional.one_hot(label, n) * math.sqrt(n)
-        if self.training and self.label_dropout:
-            rows = rows * mask(lambda: self._known(rows))
-        return rows
-
-    def _known(self, rows: Tensor) -> Tensor:
-        return torch.rand(len(rows), 1, device=rows.device) >= self.label_dropout
+        return functional.one_hot(label, n + 1)[:, :n] * math.sqrt(n)
 
 
 def check_label(label: Tensor, batch: int, num_classes: int) -> None:
-    """The range is checked on the CPU only: elsewhere it would wait for the device.
+    """Raise `FewstepError` unless labels are ``0..num_classes``, where the last is no class.
 
-    There the one-hot encoding fails by itself.
+    The range is checked on the CPU only: elsewhere it would wait for the device, and there the
+    one-hot encoding and the embedding fail by themselves.
     """
     if label.dtype != torch.int64 or label.shape != (batch,):
         raise FewstepError(
@@ -154,9 +156,10 @@ def check_label(label: Tensor, batch: int, num_classes: int) -> None:
         )
     if torch.compiler.is_compiling() or label.device.type != "cpu" or not batch:
         return
-    if label.min() < 0 or label.max() >= num_classes:
+    if label.min() < 0 or label.max() > num_classes:
         raise FewstepError(
-            f"labels must lie in 0..{num_classes - 1}; got {int(label.min())}..{int(label.max())}."
+            f"labels must lie in 0..{num_classes - 1}, or be {num_classes} for no class; got "
+            f"{int(label.min())}..{int(label.max())}."
         )
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.errors import FewstepError
-from fewstep.networks.base import NETWORKS, Network
+from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.dropout import dropout
-from fewstep.networks.layers import TimeEmbedding
+from fewstep.networks.layers import ClassEmbedding, TimeEmbedding, check_label
 
 MOST_FREQUENCIES = 4096
 
@@ -52,6 +52,8 @@ class MLP(Network):
         dropout: probability of dropping a hidden unit in training.
         frequencies: sin/cos pairs that embed a time.
         highest: highest frequency, in radians per unit of ``c_noise``; the lowest is 1/4.
+        label_dropout: probability that training hides an example's class, so that the network
+            learns to do without, for guidance.
         two_time: also condition on the end time of the map.
     """
 
@@ -66,6 +68,7 @@ class MLP(Network):
         dropout: float = 0.0,
         frequencies: int = 16,
         highest: float = 4.0,
+        label_dropout: float = 0.0,
         two_time: bool = False,
     ) -> None:
         super().__init__()
@@ -79,11 +82,12 @@ class MLP(Network):
                 f"{frequencies} and {highest}."
             )
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
+        self.label_dropout = checked_label_dropout(label_dropout)
         size = math.prod(self.shape)
         self.fourier = TimeEmbedding.between(frequencies, 0.25, highest)
         self.embed_t = nn.Linear(2 * frequencies, width)
         self.embed_s = nn.Linear(2 * frequencies, width, bias=False) if two_time else None
-        self.embed_label = nn.Embedding(num_classes, width) if num_classes else None
+        self.embed_label = ClassEmbedding(num_classes, width) if num_classes else None
         self.mix = nn.Linear(width, width)
         self.read = nn.Linear(size, width)
         self.blocks = nn.ModuleList(
@@ -104,6 +108,7 @@ class MLP(Network):
         if label is not None:
             if self.embed_label is None:
                 raise FewstepError("a label was given to an unconditional network.")
+            check_label(label, len(c_noise), self.num_classes)
             e = e + self.embed_label(label)
         return functional.silu(self.mix(functional.silu(e)))
 

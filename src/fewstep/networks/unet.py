@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.errors import FewstepError, unknown
-from fewstep.networks.base import NETWORKS, Network
+from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.layers import (
     Block,
     BlockSettings,
@@ -180,7 +180,8 @@ class UNet(Network):
         resample: inside a residual "block" (EDM), or by one strided "conv" (DDPM).
         resample_filter: low-pass filter along each axis, of even length; ``(1, 1)`` (DDPM++) or
             ``(1, 3, 3, 1)`` (NCSN++). A strided convolution has its own.
-        label_dropout: probability of hiding an example's class in training.
+        label_dropout: probability that training hides an example's class, so that the network
+            learns to do without, for guidance.
         two_time: also condition on the end time of the map.
 
     Raises:
@@ -215,13 +216,14 @@ class UNet(Network):
         _check_choice("decoder", decoder, "standard", "skip")
         _check_choice("resample", resample, "block", "conv")
         _check_numbers(channels, multipliers, blocks, num_classes, resample_filter)
-        _check_probabilities(dropout=dropout, label_dropout=label_dropout)
+        _check_probability(dropout)
         heights = _heights(shape, len(multipliers))
         if attention is None:
             attention = [height for height in heights if 8 < height <= 16]
         _check_attention(attention, heights, head_channels, [channels * m for m in multipliers])
 
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
+        self.label_dropout = checked_label_dropout(label_dropout)
         taps = tuple(float(tap) for tap in resample_filter)
         levels = Levels(
             widths=tuple(channels * m for m in multipliers),
@@ -236,7 +238,6 @@ class UNet(Network):
             else TimeEmbedding.fourier(2 * channels, fourier_scale),
             levels.settings.condition,
             num_classes=num_classes,
-            label_dropout=label_dropout,
             two_time=two_time,
         )
         image = self.shape[0]
@@ -255,7 +256,7 @@ class UNet(Network):
         Args:
             x: scaled images.
             c_noise: transformed noise level of ``x`` [B], such as EDM's ``ln(t) / 4``.
-            label: class of each image, int64 [B]; without it, the class is unknown.
+            label: class of each image, int64 [B]; `num_classes`, or no label, is the null class.
             c_noise_s: transformed end time of the map [B], for a network with ``two_time``.
 
         Raises:
@@ -295,10 +296,9 @@ def _check_numbers(
         )
 
 
-def _check_probabilities(**probabilities: float) -> None:
-    for name, p in probabilities.items():
-        if not 0 <= p < 1:
-            raise FewstepError(f"{name} of the U-Net must lie in [0, 1); got {p}.")
+def _check_probability(dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise FewstepError(f"dropout of the U-Net must lie in [0, 1); got {dropout}.")
 
 
 def _heights(shape: Sequence[int], levels: int) -> list[int]:

@@ -66,7 +66,16 @@ class Objective(nn.Module, ABC):
 
         ``columns`` are those that the objective needs, such as the noise of each pair.
         """
+        condition = self.conditioned(condition)
         return self.loss_at(x, *self.draw_times(x, k), condition=condition, **columns)
+
+    def conditioned(self, condition: Condition) -> Condition:
+        """What every model of the loss sees: in training some classes are hidden, from all alike.
+
+        How many is the network's `label_dropout`; of these rows it learns the null class.
+        """
+        F = self.f.network
+        return condition.hiding(F.label_dropout, F.num_classes) if self.training else condition
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         """What `loss_at` takes of step ``k``, such as a time per example; by default nothing."""

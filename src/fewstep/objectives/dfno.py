@@ -37,7 +37,12 @@ class DFNO(Objective):
 
     kind = "generator"
     paper = "Zheng, Nie, Vahdat, Azizzadenesheli, Anandkumar 2023 (DFNO), Section 3"
-    needs = Needs(columns=("noise", "trajectory", "times"), network=TRAJECTORIES, eps_zero=True)
+    needs = Needs(
+        columns=("noise", "trajectory", "times"),
+        network=TRAJECTORIES,
+        eps_zero=True,
+        every_class=True,
+    )
 
     def __init__(
         self,

@@ -39,6 +39,9 @@ def _faults(needs: Needs, f: FlowMap) -> Iterator[str]:
         yield f"needs the process {' or '.join(needs.processes)}, not {p.config['name']}"
     if needs.eps_zero and p.eps != 0:
         yield f"maps to the data itself: it needs eps=0, --p.eps 0, and got {p.eps}"
+    if F.label_dropout and (needs.every_class or not F.num_classes):
+        why = "needs the class of every example" if F.num_classes else "has no classes to hide"
+        yield f"{why}: leave out label_dropout, --network.label-dropout"
     if needs.continuous and jumps(p):
         yield (
             f"needs a map that is differentiable in t, such as edm; that of {p.config['name']} "

@@ -29,7 +29,7 @@ class KD(Objective):
 
     kind = "generator"
     paper = "Luhman & Luhman 2021 (knowledge distillation); of flows Liu, Gong, Liu 2022"
-    needs = Needs(teacher=TeacherUse.START, columns=("noise",))
+    needs = Needs(teacher=TeacherUse.START, columns=("noise",), every_class=True)
 
     def __init__(self, f: FlowMap, K: int, *, distance: Distance | str = "l2") -> None:
         super().__init__(f, K)
