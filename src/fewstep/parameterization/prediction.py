@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from fewstep.parameterization.base import Parameterization, expand
+from fewstep.parameterization.process import Marginals, expand
 from fewstep.registry import Registry
 
 PREDICTIONS: Registry[Prediction] = Registry("prediction type")
@@ -30,15 +30,15 @@ class Prediction(ABC):
     """A quantity ``y`` with ``D = a(t) x_t + b(t) y``."""
 
     @abstractmethod
-    def coefficients(self, t: Tensor, p: Parameterization) -> tuple[Tensor, Tensor]:
+    def coefficients(self, t: Tensor, p: Marginals) -> tuple[Tensor, Tensor]:
         """``a(t), b(t)``, shaped like ``t``."""
 
-    def denoised(self, y: Tensor, x: Tensor, t: Tensor, p: Parameterization) -> Tensor:
+    def denoised(self, y: Tensor, x: Tensor, t: Tensor, p: Marginals) -> Tensor:
         """``D`` from the prediction ``y`` at the points ``x`` [B, ...] of times ``t`` [B]."""
         a, b = self.coefficients(t, p)
         return expand(a, x) * x + expand(b, x) * y
 
-    def of_denoised(self, D: Tensor, x: Tensor, t: Tensor, p: Parameterization) -> Tensor:
+    def of_denoised(self, D: Tensor, x: Tensor, t: Tensor, p: Marginals) -> Tensor:
         """The prediction ``y`` from ``D``."""
         a, b = self.coefficients(t, p)
         return (D - expand(a, x) * x) / expand(b, x)
@@ -48,7 +48,7 @@ def convert(
     y: Tensor,
     x: Tensor,
     t: Tensor,
-    p: Parameterization,
+    p: Marginals,
     *,
     source: Prediction | str,
     target: Prediction | str,
@@ -66,7 +66,7 @@ def convert(
 class Epsilon(Prediction):
     """The noise, ``(x_t - alpha D) / sigma``; Ho et al. 2020."""
 
-    def coefficients(self, t: Tensor, p: Parameterization) -> tuple[Tensor, Tensor]:
+    def coefficients(self, t: Tensor, p: Marginals) -> tuple[Tensor, Tensor]:
         return 1 / p.alpha(t), -p.sigma(t) / p.alpha(t)
 
 
@@ -74,7 +74,7 @@ class Epsilon(Prediction):
 class X0(Prediction):
     """The denoised image ``D``."""
 
-    def coefficients(self, t: Tensor, p: Parameterization) -> tuple[Tensor, Tensor]:
+    def coefficients(self, t: Tensor, p: Marginals) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(t), torch.ones_like(t)
 
 
@@ -82,7 +82,7 @@ class X0(Prediction):
 class V(Prediction):
     """``alpha epsilon - sigma x_0``; Salimans & Ho 2022, Section 4."""
 
-    def coefficients(self, t: Tensor, p: Parameterization) -> tuple[Tensor, Tensor]:
+    def coefficients(self, t: Tensor, p: Marginals) -> tuple[Tensor, Tensor]:
         alpha, sigma = p.alpha(t), p.sigma(t)
         norm = alpha**2 + sigma**2
         return alpha / norm, -sigma / norm
@@ -92,7 +92,7 @@ class V(Prediction):
 class Score(Prediction):
     """``grad log p_t(x_t)``; Song et al. 2021."""
 
-    def coefficients(self, t: Tensor, p: Parameterization) -> tuple[Tensor, Tensor]:
+    def coefficients(self, t: Tensor, p: Marginals) -> tuple[Tensor, Tensor]:
         return 1 / p.alpha(t), p.sigma(t) ** 2 / p.alpha(t)
 
 
@@ -100,7 +100,7 @@ class Score(Prediction):
 class VelocityPrediction(Prediction):
     """``dx/dt`` of the PF-ODE; Liu et al. 2022, Lipman et al. 2022."""
 
-    def coefficients(self, t: Tensor, p: Parameterization) -> tuple[Tensor, Tensor]:
+    def coefficients(self, t: Tensor, p: Marginals) -> tuple[Tensor, Tensor]:
         sigma, sigma_dot = p.sigma(t), p.sigma_dot(t)
         w = p.alpha(t) * sigma_dot - p.alpha_dot(t) * sigma
         return sigma_dot / w, -sigma / w
