@@ -57,7 +57,7 @@ class Exact(FlowMap):
         condition: Condition = NONE,
     ) -> Tensor:
         t, s = self.time(t, x), self.time(self.p.eps if s is None else s, x)
-        if self.info["kind"] == "diffusion":
+        if self.trained.denoises:
             return self.truth.denoise(x, t)
         return self.truth.flow(x, t, s)
 

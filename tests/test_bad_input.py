@@ -177,7 +177,7 @@ def test_a_truncated_checkpoint_is_told_and_the_one_before_is_used(
     (tmp_path / "run/model.safetensors").unlink()
     damaged = tmp_path / "run/checkpoints/step-00000002/f.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:100])
-    assert open_model(tmp_path / "run").info["step"] == 1
+    assert open_model(tmp_path / "run").trained.step == 1
     code, err = attempt("digits/ct", "--checkpoint-every", 1)
     assert code == 0
     assert "step-00000002 is damaged (f.safetensors does not match" in err

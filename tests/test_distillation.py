@@ -280,7 +280,6 @@ def test_a_distilled_model_refuses_what_needs_all_times() -> None:
 
     f = tiny()
     PD(f, 10, teacher=f.frozen_copy())
-    f.info["kind"] = "diffusion"
     x = torch.zeros(2, 3)
     with pytest.raises(FewstepError, match="its own process"):
         f.in_process(RectifiedFlow())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -359,7 +360,7 @@ def test_times() -> None:
     assert start_time(EDM(), 1.0) == 80
     assert start_time(EDM(), 0.6) == pytest.approx(5.38, rel=0.1)  # the paper's, from strokes
     f = network_map()
-    f.info["taus"] = {"2": [0.7]}
+    f.trained = replace(f.trained, taus={"2": (0.7,)})
     assert editing_times(f, 2) == (20, 0.7)
     for strength in (0.05, 0.5, 1):
         for steps in (1, 2, 5):
@@ -554,7 +555,7 @@ def test_arguments_that_are_something_else_are_refused() -> None:
 
 def test_classes_by_name() -> None:
     f, y = network_map(num_classes=2), pictures(2)
-    f.info["classes"] = ["cat", "dog"]
+    f.trained = replace(f.trained, classes=("cat", "dog"))
     A = Inpaint(torch.zeros(4, 6))
     expected = edit(f, y, A, steps=1, labels=torch.tensor([1, 0]))
     assert torch.equal(edit(f, y, A, steps=1, labels=["dog", "cat"]), expected)

@@ -23,6 +23,7 @@ from fewstep.networks.norm import group_norm
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM
 from fewstep.sampling import Multistep, Walk
+from fewstep.trained import CONSISTENCY, DIFFUSION
 from fewstep.training.config import Training
 from fewstep.training.optimizers import RAdam
 from fewstep.training.trainer import Trainer
@@ -66,7 +67,6 @@ def make(
     torch.manual_seed(0)
     f = awake(network)
     f.p = EDM(eps=0.0) if objective == "ect" else f.p
-    f.info["kind"] = OBJECTIVES[objective].kind
     extra = {"s1": 10} if objective in ("ct", "ict") else {}
     if OBJECTIVES[objective].needs.teacher is TeacherUse.DISTIL:
         extra["teacher"] = f.frozen_copy()
@@ -184,7 +184,7 @@ def test_samples_are_those_of_the_cpu(sampler: Any) -> None:
     torch.manual_seed(0)
     f = awake(UNET).eval()
     torch.backends.cudnn.allow_tf32 = False
-    f.info["kind"] = "consistency" if isinstance(sampler, Multistep) else "diffusion"
+    f.trained = CONSISTENCY if isinstance(sampler, Multistep) else DIFFUSION
     there = fewstep.sample(f, 12, sampler, seed=3)
     here = fewstep.sample(f.to("cuda"), 12, sampler, seed=3, batch=5)
     torch.testing.assert_close(here, there, rtol=0, atol=2e-3)
@@ -195,7 +195,7 @@ def test_samples_are_those_of_the_cpu(sampler: Any) -> None:
 def test_samples_in_half_precision(network: str, precision: Any, digits: float) -> None:
     torch.manual_seed(0)
     f = awake(network).to("cuda").eval()
-    f.info["kind"] = "consistency"
+    f.trained = CONSISTENCY
     exact = fewstep.sample(f, 8, seed=1)
     rounded = fewstep.sample(f.in_precision(precision), 8, seed=1)
     assert float((rounded - exact).norm() / exact.norm()) < digits

@@ -31,6 +31,7 @@ from fewstep.parameterization import (
 )
 from fewstep.schedules import karras_grid
 from fewstep.solvers import PHI
+from fewstep.trained import CONSISTENCY, GENERATOR
 from fewstep.training_times import TRAINING_TIMES
 from oracles import Exact, Gaussian, columns_for, slope
 
@@ -43,7 +44,7 @@ OWN_PROCESS = {"ddpm": DiscreteVP(time_scale=4.0), "pfgm": PFGM(T=20.0, D=64.0),
 
 
 def process_of(name: str) -> Parameterization:
-    generates = OBJECTIVES[name].kind == "generator"
+    generates = OBJECTIVES[name].makes == GENERATOR
     return TO_ZERO if generates else OWN_PROCESS.get(name, P)
 
 
@@ -73,7 +74,7 @@ def build(name: str, f: FlowMap, K: int = 100, **hyper: Any) -> Objective:
     f.p = process_of(name)
     if "trajectory" in OBJECTIVES[name].needs.columns:
         f.F = in_time(f.F)
-    if OBJECTIVES[name].kind == "autoencoder":
+    if OBJECTIVES[name].makes.decodes:
         f.F = MLPAutoencoder(f.F.shape, latents=2, width=16, blocks=1)
         for parameter in f.F.parameters():
             nn.init.normal_(parameter, std=0.3)
@@ -122,7 +123,7 @@ def test_the_same_random_stream_gives_the_same_loss(name: str) -> None:
 @each
 def test_describes_itself(name: str) -> None:
     cls = OBJECTIVES[name]
-    assert cls.kind in ("diffusion", "consistency", "generator", "autoencoder")
+    assert cls.makes.known
     assert any(year in cls.paper for year in ("2020", "2021", "2022", "2023", "2024", "2025"))
     assert "``" in (cls.__doc__ or "")
 
@@ -155,8 +156,8 @@ def test_a_few_steps_lower_the_loss(name: str) -> None:
     optimizer = torch.optim.Adam(o.f.parameters(), lr=3e-3)
 
     def distance() -> float:
-        f, p = o.f.D if o.kind == "diffusion" else o.f, o.f.p
-        t = o.f.time(p.T if o.kind == "generator" else min(3.0, 0.7 * p.T), x)
+        f, p = o.f.D if o.makes.denoises else o.f, o.f.p
+        t = o.f.time(p.T if not o.makes.from_any_time else min(3.0, 0.7 * p.T), x)
         with torch.no_grad():
             return float((f(p.diffuse(x, t, torch.randn_like(x)), t) - x).square().mean())
 
@@ -173,10 +174,10 @@ def test_a_few_steps_lower_the_loss(name: str) -> None:
 def test_losses_vanish_at_the_truth(name: str) -> None:
     """Data at one point: the PF-ODE is a straight line, which every solver follows exactly."""
     truth = Gaussian(process_of(name), m=0.4, v=0.0)
-    f = Exact(truth, OBJECTIVES[name].kind)
+    f = Exact(truth, OBJECTIVES[name].makes.kind)
     if "trajectory" in OBJECTIVES[name].needs.columns:
         pytest.skip("its network gives whole trajectories: see the tests of distillation")
-    if OBJECTIVES[name].kind == "autoencoder":
+    if OBJECTIVES[name].makes.decodes:
         pytest.skip("no map along the PF-ODE: see the tests of latents")
     known = inspect.signature(OBJECTIVES[name]).parameters
     extra = {"teacher": Exact(truth, "diffusion"), "weighting": "uniform"}
@@ -218,7 +219,7 @@ def check_masks(name: str, device: str) -> None:
     assert 0.2 < float((drawn[0] == 0).float().mean()) < 0.8
 
 
-consistency = [name for name in OBJECTIVES if OBJECTIVES[name].kind == "consistency"]
+consistency = [name for name in OBJECTIVES if OBJECTIVES[name].makes == CONSISTENCY]
 
 
 @pytest.mark.parametrize("name", consistency)

@@ -29,6 +29,7 @@ from fewstep.recipes import RECIPES
 from fewstep.runs.pairs import FIRST, Wish, make_pairs
 from fewstep.runs.parts import real_data
 from fewstep.sampling import ODE, NoiseStreams
+from fewstep.trained import GENERATOR
 from oracles import Exact, Gaussian
 
 WISH = Wish(n=25, steps=4, shard=10, batch=4, trajectory=2)
@@ -38,8 +39,9 @@ TINY += ["--network.width", "16", "--network.blocks", "1", "--network.hidden", "
 
 def teacher(kind: str = "diffusion", num_classes: int = 3) -> FlowMap:
     torch.manual_seed(1)
-    f = FlowMap(MLP((2,), num_classes=num_classes, width=8, blocks=1), EDM(T=20.0))
-    f.info["kind"] = kind
+    f = FlowMap(
+        MLP((2,), num_classes=num_classes, width=8, blocks=1), EDM(T=20.0), info={"kind": kind}
+    )
     for parameter in f.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return f
@@ -355,8 +357,8 @@ def test_a_model_learns_from_pairs(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     f = FlowMap.load(home / "kd/model.safetensors")
-    assert (f.info["kind"], f.info["sampling_steps"]) == ("generator", 1)
-    assert f.info["classes"] == [str(i) for i in range(10)]
+    assert replace(f.trained, step=None, classes=()) == GENERATOR
+    assert f.trained.classes == tuple("0123456789")
     assert fewstep(["sample", str(home / "kd"), "-n", "4", "-o", str(tmp_path / "a.png")]) == 0
     capsys.readouterr()
     words = ["sample", str(home / "kd"), "-n", "4", "-o", str(tmp_path / "b.png")]

@@ -158,7 +158,7 @@ def test_a_teacher_of_another_process(name: str, tmp_path: Path) -> None:
     )
     train(recipe, tmp_path / name, quiet=True)
     f = open_model(tmp_path / name)
-    assert f.info["kind"] == "consistency"
+    assert f.trained.kind == "consistency"
     assert (f.p.T, type(f.p)) == (20.0, Matched)
     assert f.p.eps == pytest.approx(0.002 if name == "cd" else 0.0)
     x, label = torch.randn(3, *f.shape), torch.arange(3)

@@ -94,7 +94,7 @@ def test_a_teacher_that_was_moved_is_named(project: Path, tmp_path: Path, call: 
     refused(call("train", tmp_path / "cd", *other), "is not the one", "step 2", "step 6")
     code, _, err = call("train", tmp_path / "cd", "--teacher", project / "edm", "--quiet")
     assert code == 0, err
-    assert FlowMap.load(tmp_path / "cd/model.safetensors").info["step"] == 6
+    assert FlowMap.load(tmp_path / "cd/model.safetensors").trained.step == 6
     unfinish(tmp_path / "cd")
     assert call("train", tmp_path / "cd", "--quiet")[0] == 0, "where it is now was kept"
 
@@ -187,7 +187,7 @@ def test_more_steps_go_on_from_the_last_checkpoint(project: Path, call: Call) ->
     note = next(line for line in err.splitlines() if line.startswith("note: from step 6 on"))
     assert "steps 6 -> 10" in note
     assert "-> 0.0001;" in note
-    assert open_model(run).info["step"] == 10
+    assert open_model(run).trained.step == 10
     record = RunDirectory(run).record()
     assert [(c.setting, c.step, c.after) for c in record.changes] == [
         ("steps", 6, 10),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,7 @@ def test_the_ode_sampler_follows_the_flow() -> None:
 def test_defaults() -> None:
     f = network_map()
     assert default_taus(f, 2) == pytest.approx((0.81,), abs=0.02)
-    f.info["taus"] = {"2": [0.7]}
+    f.trained = replace(f.trained, taus={"2": (0.7,)})
     assert default_taus(f, 2) == (0.7,)
     assert sampler_for(f, 3).nfe == 3
     assert sampler_for(network_map("diffusion"), 3).nfe == 5
@@ -227,7 +228,7 @@ PETS = ("cat", "dog", "9")
 )
 def test_a_label_is_a_name_or_a_number_for_all_or_for_each(label: Any, numbers: list[int]) -> None:
     f = network_map(num_classes=3)
-    f.info["classes"] = list(PETS)
+    f.trained = replace(f.trained, classes=PETS)
     assert check_labels(f, label, 3).tolist() == numbers
     x = sample(f, 3, steps=2, label=label, seed=5)
     assert torch.equal(x, sample(f, 3, sampler_for(f, 2), labels=torch.tensor(numbers), seed=5))
@@ -254,7 +255,7 @@ def test_a_label_is_a_name_or_a_number_for_all_or_for_each(label: Any, numbers: 
 )
 def test_a_label_that_is_none_is_refused_by_name(label: Any, expected: str) -> None:
     f = network_map(num_classes=3)
-    f.info["classes"] = list(PETS)
+    f.trained = replace(f.trained, classes=PETS)
     with pytest.raises(FewstepError, match=re.escape(expected)):
         sample(f, 3, label=label)
 

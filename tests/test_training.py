@@ -24,6 +24,7 @@ from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network, UNet
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM, PFGM, DiscreteVP, Parameterization
 from fewstep.runs.directory import open_model
+from fewstep.trained import Trained
 from fewstep.training import checkpoint as checkpoint_module
 from fewstep.training import trainer as trainer_module
 from fewstep.training.arithmetic import repeatable
@@ -81,10 +82,10 @@ def make(
     if "trajectory" in cls.needs.columns:
         base = f"mlp(width=8, blocks=1, dropout={dropout})"
         network = FourierOperator((1, 4, 4), num_classes=3, base=base)
-    if cls.kind == "autoencoder":
+    if cls.makes.decodes:
         network = MLPAutoencoder((1, 4, 4), latents=4, width=8, blocks=1)
     own: dict[str, Parameterization] = {"ddpm": DiscreteVP(), "pfgm": PFGM(T=5.0)}
-    f = FlowMap(network, own.get(objective, EDM(T=5.0, **to_zero)), info={"kind": cls.kind})
+    f = FlowMap(network, own.get(objective, EDM(T=5.0, **to_zero)))
     extra: dict[str, Any] = {"s1": 10} if objective in ("ct", "ict") else {}
     if cls.needs.teacher is TeacherUse.DISTIL:
         extra["teacher"] = f.frozen_copy()
@@ -316,7 +317,7 @@ def test_every_average_has_a_file_of_its_own(values: tuple[float, float]) -> Non
 
 def test_a_plain_average_of_an_earlier_version_says_what_it_shows(tmp_path: Path) -> None:
     f = make(tmp_path).objective.f
-    f.info["step"] = 240
+    f.trained = replace(f.trained, step=240)
     file = tmp_path / "ema-0.9999.safetensors"
     f.save(file)
     with pytest.warns(FewstepWarning, match=r"97\.6% of it"):
@@ -475,7 +476,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
             "ema-100.safetensors",
         }
         f = FlowMap.load(checkpoint.path / "ema-0.9.safetensors")
-        assert f.info["step"] == checkpoint.step
+        assert f.trained.step == checkpoint.step
 
 
 def test_the_last_and_the_best_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -517,7 +518,7 @@ def scored(folder: Path, scores: dict[int, Score]) -> tuple[Checkpoints, list[st
     checkpoints = Checkpoints(folder / "checkpoints", keep=1, tell=told.append)
     f = make(folder).objective.f
     for step, score in scores.items():
-        f.info["step"] = step
+        f.trained = replace(f.trained, step=step)
         maps, extra = {"f": f}, {"optimizer": {"x": torch.zeros(1)}}
         checkpoints.write(Snapshot.of(step, maps, extra, default="f", score=score))
     return checkpoints, told
@@ -678,10 +679,10 @@ def test_data_fit_the_model_by_shape_and_by_the_names_of_classes() -> None:
     data = replace(pictures(), classes=("ant", "bee", "cow"))
     f = FlowMap(MLP((1, 4, 4), num_classes=3, width=8, blocks=1), EDM())
     assert fitted(data, f) is data, "a model without names counts as the data do"
-    f.info["classes"] = ["cow", "ant", "bee"]
+    f.trained = Trained(classes=("cow", "ant", "bee"))
     assert data.labels is not None
     assert torch.equal(fitted(data, f).labels, (data.labels + 1) % 3)  # type: ignore[arg-type]
-    f.info["classes"] = ["cow", "ant", "dog"]
+    f.trained = Trained(classes=("cow", "ant", "dog"))
     with pytest.raises(FewstepError, match="agree by name"):
         fitted(data, f)
     two = FlowMap(MLP((1, 4, 4), num_classes=2, width=8, blocks=1), EDM())

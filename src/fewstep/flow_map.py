@@ -1,11 +1,12 @@
 """A network and a parameterization: a callable ``f(x, t, s)`` along the PF-ODE.
 
-`FlowMap` is every model of the package. What was trained (``info["kind"]``) says which of its
-end points mean something: a diffusion model is its denoiser ``f.D``; a consistency model is
-``f(x, t)``, the map to ``s = eps``.
+`FlowMap` is every model of the package. Its record ``f.trained`` says which of its end points
+mean something (see `fewstep.trained`): a diffusion model is its denoiser ``f.D``; a consistency
+model is ``f(x, t)``, the map to ``s = eps``.
 
 A flow map is stored as one safetensors file that describes itself: the weights, and in the
-header the network, the parameterization and `info`, as JSON. Nothing in it is ever executed.
+header the network, the parameterization, the record and `info`, as JSON. Nothing in it is ever
+executed.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from fewstep.named_tensors import (
 from fewstep.networks import Autoencoder, Network, skeleton, unfinished, unwrapped
 from fewstep.parameterization import Parameterization, expand, time_dtype
 from fewstep.precision import Precision, dtype_of
+from fewstep.trained import Info, Trained, from_legacy
 
 MORE = 1000  # weights that a network may have beyond its file's, so that the first is named
 
@@ -51,14 +53,14 @@ class FlowMap(nn.Module):
     Args:
         F: raw network (see `fewstep.networks`).
         p: parameterization: the process and the coefficients.
-        info: free JSON values that travel with the weights: ``kind`` ("diffusion",
-            "consistency", "generator" for a map from ``T`` alone, or "autoencoder"), ``classes``
-            (names), ``taus`` (good time points), ``sampling_steps`` (the one number of steps that a
-            distilled model has), the recipe, ...
+        trained: what training made of it; default a record of which nothing is known. An objective
+            sets it on the map that it trains.
+        info: free JSON values that travel with the weights, such as the recipe. The keys that
+            earlier versions had (``kind``, ``classes``, ...) become the record.
         latents: the latent space that ``x`` lives in; None where ``x`` is the image itself.
 
     Raises:
-        FewstepError: a network of another shape than the latents.
+        FewstepError: a network of another shape than the latents; a record in both ways.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class FlowMap(nn.Module):
         F: Network,
         p: Parameterization,
         *,
+        trained: Trained | None = None,
         info: dict[str, Any] | None = None,
         latents: Latents | None = None,
     ) -> None:
@@ -77,13 +80,26 @@ class FlowMap(nn.Module):
             )
         self.F = F
         self.p = p
-        self.info = dict(info or {})
+        self.trained, self.info = trained or Trained(), info or {}
+        if trained is not None and self.trained is not trained:
+            raise FewstepError("give what was trained as trained or in info, not both.")
         self.latents = latents
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "F":  # another network has other weights
             self.__dict__.pop("weights", None)
         super().__setattr__(name, value)
+
+    @property
+    def info(self) -> Info:
+        """Free JSON values that travel with the weights."""
+        return self._info
+
+    @info.setter
+    def info(self, values: Mapping[str, Any]) -> None:
+        old, rest = from_legacy(values)
+        self.trained = old if old != Trained() else self.trained
+        self._info = Info(rest)
 
     @property
     def network(self) -> Network:
@@ -112,7 +128,7 @@ class FlowMap(nn.Module):
     @property
     def classes(self) -> tuple[str, ...]:
         """A name for each class; their numbers where the file has no names."""
-        return names_for(self.num_classes, self.info.get("classes"))
+        return names_for(self.num_classes, self.trained.classes)
 
     @property
     def device(self) -> torch.device:
@@ -210,21 +226,15 @@ class FlowMap(nn.Module):
         Raises:
             FewstepError: the model was distilled for a few times of its own process.
         """
-        if self.info.get("sampling_steps") is not None:
-            raise FewstepError(
-                "this model was distilled for the steps of its own process and knows no other."
-            )
+        self.trained.check_other_process()
         matched = parameterization.match(self.p, p)
 
         def moved(tau: float) -> float:
             log_snr = self.p.log_snr(torch.tensor(tau, dtype=torch.float64))
             return float(matched.time_of_log_snr(log_snr))
 
-        taus = {
-            n: [moved(tau) for tau in points] for n, points in self.info.get("taus", {}).items()
-        }
-        info = self.info | ({"taus": taus} if taus else {})
-        return FlowMap(self.F, matched, info=info, latents=self.latents)
+        trained = self.trained.moved(moved)
+        return FlowMap(self.F, matched, trained=trained, info=self.info, latents=self.latents)
 
     def frozen_copy(self) -> FlowMap:
         """A copy without gradients, such as a running average; the latent space is shared."""
@@ -248,7 +258,8 @@ class FlowMap(nn.Module):
             FewstepError: a value of `info` that cannot be stored.
         """
         latents = None if self.latents is None else self.latents.config
-        return {HEADER: Header(self.network.config, self.p.config, self.info, latents).text()}
+        header = Header(self.network.config, self.p.config, self.trained, self.info, latents)
+        return {HEADER: header.text()}
 
     def save(self, path: str | Path) -> None:
         """Write weights, in their own type, and description as one file, whole or not at all.
@@ -294,19 +305,19 @@ class FlowMap(nn.Module):
             with building:
                 F = networks.from_config(header.network)
                 latents = None if header.latents is None else Latents.from_config(header.latents)
-            f = cls(F, p, info=header.info, latents=latents)
-            f._check_info()
+            f = cls(F, p, trained=header.trained, info=header.info, latents=latents)
+            f._check_record()
         except Exception as error:  # whatever values of any type may lead to
             raise not_a_model(file.path, error) from error
         return f
 
-    def _check_info(self) -> None:
-        """Raise `FewstepError` where `info` says of the network what it is not."""
-        names, n = self.info.get("classes"), self.num_classes
+    def _check_record(self) -> None:
+        """Raise `FewstepError` where the record says of the network what it is not."""
+        names, n = self.trained.classes, self.num_classes
         if names and len(names) != n:
-            raise FewstepError(f"info.classes has {len(names)} names, the network {n} classes")
-        if self.info.get("kind") == "autoencoder" and not isinstance(self.network, Autoencoder):
-            raise FewstepError("info.kind is autoencoder, the network is another one")
+            raise FewstepError(f"trained.classes has {len(names)} names, the network {n} classes")
+        if self.trained.decodes and not isinstance(self.network, Autoencoder):
+            raise FewstepError("the record is an autoencoder's, the network is another one")
 
     def _check_types(
         self, types: Mapping[str, torch.dtype], device: torch.device | str, source: object

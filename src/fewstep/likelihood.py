@@ -92,12 +92,7 @@ class Likelihood:
             FewstepError: a consistency model, or one that was distilled for a few times.
             NotFinite: the model gives NaN or infinities.
         """
-        if f.info.get("kind") != "diffusion":
-            raise FewstepError(
-                "a likelihood needs a diffusion model's velocity; a consistency model has none."
-            )
-        if f.info.get("sampling_steps") is not None:
-            raise FewstepError("a likelihood needs a model of all times; this one was distilled.")
+        f.trained.check_denoises("a likelihood")
         if f.latents is not None:
             raise FewstepError(
                 "a likelihood is of pixels; this model has one of an autoencoder's latents alone."

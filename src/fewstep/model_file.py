@@ -1,14 +1,14 @@
 """Model files: one safetensors file that describes itself, of which nothing is taken on trust.
 
-The safetensors metadata hold one JSON text: the network, the parameterization, `info` and, of a
-latent model, the autoencoder. Nothing in it is ever executed, and nothing is allocated before its
-values have the right types and the network that it asks for has the shapes of the file's tensors.
+The safetensors metadata hold one JSON text: the network, the parameterization, the record of what
+was trained, `info` and, of a latent model, the autoencoder. Nothing in it is ever executed, and
+nothing is allocated before its values have the right types and the network that it asks for has the
+shapes of the file's tensors.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +21,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.trained import LEGACY, Trained, from_legacy, json_of, trained_of
 
-FORMAT = 1  # version of the file's header
+FORMAT = 2  # version of the file's header
+READ = (1, 2)  # the versions that are read; the first had its record in `info`
 HEADER = "fewstep"  # its key in the safetensors metadata
 TYPES = {
     "F16": torch.float16,
@@ -53,12 +55,14 @@ class Header:
     Args:
         network: name and arguments of the raw network.
         parameterization: name and arguments.
+        trained: what training made of the model.
         info: free JSON values; see `fewstep.flow_map.FlowMap`.
         latents: name and arguments of the autoencoder; None for a model of images.
     """
 
     network: dict[str, Any]
     parameterization: dict[str, Any]
+    trained: Trained
     info: dict[str, Any]
     latents: dict[str, Any] | None = None
 
@@ -73,6 +77,7 @@ class Header:
             "format": FORMAT,
             "network": self.network,
             "parameterization": self.parameterization,
+            "trained": json_of(self.trained),
             "info": self.info,
         }
         if self.latents is not None:
@@ -95,7 +100,7 @@ class Header:
             raise FewstepError(f"it is not JSON: {error}") from error
         if not isinstance(parts, dict) or "format" not in parts:
             raise FewstepError("it has no format")
-        if parts["format"] != FORMAT:
+        if parts["format"] not in READ:
             raise FewstepError(
                 f"it has format {parts['format']!r}, and this fewstep reads format {FORMAT}"
             )
@@ -103,64 +108,34 @@ class Header:
             value = parts.get(name)
             if not (isinstance(value, dict) or (name == "latents" and value is None)):
                 raise FewstepError(f"{name} must be a table of values, got {_short(repr(value))}")
-        check_info(parts["info"])
-        return cls(parts["network"], parts["parameterization"], parts["info"], parts.get("latents"))
-
-
-def _is_taus(value: object) -> bool:
-    def fits(steps: object, points: object) -> bool:
-        return (
-            isinstance(steps, str)
-            and steps.isdecimal()
-            and isinstance(points, (list, tuple))
-            and len(points) == int(steps[:9]) - 1
-            and all(_is_number(tau) for tau in points)
-        )
-
-    return isinstance(value, dict) and all(fits(*item) for item in value.items())
-
-
-def _is_number(value: object) -> bool:
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    return real and -math.inf < value < math.inf  # type: ignore[operator]
-
-
-def _is_names(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+        if parts["format"] == 1:
+            trained, info = from_legacy(parts["info"])
+        else:
+            trained, info = trained_of(parts.get("trained")), parts["info"]
+        check_info(info)
+        network, parameterization = parts["network"], parts["parameterization"]
+        return cls(network, parameterization, trained, info, parts.get("latents"))
 
 
 def _is_text(value: object) -> bool:
     return value is None or isinstance(value, str)
 
 
-def _is_count(value: object) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value is None or (whole and value >= 0)  # type: ignore[operator]
-
-
-KINDS = ("diffusion", "consistency", "generator", "autoencoder")
-
-
-def _is_kind(value: object) -> bool:
-    return value is None or value in KINDS
-
-
 INFO: dict[str, tuple[Callable[[object], bool], str]] = {
-    "kind": (_is_kind, f"one of {', '.join(KINDS)}"),
     "recipe": (_is_text, "a text"),
     "objective": (_is_text, "a text"),
     "data": (_is_text, "a text"),
-    "classes": (_is_names, "a list of names"),
-    "taus": (_is_taus, 'lists of n - 1 time points by the number of steps n, {"2": [0.8]}'),
-    "sampling_steps": (_is_count, "a number of steps"),
-    "step": (_is_count, "a number of steps"),
     "teacher": (lambda value: value is None or isinstance(value, dict), "a table of values"),
 }
 """The values of `info` that the package reads, and what they must be. Others are free."""
 
 
 def check_info(info: dict[str, Any]) -> None:
-    """Raise `FewstepError` unless the values that are read have their types."""
+    """Raise `FewstepError` unless the values that are read have their types and places."""
+    if strays := [name for name in LEGACY if name in info]:
+        raise FewstepError(
+            f"info.{strays[0]} is a field of the record: trained.{LEGACY[strays[0]]}"
+        )
     for name, (fits, what) in INFO.items():
         if name in info and not fits(info[name]):
             raise FewstepError(f"info.{name} must be {what}, got {_short(repr(info[name]))}")

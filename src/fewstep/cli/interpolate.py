@@ -107,10 +107,9 @@ def _latent(f: FlowMap, coder: FlowMap, word: str, seed: int, label: int | None)
     """The latent [1, *shape] of a sample's number, or of a picture."""
     if word.isdecimal():
         return latents(f, [int(word)], seed)
-    if coder.info.get("kind") != "diffusion":
-        raise FewstepError(
-            f"{word} must become noise first: give the diffusion model with --teacher."
-        )
+    coder.trained.check_denoises(
+        f"{word} must become noise first: that", "give the diffusion model with --teacher"
+    )
     if coder.shape != f.shape or coder.num_classes != f.num_classes:
         raise FewstepError(
             f"the teacher makes images of shape {list(coder.shape)} in {coder.num_classes} "
@@ -127,8 +126,8 @@ def _how(f: FlowMap, steps: int | None) -> dict[str, Any]:
     """What `decode` is told of the steps."""
     if steps is not None and steps < 1:
         raise FewstepError(f"decoding needs at least 1 step, got steps={steps}.")
-    if f.info.get("kind") == "diffusion":
-        return {"N": steps or 18}
+    if f.trained.solves:
+        return {"N": steps or f.trained.default_steps}
     return {"taus": default_taus(f, steps or 1)}
 
 

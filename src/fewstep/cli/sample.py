@@ -11,11 +11,9 @@ from cyclopts import Parameter
 from fewstep.cli.command import Whole, command
 from fewstep.data import check_place, save_images
 from fewstep.distributed import processes
-from fewstep.errors import FewstepError
-from fewstep.flow_map import FlowMap
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
-from fewstep.sampling import Sampler, Walk, check_labels, only_steps, sampler_for
+from fewstep.sampling import Sampler, Walk, check_labels, sampler_for
 from fewstep.sampling.shared import share_of_samples
 
 
@@ -97,7 +95,8 @@ def sample(
     check_place(out)
     group = processes(device)
     f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device, precision=precision)
-    check_solver(f, solver, grid, clip)
+    if solver or grid or clip:
+        f.trained.check_solver("a solver, its time grid or --clip")
     sampler = sampler_for(
         f, steps, taus=taus, solver=solver or "heun", nfe=nfe, grid=grid, clip=clip
     )
@@ -107,22 +106,8 @@ def sample(
     images = group.gather_shares(mine, n)
     seconds = time.perf_counter() - start
     if group.first:
-        save_images(images, out, labels=labels, classes=f.info.get("classes") or ())
+        save_images(images, out, labels=labels, classes=f.trained.classes)
         print(f"{out}: {n} image{'' if n == 1 else 's'}, {spent(sampler)}, {seconds:.2f} s")
-
-
-def check_solver(f: FlowMap, solver: str | None, grid: str | None, clip: bool) -> None:
-    """Raise `FewstepError` for a solver, grid or clipping given to a model that solves nothing."""
-    given = solver or grid or clip
-    if given and f.info.get("kind") != "diffusion":
-        raise FewstepError(
-            "solvers, their time grids and --clip are for diffusion models: a consistency model "
-            "takes --steps, --nfe or --taus."
-        )
-    if given and only_steps(f) is not None:
-        raise FewstepError(
-            "this model was distilled for one sampler: it takes no --solver, --grid or --clip."
-        )
 
 
 def spent(sampler: Sampler) -> str:

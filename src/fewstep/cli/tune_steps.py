@@ -123,9 +123,7 @@ def tune_steps(
     on = pick_device(device)
     home, file = model_file(model, checkpoint=checkpoint, ema=ema)
     f = FlowMap.load(file, on)
-    if (kind := f.info.get("kind")) in ("diffusion", "autoencoder"):
-        what = "a diffusion model" if kind == "diffusion" else "an autoencoder"
-        raise FewstepError(f"{model} is {what}: time points are for consistency models.")
+    f.trained.check_time_points(model)
     evaluator = _evaluator(model, reference, features, weights, on)
     n = n or evaluator.n
     settings = {"model": sha256_of(file), "evaluator": evaluator.fingerprint, "n": n}

@@ -11,7 +11,7 @@ from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
-from fewstep.sampling import check_labels, only_steps
+from fewstep.sampling import check_labels
 from fewstep.whole import whole
 
 Labels = Tensor | int | str | Sequence[int | str] | None
@@ -48,37 +48,17 @@ def check_reference(f: FlowMap, y: Tensor) -> None:
 
 def check_pixels(f: FlowMap, what: str) -> None:
     """Raise `FewstepError` for an autoencoder, or for a model whose ``x`` is no image."""
-    check_no_autoencoder(f, what)
+    f.trained.check_flow(what)
     if f.latents is not None:
         raise FewstepError(
             f"{what} works on pixels; this model works on the latents of an autoencoder."
         )
 
 
-def check_no_autoencoder(f: FlowMap, what: str) -> None:
-    """Raise `FewstepError` for an autoencoder, which is no map along the PF-ODE."""
-    if f.info.get("kind") == "autoencoder":
-        raise FewstepError(f"{what} needs a model of noisy images; this is an autoencoder.")
-
-
 def check_consistency(f: FlowMap, what: str) -> None:
     """Raise `FewstepError` for a diffusion model, whose ``f(x, t)`` is a blurred mean."""
     check_pixels(f, what)
-    check_all_times(f, what)
-    if f.info.get("kind") == "diffusion":
-        raise FewstepError(
-            f"{what} needs a consistency model; this is a diffusion model, distil it first."
-        )
-
-
-def check_all_times(f: FlowMap, what: str) -> None:
-    """Raise `FewstepError` for a model that has learned the times of its sampler alone."""
-    only = only_steps(f)
-    if only is not None:
-        raise FewstepError(
-            f"{what} needs a model of all noise levels; this one was distilled for sampling in "
-            f"{only} step{'s' * (only > 1)} alone."
-        )
+    f.trained.check_maps(what)
 
 
 def labels_for(f: FlowMap, labels: Labels, n: int) -> Tensor | None:

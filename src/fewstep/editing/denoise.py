@@ -9,7 +9,6 @@ from fewstep.condition import Condition
 from fewstep.editing.batches import (
     Labels,
     Progress,
-    check_all_times,
     check_images,
     check_pixels,
     in_batches,
@@ -54,7 +53,8 @@ def denoise(
     """
     check_pixels(f, "denoising")
     check_images(f, x)
-    check_all_times(f, "denoising")
+    f.trained.check_known("denoising")
+    f.trained.check_any_time("denoising")
     sigma = noise_level(x) if sigma is None else torch.as_tensor(sigma, dtype=torch.float64)
     t = time_of(f.p, sigma.expand(len(x)))
 
@@ -62,7 +62,7 @@ def denoise(
         noisy = x[rows].to(f.device)
         at = f.time(t[rows].to(noisy), noisy)
         noisy = expand(f.p.alpha(at), noisy) * noisy
-        end = 0.0 if f.info.get("kind") == "diffusion" else None
+        end = None if f.trained.maps_to_eps else 0.0
         return f(noisy, at, end, condition)
 
     return in_batches(f, len(x), part, labels, batch, progress)

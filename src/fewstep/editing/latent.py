@@ -15,9 +15,7 @@ from torch import Tensor
 from fewstep.condition import Condition
 from fewstep.editing.batches import (
     Labels,
-    check_all_times,
     check_images,
-    check_no_autoencoder,
     check_pixels,
     in_batches,
 )
@@ -137,15 +135,17 @@ def decode(
     Raises:
         FewstepError: latents, times or labels that do not fit.
     """
-    check_no_autoencoder(f, "decoding")
+    f.trained.check_flow("decoding")
+    f.trained.check_known("decoding")
     check_images(f, z)
     check_taus(taus, f.p)
-    if taus or f.info.get("kind") == "diffusion":
-        check_all_times(f, "decoding in these steps")
+    solves = not f.trained.maps_to_eps
+    if taus or solves:
+        f.trained.check_any_time("decoding in these steps")
 
     def part(rows: slice, condition: Condition) -> Tensor:
         x = f.p.prior(z[rows].to(f.device))
-        if f.info.get("kind") == "diffusion":
+        if solves:
             return f.image(_solve(f, x, _grid(f, N).flip(0), solver, condition))
         noise = NoiseStreams(seed, [0] * len(x), f.shape)
         return f.image(refine(f, x, (f.p.T, *taus), noise, condition=condition))
@@ -184,12 +184,9 @@ def encode(
     """
     check_pixels(f, "encoding")
     check_images(f, x)
-    check_all_times(f, "encoding")
-    if f.info.get("kind") != "diffusion":
-        raise FewstepError(
-            "a consistency model maps noise to images, not back: encode with the diffusion model "
-            "that it was distilled from."
-        )
+    f.trained.check_denoises(
+        "encoding", "encode with the diffusion model that it was distilled from"
+    )
 
     def part(rows: slice, condition: Condition) -> Tensor:
         x_T = _solve(f, x[rows].to(f.device), _grid(f, N), solver, condition)

@@ -13,6 +13,7 @@ from fewstep.needs import LATENTS, Needs
 from fewstep.networks import Autoencoder
 from fewstep.networks.autoencoder import draw, kl_to_standard_normal
 from fewstep.objectives.base import OBJECTIVES, Objective
+from fewstep.trained import AUTOENCODER
 
 
 @OBJECTIVES.register("autoencoder")
@@ -34,7 +35,7 @@ class VariationalAutoencoder(Objective):
         FewstepError: a negative ``beta``.
     """
 
-    kind = "autoencoder"
+    makes = AUTOENCODER
     needs = Needs(network=LATENTS)
     paper = "Kingma & Welling 2014; first stage of Vahdat, Kreis, Kautz 2021 (LSGM)"
 

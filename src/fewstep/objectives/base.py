@@ -28,6 +28,7 @@ from fewstep.objectives.fit import check_map
 from fewstep.parameterization import Parameterization, time_dtype
 from fewstep.registry import Registry
 from fewstep.schedules import GridSize, IndexDistribution, karras_grid
+from fewstep.trained import CONSISTENCY, Trained
 from fewstep.weightings import WEIGHTINGS, Weighting
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
@@ -41,9 +42,8 @@ class Objective(nn.Module, ABC):
         K: total number of training steps, which the schedules are stretched over.
     """
 
-    kind: ClassVar[str]
-    """What the trained map is: "diffusion" (its ``f.D``), "consistency" (``f(x, t)``), or a
-    "generator", whose ``f(x_T, T)`` alone means something."""
+    makes: ClassVar[Trained]
+    """What the trained map can do, such as `fewstep.trained.CONSISTENCY`; it is set on ``f``."""
     paper: ClassVar[str]
     """Authors, year, and where in the paper."""
     needs: ClassVar[Needs] = Needs()
@@ -52,6 +52,7 @@ class Objective(nn.Module, ABC):
     def __init__(self, f: FlowMap, K: int) -> None:
         super().__init__()
         check_map(self.name, self.needs, f)
+        f.trained = f.trained.made(self.makes)
         self.f = f
         self.K = K
 
@@ -130,7 +131,7 @@ class ConsistencyObjective(Objective):
         weighting: ``lambda_``, a weighting or its spec.
     """
 
-    kind = "consistency"
+    makes = CONSISTENCY
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ from fewstep.networks.dropout import SharedDropout, check_dropout
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.parameterization import Parameterization, expand
 from fewstep.schedules import INDEX_DISTRIBUTIONS, IndexDistribution, karras_spacing
+from fewstep.trained import CONSISTENCY
 from fewstep.weightings import WEIGHTINGS, Weighting
 
 
@@ -48,7 +49,7 @@ class ContinuousConsistency(Objective):
         times: distribution of ``t``: the limit of that of the grid's points.
     """
 
-    kind = "consistency"
+    makes = CONSISTENCY
     needs = Needs(continuous=True)
 
     def __init__(

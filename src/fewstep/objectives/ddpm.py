@@ -10,6 +10,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.parameterization import DiscreteVP
+from fewstep.trained import DIFFUSION
 from fewstep.weightings import WEIGHTINGS, Weighting
 
 
@@ -27,7 +28,7 @@ class DDPM(Objective):
         weighting: ``lambda_``.
     """
 
-    kind = "diffusion"
+    makes = DIFFUSION
     needs = Needs(processes=("vp_discrete",))
     paper = "Ho, Jain, Abbeel 2020, Algorithm 1 and Eq. 14 (DDPM)"
 

@@ -16,6 +16,7 @@ from fewstep.networks.dfno import FourierOperator
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.parameterization import expand
 from fewstep.solvers import ddim_step
+from fewstep.trained import GENERATOR
 
 
 @OBJECTIVES.register("dfno")
@@ -35,7 +36,7 @@ class DFNO(Objective):
         largest: weight of the states where ``alpha / sigma`` is above it.
     """
 
-    kind = "generator"
+    makes = GENERATOR
     paper = "Zheng, Nie, Vahdat, Azizzadenesheli, Anandkumar 2023 (DFNO), Section 3"
     needs = Needs(
         columns=("noise", "trajectory", "times"),
@@ -55,7 +56,6 @@ class DFNO(Objective):
         super().__init__(f, K)
         if not 1 <= largest < math.inf:
             raise FewstepError(f"DFNO needs a largest weight of at least 1, got {largest}.")
-        f.info["sampling_steps"] = 1
         self.d, self.largest = DISTANCES.build(distance), largest
 
     def loss_at(

@@ -9,6 +9,7 @@ from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES, Objective
+from fewstep.trained import GENERATOR
 
 
 @OBJECTIVES.register("kd")
@@ -27,13 +28,12 @@ class KD(Objective):
         distance: ``d``, how two images are compared.
     """
 
-    kind = "generator"
+    makes = GENERATOR
     paper = "Luhman & Luhman 2021 (knowledge distillation); of flows Liu, Gong, Liu 2022"
     needs = Needs(teacher=TeacherUse.START, columns=("noise",), every_class=True)
 
     def __init__(self, f: FlowMap, K: int, *, distance: Distance | str = "l2") -> None:
         super().__init__(f, K)
-        f.info["sampling_steps"] = 1
         self.d = DISTANCES.build(distance)
 
     def loss_at(

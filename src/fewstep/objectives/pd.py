@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.parameterization import time_dtype
 from fewstep.schedules import HalvingN, nested_times
 from fewstep.solvers import ddim_step, denoised_of_step
+from fewstep.trained import NESTED
 from fewstep.weightings import WEIGHTINGS, Weighting
 
 
@@ -43,7 +46,7 @@ class PD(Objective):
             ``max(alpha^2 / sigma^2, 1)``.
     """
 
-    kind = "diffusion"
+    makes = NESTED
     paper = "Salimans & Ho 2022, Algorithm 2 (progressive distillation)"
     needs = Needs(teacher=TeacherUse.DISTIL)
     teacher: FlowMap
@@ -61,7 +64,7 @@ class PD(Objective):
     ) -> None:
         super().__init__(f, K)
         self.N = HalvingN(start_steps, final_steps, K)
-        f.info["sampling_steps"] = final_steps
+        f.trained = replace(f.trained, steps=final_steps)
         self.teacher = teacher.requires_grad_(False).eval()
         self.d = DISTANCES.build(distance)
         self.lambda_ = WEIGHTINGS.build(weighting)

@@ -10,6 +10,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.parameterization import expand
+from fewstep.trained import DIFFUSION
 
 
 @OBJECTIVES.register("rf")
@@ -25,7 +26,7 @@ class RF(Objective):
         K: total number of training steps.
     """
 
-    kind = "diffusion"
+    makes = DIFFUSION
     paper = "Liu, Gong, Liu 2022, Eq. 1 (rectified flow)"
 
     def __init__(self, f: FlowMap, K: int) -> None:

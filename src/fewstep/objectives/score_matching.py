@@ -9,6 +9,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.schedules import LogNormal
+from fewstep.trained import DIFFUSION
 from fewstep.weightings import WEIGHTINGS, Weighting
 
 
@@ -27,7 +28,7 @@ class ScoreMatching(Objective):
         weighting: ``lambda_``; EDM's makes the loss of every noise level about 1 at the start.
     """
 
-    kind = "diffusion"
+    makes = DIFFUSION
     paper = "Karras, Aittala, Aila, Laine 2022 (EDM), Table 1"
 
     def __init__(

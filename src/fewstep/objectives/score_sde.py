@@ -8,6 +8,7 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective
+from fewstep.trained import DIFFUSION
 from fewstep.training_times import TRAINING_TIMES, TrainingTimes
 from fewstep.weightings import WEIGHTINGS, Weighting
 
@@ -27,7 +28,7 @@ class ScoreSDE(Objective):
         weighting: ``lambda_``.
     """
 
-    kind = "diffusion"
+    makes = DIFFUSION
     paper = "Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole 2021, Eq. 7 (Score SDE)"
 
     def __init__(

@@ -16,7 +16,6 @@ from fewstep.objectives import Objective
 from fewstep.runs.components import objective_of
 from fewstep.runs.run import Run
 from fewstep.runs.sources import fingerprint
-from fewstep.sampling import only_steps
 
 
 def objective_arguments(run: Run, f: FlowMap, teacher: FlowMap | None) -> dict[str, Any]:
@@ -32,12 +31,9 @@ def objective_arguments(run: Run, f: FlowMap, teacher: FlowMap | None) -> dict[s
     arguments = {"f": f, "K": run.training.steps, **run.objective.arguments}
     if teacher is None:
         return arguments
-    if use is TeacherUse.DISTIL and only_steps(teacher) is not None:
-        raise FewstepError(
-            f"the teacher {path} was distilled itself and has no PF-ODE to follow: give the "
-            "diffusion model."
-        )
-    if f.info["kind"] == "consistency" and type(teacher.p) is not type(f.p):
+    teacher.trained.check_teacher(f"the teacher {path}", follow=use is TeacherUse.DISTIL)
+    made = objective_of(run).makes
+    if made.maps_to_eps and made.from_any_time and type(teacher.p) is not type(f.p):
         f.p = parameterization.match(teacher.p, f.p, eps=f.p.eps)
         teacher = teacher.in_process(f.p)
     check_teacher(teacher, f, path)
@@ -85,11 +81,6 @@ def take_weights(f: FlowMap, other: FlowMap, path: object) -> None:
 
 def check_teacher(teacher: FlowMap, f: FlowMap, path: object) -> None:
     """Raise `FewstepError` unless the student can start from the teacher's weights."""
-    if teacher.info.get("kind") != "diffusion":
-        raise FewstepError(
-            f"the teacher {path} is a {teacher.info.get('kind')} model; a diffusion model is "
-            "needed, such as a run of digits/edm."
-        )
     pairs = {
         "shape": (teacher.shape, f.shape),
         "num_classes": (teacher.num_classes, f.num_classes),

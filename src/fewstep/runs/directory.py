@@ -16,7 +16,7 @@ import math
 import re
 import warnings
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -257,7 +257,8 @@ def open_model(
         f.in_precision(precision)
     _warn_of_start(f, file)
     if taus := read_taus(home, file):
-        f.info["taus"] = {**f.info.get("taus", {}), **taus}
+        found = {n: tuple(points) for n, points in taus.items()}
+        f.trained = replace(f.trained, taus={**f.trained.taus, **found})
     return f
 
 
@@ -266,7 +267,7 @@ def _warn_of_start(f: FlowMap, file: Path) -> None:
     decay = _PLAIN_AVERAGE.match(file.stem)
     if "average" in f.info or decay is None:
         return
-    share = float(decay[1]) ** f.info.get("step", math.inf)
+    share = float(decay[1]) ** (math.inf if f.trained.step is None else f.trained.step)
     if share >= 0.01:
         warnings.warn(
             f"{file} is an average of an earlier fewstep that began with the initial weights: "
@@ -336,6 +337,7 @@ def step_of(model: Path) -> float | None:
     """
     try:
         with open_model_file(model) as file:
-            return float(file.header.info.get("step", math.inf))
+            step = file.header.trained.step
+            return math.inf if step is None else float(step)
     except SHAPELESS:
         return None

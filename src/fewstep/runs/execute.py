@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,13 +21,13 @@ from fewstep.lock import locked
 from fewstep.networks import NETWORKS
 from fewstep.objectives import OBJECTIVES
 from fewstep.runs.beginning import check_pairs, objective_arguments, take_weights
-from fewstep.runs.components import objective_of
 from fewstep.runs.directory import Record, RunDirectory, check_free
 from fewstep.runs.dry_run import check_memory
 from fewstep.runs.latent_space import find_latents
 from fewstep.runs.parts import Parts
 from fewstep.runs.resume import Begun, begun
 from fewstep.runs.run import Run
+from fewstep.trained import Trained
 from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.trainer import Trainer, mix
 from fewstep.training.validation import evenly
@@ -228,12 +227,6 @@ def make_map(run: Run, data: Dataset, recipe: str, latents: Latents | None = Non
     arguments = {"shape": tuple(data.shape), "num_classes": classes, **run.network.arguments}
     F = NETWORKS.call(run.network.name, arguments)
     p = parameterization.from_config({"name": run.p.name, **run.p.arguments})
-    info: dict[str, Any] = {
-        "kind": objective_of(run).kind,
-        "recipe": recipe,
-        "objective": str(run.objective),
-        "data": data.name,
-        "classes": list(data.classes) if classes else [],
-        "taus": {k: list(v) for k, v in run.taus.items()},
-    }
-    return FlowMap(F, p, info=info, latents=latents)
+    trained = Trained(taus=run.taus, classes=tuple(data.classes) if classes else ())
+    info = {"recipe": recipe, "objective": str(run.objective), "data": data.name}
+    return FlowMap(F, p, trained=trained, info=info, latents=latents)

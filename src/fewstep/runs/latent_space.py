@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -69,10 +70,5 @@ def network_of(model: FlowMap, path: object) -> Autoencoder:
     Raises:
         FewstepError: it is none.
     """
-    network = model.network
-    if not isinstance(network, Autoencoder):
-        raise FewstepError(
-            f"{path} is a {model.info.get('kind')} model, not an autoencoder: train one, such as "
-            "digits/autoencoder."
-        )
-    return network
+    model.trained.check_autoencoder(path)
+    return cast("Autoencoder", model.network)

@@ -39,7 +39,6 @@ from fewstep.sampling import (
     Walk,
     check_labels,
     default_batch,
-    default_steps,
     sampler_for,
 )
 
@@ -170,14 +169,10 @@ def _plan(
     f: FlowMap, wish: Wish, model: Path, folder: Path
 ) -> tuple[Manifest, Walk | NestedDDIM, list[int]]:
     """The manifest, the sampler, and which of its states a trajectory keeps."""
-    if f.info.get("kind") != "diffusion":
-        raise FewstepError(
-            f"pairs are made by a diffusion model's sampler; {model} is a {f.info.get('kind')} "
-            "model."
-        )
+    f.trained.check_pairs(model)
     if f.latents is not None:
         raise FewstepError(f"pairs are of images; {model} works on an autoencoder's latents.")
-    steps = default_steps(f) if wish.steps is None else wish.steps
+    steps = f.trained.default_steps if wish.steps is None else wish.steps
     sampler = sampler_for(f, steps, solver=wish.solver)
     if not isinstance(sampler, Walk | NestedDDIM) or not sampler.deterministic:
         raise FewstepError(f"pairs need a deterministic sampler, not {wish.solver}.")

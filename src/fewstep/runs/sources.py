@@ -174,7 +174,7 @@ def known_images(data: Dataset) -> Source:
 def known_model(f: FlowMap) -> Source:
     """What tells a model again: its weights and settings."""
     digest = fingerprint(f)
-    step = f.info.get("step")
+    step = f.trained.step
     about = f"SHA-256 {digest[:12]}" + ("" if step is None else f", step {step}")
     return Source(fingerprint=digest, about=about)
 

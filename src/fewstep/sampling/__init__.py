@@ -5,7 +5,7 @@ alone: a sample is the same whatever batch, process or device it is made on (to 
 the network's arithmetic), and two models sampled with one seed start from the same noise.
 """
 
-from fewstep.sampling.choice import default_steps, default_taus, only_steps, sampler_for
+from fewstep.sampling.choice import default_taus, sampler_for
 from fewstep.sampling.draw import sample, sample_batches
 from fewstep.sampling.labels import Label, Labels, balanced_labels, check_labels, class_number
 from fewstep.sampling.noise import NoiseStreams
@@ -37,9 +37,7 @@ __all__ = [
     "check_taus",
     "class_number",
     "default_batch",
-    "default_steps",
     "default_taus",
-    "only_steps",
     "sample",
     "sample_batches",
     "sampler_for",

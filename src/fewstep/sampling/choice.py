@@ -11,19 +11,10 @@ from fewstep.flow_map import FlowMap
 from fewstep.sampling.samplers import Multistep, NestedDDIM, Prior, Sampler, Walk
 from fewstep.schedules import TimeGrid, karras_grid
 from fewstep.solvers import SOLVERS, Integrator
+from fewstep.trained import SOLVER_STEPS
 from fewstep.whole import whole
 
 MOST = 100_000  # steps: more are a slip of the pen, and their times would fill the memory
-
-
-def only_steps(f: FlowMap) -> int | None:
-    """The number of steps that a model was distilled for; None where every number will do."""
-    return f.info.get("sampling_steps")
-
-
-def default_steps(f: FlowMap) -> int:
-    """Steps where none are asked for."""
-    return only_steps(f) or (18 if f.info.get("kind") == "diffusion" else 1)
 
 
 def default_taus(f: FlowMap, steps: int) -> tuple[float, ...]:
@@ -32,9 +23,9 @@ def default_taus(f: FlowMap, steps: int) -> tuple[float, ...]:
     Those stored with the model where it has some for this number of steps; else the interior
     points of Karras' grid with ``steps + 1`` points.
     """
-    stored = f.info.get("taus", {}).get(str(steps))
+    stored = f.trained.taus.get(str(steps))
     if stored is not None:
-        return tuple(stored)
+        return stored
     return tuple(karras_grid(steps + 1, f.p, dtype=torch.float64).flip(0)[1:-1].tolist())
 
 
@@ -73,33 +64,25 @@ def sampler_for(
         raise FewstepError(f"sampling needs at least 1 {what}={count}.")
     if count is not None and count > MOST:
         raise FewstepError(f"sampling takes at most {MOST} steps, got {count}.")
-    only = only_steps(f)
-    if only is not None and (count not in (None, only) or taus):
-        raise FewstepError(
-            f"this model was distilled for {only} step{'s' * (only > 1)} and knows no others: "
-            f"sample it with steps={only} and without time points."
-        )
-    if f.info.get("kind") == "diffusion":
-        if taus is not None:
-            raise FewstepError("time points are for consistency models; this is a diffusion model.")
-        if only is not None:
-            if clip:
-                raise FewstepError("this model was distilled for one sampler: it takes no clip.")
-            return NestedDDIM(only)
+    trained = f.trained
+    trained.check_steps(count, taus)
+    if taus is None:
+        trained.check_known("the sampler")
+    else:
+        trained.check_jumps(len(taus) + 1)
+    if clip:
+        trained.check_solver("clip")
+    if trained.decodes:
+        return Prior()
+    if trained.steps is not None and trained.denoises:
+        return NestedDDIM(trained.steps)
+    if trained.solves:
         if clip and f.latents is not None:
             raise FewstepError("clip is for pixels; this model works on an autoencoder's latents.")
-        walk = Walk(steps or 18, solver, grid, nfe, clip)
+        walk = Walk(steps or SOLVER_STEPS, solver, grid, nfe, clip)
         if count is not None and SOLVERS.build(solver).adaptive:
             raise FewstepError(f"{solver} chooses its own steps: set rtol and atol instead.")
         return walk
-    if clip:
-        raise FewstepError(
-            "clip is for the solvers of diffusion models; this model solves nothing."
-        )
-    if f.info.get("kind") == "autoencoder":
-        if taus or count not in (None, 1):
-            raise FewstepError("an autoencoder makes its samples in 1 step and has no others.")
-        return Prior()
     steps = count if count is not None else len(taus or ()) + 1
     if taus is not None and len(taus) != steps - 1:
         raise FewstepError(f"{steps} steps take {steps - 1} time points, got {len(taus)}.")

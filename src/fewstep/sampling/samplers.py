@@ -21,6 +21,7 @@ from fewstep.registry import Registry
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.schedules import TIME_GRIDS, TimeGrid, nested_times
 from fewstep.solvers import SOLVERS, Denoiser, Integrator, ddim_step, default_grid, start_with_snr
+from fewstep.trained import Trained
 
 
 class Sampler(ABC):
@@ -30,6 +31,10 @@ class Sampler(ABC):
     @abstractmethod
     def nfe(self) -> int:
         """Network evaluations per sample."""
+
+    @abstractmethod
+    def check(self, trained: Trained) -> None:
+        """Raise `FewstepError` where a model was trained for something else."""
 
     @abstractmethod
     def states(
@@ -44,10 +49,12 @@ class Sampler(ABC):
 
         The last are the images, about [-1, 1], not clipped. States of a latent space are decoded.
         """
+        self.check(f.trained)
         return (f.image(x) for x in self.states(f, noise, condition))
 
     def __call__(self, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE) -> Tensor:
         """One image per stream of ``noise``: [B, *f.image_shape], about [-1, 1], not clipped."""
+        self.check(f.trained)
         (x,) = deque(self.states(f, noise, condition), maxlen=1)
         return f.image(x)
 
@@ -73,6 +80,9 @@ class Multistep(Sampler):
     @property
     def nfe(self) -> int:
         return 1 + len(self.taus)
+
+    def check(self, trained: Trained) -> None:
+        trained.check_jumps(self.nfe)
 
     def states(
         self, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE
@@ -164,6 +174,9 @@ class Walk(Sampler):
             raise FewstepError("an adaptive solver knows its evaluations only after sampling.")
         return round(self._measured[0])
 
+    def check(self, trained: Trained) -> None:
+        trained.check_solver()
+
     def times(self, p: Parameterization) -> list[float]:
         """The decreasing times of the walk, in a process."""
         grid = TIME_GRIDS.build(self.grid or default_grid(self._solver, p))
@@ -214,6 +227,9 @@ class NestedDDIM(Sampler):
     def nfe(self) -> int:
         return self.N
 
+    def check(self, trained: Trained) -> None:
+        trained.check_nested(self.N)
+
     def times(self, p: Parameterization) -> list[float]:
         """``T`` and the time that each step reaches."""
         return nested_times(self.N, p).tolist()
@@ -239,6 +255,9 @@ class Prior(Sampler):
     @property
     def nfe(self) -> int:
         return 1
+
+    def check(self, trained: Trained) -> None:
+        trained.check_prior()
 
     def states(
         self, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE

@@ -18,7 +18,7 @@ from fewstep.editing import decode, latents, walk
 from fewstep.editing.task import How
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.sampling import Sampler, default_steps, default_taus, sampler_for
+from fewstep.sampling import Sampler, default_taus, sampler_for
 from fewstep.serving.aside import aside
 from fewstep.serving.edits import Editing, task_of
 from fewstep.serving.engine import Busy, Call, Engine, Work
@@ -37,7 +37,7 @@ from fewstep.serving.schemas import (
     GenerationBody,
     InterpolationBody,
 )
-from fewstep.serving.shelf import Shelf, class_asked, class_names, class_number, is_diffusion
+from fewstep.serving.shelf import Shelf, class_asked, class_names, class_number
 
 HELD = 8  # of the largest pictures that may wait at once
 
@@ -69,7 +69,7 @@ class Answers:
     async def generations(self, body: GenerationBody, request: Request) -> Response:
         """Images, as one answer or as a stream of events."""
         name, f = self.shelf[body.model]
-        steps = body.steps or default_steps(f)
+        steps = body.steps or f.trained.default_steps
         self.limits.check(body.n, steps)
         job = Generating(name, f, body, self.sampler(name, steps), self.limits)
         if body.stream:
@@ -139,7 +139,7 @@ class Answers:
         """The frames between two images, ends included."""
         name, f = self.shelf[body.model]
         self.limits.check(body.frames, body.steps)
-        steps = body.steps or default_steps(f)
+        steps = body.steps or f.trained.default_steps
         scale = parse_size(
             body.size, (f.image_shape[1], f.image_shape[2]), self.limits.pixels // body.frames
         )
@@ -148,7 +148,7 @@ class Answers:
         def frames(f: FlowMap) -> Tensor:
             ends = [latents(f, [end.index], end.seed) for end in (body.start, body.to)]
             z = walk(torch.cat(ends), body.frames)
-            how: dict[str, Any] = {"N": steps} if is_diffusion(f) else {}
+            how: dict[str, Any] = {"N": steps} if f.trained.solves else {}
             how = how or {"taus": default_taus(f, steps)}
             return to_uint8(decode(f, z, seed=body.start.seed, labels=label, **how))
 

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from torch import Tensor
 
 from fewstep.flow_map import FlowMap
-from fewstep.sampling import Sampler, default_steps
+from fewstep.sampling import Sampler
 from fewstep.serving.aside import aside
 from fewstep.serving.engine import Generation, OnStep, Work
 from fewstep.serving.images import base64_png, enlarge, parse_size, sheet
@@ -49,7 +49,7 @@ class Generating:
         self, name: str, f: FlowMap, body: GenerationBody, sampler: Sampler, limits: Limits
     ) -> None:
         self.name, self.f, self.body, self.sampler = name, f, body, sampler
-        self.steps = body.steps or default_steps(f)
+        self.steps = body.steps or f.trained.default_steps
         self.frames = body.n * (self.steps if body.strip else 1)
         self.scale = parse_size(
             body.size, (f.image_shape[1], f.image_shape[2]), limits.pixels // self.frames

@@ -15,7 +15,6 @@ from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
-from fewstep.sampling import default_steps, only_steps
 
 DIGITS = Path("runs/reproduce-digits")
 PREFERRED = ("cd", "ect", "ict", "ct", "edm")
@@ -56,6 +55,7 @@ class Shelf:
             if len(f.image_shape) != 3 or f.image_shape[0] not in (1, 3):
                 shape = list(f.image_shape)
                 raise FewstepError(f"{path} makes points of shape {shape}, not images.")
+            f.trained.check_known(f"serving {path}")
             models[name] = f.eval().requires_grad_(False)
         return cls(models)
 
@@ -77,12 +77,12 @@ class Shelf:
                 "id": name,
                 "object": "model",
                 "default": i == 0,
-                "kind": f.info.get("kind", "consistency"),
+                "kind": f.trained.kind,
                 "objective": str(f.info.get("objective", "")).partition("(")[0] or None,
                 "shape": list(f.image_shape),
                 "classes": class_names(f),
-                "default_steps": default_steps(f),
-                "max_steps": 1 if _is_autoencoder(f) else only_steps(f) or most_steps,
+                "default_steps": f.trained.default_steps,
+                "max_steps": f.trained.steps or most_steps,
                 "tasks": tasks_of(f),
             }
             for i, (name, f) in enumerate(self.models.items())
@@ -102,15 +102,6 @@ def names_for(paths: Sequence[Path]) -> list[str]:
     ]
 
 
-def _is_autoencoder(f: FlowMap) -> bool:
-    return f.info.get("kind") == "autoencoder"
-
-
-def is_diffusion(f: FlowMap) -> bool:
-    """Whether a model is a diffusion model, which samples in many steps and does not edit."""
-    return f.info.get("kind") == "diffusion"
-
-
 def class_names(f: FlowMap) -> list[str] | None:
     """The classes of a conditional model."""
     if not f.num_classes:
@@ -120,9 +111,9 @@ def class_names(f: FlowMap) -> list[str] | None:
 
 def tasks_of(f: FlowMap) -> list[str]:
     """Names of the edits that a model can do."""
-    if only_steps(f) is not None or f.latents is not None or _is_autoencoder(f):
+    if f.latents is not None or not f.trained.from_any_time:
         return []
-    if is_diffusion(f):
+    if not f.trained.maps_to_eps:
         return ["denoise"]
     return [n for n in TASKS if f.shape[0] == 3 or TASKS[n] is not ColouriseTask]
 

@@ -21,6 +21,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.networks import Network
 from fewstep.parameterization import Parameterization
+from fewstep.trained import CONSISTENCY, DIFFUSION
 
 HALVINGS = 70  # of an interval of about 30: to the last bit of a float64
 
@@ -134,7 +135,7 @@ class ExactDenoiser(FlowMap):
     """
 
     def __init__(self, data: Mixture, bias: float = 0.0) -> None:
-        super().__init__(Wave(), data.p, info={"kind": "diffusion"})
+        super().__init__(Wave(), data.p, trained=DIFFUSION)
         self.data, self.bias = data, bias
 
     def forward(
@@ -154,7 +155,7 @@ class ExactConsistency(FlowMap):
     """
 
     def __init__(self, data: Mixture) -> None:
-        super().__init__(Wave(), data.p, info={"kind": "consistency"})
+        super().__init__(Wave(), data.p, trained=CONSISTENCY)
         self.data = data
         self.A = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
 

@@ -19,6 +19,7 @@ from fewstep.schedules import karras_grid
 from fewstep.solvers import Solver
 from fewstep.theory.mixture import Mixture, Wave
 from fewstep.theory.quadrature import Nodes, legendre
+from fewstep.trained import CONSISTENCY
 
 P = EDM(T=5.0, sigma_data=0.8)
 Pair = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -27,7 +28,7 @@ Pair = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 def wrong_map() -> FlowMap:
     """A consistency function that is smooth, and not that of any data."""
-    return FlowMap(Wave(), P, info={"kind": "consistency"})
+    return FlowMap(Wave(), P, trained=CONSISTENCY)
 
 
 def solver_pair(Phi: Solver, data: Mixture, bias: float = 0.0) -> Pair:

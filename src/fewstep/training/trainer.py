@@ -12,6 +12,7 @@ import inspect
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -269,7 +270,7 @@ class Trainer:
             return
         maps = {**self.objective.changing(), **self.averages.named()}
         for f in maps.values():
-            f.info["step"] = done
+            f.trained = replace(f.trained, step=done)
         state = {OPTIMIZER: optimizer_tensors(self.optimizer)}
         default = next(iter(self.averages.named()))
         writer.write(Snapshot.of(done, maps, state, default=default, score=score))
@@ -283,7 +284,7 @@ class Trainer:
             restore_map(f, checkpoint.file(name))
         self.averages.restore(checkpoint.path)
         for f in [*self.objective.changing().values(), *self.averages.named().values()]:
-            f.info["step"] = checkpoint.step
+            f.trained = replace(f.trained, step=checkpoint.step)
         restore_optimizer(self.optimizer, checkpoint.file(OPTIMIZER))
         self.group.barrier()
         if self.group.first:
@@ -309,7 +310,7 @@ def fitted(data: Dataset, f: FlowMap) -> Dataset:
             f"the model is conditional on {f.num_classes} classes, but {data.name} has no labels. "
             "Give the images class folders, or train without labels."
         )
-    if f.info.get("classes"):
+    if f.trained.classes:
         return data.with_classes(f.classes, "the model")
     if data.num_classes > f.num_classes:
         raise FewstepError(
