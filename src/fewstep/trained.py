@@ -143,8 +143,10 @@ class Trained:
     def made(self, makes: Trained) -> Trained:
         """This record once an objective that ``makes`` something trains the map.
 
-        Its classes and time points stay.
+        Its classes and time points stay, and all of it where the objective says nothing.
         """
+        if not makes.known:
+            return replace(self, step=None)
         return replace(
             makes,
             taus=makes.taus or self.taus,

@@ -42,8 +42,9 @@ class Objective(nn.Module, ABC):
         K: total number of training steps, which the schedules are stretched over.
     """
 
-    makes: ClassVar[Trained]
-    """What the trained map can do, such as `fewstep.trained.CONSISTENCY`; it is set on ``f``."""
+    makes: ClassVar[Trained] = Trained()
+    """What the trained map can do, such as `fewstep.trained.CONSISTENCY`; it is set on ``f``. A map
+    of which nothing is said can be sampled with a sampler that is given alone."""
     paper: ClassVar[str]
     """Authors, year, and where in the paper."""
     needs: ClassVar[Needs] = Needs()
