@@ -607,5 +607,5 @@ def test_an_interrupt_is_no_traceback(call: Call, monkeypatch: pytest.MonkeyPatc
     def stop(words: list[str], **how: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fewstep.cli.app", stop)
+    monkeypatch.setattr("fewstep.cli.program", stop)
     assert call("list") == (130, "", "fewstep: interrupted.\n")

@@ -62,7 +62,8 @@ def imported(program: str) -> set[str]:
 )
 def test_what_is_only_shown_does_not_wait_for_torch(words: list[str]) -> None:
     found = imported(f"from fewstep.cli import run; run({words!r})")
-    assert not found & {"torch", "numpy", "PIL", "scipy"}
+    assert not found & {"torch", "numpy", "PIL", "scipy", "importlib.metadata"}
+    assert "fewstep.plugins.load" not in found
 
 
 def test_the_digits_do_not_wait_for_scikit_learn() -> None:

@@ -57,6 +57,7 @@ _HOME = {
     "Evaluator": "evaluation",
     "train_classifier": "evaluation",
     "RECIPES": "recipes",
+    "load_plugin": "plugins.load",
     "open_model": "runs.directory",
     "train": "runs.execute",
 }
@@ -100,6 +101,7 @@ if TYPE_CHECKING:
         SubVP,
         TrigFlow,
     )
+    from fewstep.plugins.load import load_plugin
     from fewstep.recipes import RECIPES
     from fewstep.runs.directory import open_model
     from fewstep.runs.execute import train

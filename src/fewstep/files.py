@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+RECORD = "run.json"
+"""The file that makes a folder a run's."""
 SHAPELESS = (
     OSError,
     ValueError,

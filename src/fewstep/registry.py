@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+from fewstep import names
 from fewstep.annotations import fits, hints_of, kind_of
 from fewstep.errors import FewstepError, out_of_memory, unknown
 from fewstep.spec import parse, written
@@ -40,8 +41,7 @@ class Registry(Generic[T]):
         """
 
         def file(cls: type[T]) -> type[T]:
-            check_new(self.kind, name, cls, self._classes.get(name))
-            self._classes[name] = cls
+            names.file(self.kind, name, cls, cls, self._classes)
             _HOMES[cls] = self
             return cls
 
@@ -159,19 +159,6 @@ def parameters(cls: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     spelled = getattr(cls, "spelled", {})
     found = inspect.signature(cls).parameters.values()
     return {spelled.get(p.name, p.name): p for p in found if p.kind not in _REST}
-
-
-def check_new(kind: str, name: str, new: Any, known: Any) -> None:
-    """Raise `FewstepError` where a name is taken by another class or function than a new one."""
-
-    def where(thing: Any) -> str:
-        return f"{thing.__module__}.{thing.__qualname__}"
-
-    if known is not None and where(new) != where(known):
-        raise FewstepError(
-            f"the {kind} {name!r} is registered twice, by {where(known)} and {where(new)}: give "
-            "one of them another name."
-        )
 
 
 def _no_number(value: Any) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from cyclopts import App
 
+from fewstep.cli.every import with_options
 from fewstep.cli.faults import answer
 from fewstep.errors import FewstepWarning
 from fewstep.version import __version__
@@ -82,6 +83,8 @@ app.command(
     help="Let the shell complete commands, recipes and flags.",
 )
 
+program = with_options(app)
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
@@ -99,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     try:
-        result: Any = app(
+        result: Any = program(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
         _flush()

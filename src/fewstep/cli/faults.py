@@ -7,6 +7,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 from cyclopts import (
     CycloptsError,
@@ -70,7 +71,12 @@ def _superfluous(words: list[str]) -> str:
 
 
 def _fixed(error: UnknownOptionError) -> str:
-    """The line for a setting of a recipe that is given to a run folder."""
+    """The line for a setting of a recipe that is given to a run folder, or to nothing."""
+    named = Path(*(error.root_input_tokens or [])[1:2])
+    if not (named.exists() or str(named).startswith("-")):
+        from fewstep.cli.train import no_recipe
+
+        return str(no_recipe(named))
     return (
         f"a run folder does not take {error.token.keyword}: its settings are those that it was "
         "started with. When it goes on only --steps and --lr may change, and --data, --teacher and "

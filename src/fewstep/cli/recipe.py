@@ -19,7 +19,7 @@ from fewstep.recipes import RECIPES, Recipe, Run
 from fewstep.runs.components import REGISTRIES, arguments_of, objective_of
 
 HEADINGS = {
-    name: Group.create_ordered(title)
+    name: Group.create_ordered(title, sort_key=0)
     for name, title in {
         "run": "Run",
         "data": "Data",

@@ -12,7 +12,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from fewstep.cli.command import Whole, more, unfolded
-from fewstep.errors import not_there
+from fewstep.errors import FewstepError, not_there
 from fewstep.recipes import RECIPES
 
 
@@ -63,7 +63,7 @@ def resume(
         Do not show how far it is.
     """
     if not run.exists():
-        raise not_there("recipe or run folder", run, RECIPES)
+        raise no_recipe(run)
     from fewstep.cli.training import go_on
 
     asked = {
@@ -77,7 +77,23 @@ def resume(
     return go_on(run, given, device, quiet)
 
 
+def no_recipe(named: Path) -> FewstepError:
+    """The error for a name that is neither that of a recipe nor of a run folder."""
+    error = not_there("recipe or run folder", named, RECIPES)
+    return FewstepError(f"{error} A recipe of your own needs --plugin.")
+
+
 app = App(name="train", help_format="plaintext", help_epilogue=more(resume))
 app.default(resume)
-for _name, _recipe in RECIPES.items():
-    app.command(f"fewstep.cli.recipe:{_name}", name=_name, help=unfolded(cleandoc(_recipe.help)))
+
+
+def offer_recipes() -> None:
+    """Make every recipe a command, as far as it is none yet."""
+    for name, recipe in RECIPES.items():
+        if name not in app:
+            app.command(
+                f"fewstep.cli.recipe:{name}", name=name, help=unfolded(cleandoc(recipe.help))
+            )
+
+
+offer_recipes()

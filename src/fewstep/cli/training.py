@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.cli.faults import INTERRUPTED
+from fewstep.plugins.used import check_used
 from fewstep.runs.directory import RunDirectory
 from fewstep.runs.dry_run import dry_run
 from fewstep.runs.execute import train
@@ -31,8 +32,11 @@ def begin(
 
 def go_on(run: Path, settings: Mapping[str, Any], device: str | None, quiet: bool) -> int:
     """Resume the run of a folder, perhaps with other settings; the exit code."""
-    recipe, before = RunDirectory(run).run()
-    return _train(before.override(settings), run, recipe, device, quiet)
+    home = RunDirectory(run)
+    record = home.record()
+    if not home.has_work:  # else the training asks for them
+        check_used(record.plugins, run)
+    return _train(record.run.override(settings), run, record.recipe, device, quiet)
 
 
 def dry(run: Run, recipe: str, device: str | None) -> int:

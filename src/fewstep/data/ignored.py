@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewstep.errors import FewstepError
+from fewstep.files import RECORD
 
 IGNORED = frozenset(
     {
@@ -32,7 +33,6 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name.casefold() in IGNORED
 
 
-RECORD = "run.json"
 MADE = {RECORD: "a run", "clock.json": "a reproduction", "theory.json": "a report of the theory"}
 """What of ours a folder holds that is no data, by the file that says so."""
 

@@ -23,13 +23,14 @@ from typing import Any
 
 import torch
 
-from fewstep.data.ignored import MADE, RECORD
+from fewstep.data.ignored import MADE
 from fewstep.data.pairs import MANIFEST as PAIRS
 from fewstep.errors import FewstepError, FewstepWarning, not_there, refusals
-from fewstep.files import SHAPELESS, read_json, replacing
+from fewstep.files import RECORD, SHAPELESS, read_json, replacing
 from fewstep.flow_map import FlowMap
 from fewstep.lock import FILES as LOCK_FILES
 from fewstep.model_file import open_model_file
+from fewstep.plugins.used import Used
 from fewstep.precision import Precision
 from fewstep.records import record_of
 from fewstep.runs.run import Run
@@ -77,6 +78,7 @@ class Record:
         run: the settings, as the user gave them.
         sources: where data and models were, by the setting that names them.
         changes: of settings, when the run went on.
+        plugins: code of the user's own that gave parts of the run.
         format, fewstep, torch: versions that began the run.
     """
 
@@ -87,6 +89,7 @@ class Record:
     run: Run
     sources: dict[str, Source] = field(default_factory=dict)
     changes: tuple[Change, ...] = ()
+    plugins: tuple[Used, ...] = ()
 
 
 def _record_of(stored: Any) -> Record:

@@ -11,16 +11,18 @@ import torch
 from fewstep import parameterization
 from fewstep.classes import Agreement
 from fewstep.data import Dataset
-from fewstep.data.ignored import RECORD
 from fewstep.digest import sha256_of_code
 from fewstep.distributed import Processes, processes, together
 from fewstep.errors import FewstepError, listed, refusals
+from fewstep.files import RECORD
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.lock import locked
 from fewstep.networks import NETWORKS
 from fewstep.objectives import OBJECTIVES
+from fewstep.plugins.used import check_outside
 from fewstep.runs.beginning import check_pairs, objective_arguments, take_weights
+from fewstep.runs.components import plugins_of
 from fewstep.runs.directory import Record, RunDirectory, check_free
 from fewstep.runs.dry_run import check_memory
 from fewstep.runs.latent_space import find_latents
@@ -63,7 +65,10 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     home, group = RunDirectory(directory), processes(device)
-    group.agree({"the recipe": recipe, "the code": sha256_of_code(), **run.flat()})
+    plugins = plugins_of(recipe, run)
+    check_outside(plugins, home.path)
+    code = {"the code": sha256_of_code(), "the plugins": [plugin.sha256 for plugin in plugins]}
+    group.agree({"the recipe": recipe, **code, **run.flat()})
     check_free(home.path, RECORD)
     before = begun(home, recipe, run)
     if before is not None and (made := _made(home, before, group)) is not None:
@@ -131,7 +136,10 @@ def prepare(
     Raises:
         FewstepError: any mistake in the settings, the data or the models.
     """
-    record = Record(recipe=recipe, run=run) if before is None else before.record
+    if before is None:
+        record = Record(recipe=recipe, run=run, plugins=plugins_of(recipe, run))
+    else:
+        record = before.record
     parts = Parts(run, home, before, group, data)
     images = parts.images()
     teacher, init = parts.model("teacher"), parts.model("init")

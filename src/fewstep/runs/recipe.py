@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fewstep import names
 from fewstep.errors import unknown
-from fewstep.registry import check_new
 from fewstep.runs.run import Run
 
 
@@ -46,9 +46,7 @@ class Recipes(Mapping[str, Recipe]):
         """
 
         def file(function: Callable[[], Run]) -> Callable[[], Run]:
-            known = self._recipes.get(name)
-            check_new("recipe", name, function, known and known.function)
-            self._recipes[name] = Recipe(name, function)
+            names.file("recipe", name, function, Recipe(name, function), self._recipes)
             return function
 
         return file

@@ -8,6 +8,7 @@ from typing import Any
 
 from fewstep.errors import FewstepError
 from fewstep.objectives import OBJECTIVES, Objective
+from fewstep.plugins.used import check_used
 from fewstep.runs.directory import MODEL, Change, Record, RunDirectory
 from fewstep.runs.run import Run
 from fewstep.runs.sources import KINDS, given_of
@@ -77,6 +78,7 @@ def begun(home: RunDirectory, recipe: str, run: Run) -> Begun | None:
         _check_place(home, run)
         return None
     record = home.record()
+    check_used(record.plugins, home.path)
     if record.recipe != recipe:
         raise FewstepError(
             f"{home.path} holds a run of {record.recipe}, not {recipe}: give another --out."

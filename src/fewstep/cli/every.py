@@ -1,0 +1,51 @@
+"""The options of every command: they are read first, and decide what the others know."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+from cyclopts import App, Group, Parameter
+
+from fewstep.plugins.installed import load_installed, load_named, named
+
+EVERY = Group.create_ordered("Every command", sort_key=1000)
+
+
+def with_options(app: App) -> App:
+    """A program whose commands all take the options of every command."""
+
+    def launch(
+        *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        plugin: Annotated[
+            tuple[str, ...],
+            Parameter(
+                help="Python file or module of your own that adds recipes, objectives, networks, "
+                "...; may be given several times.",
+                group=EVERY,
+                negative_iterable="",
+                show_default=False,
+            ),
+        ] = (),
+    ) -> Any:
+        load_plugins(plugin)
+        return app(words, exit_on_error=False, print_error=False, result_action="return_value")
+
+    app.meta.suppress_keyboard_interrupt = False
+    app.meta.help_flags = app.meta.version_flags = ()
+    app.meta.default(launch)
+    return app.meta
+
+
+def load_plugins(given: tuple[str, ...]) -> None:
+    """Load installed plugins, those of the environment and those that were given."""
+    load_installed()
+    if not (given or named()):
+        return
+    from fewstep.plugins.load import load_plugin  # which no command without plugins waits for
+
+    load_named()
+    for which in given:
+        load_plugin(which)
+    if "fewstep.cli.train" in sys.modules:
+        sys.modules["fewstep.cli.train"].offer_recipes()

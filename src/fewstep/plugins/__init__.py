@@ -1,0 +1,5 @@
+"""Code of a user's own, by which names are added: objectives, networks, recipes and the rest.
+
+A plugin is imported because the user names it or has installed it; never because a run or a model
+file does. These keep its name and its hash, and ask for it. Code in a run's folder is not imported.
+"""

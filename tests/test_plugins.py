@@ -1,0 +1,241 @@
+"""Code of a user's own: how it is loaded, what is kept of it, and what its mistakes look like."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import fewstep
+from fewstep.errors import FewstepWarning
+from fewstep.names import LEDGER
+from fewstep.plugins import load
+from fewstep.recipes import RECIPES
+
+Call = Callable[..., tuple[int, str, str]]
+
+NETWORK = '''"""A network, and a recipe with it."""
+
+from dataclasses import replace
+
+from fewstep import MLP, RECIPES
+from fewstep.networks import NETWORKS
+from fewstep.recipes.digits import edm
+from fewstep.runs.run import Run, component
+
+
+@NETWORKS.register("mine")
+class Mine(MLP):
+    """A perceptron of my own."""
+
+
+@RECIPES.add("digits/mine")
+def mine() -> Run:
+    """EDM with a network of mine.
+
+    No paper.
+    """
+    return replace(edm(), network=component("mine", width=16, blocks=1, hidden=16))
+'''
+TINY = ["--steps", "2", "--samples", "4", "--warmup", "0", "--quiet", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in a folder of its own, and forget what plugins have registered."""
+    monkeypatch.chdir(tmp_path)
+    before, modules, path = set(LEDGER), set(sys.modules), sys.path.copy()
+    monkeypatch.setattr(load, "_LOADED", {})
+    yield
+    for filed in [x for x in LEDGER if x not in before and not x.ours]:
+        filed.remove()
+    for name in set(sys.modules) - modules:
+        if not name.startswith(("fewstep", "torch")):
+            del sys.modules[name]
+    sys.path[:] = path
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    """A file with a network and a recipe."""
+    file = tmp_path / "my_methods.py"
+    file.write_text(NETWORK)
+    return file
+
+
+def test_a_plugin_s_recipe_is_trained_and_goes_on_with_the_plugin_alone(
+    plugin: Path, call: Call
+) -> None:
+    train = ["train", "digits/mine", *TINY, "--out", "run"]
+    assert call(*train)[0] == 2
+    assert call(*train, "--plugin", plugin) == (0, "", "")
+    (kept,) = json.loads(Path("run/run.json").read_text())["plugins"]
+    assert kept == {
+        "name": "my_methods",
+        "given": str(plugin),
+        "sha256": hashlib.sha256(plugin.read_bytes()).hexdigest(),
+        "gives": ["network mine", "recipe digits/mine"],
+    }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "run", "--steps", "4", "--quiet"),
+        ("train", "digits/mine", *TINY, "--out", "run"),
+    ],
+)
+def test_a_run_asks_for_its_plugin_and_says_whether_it_changed(
+    words: tuple[str, ...], plugin: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_it = ("--plugin", "my_methods.py")
+    assert call("train", "digits/mine", *TINY, "--out", "run", *with_it)[0] == 0
+    for filed in [x for x in LEDGER if not x.ours and x.module == "my_methods"]:
+        filed.remove()
+    monkeypatch.setattr(load, "_LOADED", {})
+    del sys.modules["my_methods"]
+    if words[1] == "run":
+        code, _, err = call(*words)
+        assert code == 2
+        assert err == (
+            "fewstep: run needs the plugin my_methods for its network mine and recipe "
+            f"digits/mine: give it with --plugin {plugin}, or in Python with "
+            "fewstep.load_plugin.\n"
+        )
+    plugin.write_text(f"{NETWORK}# changed\n")
+    with pytest.warns(FewstepWarning, match=f"{plugin} has changed since it was used for run: "):
+        assert call(*words, *with_it)[0] == 0
+
+
+def test_help_and_lists_show_what_a_plugin_gives(plugin: Path, call: Call) -> None:
+    assert "digits/mine" not in call("list", "recipes")[1]
+    assert "digits/mine" in call("list", "recipes", "--plugin", plugin)[1]
+    assert "EDM with a network of mine." in call("train", "--help", "--plugin", "my_methods")[1]
+    code, out, _ = call("train", "digits/mine", "--help", "--plugin=my_methods.py")
+    assert code == 0
+    assert "--network.width" in out
+    assert "--plugin" in out
+
+
+REFUSED = {
+    "x = (": "line 1: SyntaxError: '(' was never closed.",
+    "\nimport no_such_module": "line 2: ModuleNotFoundError: No module named 'no_such_module'.",
+    "x = 1\n\nraise RuntimeError('of a\\nsecond line')": "line 3: RuntimeError: of a second line.",
+    "import sys\nsys.exit(3)": "line 2: it ends the program when it is imported.",
+    "x = 1": 'registers nothing: put @OBJECTIVES.register("name") above a class, say, or '
+    '@RECIPES.add("name") above a function that gives a Run.',
+    NETWORK.replace('"mine"', '"mlp"'): "line 11: the network 'mlp' is registered "
+    "twice, by fewstep.networks.mlp.MLP and my_plugin.Mine: give one of them another name.",
+    NETWORK.replace("digits/mine", "digits/edm"): "line 16: the recipe 'digits/edm' "
+    "is registered twice, by fewstep.recipes.digits.edm and my_plugin.mine: give one of them "
+    "another name.",
+    f'{NETWORK}\n@NETWORKS.register("mine")\nclass Mine(MLP): ...\n': "line 24: the "
+    "network 'mine' is registered twice, by my_plugin.Mine and my_plugin.Mine: give one of them "
+    "another name.",
+}
+
+
+@pytest.mark.parametrize("code", REFUSED)
+def test_a_plugin_that_cannot_be_used_is_refused_in_a_line(
+    code: str, tmp_path: Path, call: Call
+) -> None:
+    file = tmp_path / "my_plugin.py"
+    file.write_text(code)
+    before = len(LEDGER), len(RECIPES)
+    words = ("list", "recipes", "--plugin", file)
+    wanted = REFUSED[code]
+    joined = " " if wanted.startswith("registers") else ", "
+    assert call(*words) == (2, "", f"fewstep: the plugin {file}{joined}{wanted}\n")
+    assert (len(LEDGER), len(RECIPES)) == before, "what it had registered is gone"
+    file.write_text(NETWORK)
+    assert call(*words)[0] == 0, "once it is mended it can be loaded"
+
+
+def test_what_is_no_plugin_is_refused_by_its_name(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.txt").write_text("none")
+    (tmp_path / "random.py").write_text(NETWORK)
+    refused = {
+        "no_such.py": "there is no plugin 'no_such.py'.",
+        "no_such": "the plugin no_such is neither a file nor a module",
+        "./folder": "the plugin folder is a folder without __init__.py",
+        "./notes.txt": "the plugin notes.txt is no Python file",
+        "json": "the plugin json registers nothing",
+        "random.py": "is called like another module",
+        "": "no plugin is named: give a Python file",
+    }
+    for which, reason in refused.items():
+        code, out, err = call("list", "grids", "--plugin", which)
+        assert (code, out, err.count("\n")) == (2, "", 1), which
+        assert reason in err
+
+
+@pytest.mark.parametrize("inside", ["run", "run/deep/er"])
+def test_code_in_a_run_s_folder_is_never_imported(
+    inside: str, plugin: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(inside).mkdir(parents=True)
+    Path("run/run.json").write_text("{}")
+    Path(inside, "theirs.py").write_text("raise SystemExit('imported')")
+    assert "from which no code is imported" in call("list", "--plugin", f"{inside}/theirs.py")[2]
+    Path("link.py").symlink_to(Path(inside, "theirs.py"))
+    assert "from which no code is imported" in call("list", "--plugin", "link.py")[2]
+    monkeypatch.chdir(inside)
+    assert "from which no code is imported" in call("list", "--plugin", "theirs")[2]
+
+
+def test_a_run_does_not_begin_around_its_own_plugin(plugin: Path, call: Call) -> None:
+    words = ("train", "digits/mine", *TINY, "--plugin", plugin, "--out", ".")
+    code, _, err = call(*words)
+    assert code == 2
+    assert f"the plugin {plugin} lies in the run folder" in err
+    assert not Path("run.json").exists()
+
+
+def test_a_package_is_a_plugin_of_all_its_files(tmp_path: Path, call: Call) -> None:
+    home = tmp_path / "lib/pack"
+    home.mkdir(parents=True)
+    (home / "__init__.py").write_text("from pack import inside\nfrom . import inside")
+    (home / "inside.py").write_text(NETWORK)
+    assert "digits/mine" in call("list", "recipes", "--plugin", home)[1]
+    digest = load.loaded()[0].sha256
+    (home / "inside.py").write_text(f"{NETWORK}#\n")
+    assert load.digest(home / "__init__.py") != digest
+
+
+def test_the_environment_names_plugins(
+    plugin: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEWSTEP_PLUGINS", f"{plugin}")
+    assert "digits/mine" in call("list", "recipes")[1]
+    monkeypatch.setenv("FEWSTEP_PLUGINS", "no_such.py")
+    assert call("list")[2] == "fewstep: FEWSTEP_PLUGINS: there is no plugin 'no_such.py'.\n"
+
+
+def test_installed_packages_are_plugins_by_their_entry_points(
+    plugin: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[fewstep]\nmine = my_methods\nbad = no_such_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.warns(FewstepWarning, match="left out: the plugin no_such_module is neither"):
+        assert "digits/mine" in call("list", "recipes")[1]
+
+
+def test_the_hash_sees_what_a_file_imports_from_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("WIDTH = 16")
+    (tmp_path / "other.py").write_text("WIDTH = 16")
+    file = tmp_path / "with_helper.py"
+    file.write_text(f"from helper import WIDTH\n{NETWORK}")
+    plugin = fewstep.load_plugin(file)
+    assert plugin.gives == ["network mine", "recipe digits/mine"]
+    (tmp_path / "other.py").write_text("WIDTH = 17")
+    assert load.digest(file) == plugin.sha256
+    (tmp_path / "helper.py").write_text("WIDTH = 17")
+    assert load.digest(file) != plugin.sha256
