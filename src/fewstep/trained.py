@@ -433,7 +433,8 @@ def from_legacy(info: Mapping[str, Any]) -> tuple[Trained, dict[str, Any]]:
     Raises:
         FewstepError: a value of a legacy key that means nothing; the message names it.
     """
-    old = {name: info[name] for name in LEGACY if info.get(name) is not None}
+    values = dict(info)
+    old = {name: values[name] for name in LEGACY if values.get(name) is not None}
     kind, steps = old.pop("kind", None), old.pop("sampling_steps", None)
     if kind is not None and (not isinstance(kind, str) or kind not in _MADE):
         raise FewstepError(f"info.kind must be one of {', '.join(_MADE)}, got {kind!r:.60}")
