@@ -12,8 +12,9 @@ import pytest
 
 import fewstep
 from fewstep.errors import FewstepWarning
+from fewstep.model_file import open_model_file
 from fewstep.names import LEDGER
-from fewstep.plugins import load
+from fewstep.plugins import load, used
 from fewstep.recipes import RECIPES
 
 Call = Callable[..., tuple[int, str, str]]
@@ -50,6 +51,7 @@ def _forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.chdir(tmp_path)
     before, modules, path = set(LEDGER), set(sys.modules), sys.path.copy()
     monkeypatch.setattr(load, "_LOADED", {})
+    monkeypatch.setattr(used, "_SAID", set())
     yield
     for filed in [x for x in LEDGER if x not in before and not x.ours]:
         filed.remove()
@@ -57,6 +59,14 @@ def _forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         if not name.startswith(("fewstep", "torch")):
             del sys.modules[name]
     sys.path[:] = path
+
+
+def forget(module: str) -> None:
+    """As another process, which has not loaded a plugin."""
+    for filed in [x for x in LEDGER if x.module == module]:
+        filed.remove()
+    load._LOADED.clear()
+    del sys.modules[module]
 
 
 @pytest.fixture
@@ -94,10 +104,7 @@ def test_a_run_asks_for_its_plugin_and_says_whether_it_changed(
 ) -> None:
     with_it = ("--plugin", "my_methods.py")
     assert call("train", "digits/mine", *TINY, "--out", "run", *with_it)[0] == 0
-    for filed in [x for x in LEDGER if not x.ours and x.module == "my_methods"]:
-        filed.remove()
-    monkeypatch.setattr(load, "_LOADED", {})
-    del sys.modules["my_methods"]
+    forget("my_methods")
     if words[1] == "run":
         code, _, err = call(*words)
         assert code == 2
@@ -109,6 +116,33 @@ def test_a_run_asks_for_its_plugin_and_says_whether_it_changed(
     plugin.write_text(f"{NETWORK}# changed\n")
     with pytest.warns(FewstepWarning, match=f"{plugin} has changed since it was used for run: "):
         assert call(*words, *with_it)[0] == 0
+
+
+def test_a_model_file_says_which_plugin_its_network_is_from(plugin: Path, call: Call) -> None:
+    assert call("train", "digits/mine", *TINY, "--out", "run", "--plugin", plugin)[0] == 0
+    with open_model_file(Path("run/model.safetensors")) as file:
+        (kept,) = file.header.plugins
+    assert (kept.given, kept.gives) == ("my_methods.py", ("network mine",)), "no folder of mine"
+    words = ("sample", "run/model.safetensors", "-n", "2", "-o", "a.png")
+    forget("my_methods")
+    assert call(*words) == (
+        2,
+        "",
+        "fewstep: run/model.safetensors needs the plugin my_methods for its network mine: give it "
+        "with --plugin my_methods.py, or in Python with fewstep.load_plugin.\n",
+    )
+    assert call(*words, "--plugin", "my_methods.py")[0] == 0
+
+
+def test_a_model_of_known_parts_needs_no_plugin(plugin: Path, call: Call) -> None:
+    code = NETWORK.replace('component("mine"', 'component("mlp"').replace(
+        "digits/mine", "digits/as"
+    )
+    plugin.write_text(code)
+    assert call("train", "digits/as", *TINY, "--out", "run", "--plugin", plugin)[0] == 0
+    forget("my_methods")
+    assert call("sample", "run", "-n", "2", "-o", "a.png")[0] == 0
+    assert "for its recipe digits/as: " in call("train", "run", "--steps", "4")[2]
 
 
 def test_help_and_lists_show_what_a_plugin_gives(plugin: Path, call: Call) -> None:

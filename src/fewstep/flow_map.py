@@ -41,6 +41,7 @@ from fewstep.named_tensors import (
 )
 from fewstep.networks import Autoencoder, Network, skeleton, unfinished, unwrapped
 from fewstep.parameterization import Parameterization, expand, time_dtype
+from fewstep.plugins.used import check_used
 from fewstep.precision import Precision, dtype_of
 from fewstep.trained import Info, Trained, from_legacy
 
@@ -300,6 +301,7 @@ class FlowMap(nn.Module):
     def _described(cls, file: ModelFile, building: AbstractContextManager[None]) -> FlowMap:
         """The map that a file's header describes, whose networks are built in a block."""
         header = file.header
+        check_used(header.plugins, file.path)
         try:
             p = parameterization.from_config(header.parameterization)
             with building:

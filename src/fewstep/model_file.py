@@ -21,6 +21,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.plugins.used import Used, used_in
+from fewstep.records import value_of
 from fewstep.trained import LEGACY, Trained, from_legacy, json_of, trained_of
 
 FORMAT = 2  # version of the file's header
@@ -58,6 +60,7 @@ class Header:
         trained: what training made of the model.
         info: free JSON values; see `fewstep.flow_map.FlowMap`.
         latents: name and arguments of the autoencoder; None for a model of images.
+        plugins: code of a user's own that gave a network, process or sampler; written by itself.
     """
 
     network: dict[str, Any]
@@ -65,6 +68,7 @@ class Header:
     trained: Trained
     info: dict[str, Any]
     latents: dict[str, Any] | None = None
+    plugins: tuple[Used, ...] = ()
 
     def text(self) -> str:
         """The JSON text that `read` reads.
@@ -82,6 +86,8 @@ class Header:
         }
         if self.latents is not None:
             parts["latents"] = self.latents
+        if used := used_in(self.network, self.parameterization, self.latents, self.trained.sampler):
+            parts["plugins"] = [plugin.without_folder() for plugin in used]
         try:
             return json.dumps(parts)
         except (TypeError, ValueError, RecursionError) as error:
@@ -114,7 +120,8 @@ class Header:
             trained, info = trained_of(parts.get("trained")), parts["info"]
         check_info(info)
         network, parameterization = parts["network"], parts["parameterization"]
-        return cls(network, parameterization, trained, info, parts.get("latents"))
+        plugins = value_of(tuple[Used, ...], parts.get("plugins", []), "plugins")
+        return cls(network, parameterization, trained, info, parts.get("latents"), plugins)
 
 
 def _is_text(value: object) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.names import LEDGER, Filed
+from fewstep.plugins.code import is_path
 from fewstep.plugins.load import Plugin, plugin_of
 
 
@@ -29,6 +30,14 @@ class Used:
     given: str
     sha256: str
     gives: tuple[str, ...]
+
+    def without_folder(self) -> dict[str, Any]:
+        """It as JSON values, without the folder that it was in, which is nobody else's business."""
+        given = Path(self.given).name if is_path(self.given) else self.given
+        return asdict(replace(self, given=given))
+
+
+_SAID: set[tuple[str, str]] = set()  # to have changed
 
 
 def used_in(*values: Any) -> tuple[Used, ...]:
@@ -88,9 +97,10 @@ def check_used(used: Iterable[Used], whose: object) -> None:
         missing = [name for name in plugin.gives if name not in known]
         if missing:
             raise FewstepError(_missing(plugin, missing, whose))
-        now = plugin_of(known[plugin.gives[0]]) if plugin.gives else None
-        if now is not None and now.sha256 != plugin.sha256:
-            warnings.warn(_changed(plugin, now, whose), FewstepWarning, stacklevel=2)
+        for now in {plugin_of(known[x]) for x in plugin.gives if not known[x].ours}:
+            if now.sha256 != plugin.sha256 and (plugin.name, plugin.sha256) not in _SAID:
+                _SAID.add((plugin.name, plugin.sha256))
+                warnings.warn(_changed(plugin, now, whose), FewstepWarning, stacklevel=2)
 
 
 def _missing(plugin: Used, missing: list[str], whose: object) -> str:
