@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,15 +25,18 @@ from fewstep.parameterization import (
     PFGM,
     VE,
     VP,
+    CosineVP,
     DiscreteVP,
+    Matched,
     Parameterization,
     RectifiedFlow,
+    TrigFlow,
     expand,
+    match,
 )
-from fewstep.schedules import karras_grid
+from fewstep.schedules import TRAINING_TIMES, karras_grid
 from fewstep.solvers import PHI
 from fewstep.trained import CONSISTENCY, GENERATOR
-from fewstep.training_times import TRAINING_TIMES
 from oracles import Exact, Gaussian, columns_for, slope
 
 each = pytest.mark.parametrize("name", list(OBJECTIVES))
@@ -504,6 +508,24 @@ def test_lognormal_times_have_the_same_noise_in_every_process(p: Parameterizatio
     assert float(noise.mean()) == pytest.approx(-0.6, abs=0.03)
     assert float(noise.std()) == pytest.approx(1.4, abs=0.03)
     assert p.t_min <= float(t.min()) <= float(t.max()) <= p.T
+
+
+OTHERS = [VP(beta_max=12.0), DiscreteVP(), TrigFlow(sigma_data=1.0), RectifiedFlow(), VE(T=20.0)]
+
+
+@pytest.mark.parametrize("p", [*OTHERS, match(EDM(eps=0.0, T=20.0), CosineVP())], ids=str)
+def test_noise_levels_are_drawn_not_times(p: Parameterization) -> None:
+    """Score matching and ECT see the levels of EDM, in whatever time a process has them."""
+    p, x = p if isinstance(p, Matched) else replace(p, eps=0.0), torch.zeros(20_000, 1)
+    maps = [FlowMap(MLP((1,), width=4, blocks=1), q) for q in (p, TO_ZERO)]
+    for name in ("score_matching", "ect"):
+        drawn = []
+        for f in maps:
+            torch.manual_seed(0)
+            o = OBJECTIVES.call(name, {"f": f, "K": 100, "P_mean": -1.0, "P_std": 0.7})
+            drawn.append([f.p.noise_level(t.double()) for t in o.draw_times(x, 90)])
+        for mine, of_edm in zip(*drawn, strict=True):
+            torch.testing.assert_close(mine, of_edm, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("D", [8.0, 64.0])

@@ -76,7 +76,7 @@ def test_the_grid_is_the_time_at_equal_steps() -> None:
 def test_quantiles_are_the_limit_of_the_grid(times: Any) -> None:
     """Below ``quantile(u)`` lies the mass ``u`` of a fine grid's probabilities."""
     t = karras_grid(20_001, P).double()
-    mass = times.probabilities(t).double().cumsum(0)
+    mass = times.probabilities(t, P).double().cumsum(0)
     u = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     below = [float((mass / mass[-1])[int((t < q).sum()) - 1]) for q in times.quantile(u, P)]
     assert below == pytest.approx(u.tolist(), abs=1e-3)

@@ -71,7 +71,7 @@ def test_wrong_ranges_are_refused(wrong: tuple[int, int, int]) -> None:
 
 def test_lognormal_indices_have_the_mass_of_their_interval() -> None:
     t = karras_grid(12, EDM())
-    weights = LogNormalIndex(-1.1, 2.0).probabilities(t)
+    weights = LogNormalIndex(-1.1, 2.0).probabilities(t, EDM())
     draws = torch.exp(-1.1 + 2.0 * torch.randn(400_000))
     inside = draws[(draws >= t[0]) & (draws < t[-1])]
     counts = torch.histogram(inside, t).hist
@@ -79,14 +79,18 @@ def test_lognormal_indices_have_the_mass_of_their_interval() -> None:
 
 
 def test_indices_cover_the_grid() -> None:
-    t = karras_grid(5, EDM())
-    n = UniformIndex().sample(t, 40_000)
-    assert set(n.tolist()) == {0, 1, 2, 3}
+    """Each interval as often as the others, and its two ends together."""
+    p, x = EDM(), torch.zeros(40_000, 1)
+    t = karras_grid(5, p)
+    t_next, t_n = UniformIndex().neighbours(5, p, x, torch.float32)
+    n = torch.searchsorted(t, t_n)
+    assert torch.equal(t[n], t_n)
+    assert torch.equal(t[n + 1], t_next)
     torch.testing.assert_close(n.bincount() / 40_000, torch.full((4,), 0.25), atol=0.015, rtol=0)
 
 
 def test_lognormal_moments() -> None:
-    log_t = LogNormal(-1.2, 1.2).sample(torch.zeros(200_000, 1)).log()
+    log_t = LogNormal(-1.2, 1.2).sample(torch.zeros(200_000, 1), EDM(), least=0.0).log()
     assert float(log_t.mean()) == pytest.approx(-1.2, abs=0.015)
     assert float(log_t.std()) == pytest.approx(1.2, abs=0.015)
 

@@ -15,18 +15,26 @@ from fewstep.cli.listing import REGISTRIES
 from fewstep.distances import DISTANCES
 from fewstep.networks import NETWORKS
 from fewstep.objectives import OBJECTIVES
-from fewstep.parameterization import PARAMETERIZATIONS, PREDICTIONS
+from fewstep.parameterization import (
+    FORMS,
+    PARAMETERIZATIONS,
+    PRECONDITIONINGS,
+    PREDICTIONS,
+    PROCESSES,
+)
 from fewstep.registry import Registry
 from fewstep.sampling import SAMPLERS
-from fewstep.schedules import TIME_GRIDS
+from fewstep.schedules import TIME_GRIDS, TRAINING_TIMES
 from fewstep.solvers import PHI, SOLVERS
-from fewstep.training_times import TRAINING_TIMES
 from fewstep.weightings import WEIGHTINGS
 
 LISTED: dict[str, Registry] = {
     "OBJECTIVES": OBJECTIVES,
     "NETWORKS": NETWORKS,
     "PARAMETERIZATIONS": PARAMETERIZATIONS,
+    "PROCESSES": PROCESSES,
+    "PRECONDITIONINGS": PRECONDITIONINGS,
+    "FORMS": FORMS,
     "PREDICTIONS": PREDICTIONS,
     "SAMPLERS": SAMPLERS,
     "SOLVERS": SOLVERS,

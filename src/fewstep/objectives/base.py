@@ -27,7 +27,7 @@ from fewstep.networks.dropout import SharedDropout, check_dropout
 from fewstep.objectives.fit import check_map
 from fewstep.parameterization import Parameterization, time_dtype
 from fewstep.registry import Registry
-from fewstep.schedules import GridSize, IndexDistribution, karras_grid
+from fewstep.schedules import GridSize, IndexDistribution
 from fewstep.trained import CONSISTENCY, Trained
 from fewstep.weightings import WEIGHTINGS, Weighting
 
@@ -183,10 +183,7 @@ def neighbours(
     N: int, times: IndexDistribution, p: Parameterization, x: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Neighbouring times ``t_{n+1}``, ``t_n`` of the grid of ``N`` for each example of ``x``."""
-    # eps = t_1 < ... < t_N = T                                                                [N]
-    t = karras_grid(N, p, device=x.device, dtype=time_dtype(x))
-    n = times.sample(t, len(x))  # n - 1 of the paper's n in 1..N-1                            [B]
-    return t[n + 1], t[n]
+    return times.neighbours(N, p, x, time_dtype(x))
 
 
 class ConsistencyTraining(ConsistencyObjective):

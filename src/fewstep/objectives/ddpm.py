@@ -9,7 +9,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs
 from fewstep.objectives.base import OBJECTIVES, Objective
-from fewstep.parameterization import DiscreteVP
+from fewstep.parameterization.chain import Chain
 from fewstep.trained import DIFFUSION
 from fewstep.weightings import WEIGHTINGS, Weighting
 
@@ -34,8 +34,8 @@ class DDPM(Objective):
 
     def __init__(self, f: FlowMap, K: int, *, weighting: Weighting | str = "snr") -> None:
         super().__init__(f, K)
-        assert isinstance(f.p, DiscreteVP)
-        self.N = f.p.N
+        assert isinstance(f.p.process, Chain)
+        self.N = f.p.process.N
         self.lambda_ = WEIGHTINGS.build(weighting)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:

@@ -32,8 +32,8 @@ class ECT(ConsistencyObjective):
         K: total number of training steps.
         stages: how many times the gap shrinks.
         q: factor by which it shrinks.
-        P_mean: mean of ``ln t``.
-        P_std: standard deviation of ``ln t``.
+        P_mean: mean of ``ln(sigma/alpha)``, which for EDM is ``ln t``.
+        P_std: its standard deviation.
         distance: ``d``, how two images are compared.
         weighting: ``lambda_``, how much a time counts.
     """
@@ -58,8 +58,9 @@ class ECT(ConsistencyObjective):
         self.times = LogNormal(P_mean, P_std)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
-        t = self.times.sample(x).clamp(self.f.p.t_min, self.f.p.T)
-        return t, self.r(t, k)
+        p = self.f.p
+        t = self.times.sample(x, p)
+        return t, p.time_of_noise_level(self.r(p.noise_level(t), k))
 
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor

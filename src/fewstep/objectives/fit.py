@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import NETWORKS, Needs
-from fewstep.parameterization import PARAMETERIZATIONS, Parameterization
+from fewstep.parameterization import PROCESSES, Parameterization
 
 
 def check_map(name: str, needs: Needs, f: FlowMap) -> None:
@@ -42,7 +40,7 @@ def _faults(needs: Needs, f: FlowMap) -> Iterator[str]:
     if F.label_dropout and (needs.every_class or not F.num_classes):
         why = "needs the class of every example" if F.num_classes else "has no classes to hide"
         yield f"{why}: leave out label_dropout, --network.label-dropout"
-    if needs.continuous and jumps(p):
+    if needs.continuous and not p.continuous:
         yield (
             f"needs a map that is differentiable in t, such as edm; that of {p.config['name']} "
             "jumps at its end"
@@ -50,13 +48,7 @@ def _faults(needs: Needs, f: FlowMap) -> Iterator[str]:
 
 
 def _is_one_of(p: Parameterization, names: tuple[str, ...]) -> bool:
-    return isinstance(p, tuple(PARAMETERIZATIONS[name] for name in names))
-
-
-def jumps(p: Parameterization) -> bool:
-    """Whether the map of a parameterization is not continuous in ``t`` at its end."""
-    s = torch.tensor([p.t_min], dtype=torch.float64)
-    return bool(p.c_out(s * (1 + 1e-6) + 1e-9, s).abs() > 1e-3)
+    return isinstance(p.process, tuple(PROCESSES[name] for name in names))
 
 
 def check_columns(name: str, needs: Needs, data: Dataset, flip: bool) -> None:

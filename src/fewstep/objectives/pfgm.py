@@ -9,7 +9,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.score_matching import ScoreMatching
-from fewstep.parameterization import PFGM
+from fewstep.parameterization.exploding import ElectricField
 from fewstep.weightings import Weighting
 
 
@@ -44,10 +44,11 @@ class PFGMpp(ScoreMatching):
         weighting: Weighting | str = "edm",
     ) -> None:
         super().__init__(f, K, P_mean=P_mean, P_std=P_std, weighting=weighting)
-        assert isinstance(f.p, PFGM)
         self.p = f.p
 
     def noise(self, x: Tensor) -> Tensor:
-        D = torch.full((len(x), *[1] * (x.ndim - 1)), self.p.D, device=x.device)
+        process = self.p.process
+        assert isinstance(process, ElectricField)
+        D = torch.full((len(x), *[1] * (x.ndim - 1)), process.D, device=x.device)
         chi2 = 2 * torch._standard_gamma(D / 2)
         return torch.randn_like(x) * (D / chi2).sqrt()

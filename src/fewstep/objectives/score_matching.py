@@ -15,7 +15,9 @@ from fewstep.weightings import WEIGHTINGS, Weighting
 
 @OBJECTIVES.register("score_matching")
 class ScoreMatching(Objective):
-    """Train a diffusion model: ``lambda_(t) mean (D(x + t z, t) - x)^2`` with ``ln t`` normal.
+    """Train a diffusion model: ``lambda_(t) mean (D(x_t, t) - x)^2`` at lognormal noise levels.
+
+    For EDM ``x_t = x + t z`` with ``ln t`` normal. In every process ``ln(sigma/alpha)`` is.
 
     The minimiser is ``D(x, t) = E[x_0 | x_t = x]``, which gives the score (Lemma 1 of Song et
     al. 2023).
@@ -23,8 +25,8 @@ class ScoreMatching(Objective):
     Args:
         f: the map in training, through its ``f.D``.
         K: total number of training steps.
-        P_mean: mean of ``ln t``.
-        P_std: standard deviation of ``ln t``.
+        P_mean: mean of ``ln(sigma/alpha)``, which for EDM is ``ln t``.
+        P_std: its standard deviation.
         weighting: ``lambda_``; EDM's makes the loss of every noise level about 1 at the start.
     """
 
@@ -45,7 +47,7 @@ class ScoreMatching(Objective):
         self.lambda_ = WEIGHTINGS.build(weighting)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
-        return (self.times.sample(x).clamp(max=self.f.p.T),)
+        return (self.times.sample(x, self.f.p, least=0.0),)
 
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor

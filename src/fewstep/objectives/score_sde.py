@@ -8,8 +8,8 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective
+from fewstep.schedules import TRAINING_TIMES, TrainingTimes
 from fewstep.trained import DIFFUSION
-from fewstep.training_times import TRAINING_TIMES, TrainingTimes
 from fewstep.weightings import WEIGHTINGS, Weighting
 
 

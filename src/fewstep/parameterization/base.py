@@ -123,6 +123,11 @@ class Parameterization(ABC):
         """Whether ``dX/ds`` at ``s = t`` is the PF-ODE's velocity; see `Form`."""
         return self._form.flow
 
+    @property
+    def continuous(self) -> bool:
+        """Whether the map has a derivative in ``t`` where it ends."""
+        return self._form.continuous
+
     # The process
 
     def alpha(self, t: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ class Form(ABC):
 
     flow: ClassVar[bool]
     """Whether ``dX/ds = velocity`` at ``s = t`` where ``F(x, t, t)`` is a diffusion network."""
+    continuous: ClassVar[bool] = True
+    """Whether the map has a derivative in ``t`` where it ends."""
 
     process: Process
     preconditioning: Preconditioning
@@ -97,6 +99,7 @@ class Simple(Form):
     """
 
     flow: ClassVar[bool] = False
+    continuous: ClassVar[bool] = False
 
     def c_skip(self, t: Tensor, s: Tensor) -> Tensor:
         a, _ = self.preconditioning.coefficients(t, self.process)

@@ -221,5 +221,5 @@ def default_grid(solver: Integrator, p: Parameterization) -> str:
     """
     if solver.grid == "karras":
         return p.grid
-    explodes = Level.at(p, p.T).alpha == Level.at(p, p.t_min).alpha
-    return "karras" if explodes and solver.grid in ("time", "quadratic") else solver.grid
+    uneven = p.time_is_noise_level and solver.grid in ("time", "quadratic")
+    return "karras" if uneven else solver.grid

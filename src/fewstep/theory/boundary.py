@@ -62,5 +62,5 @@ def slope_at_the_end(name: str, f: FlowMap, x: Tensor) -> Line:
     """``|X(x, s + h, s) - x|`` against ``h`` at ``s`` a tenth of the largest time."""
     s = torch.tensor(0.1 * f.p.T, dtype=torch.float64)
     moved = tuple(float((f(x, s + h, s) - x).abs().max()) for h in STEPS)
-    jumps = bool(f.p.c_out(s + STEPS[-1], s).abs() > 0.5)
+    jumps = not f.p.continuous
     return Line(name, STEPS, moved, 0.0 if jumps else 1.0, 0.02, control=jumps)

@@ -1,4 +1,4 @@
-"""At which times a diffusion model is trained: distributions of ``t``, in every process.
+"""At which times a model is trained: distributions of ``t``, in every process.
 
 Together with the weighting they say how much each noise level counts: the loss is the mean of
 ``lambda_(t)`` times the error over these times, not divided by their density.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
-from fewstep.parameterization import EDM, Parameterization
+from fewstep.parameterization import Parameterization
 from fewstep.registry import Registry
 
 TRAINING_TIMES: Registry[TrainingTimes] = Registry("distribution of training times")
@@ -39,14 +39,14 @@ class UniformTimes(TrainingTimes):
 
     def sample(self, x: Tensor, p: Parameterization) -> Tensor:
         u = torch.rand(len(x), device=x.device)
-        if isinstance(p, EDM):
+        if p.time_is_noise_level:
             return (math.log(p.t_min) + u * math.log(p.T / p.t_min)).exp()
         return p.t_min + u * (p.T - p.t_min)
 
 
 @TRAINING_TIMES.register("lognormal")
 @dataclass(frozen=True)
-class LogNormalTimes(TrainingTimes):
+class LogNormal(TrainingTimes):
     """``ln(sigma/alpha) ~ N(P_mean, P_std^2)``: EDM's noise levels (Karras et al. 2022, Table 1).
 
     They do not depend on the process, so that models of two processes that are trained at these
@@ -63,6 +63,16 @@ class LogNormalTimes(TrainingTimes):
         if not self.P_std >= 0:
             raise FewstepError(f"times lognormal need P_std >= 0, got {self.P_std}.")
 
-    def sample(self, x: Tensor, p: Parameterization) -> Tensor:
+    def sample(self, x: Tensor, p: Parameterization, *, least: float | None = None) -> Tensor:
+        """One time in ``[least, T]`` per example of ``x``: [B]; ``least`` is ``t_min`` if None."""
         z = torch.randn(len(x), device=x.device)
-        return p.time_of_log_snr(-(self.P_mean + self.P_std * z)).clamp(p.t_min, p.T)
+        t = p.time_of_log_snr(-(self.P_mean + self.P_std * z))
+        return t.clamp(p.t_min if least is None else least, p.T)
+
+    def erf(self, level: Tensor) -> Tensor:
+        """``2 P(sigma/alpha < level) - 1``, which keeps its digits in both tails."""
+        return torch.erf((level.log() - self.P_mean) / (math.sqrt(2) * self.P_std))
+
+    def level(self, erf: Tensor) -> Tensor:
+        """The inverse of `erf`."""
+        return (self.P_mean + self.P_std * (math.sqrt(2) * torch.erfinv(erf))).exp()
