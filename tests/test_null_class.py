@@ -58,6 +58,20 @@ def test_a_label_dropout_that_is_no_probability_is_named(spec: str, p: float) ->
         network(spec, label_dropout=p)
 
 
+@pytest.mark.parametrize("name", ["mlp", "unet", "adm"])
+def test_a_network_that_takes_a_weight_starts_as_one_that_takes_none(name: str) -> None:
+    plain = network(SPECS[name])
+    F = NETWORKS.build(SPECS[name], shape=(1, 4, 4), num_classes=3, guidance_embedding=True)
+    missing, unexpected = F.load_state_dict(plain.state_dict(), strict=False)
+    assert ([name.endswith("embed_w.map.weight") for name in missing], unexpected) == ([True], [])
+    x, c, label, w = torch.randn(3, 1, 4, 4), torch.randn(3), torch.arange(3), torch.tensor(2.0)
+    assert torch.equal(F(x, c, label, w=w.expand(3)), plain(x, c, label))
+    nn.init.normal_(F.get_parameter(missing[0]))
+    assert not torch.allclose(F(x, c, label, w=w.expand(3)), F(x, c, label, w=w.expand(3) + 1))
+    with pytest.raises(FewstepError, match="without guidance_embedding"):
+        plain(x, c, label, w=w.expand(3))
+
+
 def flow_map(label_dropout: float, eps: float = 0.002) -> FlowMap:
     F = MLP((3,), num_classes=4, width=16, blocks=1, label_dropout=label_dropout)
     for parameter in F.parameters():

@@ -13,7 +13,8 @@ from torch.nn import functional
 from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.dropout import dropout
-from fewstep.networks.layers import Attention, ClassEmbedding, Direction, check_label, doubled
+from fewstep.networks.embeddings import ClassEmbedding, check_label, weight_embedding, with_weight
+from fewstep.networks.layers import Attention, Direction, doubled
 from fewstep.networks.norm import group_norm
 
 EPS = 1e-5  # of every group norm
@@ -104,10 +105,13 @@ class ADM(Network):
         label_dropout: probability that training hides an example's class, so that the network
             learns to do without, for guidance.
         two_time: also condition on the end time of the map.
+        guidance_embedding: also take a guidance weight, for a student of guided teachers.
 
     Raises:
         FewstepError: an argument is out of range or does not fit the image.
     """
+
+    takes = ("label", "w")
 
     def __init__(
         self,
@@ -123,6 +127,7 @@ class ADM(Network):
         scale_shift: bool = True,
         label_dropout: float = 0.0,
         two_time: bool = False,
+        guidance_embedding: bool = False,
     ) -> None:
         super().__init__()
         _check(shape, channels, multipliers, blocks, head_channels, dropout)
@@ -134,6 +139,7 @@ class ADM(Network):
         self.embed = nn.Sequential(nn.Linear(channels, e), nn.SiLU(), nn.Linear(e, e))
         self.embed_s = nn.Linear(channels, e, bias=False) if two_time else None
         self.embed_label = ClassEmbedding(num_classes, e) if num_classes else None
+        self.embed_w = weight_embedding(e, guidance_embedding)
         if self.embed_s is not None:
             nn.init.zeros_(self.embed_s.weight)
 
@@ -169,8 +175,14 @@ class ADM(Network):
         self.norm = group_norm(width, EPS)
         self.write = _zero(_conv(width, shape[0]))
 
-    def condition(self, c_noise: Tensor, label: Tensor | None, c_noise_s: Tensor | None) -> Tensor:
-        """Time, class and end time as one vector per example [B, 4 channels]."""
+    def condition(
+        self,
+        c_noise: Tensor,
+        label: Tensor | None,
+        c_noise_s: Tensor | None,
+        w: Tensor | None = None,
+    ) -> Tensor:
+        """Time, class, end time and guidance weight as one vector per example [B, 4 channels]."""
         e = self.embed(self._sinusoids(c_noise))
         if self.embed_s is not None:
             if c_noise_s is None:
@@ -179,9 +191,9 @@ class ADM(Network):
         if label is not None:
             if self.embed_label is None:
                 raise FewstepError("a label was given to an unconditional network.")
-            check_label(label, len(c_noise), self.num_classes)
+            check_label(label, c_noise, self.num_classes)
             e = e + self.embed_label(label)
-        return functional.silu(e)
+        return functional.silu(with_weight(e, self.embed_w, w))
 
     def _sinusoids(self, c_noise: Tensor) -> Tensor:
         half = self.channels // 2
@@ -196,11 +208,12 @@ class ADM(Network):
         c_noise: Tensor,
         label: Tensor | None = None,
         c_noise_s: Tensor | None = None,
+        w: Tensor | None = None,
     ) -> Tensor:
         """``F(x, c_noise)``: [B, C, H, W] -> [B, C, H, W], contiguous; see `UNet.forward`."""
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this U-Net takes images {self.shape}; got {tuple(x.shape[1:])}.")
-        e = self.condition(c_noise, label, c_noise_s)
+        e = self.condition(c_noise, label, c_noise_s, w)
         h = self.read(x.contiguous(memory_format=torch.channels_last))
         maps = [h]
         for layer in cast("list[Level]", self.down):

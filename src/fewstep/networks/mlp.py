@@ -11,7 +11,13 @@ from torch.nn import functional
 from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.dropout import dropout
-from fewstep.networks.layers import ClassEmbedding, TimeEmbedding, check_label
+from fewstep.networks.embeddings import (
+    ClassEmbedding,
+    TimeEmbedding,
+    check_label,
+    weight_embedding,
+    with_weight,
+)
 
 MOST_FREQUENCIES = 4096
 
@@ -55,7 +61,10 @@ class MLP(Network):
         label_dropout: probability that training hides an example's class, so that the network
             learns to do without, for guidance.
         two_time: also condition on the end time of the map.
+        guidance_embedding: also take a guidance weight, for a student of guided teachers.
     """
+
+    takes = ("label", "w")
 
     def __init__(
         self,
@@ -70,6 +79,7 @@ class MLP(Network):
         highest: float = 4.0,
         label_dropout: float = 0.0,
         two_time: bool = False,
+        guidance_embedding: bool = False,
     ) -> None:
         super().__init__()
         if min(width, blocks, frequencies, hidden or 1) < 1 or not 0 <= dropout < 1:
@@ -88,6 +98,7 @@ class MLP(Network):
         self.embed_t = nn.Linear(2 * frequencies, width)
         self.embed_s = nn.Linear(2 * frequencies, width, bias=False) if two_time else None
         self.embed_label = ClassEmbedding(num_classes, width) if num_classes else None
+        self.embed_w = weight_embedding(width, guidance_embedding)
         self.mix = nn.Linear(width, width)
         self.read = nn.Linear(size, width)
         self.blocks = nn.ModuleList(
@@ -97,7 +108,13 @@ class MLP(Network):
         nn.init.zeros_(self.write.weight)
         nn.init.zeros_(self.write.bias)
 
-    def embed(self, c_noise: Tensor, label: Tensor | None, c_noise_s: Tensor | None) -> Tensor:
+    def embed(
+        self,
+        c_noise: Tensor,
+        label: Tensor | None,
+        c_noise_s: Tensor | None,
+        w: Tensor | None = None,
+    ) -> Tensor:
         """The condition as one vector per example [B, width]."""
         dtype = self.embed_t.weight.dtype
         e = self.embed_t(self.fourier(c_noise).to(dtype))
@@ -108,8 +125,9 @@ class MLP(Network):
         if label is not None:
             if self.embed_label is None:
                 raise FewstepError("a label was given to an unconditional network.")
-            check_label(label, len(c_noise), self.num_classes)
+            check_label(label, c_noise, self.num_classes)
             e = e + self.embed_label(label)
+        e = with_weight(e, self.embed_w, w)
         return functional.silu(self.mix(functional.silu(e)))
 
     def forward(
@@ -118,8 +136,9 @@ class MLP(Network):
         c_noise: Tensor,
         label: Tensor | None = None,
         c_noise_s: Tensor | None = None,
+        w: Tensor | None = None,
     ) -> Tensor:
-        e = self.embed(c_noise, label, c_noise_s)
+        e = self.embed(c_noise, label, c_noise_s, w)
         h = self.read(x.flatten(1))
         for block in self.blocks:
             h = block(h, e)

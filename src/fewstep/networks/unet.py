@@ -12,15 +12,14 @@ from torch import Tensor, nn
 
 from fewstep.errors import FewstepError, unknown
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
+from fewstep.networks.embeddings import Conditioning, TimeEmbedding
 from fewstep.networks.layers import (
     Block,
     BlockSettings,
-    Conditioning,
     Direction,
     Resample,
     ResampleConv,
     ResidualInput,
-    TimeEmbedding,
     balanced_sum,
     conv3x3,
 )
@@ -183,12 +182,14 @@ class UNet(Network):
         label_dropout: probability that training hides an example's class, so that the network
             learns to do without, for guidance.
         two_time: also condition on the end time of the map.
+        guidance_embedding: also take a guidance weight, for a student of guided teachers.
 
     Raises:
         FewstepError: an argument is out of range or does not fit the image.
     """
 
     channels_last = True
+    takes = ("label", "w")
 
     def __init__(
         self,
@@ -209,6 +210,7 @@ class UNet(Network):
         resample_filter: Sequence[float] = (1, 1),
         label_dropout: float = 0.0,
         two_time: bool = False,
+        guidance_embedding: bool = False,
     ) -> None:
         super().__init__()
         _check_choice("embedding", embedding, "positional", "fourier")
@@ -239,6 +241,7 @@ class UNet(Network):
             levels.settings.condition,
             num_classes=num_classes,
             two_time=two_time,
+            guidance=guidance_embedding,
         )
         image = self.shape[0]
         self.encoder = Encoder(image, channels, levels, residual=encoder == "residual")
@@ -250,6 +253,7 @@ class UNet(Network):
         c_noise: Tensor,
         label: Tensor | None = None,
         c_noise_s: Tensor | None = None,
+        w: Tensor | None = None,
     ) -> Tensor:
         """``F(x, c_noise)``: [B, C, H, W] -> [B, C, H, W], contiguous.
 
@@ -258,13 +262,14 @@ class UNet(Network):
             c_noise: transformed noise level of ``x`` [B], such as EDM's ``ln(t) / 4``.
             label: class of each image, int64 [B]; `num_classes`, or no label, is the null class.
             c_noise_s: transformed end time of the map [B], for a network with ``two_time``.
+            w: guidance weights [B], for a network with ``guidance_embedding``.
 
         Raises:
             FewstepError: ``x``, ``label`` or ``c_noise_s`` is not what the network was made for.
         """
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this U-Net takes images {self.shape}; got {tuple(x.shape[1:])}.")
-        e = self.condition(c_noise, label, c_noise_s)
+        e = self.condition(c_noise, label, c_noise_s, w)
         return self.decoder(self.encoder(x, e), e).contiguous()
 
 

@@ -1,0 +1,176 @@
+"""What a network is conditioned on as vectors: time, class, guidance weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewstep.errors import FewstepError
+from fewstep.networks.layers import xavier
+
+
+class TimeEmbedding(nn.Module):
+    """``(sin(w c), cos(w c))`` at ``n`` frequencies ``w``: [B] -> [B, 2 n]."""
+
+    w: Tensor
+
+    def __init__(self, w: Tensor, *, stored: bool = True) -> None:
+        super().__init__()
+        self.register_buffer("w", w, persistent=stored)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TimeEmbedding:
+        """Frequencies stay in at least float32: in half precision a time's phase is lost."""
+        w = self.w
+        super()._apply(fn, recurse)
+        if torch.finfo(self.w.dtype).bits < 32 <= torch.finfo(w.dtype).bits:
+            self.w = w.to(self.w.device)
+        return self
+
+    @classmethod
+    def positional(cls, width: int) -> TimeEmbedding:
+        """Frequencies from 1 down to 1e-4 in geometric progression (DDPM++)."""
+        return cls(torch.logspace(0, -4, width // 2))
+
+    @classmethod
+    def between(cls, n: int, lowest: float, highest: float) -> TimeEmbedding:
+        """``n`` frequencies in geometric progression, which nothing stores."""
+        # On the CPU also in a skeleton.
+        w = torch.logspace(math.log10(lowest), math.log10(highest), n, device="cpu")
+        return cls(w, stored=False)
+
+    @classmethod
+    def fourier(cls, width: int, scale: float) -> TimeEmbedding:
+        """Random frequencies ``w ~ N(0, (2 pi scale)^2)``, never trained (NCSN++)."""
+        return cls(torch.randn(width // 2).mul_(2 * math.pi * scale))
+
+    def forward(self, c: Tensor) -> Tensor:
+        angle = c[:, None] * self.w
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class ClassEmbedding(nn.Embedding):
+    """A vector per class [B, width]; one past the last class, the null class, is zero."""
+
+    def forward(self, label: Tensor) -> Tensor:
+        null = label == self.num_embeddings
+        return super().forward(label.masked_fill(null, 0)).masked_fill(null[:, None], 0)
+
+
+class WeightEmbedding(nn.Module):
+    """A guidance weight as a vector per example: [B] to [B, width].
+
+    ``map([sin(v w), cos(v w)])`` with 16 frequencies ``v`` from 1/16 to 4 (Meng et al. 2023 give a
+    student the weight so). It starts at zero: with the weights of a network that takes none, a
+    network starts as that one.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.features = TimeEmbedding.between(16, 1 / 16, 4.0)
+        self.map = nn.Linear(32, width, bias=False)
+        nn.init.zeros_(self.map.weight)
+
+    def forward(self, w: Tensor) -> Tensor:
+        return self.map(self.features(w).to(self.map.weight.dtype))
+
+
+def weight_embedding(width: int, wanted: bool) -> WeightEmbedding | None:
+    """Of a network that takes guidance weights; None of another."""
+    return WeightEmbedding(width) if wanted else None
+
+
+def with_weight(e: Tensor, embed_w: nn.Module | None, w: Tensor | None) -> Tensor:
+    """The condition ``e`` [B, width] with that of a guidance weight, where one is given.
+
+    Raises:
+        FewstepError: a weight for a network that takes none.
+    """
+    if w is None:
+        return e
+    if embed_w is None:
+        raise FewstepError(
+            "a guidance weight was given to a network without guidance_embedding, which takes none."
+        )
+    return e + embed_w(w)
+
+
+class Conditioning(nn.Module):
+    """Noise level, class, end time and guidance weight as one vector per example: [B, width].
+
+    ``e = silu(map1(silu(map0(embed(c_noise) + map_label(onehot) + map_s(embed(c_noise_s)) +
+    embed_w(w)))))``
+
+    ``map_s`` starts at zero: given the weights of a one-time network, a two-time network starts as
+    that network.
+    """
+
+    def __init__(
+        self,
+        embed: TimeEmbedding,
+        width: int,
+        *,
+        num_classes: int,
+        two_time: bool,
+        guidance: bool,
+    ) -> None:
+        super().__init__()
+        n = 2 * len(embed.w)
+        self.num_classes = num_classes
+        self.embed = embed
+        self.map_label = xavier(nn.Linear(num_classes, n)) if num_classes else None
+        self.map_s = xavier(nn.Linear(n, n, bias=False), 0.0) if two_time else None
+        self.embed_w = weight_embedding(n, guidance)
+        self.map0 = xavier(nn.Linear(n, width))
+        self.map1 = xavier(nn.Linear(width, width))
+
+    def forward(
+        self,
+        c_noise: Tensor,
+        label: Tensor | None,
+        c_noise_s: Tensor | None,
+        w: Tensor | None = None,
+    ) -> Tensor:
+        dtype = self.map0.weight.dtype
+        e = self.embed(c_noise).to(dtype)
+        if self.map_label is not None:
+            e = e + self.map_label(self.one_hot(label, c_noise).to(dtype))
+        elif label is not None:
+            raise FewstepError("a label was given to a U-Net with num_classes=0; leave it out.")
+        if self.map_s is not None:
+            if c_noise_s is None:
+                raise FewstepError("this U-Net has two_time=True and needs c_noise_s.")
+            e = e + self.map_s(self.embed(c_noise_s).to(dtype))
+        e = with_weight(e, self.embed_w, w)
+        return functional.silu(self.map1(functional.silu(self.map0(e))))
+
+    def one_hot(self, label: Tensor | None, c_noise: Tensor) -> Tensor:
+        """[B, num_classes]: rows of length ``sqrt(num_classes)`` (EDM), or 0 for no class."""
+        n = self.num_classes
+        if label is None:
+            return c_noise.new_zeros(c_noise.shape[0], n)
+        check_label(label, c_noise, n)
+        return functional.one_hot(label, n + 1)[:, :n] * math.sqrt(n)
+
+
+def check_label(label: Tensor, c_noise: Tensor, num_classes: int) -> None:
+    """Raise `FewstepError` unless labels are ``0..num_classes``, where the last is no class.
+
+    The range is checked on the CPU only: elsewhere it would wait for the device, and there the
+    one-hot encoding and the embedding fail by themselves.
+    """
+    B = c_noise.shape[0]  # len() would fix it in an exported network
+    if label.dtype != torch.int64 or label.ndim != 1 or label.shape[0] != B:
+        raise FewstepError(
+            f"label must be int64 of shape [{B}]; got {label.dtype} {list(label.shape)}."
+        )
+    if torch.compiler.is_compiling() or label.device.type != "cpu" or not B:
+        return
+    if label.min() < 0 or label.max() > num_classes:
+        raise FewstepError(
+            f"labels must lie in 0..{num_classes - 1}, or be {num_classes} for no class; got "
+            f"{int(label.min())}..{int(label.max())}."
+        )
