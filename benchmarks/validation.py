@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fewstep import load
 from fewstep.data import Dataset
-from fewstep.runs.execute import HELD_OUT, held_out
+from fewstep.runs.images import HELD_OUT, held_out
 from fewstep.training.validation import energy_distance, evenly
 
 RESULTS = Path(__file__).parent / "results" / "validation.json"

@@ -13,7 +13,7 @@ from fewstep.data import Dataset
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.recipes import RECIPES
 from fewstep.runs.directory import RunDirectory
-from fewstep.runs.execute import with_known_classes
+from fewstep.runs.images import with_known_classes
 
 TEN = tuple("0123456789")
 WORDS = ("zero", "one", "two")

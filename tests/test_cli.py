@@ -30,7 +30,7 @@ from fewstep.objectives import OBJECTIVES
 from fewstep.recipes import RECIPES
 from fewstep.runs.components import arguments_of
 from fewstep.runs.directory import open_model
-from fewstep.runs.run import MODELS
+from fewstep.runs.run import COMPANIONS
 from fewstep.training.logbook import read_metrics
 from fewstep.training.trainer import Trainer
 
@@ -111,7 +111,7 @@ def test_the_help_of_a_recipe_explains_every_setting(recipe: str, call: Call) ->
     keys = [key for key in keys if key != "network.num_classes"]  # the data set's, not the user's
     for kind in ("objective", "network", "p"):
         keys += [f"{kind}.{name}" for name in arguments_of(kind, getattr(wanted, kind).name)]
-    for key in MODELS:
+    for key in COMPANIONS:
         if not any(flag.name == key for flag in _flags(wanted)):
             keys.remove(key)
     for key in keys:

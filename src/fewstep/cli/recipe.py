@@ -17,6 +17,7 @@ from fewstep.cli.command import whole
 from fewstep.needs import TeacherUse
 from fewstep.recipes import RECIPES, Recipe, Run
 from fewstep.runs.components import REGISTRIES, arguments_of, objective_of
+from fewstep.runs.run import COMPANIONS
 
 HEADINGS = {
     name: Group.create_ordered(title, sort_key=0)
@@ -29,9 +30,6 @@ HEADINGS = {
         "p": "Parameterization",
     }.items()
 }
-TEACHER = "Run folder or model file of the diffusion model to start from."
-AUTOENCODER = "Run folder or model file of the autoencoder in whose latent space to train."
-INIT = "Run folder or model file whose weights to begin with, whatever it was trained for."
 OUT = "Run folder; default runs/ and the recipe's name."
 DEVICE = "Where to compute: cpu, cuda, cuda:1 or mps; default a GPU where there is one."
 QUIET = "Do not show how far it is."
@@ -117,11 +115,9 @@ def _flags(run: Run) -> Iterator[inspect.Parameter]:
     yield _flag("device", str | None, None, DEVICE, "run")
     yield _flag("quiet", bool, False, QUIET, "run")
     yield _flag("dry_run", bool, False, DRY_RUN, "run")
-    if objective_of(run).needs.teacher is not TeacherUse.NONE:
-        yield _flag("teacher", str | None, run.teacher, TEACHER, "data")
-    if run.objective.name != "autoencoder":
-        yield _flag("autoencoder", str | None, run.autoencoder, AUTOENCODER, "data")
-    yield _flag("init", str | None, run.init, INIT, "data")
+    for name, companion in COMPANIONS.items():
+        if companion.taken(objective_of(run).needs):
+            yield _flag(name, str | None, getattr(run, name), companion.help, "data")
     yield from _record_flags(run.data, "data")
     yield from _record_flags(run.training, "training")
     for kind in ("objective", "network", "p"):

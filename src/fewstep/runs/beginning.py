@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 
@@ -18,8 +17,8 @@ from fewstep.runs.run import Run
 from fewstep.runs.sources import fingerprint
 
 
-def objective_arguments(run: Run, f: FlowMap, teacher: FlowMap | None) -> dict[str, Any]:
-    """The arguments of the objective, with its teacher where it has one, whose weights ``f`` takes.
+def begin_from_teacher(run: Run, f: FlowMap, teacher: FlowMap) -> FlowMap:
+    """Give the map in training its teacher's weights; the teacher in the map's process.
 
     A consistency model may start from a teacher of another process: its network is then used in
     the student's process by matching the signal-to-noise ratio (`fewstep.parameterization.match`).
@@ -28,9 +27,6 @@ def objective_arguments(run: Run, f: FlowMap, teacher: FlowMap | None) -> dict[s
         FewstepError: a teacher of another kind.
     """
     path, use = run.teacher, objective_of(run).needs.teacher
-    arguments = {"f": f, "K": run.training.steps, **run.objective.arguments}
-    if teacher is None:
-        return arguments
     teacher.trained.check_teacher(f"the teacher {path}", follow=use is TeacherUse.DISTIL)
     made = objective_of(run).makes
     if made.maps_to_eps and made.from_any_time and type(teacher.p) is not type(f.p):
@@ -40,9 +36,7 @@ def objective_arguments(run: Run, f: FlowMap, teacher: FlowMap | None) -> dict[s
     f.take_network(teacher, path)
     f.info["teacher"] = {"path": str(path), "sha256": fingerprint(teacher)}
     in_float32(teacher, path)
-    if use is TeacherUse.DISTIL:
-        arguments["teacher"] = teacher
-    return arguments
+    return teacher
 
 
 def in_float32(f: FlowMap, path: object) -> None:

@@ -1,17 +1,19 @@
-"""The kinds of components that a run is made of, and their settings."""
+"""The components that a run is made of: their kinds, their settings, and one of each."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from fewstep.networks import NETWORKS
+from fewstep.flow_map import FlowMap
+from fewstep.networks import NETWORKS, Network
 from fewstep.objectives import OBJECTIVES, Objective
-from fewstep.parameterization import PARAMETERIZATIONS
+from fewstep.parameterization import PARAMETERIZATIONS, Parameterization, from_config
 from fewstep.plugins.used import Used, used_in
 from fewstep.registry import Registry
-from fewstep.runs.run import Run
+from fewstep.runs.run import COMPANIONS, Run
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "objective": OBJECTIVES,
@@ -27,7 +29,7 @@ def objective_of(run: Run) -> type[Objective]:
 
 def arguments_of(kind: str, name: str) -> dict[str, inspect.Parameter]:
     """The settings of an objective, network or parameterization that a user may override."""
-    given = {"self", "f", "K", "teacher", "shape", "num_classes"}
+    given = {"self", "f", "K", *COMPANIONS, "shape", "num_classes"}
     found = inspect.signature(REGISTRIES[kind][name]).parameters
     return {k: v for k, v in found.items() if k not in given}
 
@@ -37,3 +39,29 @@ def plugins_of(recipe: str, run: Run) -> tuple[Used, ...]:
     reader = (run.data.data or "").partition(":")[0]
     parts = [asdict(part) for part in (run.objective, run.network, run.p)]
     return used_in(recipe, reader, *parts, asdict(run.training))
+
+
+def make_network(run: Run, shape: tuple[int, ...], num_classes: int) -> Network:
+    """The run's network for examples of a shape, freshly initialised."""
+    arguments = {"shape": shape, "num_classes": num_classes, **run.network.arguments}
+    return NETWORKS.call(run.network.name, arguments)
+
+
+def make_p(run: Run) -> Parameterization:
+    """The run's parameterization."""
+    return from_config({"name": run.p.name, **run.p.arguments})
+
+
+def make_objective(run: Run, f: FlowMap, models: Mapping[str, FlowMap], **others: Any) -> Objective:
+    """The run's objective.
+
+    Args:
+        run: with the settings.
+        f: the map that it trains.
+        models: companions by name; it is given those that its constructor asks for.
+        others: settings in place of the run's.
+    """
+    known = inspect.signature(objective_of(run)).parameters
+    asked = {name: model for name, model in models.items() if name in known}
+    arguments = {"f": f, "K": run.training.steps, **run.objective.arguments, **asked, **others}
+    return OBJECTIVES.call(run.objective.name, arguments)

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,10 +17,10 @@ from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.memory import free_memory
 from fewstep.needs import TeacherUse
-from fewstep.networks import NETWORKS, Autoencoder, Network, skeleton
-from fewstep.parameterization import Parameterization, from_config
+from fewstep.networks import Autoencoder, Network, skeleton
+from fewstep.parameterization import Parameterization
 from fewstep.runs.activations import activations, of_vgg
-from fewstep.runs.components import objective_of
+from fewstep.runs.components import make_network, make_p, objective_of
 from fewstep.runs.estimate import BYTES, DryRun, Memory, gib
 from fewstep.runs.latent_space import open_autoencoder
 from fewstep.runs.parts import load_data
@@ -60,9 +61,8 @@ def _latent_shape(path: str, shape: tuple[int, ...], family: str) -> tuple[int, 
     name = f"{family}/autoencoder"
     if Path(path).exists() or name not in RECIPES:
         return open_autoencoder(path).latent_shape
-    network = RECIPES[name]().network
     with skeleton():
-        F = NETWORKS.call(network.name, {"shape": shape, **network.arguments})
+        F = make_network(RECIPES[name](), shape, 0)
     assert isinstance(F, Autoencoder)
     return F.latent_shape
 
@@ -73,12 +73,10 @@ def needs_of(
     """What a run needs whose examples are known."""
     arguments = {"shape": shape, "num_classes": num_classes, **run.network.arguments}
 
-    def make() -> Network:
-        return NETWORKS.call(run.network.name, arguments)
-
+    make = partial(make_network, run, shape, num_classes)
     with skeleton():
         F = make()
-    p = from_config({"name": run.p.name, **run.p.arguments})
+    p = make_p(run)
     bf16 = run.training.precision == "bf16"
     kept = activations(run.network.name, arguments, bf16=bf16)
     count = evaluations(run, F, p)
@@ -129,9 +127,8 @@ def check_memory(
     free = free_on(device)
     if free is None:
         return
-    arguments = {"shape": shape, "num_classes": num_classes, **run.network.arguments}
     with skeleton():
-        F = NETWORKS.call(run.network.name, arguments)
+        F = make_network(run, shape, num_classes)
     weights = BYTES * sum(x.numel() for x in F.parameters())
     if weights * here > free:
         raise FewstepError(

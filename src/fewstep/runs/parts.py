@@ -20,7 +20,7 @@ from fewstep.records import record_of
 from fewstep.runs.components import objective_of
 from fewstep.runs.directory import RunDirectory, open_model
 from fewstep.runs.resume import Begun
-from fewstep.runs.run import Data, Run, require
+from fewstep.runs.run import COMPANIONS, Data, Run, require
 from fewstep.runs.sources import (
     DATA,
     Finder,
@@ -74,19 +74,19 @@ class Parts:
         return replace(found, name=self.sources[DATA].name)
 
     def model(self, kind: str) -> FlowMap | None:
-        """The teacher, the autoencoder or the model to begin with; None where none is wanted.
+        """The companion that a run names by a setting; None where it names none.
 
         Raises:
-            FewstepError: a teacher is missing or not wanted; a model is not where it was, or
-                another one is there.
+            FewstepError: it is missing or not wanted; it is not where it was, or another model is
+                there.
         """
-        if kind == "teacher" and not wants_teacher(self.run):
-            return None
+        check_companion(self.run, kind)
         if given_of(self.run, kind) is None:
             return None
-        if kind == "init" and self.before is not None and kind not in self.before.new:
+        passing = COMPANIONS[kind].passing
+        if passing and self.before is not None and kind not in self.before.new:
             self.sources |= {k: v for k, v in self.known.items() if k == kind}
-            return None  # it has begun
+            return None
         return self._find(kind, open_model, known_model)
 
     def _find(self, kind: str, read: Callable[[str], T], known: Callable[[T], Source]) -> T:
@@ -165,16 +165,11 @@ def require_data(settings: Data) -> str:
     )
 
 
-def wants_teacher(run: Run) -> bool:
-    """Whether a run starts from a teacher.
-
-    Raises:
-        FewstepError: a teacher is missing or not wanted.
-    """
-    name, use = run.objective.name, objective_of(run).needs.teacher
-    if use is TeacherUse.NONE:
-        if run.teacher is not None:
-            raise FewstepError(f"{name} {use.value}: it takes no --teacher.")
-        return False
-    require(run.teacher, f"{name} {use.value}: say which with --teacher RUN.")
-    return True
+def check_companion(run: Run, kind: str) -> None:
+    """Raise `FewstepError` where a companion is missing that a run needs, or named in vain."""
+    name, needs, given = run.objective.name, objective_of(run).needs, given_of(run, kind)
+    if given is not None and not COMPANIONS[kind].taken(needs):
+        why = f" {needs.teacher.value}: it" if kind == "teacher" else ""
+        raise FewstepError(f"{name}{why} takes no --{kind}.")
+    if kind == "teacher" and needs.teacher is not TeacherUse.NONE:
+        require(given, f"{name} {needs.teacher.value}: say which with --teacher RUN.")

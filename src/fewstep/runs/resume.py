@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from fewstep.errors import FewstepError
-from fewstep.objectives import OBJECTIVES, Objective
+from fewstep.objectives import Objective
 from fewstep.plugins.used import check_used
 from fewstep.runs.directory import MODEL, Change, Record, RunDirectory
 from fewstep.runs.run import Run
@@ -39,17 +38,14 @@ class Begun:
         """Whether it goes on with other settings."""
         return self.record.run.training != self.before
 
-    def note(self, objective: Objective, arguments: dict[str, Any]) -> str:
+    def note(self, objective: Objective, other: Objective) -> str:
         """What other settings do to the schedules, as a line.
 
         Args:
             objective: with the new settings.
-            arguments: that it was made with.
+            other: with the settings until now.
         """
         now, k = self.record.run.training, self.step
-        other = OBJECTIVES.call(
-            self.record.run.objective.name, arguments | {"K": self.before.steps}
-        )
         last, then = max(0, k - 1), {"lr": now.lr_at(k), **objective.schedule(k)}
         values = {"lr": self.before.lr_at(last), **other.schedule(last)}
         what = ", ".join(

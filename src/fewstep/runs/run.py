@@ -7,16 +7,34 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from fewstep.errors import FewstepError, unknown
+from fewstep.needs import LATENTS, Needs, TeacherUse
 from fewstep.records import record_of
 from fewstep.training.config import Training
 
-MODELS = ("teacher", "autoencoder", "init")
-"""Settings of a run that name another model."""
+
+@dataclass(frozen=True)
+class Companion:
+    """A model that a run may begin with.
+
+    Args:
+        help: what it is.
+        taken: whether an objective of such needs has a use for it.
+        passing: whether its part is done once the run has begun.
+    """
+
+    help: str
+    taken: Callable[[Needs], bool] = lambda needs: True
+    passing: bool = False
+
+
+def companion(help: str, **settings: Any) -> Any:
+    """The field of a run that names a `Companion`."""
+    return field(default=None, metadata={"companion": Companion(help, **settings)})
 
 
 @dataclass(frozen=True)
@@ -67,9 +85,7 @@ class Run:
         p: the parameterization.
         data: the images.
         training: how.
-        teacher: run folder or model file of the diffusion model to start from.
-        autoencoder: run folder or model file of the autoencoder in whose latent space to train.
-        init: run folder or model file whose weights to begin with.
+        teacher, autoencoder, init: models to begin with: see `COMPANIONS`.
         taus: time points for several sampling steps, by the number of steps; stored with the model.
     """
 
@@ -78,14 +94,23 @@ class Run:
     p: Component
     data: Data
     training: Training
-    teacher: str | None = None
-    autoencoder: str | None = None
-    init: str | None = None
+    teacher: str | None = companion(
+        "Run folder or model file of the diffusion model to start from.",
+        taken=lambda needs: needs.teacher is not TeacherUse.NONE,
+    )
+    autoencoder: str | None = companion(
+        "Run folder or model file of the autoencoder in whose latent space to train.",
+        taken=lambda needs: needs.network != LATENTS,
+    )
+    init: str | None = companion(
+        "Run folder or model file whose weights to begin with, whatever it was trained for.",
+        passing=True,
+    )
     taus: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def flat(self) -> dict[str, Any]:
         """Every setting that differs from a component's default, under its flat key."""
-        settings: dict[str, Any] = {name: getattr(self, name) for name in MODELS}
+        settings: dict[str, Any] = {name: getattr(self, name) for name in COMPANIONS}
         settings |= asdict(self.data) | asdict(self.training)
         for prefix in ("objective", "network", "p"):
             part: Component = getattr(self, prefix)
@@ -122,7 +147,7 @@ class Run:
             part: Component = getattr(self, prefix)
             changed: Any = {prefix: replace(part, arguments=part.arguments | {name: value})}
             return replace(self, **changed)
-        if key in MODELS:
+        if key in COMPANIONS:
             other: Any = {key: value}
             return replace(self, **other)
         raise unknown("setting", key, self.flat())
@@ -139,6 +164,12 @@ class Run:
             FewstepError: something else.
         """
         return record_of(cls, stored, "run")
+
+
+COMPANIONS: dict[str, Companion] = {
+    f.name: f.metadata["companion"] for f in dataclasses.fields(Run) if f.metadata
+}
+"""The models that a run may begin with, by the setting that names each."""
 
 
 def require(value: Any, what: str) -> Any:

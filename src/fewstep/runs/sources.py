@@ -17,12 +17,12 @@ from fewstep.digest import sha256_of_weights
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.named_tensors import named_tensors
-from fewstep.runs.run import MODELS, Run
+from fewstep.runs.run import COMPANIONS, Run
 
 T = TypeVar("T")
 
 DATA = "data"
-KINDS = (DATA, *MODELS)
+KINDS = (DATA, *COMPANIONS)
 
 
 @dataclass(frozen=True, kw_only=True)

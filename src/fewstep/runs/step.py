@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.flow_map import FlowMap
-from fewstep.needs import TeacherUse
 from fewstep.networks import MLP, FourierOperator, Network
 from fewstep.networks.norm import forward_mode
-from fewstep.objectives import OBJECTIVES, Objective
+from fewstep.objectives import Objective
 from fewstep.parameterization import Parameterization
-from fewstep.runs.components import arguments_of, objective_of
-from fewstep.runs.run import Run
+from fewstep.runs.components import make_objective, objective_of
+from fewstep.runs.run import COMPANIONS, Run
 
 BACKWARD = 2  # evaluations that a backward pass costs
 TANGENT = 2  # evaluations that a forward-mode derivative adds
@@ -47,13 +47,12 @@ class Evaluations:
 
 
 def build_objective(run: Run, f: FlowMap) -> Objective:
-    """The run's objective with ``f`` for its teacher, and without a learned distance."""
-    arguments = {"f": f, "K": run.training.steps, **run.objective.arguments}
-    if "distance" in arguments_of("objective", run.objective.name):
-        arguments["distance"] = "l2"  # a learned one has weights that would have to be there
-    if objective_of(run).needs.teacher is TeacherUse.DISTIL:
-        arguments["teacher"] = f.frozen_copy()
-    return OBJECTIVES.call(run.objective.name, arguments)
+    """The run's objective with ``f`` for its companions, and without a learned distance."""
+    known = inspect.signature(objective_of(run)).parameters
+    models = {name: f.frozen_copy() for name in COMPANIONS if name in known}
+    if "distance" in known:  # a learned one has weights that would have to be there
+        return make_objective(run, f, models, distance="l2")
+    return make_objective(run, f, models)
 
 
 def evaluations(run: Run, F: Network, p: Parameterization) -> Evaluations:

@@ -1,0 +1,160 @@
+"""The way from a run, which is data, to its training, walked once: see `Build`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from fewstep.data import Dataset
+from fewstep.distributed import Processes
+from fewstep.flow_map import FlowMap
+from fewstep.latents import Latents
+from fewstep.objectives import Objective
+from fewstep.runs.beginning import begin_from_teacher, check_pairs, take_weights
+from fewstep.runs.components import make_network, make_objective, make_p, plugins_of
+from fewstep.runs.directory import Record, RunDirectory
+from fewstep.runs.dry_run import check_memory
+from fewstep.runs.images import classes_in, held_out, with_known_classes
+from fewstep.runs.latent_space import find_latents
+from fewstep.runs.parts import Parts
+from fewstep.runs.resume import Begun
+from fewstep.runs.run import COMPANIONS, Run
+from fewstep.trained import Trained
+from fewstep.training.trainer import Trainer, mix
+
+
+class Build:
+    """All that a training is made of, each thing from those before it, in the order of `STOPS`.
+
+    Args:
+        run: what to train; its data and models may be elsewhere by now.
+        home: the run's folder.
+        recipe: name to file it under.
+        before: what the folder holds of it.
+        group: the processes that train together.
+        data: images in memory.
+    """
+
+    images: Dataset
+    """With their classes numbered as the models that it begins with know them."""
+    models: dict[str, FlowMap]
+    """The companions that it has, by the setting that names each."""
+    latents: Latents | None
+    """The space to train in; None where that is the images' own."""
+    data: Dataset
+    """What is trained on: the images, or their latents."""
+    f: FlowMap
+    """The map in training."""
+    objective: Objective
+
+    def __init__(
+        self,
+        run: Run,
+        home: RunDirectory,
+        recipe: str,
+        before: Begun | None,
+        group: Processes,
+        data: Dataset | None = None,
+    ) -> None:
+        if before is None:
+            self.record = Record(recipe=recipe, run=run, plugins=plugins_of(recipe, run))
+        else:
+            self.record = before.record
+        self.run, self.home, self.before, self.group = self.record.run, home, before, group
+        self.parts = Parts(run, home, before, group, data)
+
+    def trainer(self, *, quiet: bool = False) -> tuple[Trainer, Record]:
+        """Walk; the training, and the record of what it was made from.
+
+        Args:
+            quiet: no progress bar.
+
+        Raises:
+            FewstepError: any mistake in the settings, the data or the models.
+        """
+        for stop in STOPS:
+            stop(self)
+        real, real_labels = held_out(self.images)
+        trainer = Trainer(
+            self.objective,
+            self.data,
+            self.run.training,
+            self.home.path,
+            held_out=real,
+            held_out_labels=real_labels,
+            group=self.group,
+            quiet=quiet,
+            notes=[*self.parts.notes, *self._changes()],
+        )
+        return trainer, replace(self.record, sources=self.parts.sources)
+
+    def find_images(self) -> None:
+        self.images = self.parts.images()
+
+    def find_models(self) -> None:
+        found = {name: self.parts.model(name) for name in COMPANIONS}
+        self.models = {name: model for name, model in found.items() if model is not None}
+
+    def number_classes(self) -> None:
+        self.images = with_known_classes(self.run, self.images, self.home, self._origin())
+
+    def enter_latent_space(self) -> None:
+        autoencoder = self.models.get("autoencoder")
+        self.latents = find_latents(
+            self.run, self.images, self._origin(), self.group.device, autoencoder
+        )
+        if self.group.world > 1:
+            images = f"{self.images.name} of hash {self.images.fingerprint()}"
+            self.group.agree({"the data set": images})
+        self.data = self.images if self.latents is None else self.latents.encoded(self.images)
+
+    def check_memory(self) -> None:
+        """Warn, before anything is allocated, of a training that does not fit the memory."""
+        if self.group.first:
+            classes, device = classes_in(self.run, self.data), self.group.device
+            here = self.group.world if device.type != "cuda" else 1
+            check_memory(self.run, tuple(self.data.shape), classes, device, here)
+
+    def make_map(self) -> None:
+        """Freshly initialised."""
+        torch.manual_seed(mix(self.run.training.seed))
+        run, data, classes = self.run, self.data, classes_in(self.run, self.data)
+        F = make_network(run, tuple(data.shape), classes)
+        trained = Trained(taus=run.taus, classes=tuple(data.classes) if classes else ())
+        info = {"recipe": self.record.recipe, "objective": str(run.objective), "data": data.name}
+        self.f = FlowMap(F, make_p(run), trained=trained, info=info, latents=self.latents)
+
+    def begin_with_models(self) -> None:
+        if "teacher" in self.models:
+            self.models["teacher"] = begin_from_teacher(self.run, self.f, self.models["teacher"])
+        if "init" in self.models:
+            take_weights(self.f, self.models["init"], self.run.init)
+
+    def make_objective(self) -> None:
+        self.objective = make_objective(self.run, self.f, self.models)
+        check_pairs(self.objective, self.data, self.run)
+
+    def _origin(self) -> FlowMap | None:
+        """The model that it begins with, whose classes and latent space it shares."""
+        return self.models.get("teacher") or self.models.get("init")
+
+    def _changes(self) -> list[str]:
+        """A line on settings that are others now than when it began."""
+        if self.before is None or not self.before.changed:
+            return []
+        then = replace(self.run, training=self.before.before)
+        return [self.before.note(self.objective, make_objective(then, self.f, self.models))]
+
+
+STOPS = (
+    Build.find_images,
+    Build.find_models,
+    Build.number_classes,
+    Build.enter_latent_space,
+    Build.check_memory,
+    Build.make_map,
+    Build.begin_with_models,
+    Build.make_objective,
+)
+"""The way, in its order: images, companions, latents, map, objective."""
