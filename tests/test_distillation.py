@@ -186,8 +186,8 @@ def test_every_round_is_a_training_of_its_own(tmp_path: Path) -> None:
     rates, counts = [], []
     for k in range(20):
         t.step(k)
-        rates.append(t.optimizer.lr)
-        counts.append(int(next(iter(t.optimizer.state.values()))["step"]))
+        rates.append(t.learners["f"].optimizer.lr)
+        counts.append(int(next(iter(t.learners["f"].optimizer.state.values()))["step"]))
     assert rates[:4] == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
     assert rates[4:12] == rates[12:] == pytest.approx([1 - j / 8 for j in range(8)])
     assert counts == [*range(1, 5), *range(1, 9), *range(1, 9)]

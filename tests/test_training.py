@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fewstep.condition import Condition
-from fewstep.data import Dataset
+from fewstep.data import Dataset, batch_indices
 from fewstep.data.sharded import Sharded
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
@@ -27,14 +27,15 @@ from fewstep.runs.directory import open_model
 from fewstep.trained import Trained
 from fewstep.training import checkpoint as checkpoint_module
 from fewstep.training import trainer as trainer_module
-from fewstep.training.arithmetic import repeatable
+from fewstep.training.arithmetic import repeatable, stream
 from fewstep.training.checkpoint import Checkpoints, Snapshot
 from fewstep.training.config import Training
 from fewstep.training.ema import ema_name, log_start_share
+from fewstep.training.examples import fitted
 from fewstep.training.logbook import read_metrics
 from fewstep.training.optimizers import Adam, RAdam
 from fewstep.training.score import Score
-from fewstep.training.trainer import Trainer, fitted
+from fewstep.training.trainer import Trainer
 from fewstep.training.validation import Validation, energy_distance, evenly
 from fewstep.training.writer import Writer
 from oracles import columns_for
@@ -119,7 +120,7 @@ class Killed(Exception):
 def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     whole = Trainer.step
 
-    def step_or_die(self: Trainer, k: int) -> tuple[Tensor, Tensor]:
+    def step_or_die(self: Trainer, k: int) -> dict[str, Tensor]:
         if k == step:
             raise Killed
         return whole(self, k)
@@ -200,17 +201,19 @@ def test_accumulating_gradients_is_the_gradient_of_the_batch(tmp_path: Path) -> 
     """Two micro-batches: the mean of their gradients, each with its own random stream."""
     t = make(tmp_path, replace(CONFIG, microbatches=2, clip=None), dropout=0.0)
     f, o = t.objective.f, t.objective
-    indices = trainer_module.batch_indices(50, 16, 0, 0)
+    indices = batch_indices(50, 16, 0, 0)
     expected = {name: torch.zeros_like(p) for name, p in f.named_parameters()}
     for part, micro in enumerate(indices.chunk(2)):
-        torch.manual_seed(trainer_module.mix(0, 0, part))
+        torch.manual_seed(stream(0, 0, part))
         x, label = t.data.batch(micro, flip=True)
         o(x, 0, Condition(label)).mean().backward()
     for name, p in f.named_parameters():
         expected[name] = p.grad / 2
     f.zero_grad()
     seen: dict[str, Tensor] = {}
-    t.optimizer.step = lambda: seen.update({n: p.grad.clone() for n, p in f.named_parameters()})
+    t.learners["f"].optimizer.step = lambda: seen.update(
+        {n: p.grad.clone() for n, p in f.named_parameters()}
+    )
     t.step(0)
     for name, value in expected.items():
         torch.testing.assert_close(seen[name], value)
@@ -222,7 +225,7 @@ def test_the_warm_up_is_applied(tmp_path: Path) -> None:
     rates = []
     for k in range(12):
         t.step(k)
-        rates.append(t.optimizer.lr)
+        rates.append(t.learners["f"].optimizer.lr)
     assert rates == pytest.approx([1e-4 * (k + 1) for k in range(10)] + [1e-3, 1e-3])
 
 
@@ -345,7 +348,7 @@ def test_flips_and_noise_come_from_the_step_alone(tmp_path: Path) -> None:
     for _ in range(2):
         t = make(tmp_path / "a")
         torch.rand(3)
-        losses.append(t.step(7)[0])
+        losses.append(t.step(7)["f"])
     assert torch.equal(*losses)
 
 
@@ -640,7 +643,7 @@ def test_a_checkpoint_is_written_beside_the_training(
         begun.append((snapshot.step, made.wait(20)))
         return write(self, snapshot)
 
-    def seen(k: int) -> tuple[Tensor, Tensor]:
+    def seen(k: int) -> dict[str, Tensor]:
         if k == 5:
             maps = {**t.objective.changing(), **t.averages.named()}
             expected.update({name: copy.deepcopy(f).tensors() for name, f in maps.items()})

@@ -292,10 +292,10 @@ def _host(stage: Stage) -> None:
         torchs = torch.optim.RAdam(f.weights, lr=1e-5, foreach=True)
         with stage.alone():
             parts: dict[str, Callable[[], object]] = {
-                "radam": trainer.optimizer.step,
+                "radam": trainer.learners["f"].optimizer.step,
                 "torch_radam": torchs.step,
                 "average": lambda: trainer.averages.update(f, 0),
-                "norm": trainer._clip,
+                "norm": trainer.learners["f"].clip,
                 "batch": lambda: trainer.data.batch(indices, device, flip=True),
                 "manual_seed": lambda: torch.manual_seed(1),
                 "train": objective.train,

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -113,6 +113,16 @@ class Processes:
             dist.all_reduce(x)
             x /= self.world
         return x
+
+    @_collective
+    def spread(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Make tensors, in place, what they are in the first process."""
+        if self.world == 1:
+            return
+        for x in tensors:
+            sent = x.detach().contiguous()
+            dist.broadcast(sent, 0)
+            x.detach().copy_(sent)
 
     def share(self, n: int) -> range:
         """This process's part of ``n`` things: every ``world``-th."""

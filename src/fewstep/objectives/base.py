@@ -4,7 +4,10 @@ An objective is a module that holds the map in training and whatever else its pa
 ``forward(x, k, condition)`` returns one loss per example, in two parts: ``draw_times`` is what
 depends on the step ``k``, a few small operations; ``loss_at`` is all the rest, a function of
 tensors alone, which compiles as one graph for the whole training. The trainer calls
-``after_step(k)`` when the weights have moved. The distributed wrapper goes around the objective.
+``after_step(k)`` when the weights have moved.
+
+An objective with further networks to train names them in ``trained_modules`` and says in ``turns``
+which loss moves which; see `fewstep.objectives.turns`.
 
 Symbols: ``f`` the map in training, ``f_minus`` its stop-gradient running average, ``teacher`` a
 frozen diffusion model, ``d`` the distance, ``lambda_`` the weighting, ``k`` the training step.
@@ -14,24 +17,31 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
+from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs
 from fewstep.networks.dropout import SharedDropout, check_dropout
 from fewstep.objectives.fit import check_map
+from fewstep.objectives.turns import Turn, held_fixed
 from fewstep.parameterization import Parameterization, time_dtype
 from fewstep.registry import Registry
 from fewstep.schedules import GridSize, IndexDistribution
 from fewstep.trained import CONSISTENCY, Trained
 from fewstep.weightings import WEIGHTINGS, Weighting
 
+if TYPE_CHECKING:
+    from typing import Self
+
 OBJECTIVES: Registry[Objective] = Registry("objective")
+Held = TypeVar("Held", bound=nn.Module)
 
 
 class Objective(nn.Module, ABC):
@@ -56,6 +66,7 @@ class Objective(nn.Module, ABC):
         f.trained = f.trained.made(self.makes)
         self.f = f
         self.K = K
+        self._held: list[nn.Module] = []
 
     @property
     def name(self) -> str:
@@ -63,13 +74,65 @@ class Objective(nn.Module, ABC):
         cls = type(self)
         return OBJECTIVES.name_of(cls) if OBJECTIVES.holds(cls) else cls.__name__
 
-    def forward(self, x: Tensor, k: int, condition: Condition = NONE, **columns: Tensor) -> Tensor:
-        """Loss of each example of ``x`` [B, *shape] at training step ``k``: [B].
+    def hold(self, model: Held) -> Held:
+        """A model that is asked and never trained, such as a teacher: frozen, its dropout off.
 
-        ``columns`` are those that the objective needs, such as the noise of each pair.
+        It stays so whatever mode the objective is in.
         """
-        condition = self.conditioned(condition)
-        return self.loss_at(x, *self.draw_times(x, k), condition=condition, **columns)
+        self._held.append(model.requires_grad_(False).eval())
+        return model
+
+    def train(self, mode: bool = True) -> Self:
+        """Into training mode, all but what `hold` was given."""
+        super().train(mode)
+        for model in self._held:
+            model.eval()
+        return self
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """All that is trained, by name; the map is the first, as ``f``."""
+        return {"f": self.f}
+
+    def turns(self, k: int) -> tuple[Turn, ...]:
+        """The parts of training step ``k``, one after another; by default `loss_at` moves all.
+
+        Those of step 0 are all there are: a later step may repeat one more or less often, or
+        leave it out, but not add one.
+        """
+        return (Turn("f", self.loss_at, tuple(self.trained_modules())),)
+
+    def weights_of(self, turn: Turn) -> list[Tensor]:
+        """The parameters that a turn moves, in a fixed order; those that are frozen among them."""
+        modules = self.trained_modules()
+        return list(dict.fromkeys(p for name in turn.modules for p in weights_of(modules[name])))
+
+    def only(self, turn: Turn) -> AbstractContextManager[None]:
+        """A block in which no parameter but those of the turn wants a gradient."""
+        mine = set(self.weights_of(turn))
+        others = (p for m in self.trained_modules().values() for p in weights_of(m))
+        fixed = [p for p in dict.fromkeys(others) if p.requires_grad and p not in mine]
+        return held_fixed(fixed) if fixed else nullcontext()
+
+    def forward(
+        self,
+        x: Tensor,
+        k: int,
+        condition: Condition = NONE,
+        turn: Turn | None = None,
+        **columns: Tensor,
+    ) -> Tensor:
+        """Loss of each example of ``x`` [B, *shape] in a turn of training step ``k``: [B].
+
+        Args:
+            x: images.
+            k: the step, from 0.
+            condition: of each image.
+            turn: one of ``turns(k)``; default the first.
+            columns: those that the objective needs, such as the noise of each pair.
+        """
+        condition, turn = self.conditioned(condition), turn or self.turns(k)[0]
+        times = (turn.draw_times or self.draw_times)(x, k)
+        return turn.loss(x, *times, condition=condition, **columns)
 
     def conditioned(self, condition: Condition) -> Condition:
         """What every model of the loss sees: in training some classes are hidden, from all alike.
@@ -89,18 +152,35 @@ class Objective(nn.Module, ABC):
     ) -> Tensor:
         """Loss of each example of ``x`` [B, *shape] at the times that were drawn: [B]."""
 
+    def losses(self) -> list[str]:
+        """The names of the methods that compute the turns' losses.
+
+        Raises:
+            FewstepError: a loss that is no method of the objective.
+        """
+        for turn in self.turns(0):
+            if getattr(turn.loss, "__self__", None) is not self:
+                raise FewstepError(
+                    f"the loss of the turn {turn.name} is no method of {type(self).__name__}, so "
+                    "it cannot be compiled."
+                )
+        return list(dict.fromkeys(turn.loss.__name__ for turn in self.turns(0)))
+
     def compile_loss(self, *, deterministic: bool = True) -> None:
-        """Compile `loss_at`, with every network in it, as one graph where that is possible.
+        """Compile every turn's loss, with all networks in it, as one graph where that is possible.
 
         Args:
             deterministic: choose kernels without timing them, so that a later process chooses the
                 same and computes the same bits.
+
+        Raises:
+            FewstepError: a loss that is no method of the objective.
         """
         known = torch._inductor.list_options()
         options: dict[str, Any] = {"deterministic": True} if "deterministic" in known else {}
-        self.loss_at = torch.compile(  # type: ignore[method-assign]
-            self.loss_at, options=options if deterministic else None
-        )
+        for name in self.losses():
+            loss = getattr(self, name)
+            setattr(self, name, torch.compile(loss, options=options if deterministic else None))
 
     def after_step(self, k: int) -> None:
         """Called once the optimiser has made step ``k``."""
@@ -116,9 +196,22 @@ class Objective(nn.Module, ABC):
         """The values that the step ``k`` used, such as ``N(k)`` and ``mu(k)``, for the log."""
         return {}
 
-    def changing(self) -> dict[str, FlowMap]:
-        """The maps that training changes and a checkpoint must hold, by name."""
-        return {"f": self.f}
+    def changing(self) -> dict[str, nn.Module]:
+        """All that training changes, by name: `trained_modules`, and what follows them.
+
+        A checkpoint holds each map as a model file, and the state of any other module as tensors.
+        """
+        return self.trained_modules()
+
+    def averaged(self) -> dict[str, FlowMap]:
+        """The maps that running averages follow: by default every map that is trained."""
+        trained = self.trained_modules()
+        return {name: m for name, m in trained.items() if isinstance(m, FlowMap)}
+
+
+def weights_of(module: nn.Module) -> list[Tensor]:
+    """The parameters that training moves: of a map those of its network."""
+    return module.weights if isinstance(module, FlowMap) else list(module.parameters())
 
 
 class ConsistencyObjective(Objective):
@@ -175,8 +268,9 @@ class ConsistencyObjective(Objective):
         if self._f_minus is not None and self.mu is not None:
             self._f_minus.average_(self.f, self.mu(k))
 
-    def changing(self) -> dict[str, FlowMap]:
-        return {"f": self.f} | ({"f_minus": self._f_minus} if self._f_minus is not None else {})
+    def changing(self) -> dict[str, nn.Module]:
+        more = {} if self._f_minus is None else {"f_minus": self._f_minus}
+        return super().changing() | more
 
 
 def neighbours(

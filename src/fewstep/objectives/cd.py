@@ -62,16 +62,10 @@ class CD(ConsistencyObjective):
             raise FewstepError(f"CD needs 0 <= mu < 1, got mu={mu}.")
         decay: Callable[[int], float] | None = (lambda k: mu) if mu else None
         super().__init__(f, K, mu=decay, distance=distance, weighting=weighting)
-        self.teacher = teacher.requires_grad_(False).eval()
+        self.teacher = self.hold(teacher)
         self.N = ConstantN(N)
         self.Phi = PHI.build(solver)
         self.times = INDEX_DISTRIBUTIONS.build(times)
-
-    def train(self, mode: bool = True) -> CD:
-        """The teacher stays in evaluation mode: its dropout is off."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         return neighbours(self.N(k), self.times, self.f.p, x)

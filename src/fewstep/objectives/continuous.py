@@ -172,13 +172,7 @@ class ContinuousCD(ContinuousConsistency):
             weighting=weighting,
             times=times,
         )
-        self.teacher = teacher.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> ContinuousCD:
-        """The teacher stays in evaluation mode: its dropout is off."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
+        self.teacher = self.hold(teacher)
 
     def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
         return self.teacher.velocity(self.f.p.diffuse(x, t, z), t, condition)

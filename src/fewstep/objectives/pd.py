@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
@@ -65,15 +65,9 @@ class PD(Objective):
         super().__init__(f, K)
         self.N = HalvingN(start_steps, final_steps, K)
         f.trained = replace(f.trained, steps=final_steps)
-        self.teacher = teacher.requires_grad_(False).eval()
+        self.teacher = self.hold(teacher)
         self.d = DISTANCES.build(distance)
         self.lambda_ = WEIGHTINGS.build(weighting)
-
-    def train(self, mode: bool = True) -> PD:
-        """The teacher stays in evaluation mode: its dropout is off."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         N = self.N(k)
@@ -103,5 +97,5 @@ class PD(Objective):
     def schedule(self, k: int) -> dict[str, float]:
         return {"N": self.N(k)}
 
-    def changing(self) -> dict[str, FlowMap]:
-        return {"f": self.f, "teacher": self.teacher}
+    def changing(self) -> dict[str, nn.Module]:
+        return super().changing() | {"teacher": self.teacher}

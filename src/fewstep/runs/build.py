@@ -21,7 +21,8 @@ from fewstep.runs.parts import Parts
 from fewstep.runs.resume import Begun
 from fewstep.runs.run import COMPANIONS, Run
 from fewstep.trained import Trained
-from fewstep.training.trainer import Trainer, mix
+from fewstep.training.arithmetic import mix
+from fewstep.training.trainer import Trainer
 
 
 class Build:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import numpy as np
 import torch
 
 from fewstep.training.config import Precision
@@ -65,3 +66,22 @@ def seed_streams(seed: int, device: torch.device) -> None:
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
+
+
+def mix(*numbers: int) -> int:
+    """A seed that differs for every tuple of four numbers; of fewer, zeros stand for the rest."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return int(state >> np.uint64(1))
+
+
+def stream(seed: int, k: int, part: int, turn: int = 0, repeat: int = 0) -> int:
+    """The seed of a micro-batch's random streams; of the first turn as if there were no others.
+
+    Args:
+        seed: the training's.
+        k: the step.
+        part: the micro-batch.
+        turn: its number, from 0.
+        repeat: which of the turn's steps in this step, from 0.
+    """
+    return mix(seed, k, part, turn + 1, repeat) if turn or repeat else mix(seed, k, part)

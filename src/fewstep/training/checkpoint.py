@@ -1,9 +1,10 @@
 """Checkpoints: written atomically, verified by checksum, never a pickle.
 
 A checkpoint is a folder ``step-00001000`` of safetensors files (every map as a model file that
-can be sampled as it is, and the optimiser's state) and ``checkpoint.json`` with the step, the
-metrics and the SHA-256 of every file. It is written under another name and renamed when it is
-complete and on the disk, so a folder of this name is a whole checkpoint or a damaged disk.
+can be sampled as it is, the state of other modules that are trained, and the optimisers' state)
+and ``checkpoint.json`` with the step, the metrics and the SHA-256 of every file. It is written
+under another name and renamed when it is complete and on the disk, so a folder of this name is a
+whole checkpoint or a damaged disk.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from fewstep.training.score import Score
 
 FORMAT = 1
 MANIFEST = "checkpoint.json"
-OPTIMIZER = "optimizer"  # the file that is no map
+OPTIMIZER = "optimizer"  # the file that is no module
 PARTIAL = ".partial"
+SUFFIX = ".safetensors"
 _NAME = re.compile(r"step-(\d{8,})$")
 
 
@@ -42,6 +44,7 @@ class Manifest:
         sha256: of every file, by its name.
         score: the validation's, lower is better; None where there is none.
         influences: of each sample and each real image on the score.
+        modules: names of the files that hold modules which are no maps.
     """
 
     format: int
@@ -50,11 +53,13 @@ class Manifest:
     sha256: dict[str, str]
     score: float | None = None
     influences: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    modules: tuple[str, ...] = ()
 
     @property
     def maps(self) -> list[str]:
         """The names of the maps, sorted."""
-        return sorted(Path(name).stem for name in self.sha256 if Path(name).stem != OPTIMIZER)
+        names = {name.removesuffix(SUFFIX) for name in self.sha256}
+        return sorted(names - {OPTIMIZER, *self.modules})
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,8 @@ class Checkpoint:
         return Score(found.score, *(found.influences or ()))
 
     def file(self, name: str) -> Path:
-        """The file of a map."""
-        return self.path / f"{name}.safetensors"
+        """The file of a map or another module."""
+        return self.path / f"{name}{SUFFIX}"
 
     def fault(self) -> str | None:
         """What is wrong with its manifest, or None."""
@@ -106,7 +111,7 @@ class Checkpoint:
         if manifest.step != self.step:
             return f"it is called step {self.step} and holds step {manifest.step}"
         for name in (manifest.default, OPTIMIZER):
-            if f"{name}.safetensors" not in manifest.sha256:
+            if f"{name}{SUFFIX}" not in manifest.sha256:
                 return f"its {MANIFEST} names no {name}.safetensors"
         return None
 
@@ -165,6 +170,12 @@ class Snapshot:
     contents: Mapping[str, Content] = field(default_factory=dict)
     default: str
     score: float | None = None
+
+    @property
+    def modules(self) -> list[str]:
+        """The names of the modules that are no maps."""
+        bare = [name for name, content in self.contents.items() if content.header is None]
+        return [name for name in bare if name != OPTIMIZER]
 
     @classmethod
     def of(
@@ -317,7 +328,7 @@ def _written(snapshot: Snapshot, folder: Path) -> Manifest:
     """Write every file of a checkpoint to the disk; the checkpoint's manifest."""
     sha256 = {}
     for name, content in sorted(snapshot.contents.items()):
-        path = folder / f"{name}.safetensors"
+        path = folder / f"{name}{SUFFIX}"
         tensors = {k: v.detach().contiguous() for k, v in content.tensors.items()}
         sha256[path.name] = write_tensors(path, tensors, content.header)
         sync(path)
@@ -328,6 +339,7 @@ def _written(snapshot: Snapshot, folder: Path) -> Manifest:
         sha256=sha256,
         score=snapshot.score,
         influences=_influences(snapshot.score),
+        modules=tuple(sorted(snapshot.modules)),
     )
 
 

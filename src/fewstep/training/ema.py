@@ -21,10 +21,11 @@ class Averages:
     Args:
         f: the map in training.
         config: its ``ema`` names the averages.
+        name: of the map, before the names of its averages; none for the map that is sampled.
     """
 
-    def __init__(self, f: FlowMap, config: Training) -> None:
-        self.config = config
+    def __init__(self, f: FlowMap, config: Training, name: str = "") -> None:
+        self.config, self._of = config, f"{name}-" if name else ""
         self.maps = {value: f.frozen_copy().eval() for value in config.ema}
         for value, average in self.maps.items():
             average.info["average"] = {
@@ -45,7 +46,7 @@ class Averages:
 
     def named(self) -> dict[str, FlowMap]:
         """The averages under the names that checkpoints use."""
-        return {ema_name(value): average for value, average in self.maps.items()}
+        return {self._of + ema_name(value): average for value, average in self.maps.items()}
 
     def restore(self, folder: Path) -> None:
         """Put back the averages of a checkpoint.
@@ -54,7 +55,7 @@ class Averages:
         weights in it falls with each step.
         """
         for value, average in self.maps.items():
-            path = folder / f"{ema_name(value)}.safetensors"
+            path = folder / f"{self._of}{ema_name(value)}.safetensors"
             restore_map(average, path if path.is_file() else _rounded_name(folder, value))
 
 

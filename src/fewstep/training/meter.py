@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,53 +15,80 @@ from fewstep.errors import FewstepError
 from fewstep.training.logbook import describe
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What steps have made.
+
+    Args:
+        steps: their number.
+        seconds: what they took.
+        means: of each turn that was made, its mean loss and mean norm of the gradient.
+    """
+
+    steps: int
+    seconds: float
+    means: dict[str, tuple[float, float]]
+
+
 class Meter:
-    """Sums of the loss and the gradient's norm, kept on the device so that no step waits for it.
+    """Sums of each turn's loss and gradient's norm, kept on the device so that no step waits.
 
     The first step whose loss or gradient is not finite is remembered.
 
     Args:
         group: the processes that train together.
         saved: step of the last good checkpoint; 0 for none.
+        turns: names of the objective's turns.
     """
 
-    def __init__(self, group: Processes, saved: int) -> None:
+    def __init__(self, group: Processes, saved: int, turns: Sequence[str]) -> None:
         self.group = group
         self.saved = saved
-        self._bad = torch.tensor(math.inf, device=group.device)
+        self.turns = tuple(turns)
+        self._bad = {turn: torch.tensor(math.inf, device=group.device) for turn in self.turns}
         self._reset()
 
     def _reset(self) -> None:
-        self._sums = torch.zeros(2, device=self.group.device)
+        self._sums = {turn: torch.zeros(2, device=self.group.device) for turn in self.turns}
+        self._made = dict.fromkeys(self.turns, 0)
         self._steps, self._since = 0, time.perf_counter()
 
-    def add(self, k: int, loss: Tensor, norm: Tensor) -> None:
-        values = torch.stack([loss, norm])
-        bad = torch.where(values.isfinite().all(), math.inf, float(k))
-        self._bad = torch.minimum(self._bad, bad)
-        self._sums += values
+    def add(self, k: int, made: Mapping[str, Tensor]) -> None:
+        """Loss and norm [2] of each turn that step ``k`` made."""
+        for turn, values in made.items():
+            bad = torch.where(values.isfinite().all(), math.inf, float(k))
+            self._bad[turn] = torch.minimum(self._bad[turn], bad)
+            self._sums[turn] += values
+            self._made[turn] += 1
         self._steps += 1
 
     def check(self) -> None:
         """Raise `FewstepError` if a loss or gradient was not finite."""
-        step = -self.group.max(-self._bad)
-        if step < math.inf:
+        first = {turn: -self.group.max(-bad) for turn, bad in self._bad.items()}
+        turn = min(first, key=lambda turn: first[turn])
+        if first[turn] < math.inf:
+            of = f" of the turn {turn}" if len(self.turns) > 1 else ""
             rest = f" The last good checkpoint is of step {self.saved}." if self.saved else ""
             raise FewstepError(
-                f"the loss or its gradient is not finite at step {step:.0f}.{rest} Try a lower "
-                "lr, a longer warmup, clip, or precision fp32; and look for NaN in the data."
+                f"the loss{of} or its gradient is not finite at step {first[turn]:.0f}.{rest} Try "
+                "a lower lr, a longer warmup, clip, or precision fp32; and look for NaN in the "
+                "data."
             )
 
-    def read(self) -> tuple[int, float, float, float]:
-        """Steps, seconds, mean loss and mean norm since the last call; raises as `check` does."""
+    def read(self) -> Reading:
+        """What came since the last call; raises as `check` does."""
         self.check()
-        loss, norm = (self.group.mean(self._sums) / self._steps).tolist()
+        means = {turn: self._mean(turn) for turn, made in self._made.items() if made}
         steps, seconds = self._steps, time.perf_counter() - self._since
         self._reset()
-        return steps, seconds, loss, norm
+        return Reading(steps, seconds, means)
 
-    def glance(self, batch: int) -> str:
-        """The mean loss in this process since the last `read`, and the images per second of all."""
+    def _mean(self, turn: str) -> tuple[float, float]:
+        loss, norm = (self.group.mean(self._sums[turn]) / self._made[turn]).tolist()
+        return loss, norm
+
+    def glance(self, turn: str, batch: int) -> str:
+        """A turn's mean loss here since the last `read`, and the images a second of all."""
         seconds = time.perf_counter() - self._since
-        loss = float(self._sums[0]) / max(1, self._steps)
+        loss = float(self._sums[turn][0]) / max(1, self._made[turn])
         return describe(loss, self._steps * batch / seconds)

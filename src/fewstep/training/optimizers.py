@@ -163,7 +163,7 @@ class RAdam(Adam):
 
     def _restored(self) -> None:
         """Read the number of steps once: a read waits for the device."""
-        self._steps = next((int(state["step"]) for state in self.state.values()), 0)
+        self._steps = max((int(state["step"]) for state in self.state.values()), default=0)
 
 
 def as_adam(lr: float, eps: float, beta2: float, t: int) -> tuple[float, float]:

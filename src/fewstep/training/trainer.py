@@ -1,26 +1,22 @@
 """The training loop, for every objective.
 
-Step ``k`` is a pure function of the weights, the optimiser's state and ``(seed, k)``: the data
-order is a function of ``(seed, k)``, and before each micro-batch the random streams are set from
-``(seed, k, micro-batch)``. So a run that was killed resumes to the very bits of one that was not,
-and runs with the same number of micro-batches agree whatever the number of processes.
+Step ``k`` is a pure function of the weights, the optimisers' state and ``(seed, k)``: the data
+order is a function of the seed, the step, the turn and its repeat, and before each micro-batch the
+random streams are set from these and its number. So a run that was killed resumes to the very bits
+of one that was not, and runs with the same number of micro-batches agree whatever the number of
+processes.
 """
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from fewstep.condition import Condition
 from fewstep.data import Dataset, batch_indices, save_images, to_uint8
@@ -31,21 +27,18 @@ from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
 from fewstep.objectives import Objective
 from fewstep.objectives.fit import check_columns
+from fewstep.objectives.turns import Turn
 from fewstep.precision import HALF
-from fewstep.training.arithmetic import autocast, repeatable, seed_streams, set_up
-from fewstep.training.checkpoint import (
-    OPTIMIZER,
-    Checkpoint,
-    Checkpoints,
-    Snapshot,
-)
+from fewstep.training.arithmetic import autocast, mix, repeatable, seed_streams, set_up, stream
+from fewstep.training.checkpoint import Checkpoint, Checkpoints
 from fewstep.training.config import Training
 from fewstep.training.ema import Averages
+from fewstep.training.examples import Share, fitted
+from fewstep.training.learner import Learner, learners_of
 from fewstep.training.logbook import Logbook
 from fewstep.training.meter import Meter
-from fewstep.training.optimizers import make_optimizer
-from fewstep.training.restored import optimizer_tensors, restore_map, restore_optimizer
 from fewstep.training.score import Score
+from fewstep.training.state import State
 from fewstep.training.stopping import stop_signals
 from fewstep.training.validation import Validation
 from fewstep.training.writer import Writer
@@ -95,33 +88,36 @@ class Trainer:
         self.objective = objective.to(self.group.device)
         # Convolutions are fastest with channels last; only 4-dimensional weights are touched.
         objective._apply(_channels_last)
-        self.parts = _share_of(config, self.group)
+        self.share = Share.of(config, self.group)
         self.data = data = fitted(data, objective.f)
         check_columns(objective.name, objective.needs, data, config.flip)
         _check_type(objective.f)
-        self.averages = Averages(objective.f, config)
-        self.optimizer = make_optimizer(objective.f.weights, config)
+        self.group.spread(objective.state_dict().values())
+        self.learners = learners_of(objective, config, self.group)
+        self.state = State(objective, config, self.learners)
+        self._buffers = self.state.buffers
         set_up(config.precision, deterministic=config.deterministic)
         if config.compile:
-            objective.compile_loss(deterministic=config.deterministic)
-            # Its backward pass must find the setting that it was compiled under.
-            alike = repeatable(self.group.device, deterministic=config.deterministic)
-            objective.loss_at = alike(objective.loss_at)  # type: ignore[method-assign]
-        self.module = objective.train() if self.group.world == 1 else self.in_step()
+            self._compile()
+        objective.train()
         self.checkpoints = Checkpoints(self.directory / "checkpoints", config.keep)
         self.validate: Validation | None = None
         if held_out is not None:
             n = max(2, config.samples)
             self.validate = Validation(held_out, n, labels=held_out_labels)
 
-    def in_step(self) -> DistributedDataParallel:
-        """The objective as several processes train it, each with the mean of their gradients."""
-        devices = [self.group.device] if self.group.device.type == "cuda" else None
-        # Buffers never change, so none has to travel; torch 2.13 gave the setting another name.
-        known = inspect.signature(DistributedDataParallel.__init__).parameters
-        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        settings: dict[str, Any] = {"gradient_as_bucket_view": True, sync: False}
-        return DistributedDataParallel(self.objective.train(), device_ids=devices, **settings)
+    @property
+    def averages(self) -> Averages:
+        """The running averages of the map."""
+        return self.state.averages["f"]
+
+    def _compile(self) -> None:
+        """Compile every loss; its backward pass must find the setting of when it was compiled."""
+        deterministic, names = self.config.deterministic, self.objective.losses()
+        self.objective.compile_loss(deterministic=deterministic)
+        alike = repeatable(self.group.device, deterministic=deterministic)
+        for name in names:
+            setattr(self.objective, name, alike(getattr(self.objective, name)))
 
     def run(self) -> FlowMap:
         """Train to the end, from the newest intact checkpoint if there is one.
@@ -165,11 +161,14 @@ class Trainer:
 
     def _loop(self, start: int, log: Logbook, stop: threading.Event, writer: Writer) -> None:
         config = self.config
-        meter, score = Meter(self.group, saved=start), None
+        meter, score = Meter(self.group, start, list(self.learners)), None
+        shown = self._of_map()
         for k in range(start, config.steps):
-            meter.add(k, *self.step(k))
+            meter.add(k, self.step(k))
+            if k == start:
+                self.state.check()
             done = k + 1
-            log.advance(done, lambda: meter.glance(config.batch))
+            log.advance(done, lambda: meter.glance(shown, config.batch))
             last = done == config.steps
             if done % config.log_every == 0 or last:
                 log.write(done, self._numbers(meter, done))
@@ -185,64 +184,78 @@ class Trainer:
                 writer.join()
                 raise Interrupted(done)
 
-    def step(self, k: int) -> tuple[Tensor, Tensor]:
-        """One step of the optimiser: the loss and the gradient's norm, both scalars."""
-        config, objective = self.config, self.objective
+    def step(self, k: int) -> dict[str, Tensor]:
+        """One step: the loss and the gradient's norm [2] of each turn that it has, by its name."""
+        objective = self.objective
         if k and k == objective.round_of(k)[0]:
-            self.optimizer = make_optimizer(objective.f.weights, config)
+            for learner in self.learners.values():
+                learner.begin()
         if not objective.f.training:  # somebody sampled it
             objective.train()
-        indices = batch_indices(len(self.data), config.batch, k, config.seed)
+        made = {}
+        for turn in objective.turns(k):
+            learner = self._learner(turn)
+            with learner.alone():
+                took = [self._take(learner, turn, k, repeat) for repeat in range(turn.repeat)]
+            if took:
+                made[turn.name] = took[0] if len(took) == 1 else torch.stack(took).mean(0)
+        objective.after_step(k)
+        self.group.spread(self._buffers)
+        self.state.follow(k)
+        return made
+
+    def _learner(self, turn: Turn) -> Learner:
+        try:
+            return self.learners[turn.name]
+        except KeyError:
+            raise FewstepError(
+                f"{type(self.objective).__name__} has no turn {turn.name!r} in step 0: name it "
+                "there, with repeat=0 until it begins."
+            ) from None
+
+    def _take(self, learner: Learner, turn: Turn, k: int, repeat: int) -> Tensor:
+        """A step of a turn's optimiser, with a batch of its own: loss and gradient's norm [2]."""
+        config, device, mine = self.config, self.group.device, self.share.mine
         losses = []
-        for part, micro in enumerate(indices.chunk(self.parts.total)):
-            if part not in self.parts.mine:
+        for part, micro in enumerate(self._batch(learner, turn, k, repeat).chunk(self.share.total)):
+            if part not in mine:
                 continue
-            seed_streams(mix(config.seed, k, part), self.group.device)
-            x, label = self.data.batch(micro, self.group.device, config.flip)
-            condition = Condition(label=label if objective.f.num_classes else None)
-            columns = {
-                name: self.data.column(name, micro, self.group.device)
-                for name in objective.needs.columns
-            }
-            with self._sync_only_at(part), autocast(config.precision, self.group.device):
-                loss = self.module(x, k, condition, **columns).mean() / len(self.parts.mine)
-                with repeatable(self.group.device, deterministic=config.deterministic):
+            seed_streams(stream(config.seed, k, part, learner.number, repeat), device)
+            x, label = self.data.batch(micro, device, config.flip)
+            condition = Condition(label=label if self.objective.f.num_classes else None)
+            columns = {n: self.data.column(n, micro, device) for n in self.objective.needs.columns}
+            with learner.waiting(part != mine[-1]), autocast(config.precision, device):
+                loss = learner.module(x, k, condition, turn, **columns).mean() / len(mine)
+                with repeatable(device, deterministic=config.deterministic):
                     loss.backward()
             losses.append(loss.detach())
-        norm = self._clip()
-        self.optimizer.lr = self.rate(k)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        objective.after_step(k)
-        self.averages.update(objective.f, k)
-        return torch.stack(losses).sum(), norm
+        norm = learner.step(self.rate(learner, k))
+        return torch.stack([torch.stack(losses).sum(), norm])
 
-    def rate(self, k: int) -> float:
-        """The learning rate of step ``k`` in the objective's round."""
-        return self.config.lr_at(k, *self.objective.round_of(k))
+    def _batch(self, learner: Learner, turn: Turn, k: int, repeat: int) -> Tensor:
+        """Indices of a batch [B]; every turn goes through the data in an order of its own."""
+        config, number = self.config, learner.number
+        seed = mix(config.seed, number) if number else config.seed
+        return batch_indices(len(self.data), config.batch, k * turn.repeat + repeat, seed)
 
-    def _sync_only_at(self, part: int) -> AbstractContextManager[object]:
-        """Gradients travel between processes once a step, with the last micro-batch."""
-        if isinstance(self.module, DistributedDataParallel) and part != self.parts.mine[-1]:
-            return self.module.no_sync()
-        return nullcontext()
+    def rate(self, learner: Learner, k: int) -> float:
+        """The learning rate of a turn in step ``k``, in the objective's round."""
+        return learner.config.lr_at(k, *self.objective.round_of(k))
 
-    def _clip(self) -> Tensor:
-        weights = self.objective.f.weights
-        if self.config.clip is None:
-            return nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
-        return nn.utils.clip_grad_norm_(weights, self.config.clip)
+    def _of_map(self) -> str:
+        """The turn whose numbers stand for the training's: the first that moves the map."""
+        return next(name for name, learner in self.learners.items() if learner.moves_map)
 
     def _numbers(self, meter: Meter, done: int) -> dict[str, float]:
         """What the log says of the steps since the last time."""
-        steps, seconds, loss, norm = meter.read()
-        return {
-            "loss": loss,
-            "gradient_norm": norm,
-            "lr": self.rate(done - 1),
-            "images_per_second": steps * self.config.batch / seconds,
-            **self.objective.schedule(done - 1),
-        }
+        reading, shown = meter.read(), self._of_map()
+        numbers: dict[str, float] = {}
+        for name, (loss, norm) in reading.means.items():
+            of = "" if name == shown else f"_{name}"
+            rate = self.rate(self.learners[name], done - 1)
+            numbers |= {f"loss{of}": loss, f"gradient_norm{of}": norm, f"lr{of}": rate}
+        speed = reading.steps * self.config.batch / reading.seconds
+        return numbers | {"images_per_second": speed, **self.objective.schedule(done - 1)}
 
     def _preview(self, done: int, log: Logbook) -> float | None:
         """Write a sample grid; return the score of the samples."""
@@ -266,58 +279,19 @@ class Trainer:
         return self.group.any(stop.is_set())
 
     def _save(self, done: int, score: float | None, writer: Writer) -> None:
-        if not self.group.first:
-            return
-        maps = {**self.objective.changing(), **self.averages.named()}
-        for f in maps.values():
-            f.trained = replace(f.trained, step=done)
-        state = {OPTIMIZER: optimizer_tensors(self.optimizer)}
-        default = next(iter(self.averages.named()))
-        writer.write(Snapshot.of(done, maps, state, default=default, score=score))
+        if self.group.first:
+            writer.write(self.state.snapshot(done, score))
 
     def _restore(self) -> int:
         """Put back the newest intact checkpoint; the number of steps it has made."""
         checkpoint: Checkpoint | None = self.checkpoints.latest()
         if checkpoint is None:
             return 0
-        for name, f in self.objective.changing().items():
-            restore_map(f, checkpoint.file(name))
-        self.averages.restore(checkpoint.path)
-        for f in [*self.objective.changing().values(), *self.averages.named().values()]:
-            f.trained = replace(f.trained, step=checkpoint.step)
-        restore_optimizer(self.optimizer, checkpoint.file(OPTIMIZER))
+        self.state.restore(checkpoint)
         self.group.barrier()
         if self.group.first:
             self.checkpoints.prune()  # what a process that was killed had no time to drop
         return checkpoint.step
-
-
-def fitted(data: Dataset, f: FlowMap) -> Dataset:
-    """The data with classes numbered as the model's are, where the model has names for them.
-
-    Raises:
-        FewstepError: data of another shape, without labels for a conditional model, or with
-            classes that it does not have.
-    """
-    if tuple(data.shape) != tuple(f.shape):
-        raise FewstepError(
-            f"the model is of shape {list(f.shape)}, but {data.name} has {list(data.shape)}."
-        )
-    if not f.num_classes:
-        return data
-    if data.labels is None:
-        raise FewstepError(
-            f"the model is conditional on {f.num_classes} classes, but {data.name} has no labels. "
-            "Give the images class folders, or train without labels."
-        )
-    if f.trained.classes:
-        return data.with_classes(f.classes, "the model")
-    if data.num_classes > f.num_classes:
-        raise FewstepError(
-            f"the model is conditional on {f.num_classes} classes, but {data.name} has "
-            f"{data.num_classes}."
-        )
-    return data
 
 
 def _remarks(config: Training, data: Dataset) -> Iterator[str]:
@@ -337,13 +311,6 @@ def _remarks(config: Training, data: Dataset) -> Iterator[str]:
         yield (f"note: images of {data.name} that cannot be read and are left out: {data.skipped}.")
 
 
-class Parts:
-    """Which micro-batches of how many this process computes."""
-
-    def __init__(self, total: int, mine: list[int]) -> None:
-        self.total, self.mine = total, mine
-
-
 def _check_type(f: FlowMap) -> None:
     """Raise `FewstepError` for half precision, in which small steps of the weights are lost."""
     if f.dtype in HALF:
@@ -353,22 +320,5 @@ def _check_type(f: FlowMap) -> None:
         )
 
 
-def _share_of(config: Training, group: Processes) -> Parts:
-    total = config.microbatches or group.world
-    if total % group.world:
-        raise FewstepError(
-            f"microbatches={total} must be a multiple of the {group.world} processes."
-        )
-    if config.batch % total:
-        raise FewstepError(f"batch={config.batch} must be a multiple of {total} micro-batches.")
-    return Parts(total, list(range(group.rank, total, group.world)))
-
-
 def _channels_last(x: Tensor) -> Tensor:
     return x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
-
-
-def mix(*numbers: int) -> int:
-    """A seed that differs for every tuple of numbers."""
-    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
-    return int(state >> np.uint64(1))

@@ -1,0 +1,140 @@
+"""What makes the steps of one turn: its parameters, their optimiser, how their gradients travel."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fewstep.distributed import Processes
+from fewstep.errors import FewstepError, FewstepWarning, listed
+from fewstep.objectives import Objective
+from fewstep.objectives.turns import Turn, check_turns, held_fixed
+from fewstep.training.config import Training
+from fewstep.training.optimizers import make_optimizer
+
+
+class Learner:
+    """One turn of an objective, in training.
+
+    Args:
+        objective: what is minimised.
+        turn: the turn, as of the first step.
+        config: the training's settings, which the turn's own replace.
+        group: the processes that train together.
+        number: of the turn, from 0; its random streams and its batches are of this number.
+    """
+
+    def __init__(
+        self, objective: Objective, turn: Turn, config: Training, group: Processes, number: int = 0
+    ) -> None:
+        self.name, self.number = turn.name, number
+        self.config = replace(config, **turn.overrides)
+        self.weights = objective.weights_of(turn)
+        self.moves_map = "f" in turn.modules
+        self._others = _others(objective, self.weights)
+        self._names = {id(p): name for name, p in objective.named_parameters()}
+        self._checked = False
+        self.module: nn.Module = objective
+        self._in_turn = _InTurn(objective, turn)
+        if group.world > 1:
+            self.reduce(group.device)
+        self.begin()
+
+    def begin(self) -> None:
+        """Start anew: an optimiser without a past."""
+        self.optimizer = make_optimizer(self.weights, self.config)
+
+    def reduce(self, device: torch.device) -> None:
+        """From now on take the mean of the gradients of all processes."""
+        self.module = _reduced(self._in_turn, device)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """A block in which no other parameter of the objective wants a gradient."""
+        return held_fixed(self._others) if self._others else nullcontext()
+
+    def waiting(self, wait: bool) -> AbstractContextManager[None]:
+        """A block after whose backward pass gradients do not yet travel between processes."""
+        if wait and isinstance(self.module, DistributedDataParallel):
+            return self.module.no_sync()
+        return nullcontext()
+
+    def step(self, lr: float) -> Tensor:
+        """Move the parameters; the norm of their gradient, before it was clipped."""
+        if not self._checked:
+            self._check_used()
+        norm = self.clip()
+        self.optimizer.lr = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm
+
+    def clip(self) -> Tensor:
+        """Scale the gradient down to the longest one allowed; the norm that it had."""
+        if self.config.clip is None:
+            return nn.utils.get_total_norm([p.grad for p in self.weights if p.grad is not None])
+        return nn.utils.clip_grad_norm_(self.weights, self.config.clip)
+
+    def _check_used(self) -> None:
+        """Say at the first step what of the parameters the loss does not depend on.
+
+        Raises:
+            FewstepError: several processes would wait for a gradient that never comes.
+        """
+        self._checked = True
+        unused = [p for p in self.weights if p.requires_grad and p.grad is None]
+        if not unused:
+            return
+        which = listed(self._names[id(p)] for p in unused)
+        said = f"the loss of the turn {self.name} does not depend on {which}"
+        if isinstance(self.module, DistributedDataParallel):
+            raise FewstepError(
+                f"{said}, and several processes wait for every gradient: freeze it with "
+                "requires_grad_(False), or let another turn train it."
+            )
+        warnings.warn(f"{said}: the first step has not moved it.", FewstepWarning, stacklevel=2)
+
+
+def learners_of(objective: Objective, config: Training, group: Processes) -> dict[str, Learner]:
+    """What makes the steps of each turn, by its name, in their order.
+
+    Raises:
+        FewstepError: the turns do not cover what wants a gradient, or have settings that are none.
+    """
+    check_turns(objective)
+    turns = enumerate(objective.turns(0))
+    return {turn.name: Learner(objective, turn, config, group, i) for i, turn in turns}
+
+
+def _others(objective: Objective, weights: list[Tensor]) -> list[Tensor]:
+    mine = {id(p) for p in weights}
+    return [p for p in objective.parameters() if p.requires_grad and id(p) not in mine]
+
+
+class _InTurn(nn.Module):
+    """An objective of which the distributed wrapper sees the modules of one turn alone."""
+
+    def __init__(self, objective: Objective, turn: Turn) -> None:
+        super().__init__()
+        modules = objective.trained_modules()
+        self.trained = nn.ModuleList(modules[name] for name in turn.modules)
+        self._objective = (objective,)  # in a tuple: no part of this module
+
+    def forward(self, *arguments: Any, **named: Any) -> Tensor:
+        return self._objective[0](*arguments, **named)
+
+
+def _reduced(module: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """A module as several processes train it, each with the mean of their gradients."""
+    devices = [device] if device.type == "cuda" else None
+    # The trainer shares the buffers; torch 2.13 gave the setting another name.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    settings: dict[str, Any] = {"gradient_as_bucket_view": True, sync: False}
+    return DistributedDataParallel(module, device_ids=devices, **settings)
