@@ -727,6 +727,9 @@ def test_a_batch_larger_than_the_data_is_said_and_works(
         ({"lr": "1e-4"}, "lr takes numbers"),
         ({"microbatches": 3}, "microbatches"),
         ({"seed": -1}, "seed"),
+        ({"optimizer": "adamx"}, "Did you mean 'adam"),
+        ({"decay": "cosin"}, "Did you mean 'cosine'"),
+        ({"precision": "fp16"}, "unknown precision 'fp16'"),
     ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, Any], hint: str) -> None:

@@ -116,11 +116,6 @@ def _check_names(
                 f"{_name(objective)} calls a module or a turn {name!r}: a file is named so, it "
                 "must be an identifier, and not optimizer."
             )
-    if other := [name for name, m in changing.items() if modules.get(name, m) is not m]:
-        raise FewstepError(
-            f"{listed(other)} is one module in trained_modules() of {_name(objective)} and another "
-            "in changing()."
-        )
     called = [turn.name for turn in turns]
     if not turns or len(set(called)) < len(called):
         raise FewstepError(
@@ -131,6 +126,11 @@ def _check_names(
         raise FewstepError(
             f"{listed(strange)} is no part of {_name(objective)}, so no device and no mode reaches "
             "it: make it an attribute (self.name = module), not an entry of a list or dict."
+        )
+    if other := [name for name, m in changing.items() if modules.get(name, m) is not m]:
+        raise FewstepError(
+            f"{listed(other)} is one module in trained_modules() of {_name(objective)} and another "
+            "in changing()."
         )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal
+from typing import Literal, get_args
 
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, unknown
 from fewstep.whole import whole
 
 OptimizerName = Literal["radam", "adam", "adamw"]
@@ -16,6 +16,12 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 EVERY = ("log_every", "sample_every", "checkpoint_every")
 WHOLE = ("steps", "batch", "seed", "warmup", "samples", "keep", *EVERY)
+
+CHOICES = {
+    "optimizer": get_args(OptimizerName),
+    "decay": get_args(Decay),
+    "precision": get_args(Precision),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +106,12 @@ class Training:
             raise FewstepError(f"microbatches={parts} must divide batch={self.batch}.")
 
     def _check_types(self) -> None:
-        """Raise `FewstepError` for what is no number, or none that is whole where it must be."""
+        """Raise `FewstepError` for what is no number, not whole where it must be, or no choice."""
         for name in WHOLE:
             whole(getattr(self, name), name)
+        for name, known in CHOICES.items():
+            if (given := getattr(self, name)) not in known:
+                raise unknown(name, str(given), known)
         for name in ("lr", "weight_decay", "ema_rampup", "betas", "ema"):
             given = getattr(self, name)
             several = isinstance(given, tuple | list)
