@@ -161,7 +161,7 @@ class Objective(nn.Module, ABC):
         for turn in self.turns(0):
             if getattr(turn.loss, "__self__", None) is not self:
                 raise FewstepError(
-                    f"the loss of the turn {turn.name} is no method of {type(self).__name__}, so "
+                    f"the loss of the turn {turn.name} is no method of {self.name}, so "
                     "it cannot be compiled."
                 )
         return list(dict.fromkeys(turn.loss.__name__ for turn in self.turns(0)))

@@ -95,7 +95,7 @@ def check_turns(objective: Objective) -> None:
     taken = {name for turn in turns for name in turn.modules}
     if idle := [name for name in modules if name not in taken]:
         raise FewstepError(
-            f"no turn of {_name(objective)} trains {listed(idle)}: name it in a Turn's trains, or "
+            f"no turn of {objective.name} trains {listed(idle)}: name it in a Turn's trains, or "
             "leave it out of trained_modules()."
         )
     _check_forgotten(objective, modules)
@@ -106,30 +106,30 @@ def _check_names(
 ) -> None:
     if next(iter(modules), None) != "f" or modules["f"] is not objective.f:
         raise FewstepError(
-            f"the first of trained_modules() of {_name(objective)} must be its map, as f."
+            f"the first of trained_modules() of {objective.name} must be its map, as f."
         )
     changing = objective.changing()
     names = [*modules, *changing, *(turn.name for turn in turns)]
     for name in names:
         if not name.isidentifier() or name == "optimizer":
             raise FewstepError(
-                f"{_name(objective)} calls a module or a turn {name!r}: a file is named so, it "
+                f"{objective.name} calls a module or a turn {name!r}: a file is named so, it "
                 "must be an identifier, and not optimizer."
             )
     called = [turn.name for turn in turns]
     if not turns or len(set(called)) < len(called):
         raise FewstepError(
-            f"{_name(objective)} needs turns of different names, got {listed(called) or 'none'}."
+            f"{objective.name} needs turns of different names, got {listed(called) or 'none'}."
         )
     own = {id(module) for module in objective.modules()}
     if strange := [n for n, m in {**modules, **changing}.items() if id(m) not in own]:
         raise FewstepError(
-            f"{listed(strange)} is no part of {_name(objective)}, so no device and no mode reaches "
+            f"{listed(strange)} is no part of {objective.name}, so no device and no mode reaches "
             "it: make it an attribute (self.name = module), not an entry of a list or dict."
         )
     if other := [name for name, m in changing.items() if modules.get(name, m) is not m]:
         raise FewstepError(
-            f"{listed(other)} is one module in trained_modules() of {_name(objective)} and another "
+            f"{listed(other)} is one module in trained_modules() of {objective.name} and another "
             "in changing()."
         )
 
@@ -137,14 +137,14 @@ def _check_names(
 def _check_turn(objective: Objective, turn: Turn, modules: dict[str, nn.Module]) -> None:
     if unknown := [name for name in turn.modules if name not in modules]:
         raise FewstepError(
-            f"the turn {turn.name} of {_name(objective)} trains {listed(unknown)}, which "
+            f"the turn {turn.name} of {objective.name} trains {listed(unknown)}, which "
             f"trained_modules() does not name; it names {listed(modules)}."
         )
     if whole(turn.repeat, f"repeat of the turn {turn.name}") < 0:
         raise FewstepError(f"the turn {turn.name} cannot be repeated {turn.repeat} times.")
     if not any(p.requires_grad for p in objective.weights_of(turn)):
         raise FewstepError(
-            f"nothing that the turn {turn.name} of {_name(objective)} trains wants a gradient: "
+            f"nothing that the turn {turn.name} of {objective.name} trains wants a gradient: "
             "call requires_grad_() of its module."
         )
 
@@ -154,11 +154,7 @@ def _check_forgotten(objective: Objective, modules: dict[str, nn.Module]) -> Non
     wanting = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     if forgotten := [name for name, p in wanting.items() if id(p) not in moved]:
         raise FewstepError(
-            f"{_name(objective)} has parameters that want a gradient and that no optimiser would "
+            f"{objective.name} has parameters that want a gradient and that no optimiser would "
             f"move: {listed(forgotten)}. Name their module in trained_modules(), or freeze it with "
             "requires_grad_(False)."
         )
-
-
-def _name(objective: Objective) -> str:
-    return type(objective).__name__

@@ -102,7 +102,7 @@ class State:
             if now.get(name) is not x or x._version != version
         ]:
             raise FewstepError(
-                f"{type(self.objective).__name__} changes {listed(changed)}, which no checkpoint "
+                f"{self.objective.name} changes {listed(changed)}, which no checkpoint "
                 "holds, so a resumed run would differ: return its module in changing()."
             )
 

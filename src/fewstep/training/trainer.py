@@ -209,7 +209,7 @@ class Trainer:
             return self.learners[turn.name]
         except KeyError:
             raise FewstepError(
-                f"{type(self.objective).__name__} has no turn {turn.name!r} in step 0: name it "
+                f"{self.objective.name} has no turn {turn.name!r} in step 0: name it "
                 "there, with repeat=0 until it begins."
             ) from None
 
