@@ -80,7 +80,7 @@ def test_a_checkpoint_holds_every_module_and_only_maps_are_models(tmp_path: Path
     assert checkpoint.manifest.modules == ("critic",)
     assert checkpoint.manifest.default == "ema-0.9"
     for name in maps:
-        assert FlowMap.load(checkpoint.file(name)).info["step"] == 3
+        assert FlowMap.load(checkpoint.file(name)).trained.step == 3
     critic = load_file(checkpoint.file("critic"))
     assert critic.keys() == t.objective.critic.state_dict().keys()  # type: ignore[operator, union-attr]
     with pytest.raises(FewstepError, match=r"no map 'critic'; there is: ema-0\.9, .*, fake"):

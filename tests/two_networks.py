@@ -13,6 +13,7 @@ from fewstep.networks import MLP
 from fewstep.objectives import Objective
 from fewstep.objectives.turns import Turn
 from fewstep.parameterization import EDM
+from fewstep.trained import GENERATOR
 from fewstep.training.config import Training
 
 CONFIG = Training(
@@ -35,7 +36,7 @@ class Matching(Objective):
     normalisation, tells them from images, every other step; then the generator ``f`` follows both.
     """
 
-    kind = "generator"
+    makes = GENERATOR
     paper = "Yin et al. 2024, Algorithm 1, with a critic"
 
     def __init__(self, f: FlowMap, K: int, *, teacher: FlowMap) -> None:
