@@ -11,14 +11,14 @@ p = EDM(T=20.0, sigma_data=0.752)
 how = Training(steps=600, optimizer="adam", lr=2e-3, decay="cosine", clip=1.0, ema=(20_000.0,))
 
 
-def new_map(kind: str) -> FlowMap:
-    return FlowMap(MLP(data.shape, num_classes=data.num_classes), p, info={"kind": kind})
+def new_map() -> FlowMap:
+    return FlowMap(MLP(data.shape, num_classes=data.num_classes), p)
 
 
-score_model = ScoreMatching(new_map("diffusion"), K=how.steps, P_mean=-0.6, P_std=1.4)
+score_model = ScoreMatching(new_map(), K=how.steps, P_mean=-0.6, P_std=1.4)
 teacher = Trainer(score_model, data, how, out / "edm").run()
 
-f = new_map("consistency")
+f = new_map()
 f.load_state_dict(teacher.state_dict())
 cd = CD(f, K=how.steps, teacher=teacher, N=18, solver="heun", distance="l2", weighting="edm")
 f = Trainer(cd, data, how, out / "cd").run()

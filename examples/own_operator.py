@@ -12,11 +12,7 @@ from fewstep.editing.operators import rotation
 
 out = Path("runs/own-operator")
 data = fewstep.load("digits")
-f = FlowMap(
-    MLP(data.shape, num_classes=data.num_classes),
-    EDM(T=20.0, sigma_data=0.752),
-    info={"kind": "consistency"},
-)
+f = FlowMap(MLP(data.shape, num_classes=data.num_classes), EDM(T=20.0, sigma_data=0.752))
 f = Trainer(CT(f, K=300), data, Training(steps=300, lr=1e-3), out).run()
 
 # One rotation for each row of 8 pixels: its first coordinate is proportional to the row's sum.

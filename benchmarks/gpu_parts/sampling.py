@@ -10,6 +10,7 @@ from fewstep.distributed import pick_device
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import EDM
 from fewstep.sampling import Multistep, sample
+from fewstep.trained import CONSISTENCY
 from gpu_parts.stage import Stage, first_call, timed
 from gpu_parts.training import awake, cifar10_network
 
@@ -38,7 +39,7 @@ def measure(
         if compile is not None and stage.left < 25 and not stage.rehearse:
             raise TimeoutError("no time left to compile")
         F = awake(stage, lambda: cifar10_network(stage, 0.0))
-        f = FlowMap(F, EDM(), info={"kind": "consistency"})
+        f = FlowMap(F, EDM(), trained=CONSISTENCY)
         f = f.to(stage.device).eval().requires_grad_(False).in_precision(precision)
         f.F.to(memory_format=torch.channels_last)
         n = min(batch, 2) if stage.rehearse else batch

@@ -89,7 +89,7 @@ def speedrun(stage: Stage) -> None:
         race,
         "score model",
         lambda f, K: ScoreMatching(f, K),
-        FlowMap(race.network(), edm, info={"kind": "diffusion"}),
+        FlowMap(race.network(), edm),
         {"Heun, 19 NFE": Walk(solver="heun", budget=19)},
         optimizer="adam",
         lr=2e-3,
@@ -146,7 +146,7 @@ def _features(stage: Stage) -> ResNet56:
 
 
 def _student(race: Race, teacher: FlowMap, p: EDM) -> FlowMap:
-    f = FlowMap(race.network(), p, info={"kind": "consistency"})
+    f = FlowMap(race.network(), p)
     f.take_network(teacher.to("cpu"), "the score model")
     teacher.to(race.stage.device)
     return f

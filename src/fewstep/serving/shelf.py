@@ -78,6 +78,8 @@ class Shelf:
                 "object": "model",
                 "default": i == 0,
                 "kind": f.trained.kind,
+                "solves": f.trained.solves,
+                "maps": f.trained.maps_to_eps and f.trained.from_any_time,
                 "objective": str(f.info.get("objective", "")).partition("(")[0] or None,
                 "shape": list(f.image_shape),
                 "classes": class_names(f),

@@ -15,17 +15,17 @@ export class Compare {
     this.form = section.querySelector("form");
     this.rows = [];
     this.runner = new Runner(this.form, (signal, say) => this.compare(signal, say));
-    this.list("student", "consistency");
-    this.list("teacher", "diffusion");
+    this.list("student", "maps");
+    this.list("teacher", "solves");
     this.explain();
     section.addEventListener("click", (event) => this.act(event.target.dataset?.act));
     this.form.addEventListener("input", () => this.choose());
     this.choose();
   }
 
-  list(name, kind) {
+  list(name, can) {
     const select = this.form.elements[name];
-    const models = this.app.models.filter((model) => model.kind === kind);
+    const models = this.app.models.filter((model) => model[can]);
     select.replaceChildren(...models.map(({ id }) => el("option", { value: id }, id)));
     select.disabled = models.length === 0;
     if (!models.length) select.append(el("option", { value: "" }, "none is served"));
@@ -42,7 +42,7 @@ export class Compare {
   }
 
   model(model) {
-    const select = this.form.elements[model.kind === "diffusion" ? "teacher" : "student"];
+    const select = this.form.elements[model.solves ? "teacher" : "student"];
     select.value = model.id;
     this.choose();
   }

@@ -249,7 +249,7 @@ export class Edit {
 }
 
 function reason(model, missing) {
-  if (model.kind === "diffusion") return "they need a consistency model, and this is a diffusion model.";
+  if (model.solves) return "they need a consistency model, and this is a diffusion model.";
   if (missing.length === 1 && missing[0] === TASKS.colourise[0]) return "this model makes grey images.";
   return "this model does not offer them.";
 }

@@ -25,10 +25,10 @@ export class Generate {
   model(model) {
     classes(this.form.querySelector(".classes"), model, { all: true });
     const two = Math.max(model.default_steps, Math.min(2, model.max_steps)); // a strip needs two steps
-    limit(this.form.elements.steps, stepLimit(model), this.kind === model.kind ? undefined : two);
-    this.kind = model.kind;
+    limit(this.form.elements.steps, stepLimit(model), this.solves === model.solves ? undefined : two);
+    this.solves = model.solves;
     this.form.querySelector("[data-steps-note]").textContent =
-      model.kind === "consistency" ? "network evaluations per image" : "steps of the solver";
+      model.solves ? "steps of the solver" : "network evaluations per image";
     this.commands();
   }
 

@@ -184,7 +184,7 @@ export function reveal(element) {
 }
 
 /** Most steps of a slider: beyond these a consistency model gains nothing. */
-export const stepLimit = ({ kind, max_steps }, most = 16) => Math.min(max_steps, kind === "diffusion" ? 64 : most);
+export const stepLimit = ({ solves, max_steps }, most = 16) => Math.min(max_steps, solves ? 64 : most);
 
 /** A whole number from a form, or an error that says which control is wrong. */
 export function whole(settings, name, label, { min = 0, max = Number.MAX_SAFE_INTEGER } = {}) {

@@ -1,0 +1,201 @@
+"""The record of a model, and every refusal that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from fewstep.errors import FewstepError
+from fewstep.trained.record import Record, in_steps
+
+
+@dataclass(frozen=True)
+class Trained(Record):
+    """A `Record`, and what follows from it for those who use the model."""
+
+    # Changes
+
+    def made(self, makes: Trained) -> Trained:
+        """This record once an objective that ``makes`` something trains the map.
+
+        Its classes and time points stay, and all of it where the objective says nothing.
+        """
+        if not makes.known:
+            return replace(self, step=None)
+        return replace(
+            makes,
+            taus=makes.taus or self.taus,
+            classes=makes.classes or self.classes,
+            null_class=makes.null_class or self.null_class,
+            guidance=self.guidance if makes.guidance is None else makes.guidance,
+        )
+
+    def moved(self, time: Callable[[float], float]) -> Trained:
+        """This record in another process, which has at ``time(t)`` the noise of time ``t``."""
+        starts = self.starts if isinstance(self.starts, str) else tuple(map(time, self.starts))
+        taus = {n: tuple(map(time, points)) for n, points in self.taus.items()}
+        return replace(self, starts=starts, taus=taus)
+
+    # Refusals
+
+    def check_known(self, what: str) -> None:
+        """Raise `FewstepError` where nobody said what the model was trained for."""
+        if not self.known:
+            raise FewstepError(
+                f"{what} depends on what a map was trained for, and of this one nobody has said: "
+                "train it by an objective, or set f.trained, such as fewstep.trained.CONSISTENCY."
+            )
+
+    def check_flow(self, what: str) -> None:
+        """Raise `FewstepError` for an autoencoder, which is no map along the PF-ODE."""
+        if self.decodes:
+            raise FewstepError(f"{what} needs a model of noisy images; this is an autoencoder.")
+
+    def check_any_time(self, what: str) -> None:
+        """Raise `FewstepError` for a model that has learned the times of its sampler alone."""
+        if self.from_any_time:
+            return
+        few = f"sampling in {in_steps(self.steps)}" if self.steps else "a few times"
+        raise FewstepError(
+            f"{what} needs a model of all noise levels; this one was distilled for {few} alone."
+        )
+
+    def check_denoises(self, what: str, remedy: str = "") -> None:
+        """Raise `FewstepError` unless the model is a denoiser at every time.
+
+        Args:
+            what: needs one, such as "a likelihood".
+            remedy: what to do, as the end of a sentence.
+        """
+        self.check_flow(what)
+        self.check_known(what)
+        if not self.denoises:
+            raise FewstepError(
+                f"{what} needs a diffusion model, whose denoiser gives the velocity of the PF-ODE; "
+                f"this is {self.name}{remedy and f': {remedy}'}."
+            )
+        self.check_any_time(what)
+
+    def check_maps(self, what: str) -> None:
+        """Raise `FewstepError` unless ``f(x, t)`` means something at every time ``t``.
+
+        Args:
+            what: needs it, such as "inpainting".
+        """
+        self.check_flow(what)
+        self.check_known(what)
+        self.check_any_time(what)
+        if not self.maps_to_eps:
+            raise FewstepError(
+                f"{what} needs a consistency model; this is {self.name}, distil it first."
+            )
+
+    def check_teacher(self, what: str, *, follow: bool) -> None:
+        """Raise `FewstepError` unless a student can start from the model.
+
+        Args:
+            what: is the teacher, such as "the teacher runs/edm".
+            follow: whether the student follows its PF-ODE, and not only takes its weights.
+        """
+        if follow and self.denoises and not self.from_any_time:
+            raise FewstepError(
+                f"{what} was distilled itself and has no PF-ODE to follow: give the diffusion "
+                "model."
+            )
+        if not self.denoises:
+            raise FewstepError(
+                f"{what} is {self.name}; a diffusion model is needed, such as a run of digits/edm."
+            )
+
+    def check_time_points(self, model: object) -> None:
+        """Raise `FewstepError` for a model that is not sampled in a few jumps from any time."""
+        if not (self.maps_to_eps and self.from_any_time):
+            raise FewstepError(f"{model} is {self.name}: time points are for consistency models.")
+
+    def check_pairs(self, model: object) -> None:
+        """Raise `FewstepError` unless pairs can be made by the model's sampler."""
+        if not self.denoises:
+            raise FewstepError(
+                f"pairs are made by a diffusion model's sampler; {model} is {self.name}."
+            )
+
+    def check_autoencoder(self, what: object) -> None:
+        """Raise `FewstepError` unless the model is an autoencoder."""
+        if not self.decodes:
+            raise FewstepError(
+                f"{what} is {self.name}, not an autoencoder: train one, such as digits/autoencoder."
+            )
+
+    def check_other_process(self) -> None:
+        """Raise `FewstepError` where the model knows the steps of its own process alone."""
+        if self.starts == "steps" or self.steps is not None:
+            raise FewstepError(
+                "this model was distilled for the steps of its own process and knows no other."
+            )
+
+    # Refusals of samplers. A map that nobody has trained takes every sampler that is given.
+
+    def check_steps(self, count: int | None, taus: object = None) -> None:
+        """Raise `FewstepError` for another number of steps than that of a distilled model."""
+        only = self.steps
+        if only is None or (count in (None, only) and not taus):
+            return
+        if self.decodes:
+            raise FewstepError("an autoencoder makes its samples in 1 step and has no others.")
+        raise FewstepError(
+            f"this model was distilled for {in_steps(only)} and knows no others: "
+            f"sample it with steps={only} and without time points."
+        )
+
+    def check_solver(self, what: str = "a solver") -> None:
+        """Raise `FewstepError` where a walk of a solver means nothing.
+
+        Args:
+            what: is asked for.
+        """
+        if self.steps is not None and self.denoises:
+            raise FewstepError(
+                f"this model was distilled for one sampler, in {in_steps(self.steps)}: it takes no "
+                "solver, time grid or clip."
+            )
+        if self.known and not self.denoises:
+            raise FewstepError(
+                f"{what} is for diffusion models, along whose PF-ODE it goes; this is {self.name}, "
+                "which solves nothing: give steps (--steps, --nfe) or time points (--taus)."
+            )
+
+    def check_jumps(self, evaluations: int, gamma: float = 1.0) -> None:
+        """Raise `FewstepError` where jumps of the map mean nothing.
+
+        Args:
+            evaluations: of the network, the first from ``T``.
+            gamma: how much of the noise is new after each jump; below 1 a jump ends between.
+        """
+        if self.decodes:
+            self.check_steps(0)
+        if self.known and not self.maps_to_eps:
+            raise FewstepError(f"time points are for consistency models; this is {self.name}.")
+        self.check_steps(evaluations)
+        if evaluations > 1:
+            self.check_any_time("sampling in several jumps")
+        if gamma < 1 and self.known and not self.maps_to_any:
+            raise FewstepError(
+                f"jumps with gamma={gamma:g} end between T and eps, and this is {self.name}, "
+                "which knows the way to eps alone: take gamma=1."
+            )
+
+    def check_nested(self, steps: int) -> None:
+        """Raise `FewstepError` where DDIM steps of a distilled model's grid mean nothing."""
+        if self.known and not (self.denoises and not self.maps_to_eps):
+            raise FewstepError(
+                "the DDIM steps of progressive distillation are for its models and for diffusion "
+                f"models; this is {self.name}."
+            )
+        self.check_steps(steps)
+
+    def check_prior(self) -> None:
+        """Raise `FewstepError` unless noise is a latent of the model, an autoencoder."""
+        if not self.decodes:
+            raise FewstepError(
+                f"the sampler prior decodes the noise of an autoencoder; this is {self.name}."
+            )
