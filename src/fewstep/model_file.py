@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,8 +214,13 @@ def not_a_model(path: Path, error: Exception) -> FewstepError:
     return FewstepError(f"the header of {path} does not describe a model: {what}.")
 
 
-def check_is_file(path: Path) -> None:
-    """Raise `FewstepError` unless there is a file, and none of another kind that is recognised."""
+def check_is_file(path: Path, others: Mapping[bytes, str] = OTHERS) -> None:
+    """Raise `FewstepError` unless there is a file, and none of another kind that is recognised.
+
+    Args:
+        path: of the file.
+        others: what files begin with that are not wanted, and what they are.
+    """
     if not path.exists():
         raise FewstepError(f"there is no model file {path}.")
     mode = path.stat().st_mode
@@ -226,7 +231,7 @@ def check_is_file(path: Path) -> None:
         start = file.read(32)
     if not start:
         raise FewstepError(f"{path} is empty: its writing was cut off. Make or copy it again.")
-    for magic, what in OTHERS.items():
+    for magic, what in others.items():
         if start.startswith(magic) and not _is_safetensors(start):
             raise FewstepError(f"{path} is {what}.")
 

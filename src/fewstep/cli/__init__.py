@@ -44,6 +44,9 @@ app.command(
     "fewstep.cli.pairs:app", name="pairs", help="Make pairs of noise and sample to distil from."
 )
 app.command(
+    "fewstep.cli.importing:app", name="import", help="Make a model of another project's weights."
+)
+app.command(
     "fewstep.cli.evaluate:app", name="evaluate", help="Score models or images in one table."
 )
 app.command(

@@ -13,6 +13,7 @@ from fewstep.networks.adm import ADM
 from fewstep.networks.autoencoder import Autoencoder, ConvAutoencoder, MLPAutoencoder
 from fewstep.networks.base import NETWORKS, Network, plain_name, unwrapped
 from fewstep.networks.dfno import FourierOperator
+from fewstep.networks.edm2 import EDM2UNet
 from fewstep.networks.mlp import MLP
 from fewstep.networks.skeleton import skeleton, unfinished
 from fewstep.networks.unet import UNet
@@ -23,6 +24,7 @@ __all__ = [
     "NETWORKS",
     "Autoencoder",
     "ConvAutoencoder",
+    "EDM2UNet",
     "FourierOperator",
     "MLPAutoencoder",
     "Network",

@@ -13,7 +13,13 @@ from torch.nn import functional
 from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.dropout import dropout
-from fewstep.networks.embeddings import ClassEmbedding, check_label, weight_embedding, with_weight
+from fewstep.networks.embeddings import (
+    ClassEmbedding,
+    augmented,
+    check_label,
+    weight_embedding,
+    with_weight,
+)
 from fewstep.networks.layers import Attention, Direction, doubled
 from fewstep.networks.norm import group_norm
 
@@ -96,14 +102,19 @@ class ADM(Network):
         shape: shape ``(C, H, W)`` of an image.
         num_classes: number of classes; 0 for an unconditional network.
         channels: base number of channels.
-        multipliers: channels of every level, in units of ``channels``.
+        multipliers: channels of every level, in units of ``channels``; ADM's for 512 pixels begin
+            with a half.
         blocks: residual blocks of a level on the way down; one more on the way up.
         attention: heights of the maps with self-attention after every block.
         head_channels: channels of an attention head.
+        heads: attention heads of every width, instead of ``head_channels``.
         dropout: probability of dropping an activation inside a block in training.
         scale_shift: the condition scales and shifts the second norm, instead of being added before.
         label_dropout: probability that training hides an example's class, so that the network
             learns to do without, for guidance.
+        time_scale: of ``c_noise`` in the embedding; 1 in EDM, and where ``c_noise`` is the index of
+            a step.
+        augment: numbers that say how an image was augmented (EDM's Appendix F.2); 0 for none.
         two_time: also condition on the end time of the map.
         guidance_embedding: also take a guidance weight, for a student of guided teachers.
 
@@ -111,7 +122,7 @@ class ADM(Network):
         FewstepError: an argument is out of range or does not fit the image.
     """
 
-    takes = ("label", "w")
+    takes = ("label", "w", "augment")
 
     def __init__(
         self,
@@ -119,29 +130,37 @@ class ADM(Network):
         *,
         num_classes: int = 0,
         channels: int = 192,
-        multipliers: Sequence[int] = (1, 2, 3, 4),
+        multipliers: Sequence[float] = (1, 2, 3, 4),
         blocks: int = 3,
         attention: Sequence[int] = (32, 16, 8),
         head_channels: int = 64,
+        heads: int | None = None,
         dropout: float = 0.0,
         scale_shift: bool = True,
         label_dropout: float = 0.0,
+        time_scale: float = 1000.0,
+        augment: int = 0,
         two_time: bool = False,
         guidance_embedding: bool = False,
     ) -> None:
         super().__init__()
-        _check(shape, channels, multipliers, blocks, head_channels, dropout)
+        _check(shape, channels, multipliers, blocks, head_channels, heads, dropout)
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
         self.label_dropout = checked_label_dropout(label_dropout)
         # Of one channel, the first convolution takes the layout of its weights.
         self.channels_last = shape[0] > 1
         self.channels, e = channels, 4 * channels
+        self.levels, self.time_scale, self.augment = len(multipliers), time_scale, augment
+        self.heads, self.head_channels = heads, head_channels
         self.embed = nn.Sequential(nn.Linear(channels, e), nn.SiLU(), nn.Linear(e, e))
         self.embed_s = nn.Linear(channels, e, bias=False) if two_time else None
         self.embed_label = ClassEmbedding(num_classes, e) if num_classes else None
         self.embed_w = weight_embedding(e, guidance_embedding)
-        if self.embed_s is not None:
-            nn.init.zeros_(self.embed_s.weight)
+        self.embed_augment = nn.Linear(augment, channels, bias=False) if augment else None
+        for layer in (self.embed_s, self.embed_augment):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+        widths = [round(channels * multiplier) for multiplier in multipliers]
 
         def block(inputs: int, width: int, direction: Direction | None = None) -> Block:
             return Block(inputs, width, e, dropout, direction, scale_shift=scale_shift)
@@ -149,25 +168,25 @@ class ADM(Network):
         def step(inputs: int, width: int, height: int) -> Level:
             layers: list[nn.Module] = [block(inputs, width)]
             if height in attention:
-                layers.append(_attention(width, head_channels))
+                layers.append(_attention(width, self.heads_of(width)))
             return Level(layers)
 
-        self.read = _conv(shape[0], channels)
+        self.read = _conv(shape[0], widths[0])
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        width, skips = channels, [channels]
-        for level, multiplier in enumerate(multipliers):
+        width, skips = widths[0], [widths[0]]
+        for level, target in enumerate(widths):
             if level:
                 self.down.append(Level([block(width, width, "down")]))
                 skips.append(width)
             for _ in range(blocks):
-                self.down.append(step(width, channels * multiplier, shape[1] >> level))
-                width = channels * multiplier
+                self.down.append(step(width, target, shape[1] >> level))
+                width = target
                 skips.append(width)
-        attended = _attention(width, head_channels)
+        attended = _attention(width, self.heads_of(width))
         self.middle = Level([block(width, width), attended, block(width, width)])
         for level in reversed(range(len(multipliers))):
             for i in range(blocks + 1):
-                inputs, width = width + skips.pop(), channels * multipliers[level]
+                inputs, width = width + skips.pop(), widths[level]
                 layers = step(inputs, width, shape[1] >> level)
                 if level and i == blocks:
                     layers.append(block(width, width, "up"))
@@ -175,15 +194,31 @@ class ADM(Network):
         self.norm = group_norm(width, EPS)
         self.write = _zero(_conv(width, shape[0]))
 
+    def heads_of(self, width: int) -> int:
+        """Attention heads of maps with so many channels.
+
+        Raises:
+            FewstepError: they do not divide the channels.
+        """
+        one = self.head_channels if self.heads is None else self.heads
+        if width % one:
+            name = "head_channels" if self.heads is None else "heads"
+            raise FewstepError(f"{name}={one} does not divide {width} channels.")
+        return width // one if self.heads is None else one
+
     def condition(
         self,
         c_noise: Tensor,
         label: Tensor | None,
         c_noise_s: Tensor | None,
         w: Tensor | None = None,
+        augment: Tensor | None = None,
     ) -> Tensor:
-        """Time, class, end time and guidance weight as one vector per example [B, 4 channels]."""
-        e = self.embed(self._sinusoids(c_noise))
+        """Everything that it is conditioned on as one vector per example [B, 4 channels]."""
+        e = self._sinusoids(c_noise)
+        if augment is not None:
+            e = e + augmented(augment, self.embed_augment)
+        e = self.embed(e)
         if self.embed_s is not None:
             if c_noise_s is None:
                 raise FewstepError("this network has two_time=True and needs c_noise_s.")
@@ -199,7 +234,7 @@ class ADM(Network):
         half = self.channels // 2
         c_noise = c_noise.to(torch.promote_types(c_noise.dtype, torch.float32))
         k = torch.arange(half, device=c_noise.device, dtype=c_noise.dtype)
-        angle = 1000 * c_noise[:, None] * torch.exp(-math.log(10_000) * k / half)
+        angle = self.time_scale * c_noise[:, None] * torch.exp(-math.log(10_000) * k / half)
         return torch.cat([angle.cos(), angle.sin()], dim=1).to(self.read.weight.dtype)
 
     def forward(
@@ -209,11 +244,12 @@ class ADM(Network):
         label: Tensor | None = None,
         c_noise_s: Tensor | None = None,
         w: Tensor | None = None,
+        augment: Tensor | None = None,
     ) -> Tensor:
         """``F(x, c_noise)``: [B, C, H, W] -> [B, C, H, W], contiguous; see `UNet.forward`."""
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this U-Net takes images {self.shape}; got {tuple(x.shape[1:])}.")
-        e = self.condition(c_noise, label, c_noise_s, w)
+        e = self.condition(c_noise, label, c_noise_s, w, augment)
         h = self.read(x.contiguous(memory_format=torch.channels_last))
         maps = [h]
         for layer in cast("list[Level]", self.down):
@@ -237,31 +273,31 @@ LSUN256: dict[str, Any] = {
 """For LSUN 256x256, as Song et al. 2023 trained; ADM's own LSUN models have scale-shift norms."""
 
 
-def _attention(width: int, head_channels: int) -> Attention:
-    if width % head_channels:
-        raise FewstepError(f"head_channels={head_channels} does not divide {width} channels.")
-    return Attention(width, width // head_channels, balanced=False, eps=EPS)
+def _attention(width: int, heads: int) -> Attention:
+    return Attention(width, heads, balanced=False, eps=EPS)
 
 
 def _check(
     shape: Sequence[int],
     channels: int,
-    multipliers: Sequence[int],
+    multipliers: Sequence[float],
     blocks: int,
     head_channels: int,
+    heads: int | None,
     p: float,
 ) -> None:
     if len(shape) != 3 or min(shape) < 1:
         raise FewstepError(f"the ADM U-Net takes images (C, H, W); got {tuple(shape)}.")
-    if channels < 4 or channels % 4 or not multipliers or min(*multipliers, blocks) < 1:
+    widths = [channels * multiplier for multiplier in multipliers]
+    if channels < 4 or channels % 4 or blocks < 1 or any(w < 4 or w % 4 for w in widths or [0]):
         raise FewstepError(
-            "the ADM U-Net needs channels that 4 divides, multipliers and blocks of 1 or more; got "
-            f"{channels}, {tuple(multipliers)} and {blocks}."
+            "the ADM U-Net needs at least one multiplier, blocks of 1 or more, and channels that 4 "
+            f"divides at every level; got {channels}, {tuple(multipliers)} and {blocks}."
         )
-    if head_channels < 1 or not 0 <= p < 1:
+    if head_channels < 1 or (heads is not None and heads < 1) or not 0 <= p < 1:
         raise FewstepError(
-            f"the ADM U-Net needs head_channels >= 1 and dropout in [0, 1); got {head_channels} "
-            f"and {p}."
+            "the ADM U-Net needs head_channels and heads of 1 or more and dropout in [0, 1); got "
+            f"{head_channels}, {heads} and {p}."
         )
     multiple = 2 ** (len(multipliers) - 1)
     if shape[1] % multiple or shape[2] % multiple:

@@ -98,11 +98,26 @@ def with_weight(e: Tensor, embed_w: nn.Module | None, w: Tensor | None) -> Tenso
     return e + embed_w(w)
 
 
+def augmented(augment: Tensor, layer: nn.Linear | None) -> Tensor:
+    """What the numbers of an augmentation [B, A] add to an embedding: [B, width].
+
+    Raises:
+        FewstepError: the network has no input for them, or for another number of them.
+    """
+    inputs = 0 if layer is None else layer.in_features
+    if layer is None or augment.ndim != 2 or augment.shape[1] != inputs:
+        raise FewstepError(
+            f"this network takes {inputs} numbers of an augmentation (augment={inputs}); got "
+            f"{list(augment.shape)}."
+        )
+    return layer(augment.to(layer.weight.dtype))
+
+
 class Conditioning(nn.Module):
     """Noise level, class, end time and guidance weight as one vector per example: [B, width].
 
     ``e = silu(map1(silu(map0(embed(c_noise) + map_label(onehot) + map_s(embed(c_noise_s)) +
-    embed_w(w)))))``
+    embed_w(w) + map_augment(augment)))))``
 
     ``map_s`` starts at zero: given the weights of a one-time network, a two-time network starts as
     that network.
@@ -116,6 +131,7 @@ class Conditioning(nn.Module):
         num_classes: int,
         two_time: bool,
         guidance: bool,
+        augment: int = 0,
     ) -> None:
         super().__init__()
         n = 2 * len(embed.w)
@@ -124,6 +140,7 @@ class Conditioning(nn.Module):
         self.map_label = xavier(nn.Linear(num_classes, n)) if num_classes else None
         self.map_s = xavier(nn.Linear(n, n, bias=False), 0.0) if two_time else None
         self.embed_w = weight_embedding(n, guidance)
+        self.map_augment = xavier(nn.Linear(augment, n, bias=False)) if augment else None
         self.map0 = xavier(nn.Linear(n, width))
         self.map1 = xavier(nn.Linear(width, width))
 
@@ -133,6 +150,7 @@ class Conditioning(nn.Module):
         label: Tensor | None,
         c_noise_s: Tensor | None,
         w: Tensor | None = None,
+        augment: Tensor | None = None,
     ) -> Tensor:
         dtype = self.map0.weight.dtype
         e = self.embed(c_noise).to(dtype)
@@ -145,6 +163,8 @@ class Conditioning(nn.Module):
                 raise FewstepError("this U-Net has two_time=True and needs c_noise_s.")
             e = e + self.map_s(self.embed(c_noise_s).to(dtype))
         e = with_weight(e, self.embed_w, w)
+        if augment is not None:
+            e = e + augmented(augment, self.map_augment)
         return functional.silu(self.map1(functional.silu(self.map0(e))))
 
     def one_hot(self, label: Tensor | None, c_noise: Tensor) -> Tensor:

@@ -183,13 +183,15 @@ class UNet(Network):
             learns to do without, for guidance.
         two_time: also condition on the end time of the map.
         guidance_embedding: also take a guidance weight, for a student of guided teachers.
+        augment: numbers that say how an image was augmented (EDM, Appendix F.2); 0 for none.
+            Without them an image is one that was not.
 
     Raises:
         FewstepError: an argument is out of range or does not fit the image.
     """
 
     channels_last = True
-    takes = ("label", "w")
+    takes = ("label", "w", "augment")
 
     def __init__(
         self,
@@ -211,6 +213,7 @@ class UNet(Network):
         label_dropout: float = 0.0,
         two_time: bool = False,
         guidance_embedding: bool = False,
+        augment: int = 0,
     ) -> None:
         super().__init__()
         _check_choice("embedding", embedding, "positional", "fourier")
@@ -226,6 +229,7 @@ class UNet(Network):
 
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
         self.label_dropout = checked_label_dropout(label_dropout)
+        self.positional = embedding == "positional"
         taps = tuple(float(tap) for tap in resample_filter)
         levels = Levels(
             widths=tuple(channels * m for m in multipliers),
@@ -242,6 +246,7 @@ class UNet(Network):
             num_classes=num_classes,
             two_time=two_time,
             guidance=guidance_embedding,
+            augment=augment,
         )
         image = self.shape[0]
         self.encoder = Encoder(image, channels, levels, residual=encoder == "residual")
@@ -254,6 +259,7 @@ class UNet(Network):
         label: Tensor | None = None,
         c_noise_s: Tensor | None = None,
         w: Tensor | None = None,
+        augment: Tensor | None = None,
     ) -> Tensor:
         """``F(x, c_noise)``: [B, C, H, W] -> [B, C, H, W], contiguous.
 
@@ -263,13 +269,14 @@ class UNet(Network):
             label: class of each image, int64 [B]; `num_classes`, or no label, is the null class.
             c_noise_s: transformed end time of the map [B], for a network with ``two_time``.
             w: guidance weights [B], for a network with ``guidance_embedding``.
+            augment: how each image was augmented [B, A]; without it, not at all.
 
         Raises:
             FewstepError: ``x``, ``label`` or ``c_noise_s`` is not what the network was made for.
         """
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this U-Net takes images {self.shape}; got {tuple(x.shape[1:])}.")
-        e = self.condition(c_noise, label, c_noise_s, w)
+        e = self.condition(c_noise, label, c_noise_s, w, augment)
         return self.decoder(self.encoder(x, e), e).contiguous()
 
 

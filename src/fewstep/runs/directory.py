@@ -25,7 +25,10 @@ import torch
 
 from fewstep.data.ignored import MADE
 from fewstep.data.pairs import MANIFEST as PAIRS
+from fewstep.distributed import checked_device
 from fewstep.errors import FewstepError, FewstepWarning, not_there, refusals
+from fewstep.exchange.checkpoint import is_foreign
+from fewstep.exchange.sources import import_model
 from fewstep.files import RECORD, SHAPELESS, read_json, replacing
 from fewstep.flow_map import FlowMap
 from fewstep.lock import FILES as LOCK_FILES
@@ -255,7 +258,7 @@ def open_model(
         FewstepError: nothing of the kind is there; the message lists what is.
     """
     home, file = model_file(path, checkpoint=checkpoint, ema=ema)
-    f = FlowMap.load(file, device)
+    f = load_any(file, device)
     if precision is not None:
         f.in_precision(precision)
     _warn_of_start(f, file)
@@ -263,6 +266,21 @@ def open_model(
         found = {n: tuple(points) for n, points in taus.items()}
         f.trained = replace(f.trained, taus={**f.trained.taus, **found})
     return f
+
+
+def load_any(file: Path, device: str | torch.device = "cpu") -> FlowMap:
+    """The model of a file, of ours or of another project (see `fewstep.exchange`).
+
+    Raises:
+        FewstepError: it is neither, or damaged.
+    """
+    if not is_foreign(file):
+        return FlowMap.load(file, device)
+    imported = import_model(file)
+    if imported.notes:
+        notes = "; ".join(imported.notes)
+        warnings.warn(f"{file}: {notes}.", FewstepWarning, stacklevel=3)
+    return imported.f.to(checked_device(device))
 
 
 def _warn_of_start(f: FlowMap, file: Path) -> None:
@@ -300,6 +318,9 @@ def model_file(
         chosen = directory.checkpoint(checkpoint)
     elif (path / MANIFEST).is_file():
         chosen = Checkpoint.at(path).intact()
+    elif (path / MODEL).is_file():  # a model that was imported, or one without its run
+        _say_alone(path / MODEL, checkpoint, ema)
+        return path, path / MODEL
     else:
         raise _no_model(directory)
     manifest = chosen.manifest
@@ -326,8 +347,7 @@ def _say_alone(path: Path, checkpoint: str, ema: str | None) -> None:
 def _no_model(directory: RunDirectory) -> FewstepError:
     """The error for a folder that is no run; it says what of one is there."""
     newest = [c.path for c in directory.checkpoints.all()][-1:]
-    models = [directory.path / MODEL] if (directory.path / MODEL).is_file() else newest
-    there = f" It holds {models[0]}: give that." if models else ""
+    there = f" It holds {newest[0]}: give that." if newest else ""
     return FewstepError(
         f"{directory.path} is neither a run folder, a checkpoint nor a model file.{there}"
     )

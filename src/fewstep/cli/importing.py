@@ -1,0 +1,83 @@
+"""``fewstep import SOURCE -o RUN``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from fewstep.cli.command import Whole, command
+from fewstep.errors import FewstepError
+from fewstep.runs.directory import MODEL, check_free
+
+
+def import_(
+    source: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(alias="-o")],
+    kind: Annotated[Literal["diffusion", "consistency"] | None, Parameter(name="--as")] = None,
+    size: Whole | None = None,
+    process: str | None = None,
+    heads: Whole | None = None,
+    head_channels: Whole | None = None,
+    attention_order: Literal["heads-first", "three-first"] | None = None,
+) -> None:
+    """Make a model of this package from another project's weights.
+
+    Reads openai/consistency_models and guided-diffusion (.pt), NVlabs/edm, edm2, locuslab/ect and
+    TCM (.pkl), and state dicts or safetensors with their names. Nothing in a file is ever run. The
+    same files can be given wherever a model is asked for, such as --teacher.
+
+    Examples:
+      fewstep import edm-cifar10-32x32-cond-vp.pkl -o runs/edm-cifar10
+      fewstep import cd_imagenet64_l2.pt -o runs/cd-imagenet64
+      fewstep sample runs/cd-imagenet64 -n 16 --label 207 -o dogs.png
+      fewstep import my.pt --as diffusion --size 64 --process "edm(sigma_data=0.5)" -o runs/mine
+      fewstep train cifar10/ect --data cifar10/train.parquet --teacher edm-cifar10-32x32-cond-vp.pkl
+
+    Parameters
+    ----------
+    source
+        The other project's file.
+    out
+        Folder for the model, or a file that ends in .safetensors.
+    kind
+        What it was trained as: diffusion or consistency; default what the file or its name says.
+    size
+        Side of its images, where the file does not say.
+    process
+        Its process, as name(argument=value, ...); default what the file or its name says.
+    heads
+        Attention heads at every width, where ADM's network has a number of them.
+    head_channels
+        Channels of an attention head, where it is not 64.
+    attention_order
+        Order of queries, keys and values in openai's files, where it is not known.
+    """
+    from fewstep.exchange.sources import Wanted, import_model
+    from fewstep.parameterization import PARAMETERIZATIONS
+
+    settings = {"heads": heads, "head_channels": head_channels}
+    wanted = Wanted(
+        consistency=None if kind is None else kind == "consistency",
+        size=size,
+        network={name: value for name, value in settings.items() if value is not None},
+        process=None if process is None else PARAMETERIZATIONS.build(process).config,
+        heads_lead=None if attention_order is None else attention_order == "heads-first",
+    )
+    if size is not None and size < 1:
+        raise FewstepError(f"--size must be at least 1 pixel, got {size}.")
+    folder, path = (out.parent, out) if out.suffix == ".safetensors" else (out, out / MODEL)
+    check_free(folder, "")
+    imported = import_model(source, wanted)
+    for note in imported.notes:
+        print(f"note: {note}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    imported.f.save(path)
+    print(f"{path}: {imported.summary}")
+    print(f"fewstep sample {out} -n 16 -o samples.png")
+
+
+app = command(import_)

@@ -1,0 +1,372 @@
+"""From another project's file to a model of ours.
+
+What a file is follows from what is in it: the classes of its pickled objects, or the names and
+shapes of its tensors. What neither tells is taken from the published models' own commands where the
+file has the name of one, or from the user; whatever is assumed is said in a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep import networks, parameterization
+from fewstep.errors import FewstepError, listed
+from fewstep.exchange import adm, edm2, song
+from fewstep.exchange.checkpoint import Checkpoint, read_checkpoint
+from fewstep.exchange.pickles import Record
+from fewstep.exchange.published import LINEAR, Published, pickled, published
+from fewstep.exchange.tensors import Pair, read_tensors
+from fewstep.flow_map import FlowMap
+from fewstep.networks import Network, skeleton, unfinished
+from fewstep.trained import CONSISTENCY, DIFFUSION, Trained
+
+EDM = {"name": "edm"}
+PROCESS: dict[str, dict[str, Any]] = {
+    "EDMPrecond": EDM,
+    "ECMPrecond": EDM,
+    "Precond": EDM,
+    "VPPrecond": {"name": "vp", "beta_min": 0.1, "beta_max": 20.0},
+    "VEPrecond": {"name": "ve", "eps": 0.02, "T": 100.0},
+    "iDDPMPrecond": {"name": "vp_discrete", "N": 1000, "betas": "cosine"},
+}
+"""The process of each preconditioning of NVIDIA's code (Karras et al. 2022, Table 1)."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user says of a file; None where the file is to be asked.
+
+    Args:
+        consistency: whether it is a consistency model; else it is a diffusion model.
+        size: side of its images.
+        network: further arguments of its network, such as ``head_channels``.
+        process: name and arguments of its process.
+        heads_lead: whether queries, keys and values are ordered by head first, as in the first
+            versions of guided-diffusion.
+    """
+
+    consistency: bool | None = None
+    size: int | None = None
+    network: Mapping[str, Any] = field(default_factory=dict)
+    process: Mapping[str, Any] | None = None
+    heads_lead: bool | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model, and what should be known of how it was read.
+
+    Args:
+        f: the model.
+        project: what it was made with.
+        notes: what was assumed, dropped or converted, a line each.
+    """
+
+    f: FlowMap
+    project: str
+    notes: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """What it is, in one line."""
+        f, origin = self.f, self.f.info["origin"]
+        classes = f" in {f.num_classes} classes" if f.num_classes else ""
+        count = sum(x.numel() for x in f.network.parameters())
+        whence = f" ({origin['source']})" if origin["source"] else ""
+        licence = origin["licence"] or "not known: ask its authors"
+        return (
+            f"{f.trained.name} of {'x'.join(map(str, f.shape))}{classes}, {count:,} parameters, "
+            f"{self.project}{whence}, licence {licence}"
+        )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a project lays a network out.
+
+    Args:
+        project: its name.
+        network: name of our network.
+        is_it: whether a state dict is of it.
+        arguments: our network's arguments from the state dict and what is wanted.
+        pairs: our tensors and theirs.
+        unused: whether a tensor holds nothing learned.
+    """
+
+    project: str
+    network: str
+    is_it: Callable[[Mapping[str, Tensor]], bool]
+    arguments: Callable[[Mapping[str, Tensor], Wanted], dict[str, Any]]
+    pairs: Callable[[Any, bool], Iterable[Pair]]
+    unused: Callable[[str], bool] = lambda name: False
+
+
+LAYOUTS = (
+    Layout(
+        "EDM's SongUNet",
+        "unet",
+        song.is_song,
+        lambda tensors, wanted: song.read_arguments(tensors),
+        lambda F, lead: song.pairs(F),
+        song.unused,
+    ),
+    Layout(
+        "EDM's DhariwalUNet",
+        "adm",
+        adm.is_dhariwal,
+        lambda tensors, wanted: adm.read_dhariwal(tensors),
+        lambda F, lead: adm.pairs_dhariwal(F),
+        song.unused,
+    ),
+    Layout(
+        "openai's UNetModel",
+        "adm",
+        adm.is_openai,
+        lambda tensors, wanted: adm.read_openai(tensors, wanted.size),
+        lambda F, lead: adm.pairs_openai(F, heads_lead=lead),
+    ),
+    Layout(
+        "EDM2's U-Net",
+        "edm2",
+        edm2.is_edm2,
+        lambda tensors, wanted: edm2.read_arguments(tensors),
+        lambda F, lead: edm2.pairs(F),
+        edm2.unused,
+    ),
+)
+"""Every network that can be read, in any order: no state dict is of two."""
+
+
+def import_model(path: Path, wanted: Wanted | None = None) -> Imported:
+    """The model of another project's file.
+
+    Raises:
+        FewstepError: the file is damaged, calls code, or holds a network that there is none of.
+    """
+    return _Reading(read_checkpoint(path), wanted or Wanted()).imported()
+
+
+class _Reading:
+    """One file on its way to a model."""
+
+    def __init__(self, file: Checkpoint, wanted: Wanted) -> None:
+        self.file, self.wanted = file, wanted
+        self.notes: list[str] = []
+        self.outer = file.network
+        self.tensors = self._of_network()
+        self.layout = self._layout()
+        self.known = self._known()
+
+    def imported(self) -> Imported:
+        """The model, its weights in their own type."""
+        arguments = self._arguments()
+        tensors = self._without_variance(arguments)
+        with skeleton():
+            F = networks.NETWORKS.call(self.layout.network, dict(arguments))
+        weights = read_tensors(
+            self.layout.pairs(F, self._heads_lead()),
+            self._of_one_type(tensors),
+            unused=self.layout.unused,
+            source=self.file.path,
+        )
+        F = self._filled(F, arguments, weights)
+        f = FlowMap(F, self._process(), trained=self._trained(), info={"origin": self._origin()})
+        self._check_count(F)
+        return Imported(f.eval(), self.layout.project, tuple(self.notes))
+
+    def _of_network(self) -> dict[str, Tensor]:
+        """The tensors of the raw network, without what is around it."""
+        if self.file.part:
+            left = f"; {listed(self.file.left)} are left out" if self.file.left else ""
+            self.notes.append(f"its weights are the part {self.file.part!r}{left}")
+        if self.outer is not None:
+            inner = self.outer.part("model") or self.outer.part("unet") or self.outer
+            return dict(inner.tensors())
+        for first in ("model.", "unet.", "net."):
+            if any(name.startswith(first) for name in self.file.tensors):
+                return {
+                    name.removeprefix(first): x
+                    for name, x in self.file.tensors.items()
+                    if name.startswith(first)
+                }
+        return dict(self.file.tensors)
+
+    def _layout(self) -> Layout:
+        for layout in LAYOUTS:
+            if layout.is_it(self.tensors):
+                return layout
+        seen = listed(list(self.tensors)[:3])
+        raise FewstepError(
+            f"{self.file.path} holds {len(self.tensors)} tensors ({seen}) of no network that is "
+            f"known: {listed(layout.project for layout in LAYOUTS)}."
+        )
+
+    def _known(self) -> Published | None:
+        if self.outer is not None:
+            return pickled(self.file.path, self.outer.kind)
+        return published(self.file.path)
+
+    def _arguments(self) -> dict[str, Any]:
+        try:
+            found = self.layout.arguments(self.tensors, self.wanted)
+        except KeyError as error:
+            raise FewstepError(
+                f"{self.file.path} looks like {self.layout.project}, but has no tensor {error}."
+            ) from error
+        except FewstepError as error:
+            raise FewstepError(
+                f"{self.file.path} is {self.layout.project}, but {error}."
+            ) from error
+        if self.layout.is_it is adm.is_openai and self.wanted.size is None:
+            self.notes.append(
+                f"its images are taken to be {found['shape'][1]} pixels wide (--size)"
+            )
+        settings: dict[str, Any] = {"time_scale": 1.0} if self._learns_variance() else {}
+        settings |= {} if self.known is None else self.known.settings
+        inner = self._settings()
+        known = ("dropout", "label_dropout")
+        dropouts: dict[str, Any] = {k: inner[k] for k in known if k in inner}
+        return {**found, **dropouts, **settings, **self.wanted.network}
+
+    def _settings(self) -> dict[str, Any]:
+        """What a pickled network remembers of its construction."""
+        if self.outer is None:
+            return {}
+        inner = self.outer.part("model") or self.outer.part("unet")
+        return {**self.outer.settings, **({} if inner is None else inner.settings)}
+
+    def _without_variance(self, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The tensors without a last layer's second half, which predicts a variance."""
+        image = arguments["shape"][0]
+        last = {"adm": ("out.2", "out_conv")}.get(self.layout.network, ())
+        tensors = dict(self.tensors)
+        for layer in last:
+            for kind in ("weight", "bias"):
+                x = tensors.get(f"{layer}.{kind}")
+                if x is not None and len(x) == 2 * image:
+                    tensors[f"{layer}.{kind}"] = x[:image]
+        if any(x.shape != self.tensors[name].shape for name, x in tensors.items()):
+            self.notes.append("its prediction of the variance is left out")
+        return tensors
+
+    def _learns_variance(self) -> bool:
+        out = self.tensors.get("out.2.bias")
+        read = self.tensors.get("input_blocks.0.0.weight")
+        return out is not None and read is not None and len(out) == 2 * read.shape[1]
+
+    def _heads_lead(self) -> bool:
+        if self.layout.is_it is not adm.is_openai:
+            return True
+        if self.wanted.heads_lead is not None:
+            return self.wanted.heads_lead
+        if self.known is not None:
+            return self.known.heads_lead
+        lead = self._learns_variance()
+        order = "head, three, channel" if lead else "three, head, channel"
+        self.notes.append(f"its queries, keys and values are taken to be in the order ({order})")
+        return lead
+
+    def _of_one_type(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of several types in the widest of them, which changes no number."""
+        types = {x.dtype for x in tensors.values()}
+        if len(types) == 1:
+            return tensors
+        widest = reduce(torch.promote_types, types)
+        self.notes.append(f"its weights have several types, and are kept in {widest}"[:120])
+        return {name: x.to(widest) for name, x in tensors.items()}
+
+    def _filled(
+        self, F: Network, arguments: Mapping[str, Any], weights: Mapping[str, Tensor]
+    ) -> Network:
+        """The network with these weights, in the type that they have."""
+        shapes = {name: x.shape for name, x in F.state_dict().items()}
+        for name, x in weights.items():
+            if x.shape != shapes[name]:
+                raise FewstepError(
+                    f"{name} of {self.file.path} has the shape {list(x.shape)}, where "
+                    f"{self.layout.project} of its settings has {list(shapes[name])}."
+                )
+        F.load_state_dict(dict(weights), assign=True, strict=False)
+        if unfinished(F):  # tensors that no file stores, but the arguments decide
+            F = networks.NETWORKS.call(self.layout.network, dict(arguments))
+            F.load_state_dict(dict(weights), assign=True, strict=False)
+        return F
+
+    def _process(self) -> parameterization.Parameterization:
+        config = dict(self.wanted.process or self._own_process())
+        return parameterization.from_config(config)
+
+    def _own_process(self) -> dict[str, Any]:
+        if self.outer is not None:
+            kind = self.outer.kind
+            if kind not in PROCESS:
+                raise FewstepError(
+                    f"{self.file.path} is of the preconditioning {kind}, which is not known: say "
+                    f"its process, such as --process edm. Known: {listed(PROCESS)}."
+                )
+            return {**PROCESS[kind], **self._numbers(kind)}
+        if self.known is not None and self.known.process:
+            return self.known.process
+        if self._learns_variance():
+            self.notes.append("its process is taken to be DDPM's of 1000 linear betas (--process)")
+            return LINEAR
+        if self.known is None:
+            self.notes.append("its process is taken to be EDM's with sigma_data 0.5 (--process)")
+        return EDM
+
+    def _numbers(self, kind: str) -> dict[str, Any]:
+        """What the preconditioning's own numbers say of the process."""
+        state: Mapping[str, Any] = {} if self.outer is None else self.outer.state
+        if kind in ("EDMPrecond", "ECMPrecond", "Precond"):
+            found = {"sigma_data": float(state.get("sigma_data", 0.5))}
+            ends = {"eps": float(state["sigma_min"])} if kind == "ECMPrecond" else {}
+            return found | ends
+        return {}
+
+    def _trained(self) -> Trained:
+        """What it can do. A class that was left out now and then is a null class."""
+        guided = bool(self._settings().get("label_dropout"))
+        return replace(CONSISTENCY if self._is_consistency() else DIFFUSION, null_class=guided)
+
+    def _is_consistency(self) -> bool:
+        if self.wanted.consistency is not None:
+            return self.wanted.consistency
+        if self.known is not None:
+            return self.known.consistency
+        if self._learns_variance():
+            return False
+        raise FewstepError(
+            f"{self.file.path} does not say whether it is a diffusion or a consistency model, and "
+            "its name is of none that was published: give --as diffusion or --as consistency."
+        )
+
+    def _origin(self) -> dict[str, Any]:
+        """Where the weights are from, and under which licence."""
+        known = self.known
+        return {
+            "file": self.file.path.name,
+            "sha256": self.file.sha256,
+            "project": self.layout.project,
+            "source": None if known is None else known.source or None,
+            "licence": None if known is None else known.licence or None,
+        }
+
+    def _check_count(self, F: Network) -> None:
+        """Raise `FewstepError` where a published name hides another network."""
+        expected = None if self.known is None else self.known.parameters
+        count = sum(x.numel() for x in F.parameters())
+        if expected is not None and count != expected:
+            raise FewstepError(
+                f"{self.file.path} has the name of a published model of {expected:,} parameters, "
+                f"but {count:,}: it is another one. Give it another name, and say what it is."
+            )
+
+
+__all__ = ["Imported", "Record", "Wanted", "import_model"]

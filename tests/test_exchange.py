@@ -1,0 +1,244 @@
+"""Weights of other projects: read without running them, and equal to the authors' own networks."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pickle
+import sys
+import types
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewstep.condition import Condition
+from fewstep.errors import FewstepError
+from fewstep.exchange.sources import Wanted, import_model
+from fewstep.flow_map import FlowMap
+
+HERE = Path(__file__).parent
+CASES = json.loads((HERE / "references/exchange.json").read_text())
+_spec = importlib.util.spec_from_file_location(
+    "exchange_parity", HERE.parent / "benchmarks/exchange_parity.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+parity = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(parity)
+
+
+# Pickles as NVIDIA's code writes them, without its code
+
+
+class Persistent:
+    """An object that is pickled as a call of the reconstructor with its source text."""
+
+    def __init__(self, kind: str, **state: Any) -> None:
+        self.meta = {
+            "type": "class",
+            "version": 6,
+            "module_src": "raise SystemExit('the source text of a pickle was run')",
+            "class_name": kind,
+            "state": state,
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (self.meta,)
+
+
+@pytest.fixture
+def nvidia(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module whose name their pickles hold."""
+    module: Any = types.ModuleType("torch_utils.persistence")
+
+    def _reconstruct_persistent_obj(meta: Any) -> Any:
+        raise AssertionError("the authors' reconstructor was called")
+
+    _reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
+    _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
+    module._reconstruct_persistent_obj = _reconstruct_persistent_obj
+    monkeypatch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
+    monkeypatch.setitem(sys.modules, "torch_utils.persistence", module)
+
+
+def nested(tensors: dict[str, Tensor], kind: str, **state: Any) -> Persistent:
+    """A module with its tensors, and those of the modules in it."""
+    own, inner = {}, dict[str, dict[str, Tensor]]()
+    for name, x in tensors.items():
+        first, dot, rest = name.partition(".")
+        if dot:
+            inner.setdefault(first, {})[rest] = x
+        else:
+            own[name] = x
+    modules = OrderedDict((name, nested(part, "Layer")) for name, part in inner.items())
+    return Persistent(kind, _parameters=own, _buffers={}, _modules=modules, **state)
+
+
+def weights_of(case: dict[str, Any]) -> dict[str, Tensor]:
+    """The numbers that the authors' network was filled with."""
+    return {
+        name: filter_of(case, tuple(shape))
+        if name.endswith("resample_filter")
+        else parity.numbers_of(name, tuple(shape))
+        for name, shape in case["shapes"].items()
+    }
+
+
+def filter_of(case: dict[str, Any], shape: tuple[int, ...]) -> Tensor:
+    taps = torch.tensor(case["kwargs"].get("resample_filter", [1.0, 1.0])).float()
+    return (taps.outer(taps) / taps.sum() ** 2).reshape(shape)
+
+
+def write(case: dict[str, Any], name: str, folder: Path) -> Path:
+    """The file that the authors would have published."""
+    if case["kind"] in ("openai", "guided"):
+        path = folder / f"{name}.pt"
+        torch.save(weights_of(case), path)
+        return path
+    inside = "unet" if case["kind"] == "Precond" else "model"
+    network = nested(weights_of(case), "Network", _init_kwargs=case["kwargs"])
+    outer = Persistent(
+        case["kind"],
+        _modules=OrderedDict([(inside, network)]),
+        _init_kwargs=case["kwargs"],
+        sigma_data=0.5,
+        sigma_min=0.002,
+    )
+    path = folder / f"{name}.pkl"
+    path.write_bytes(pickle.dumps({"ema": outer, "loss_fn": Persistent("Loss", P_mean=-1.2)}))
+    return path
+
+
+def denoised(f: FlowMap, case: dict[str, Any], *, consistency: bool) -> Tensor:
+    """What the model makes of the reference's images, as the numbers that it holds."""
+    x, t = parity.images(case["size"]), torch.tensor(case["t"], dtype=torch.float64)
+    condition = Condition(label=torch.tensor(parity.LABELS)) if case["labels"] else Condition()
+    if case["kind"] in ("VPPrecond", "iDDPMPrecond"):  # theirs take x / alpha and the noise level
+        t = f.p.time_of_log_snr(-t.log())
+        x = x * f.p.alpha(t)[:, None, None, None].float()
+    with torch.no_grad():
+        D = f(x, t, condition=condition) if consistency else f.D(x, t, condition)
+    step = D[0].numel() // parity.SHOWN
+    return torch.stack([image.flatten()[::step] for image in D])
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_imported_networks_denoise_as_the_authors_do(
+    name: str, tmp_path: Path, nvidia: None
+) -> None:
+    case = CASES[name]
+    size = {"openai": 16, "guided": 16}.get(case["kind"])
+    consistency = name.startswith("cd") if case["kind"] == "openai" else None
+    wanted = Wanted(size=size, consistency=consistency)
+    imported = import_model(write(case, name, tmp_path), wanted)
+    f = imported.f
+    expected = torch.tensor(case["D"])
+    assert f.trained.denoises != name.startswith("cd")
+    found = denoised(f, case, consistency=name.startswith("cd"))
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
+    assert f.info["origin"]["sha256"]
+    f.save(tmp_path / "model.safetensors")
+    again = FlowMap.load(tmp_path / "model.safetensors")
+    assert torch.equal(denoised(again, case, consistency=name.startswith("cd")), found)
+
+
+# Files that are not taken
+
+
+class Calls:
+    """Pickled as a call of any function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+def assert_refused(path: Path, *said: str, wanted: Wanted | None = None) -> None:
+    with pytest.raises(FewstepError) as error:
+        import_model(path, wanted)
+    text = str(error.value)
+    assert "\n" not in text
+    for part in (str(path), *said):
+        assert part in text, text
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (eval, ("open('{}', 'w')",)),
+        (exec, ("open('{}', 'w')",)),
+        (open, ("{}", "w")),
+        (importlib.import_module, ("os",)),
+        (getattr, ("x", "join")),
+        (torch.load, ("{}",)),
+        (torch.hub.load, ("{}",)),
+        (Path.write_text, (Path("x"), "{}")),
+        (pickle.loads, (b"",)),
+    ],
+)
+def test_a_pickle_that_calls_code_is_refused_by_name(
+    function: Any, arguments: tuple[Any, ...], tmp_path: Path, nvidia: None
+) -> None:
+    planted = tmp_path / "planted"
+    filled = [a.format(planted) if isinstance(a, str) else a for a in arguments]
+    network = nested({"w": torch.zeros(2)}, "Network", hook=Calls(function, *filled))
+    for content in ({"ema": network}, Calls(function, *filled)):
+        path = tmp_path / "evil.pkl"
+        path.write_bytes(pickle.dumps(content))
+        assert_refused(path, function.__name__, "Nothing in it was run")
+    assert not planted.exists()
+
+
+def test_storages_inside_a_pickle_are_weights_only(tmp_path: Path, nvidia: None) -> None:
+    class Storage:
+        def __reduce__(self) -> tuple[Any, ...]:
+            inside = pickle.dumps(Calls(exec, f"open({str(tmp_path / 'planted')!r}, 'w')"))
+            return torch.storage._load_from_bytes, (inside,)
+
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps({"ema": nested({"w": torch.zeros(2)}, "N", more=Storage())}))
+    assert_refused(path)
+    assert not (tmp_path / "planted").exists()
+
+
+def test_a_torch_file_that_calls_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pt"
+    torch.save({"model": Calls(exec, f"open({str(tmp_path / 'planted')!r}, 'w')")}, path)
+    assert_refused(path, "exec", "nothing in it was run")
+    assert not (tmp_path / "planted").exists()
+
+
+def test_files_that_hold_no_weights_say_what_they_are(tmp_path: Path, nvidia: None) -> None:
+    case = CASES["edm-ddpmpp"]
+    whole = write(case, "edm-ddpmpp", tmp_path).read_bytes()
+    state = {
+        name: x for name, x in weights_of(CASES["cd_imagenet64"]).items() if "middle" not in name
+    }
+    torch.save(state, tmp_path / "part.pt")
+    torch.save({"optimizer": {"lr": 0.1}}, tmp_path / "optimizer.pt")
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    torch.save(weights_of(CASES["edm_bedroom256"]), tmp_path / "cd_bedroom256_l2.pt")
+    (tmp_path / "cut.pkl").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "lfs.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (tmp_path / "page.pt").write_text("<!DOCTYPE html><html>Quota exceeded</html>")
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"\0" * 64)
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "part.pt").read_bytes()[:2000])
+    size = Wanted(size=16, consistency=True)
+    assert_refused(tmp_path / "cut.pkl", "damaged")
+    assert_refused(tmp_path / "part.pt", "it has no", "middle_block", wanted=size)
+    assert_refused(tmp_path / "optimizer.pt", "optimizer")
+    assert_refused(tmp_path / "other.pt", "conv.weight", "UNetModel")
+    assert_refused(tmp_path / "cd_bedroom256_l2.pt", "526,304,771", wanted=Wanted(size=16))
+    assert_refused(tmp_path / "lfs.pt", "Git LFS")
+    assert_refused(tmp_path / "page.pt", "HTML")
+    assert_refused(tmp_path / "empty.pt", "empty")
+    assert_refused(tmp_path / "model-00001-of-00002.safetensors", "shards")
+    assert_refused(tmp_path / "cut.pt")
+    assert_refused(tmp_path / "absent.pt", "no model file")
