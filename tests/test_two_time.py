@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.networks import MLP
 from fewstep.parameterization import (
     EDM,
     FORMS,
@@ -174,6 +177,89 @@ def test_a_choice_is_stored_where_it_is_not_the_default() -> None:
 def test_choices_that_do_not_go_together_are_refused(make: Any, message: str) -> None:
     with pytest.raises(FewstepError, match=message):
         make()
+
+
+class ExactNetwork(FlowMap):
+    """A two-time map whose raw network is that of the exact flow of a Gaussian, in any form.
+
+    ``F = (X - c_skip x) / c_out``, and on the diagonal the network of the diffusion model, which is
+    its limit where the form is a flow.
+    """
+
+    def __init__(self, p: Parameterization) -> None:
+        super().__init__(MLP((3,), width=4, blocks=1, two_time=True), p)
+        self.truth = Gaussian(p)
+
+    def prediction(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        s: Tensor | float | None = None,
+        condition: Condition = NONE,
+    ) -> Tensor:
+        t = self.time(t, x)
+        s = t if s is None else self.time(s, x)
+        a, b = (expand(c, x) for c in self.p.c_denoised(t))
+        diagonal = (self.truth.denoise(x, t) - a * x) / b
+        c_skip, c_out = expand(self.p.c_skip(t, s), x), expand(self.p.c_out(t, s), x)
+        return torch.where(c_out == 0, diagonal, (self.truth.flow(x, t, s) - c_skip * x) / c_out)
+
+
+@each
+def test_the_exact_flow_in_every_form(p: Parameterization) -> None:
+    """Two jumps are one; the denoiser, velocity and score are the diffusion model's; no tangent."""
+    f = ExactNetwork(p)
+    t, x, _ = points(p)
+    m, s = 0.6 * t, 0.3 * t
+    torch.testing.assert_close(f(f(x, t, m), m, s), f(x, t, s))
+    torch.testing.assert_close(f(x, t, t), x)
+    D = f.truth.denoise(x, t)
+    torch.testing.assert_close(f.D(x, t), D)
+    torch.testing.assert_close(f.velocity(x, t), p.velocity(x, D, t))
+    torch.testing.assert_close(f.score(x, t), p.score(x, D, t))
+    for how in ("forward", "difference"):
+        y, g = f.tangent(x, t, s, f.velocity(x, t), how=how)
+        torch.testing.assert_close(y, f.truth.flow(x, t, s))
+        scale = float(f.velocity(x, t).abs().max())
+        torch.testing.assert_close(g, torch.zeros_like(g), rtol=0, atol=1e-6 * scale)
+
+
+def random_map(p: Parameterization, **settings: Any) -> FlowMap:
+    """A map with random weights on points in three dimensions."""
+    f = FlowMap(MLP((3,), width=16, blocks=1, **settings), p)
+    for parameter in f.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return f
+
+
+@pytest.mark.parametrize("p", [EDM(form="ddim"), VP(time_scale=10.0), RectifiedFlow(second="gap")])
+def test_a_difference_is_the_derivative(p: Parameterization) -> None:
+    """In float64 and float32, above the end, close to it and on it, under one dropout mask."""
+    for dtype, tolerance in ((torch.float64, 1e-5), (torch.float32, 2e-2)):
+        f = random_map(p, two_time=True, dropout=0.3).to(dtype).train()
+        x, v = torch.randn(2, 4, 3, dtype=dtype)
+        t = torch.tensor([0.9, 0.5, 0.5, 0.5], dtype=dtype) * p.T
+        s = torch.tensor([0.0, 0.2, 0.49999, 0.5], dtype=dtype) * p.T
+        found = {}
+        for how in ("forward", "difference"):
+            torch.manual_seed(0)
+            found[how] = f.tangent(x, t, s, v, how=how)
+        for exact, other in zip(found["forward"], found["difference"], strict=True):
+            scale = float(exact.detach().abs().max())
+            torch.testing.assert_close(other, exact, rtol=tolerance, atol=tolerance * scale)
+    with pytest.raises(FewstepError, match="forward"):
+        f.tangent(x, t, s, v, how="backward")
+
+
+def test_the_denoiser_of_a_two_time_network_is_on_the_diagonal() -> None:
+    """What a network says of the whole way to the data is no denoiser: that is its first step."""
+    f = random_map(RectifiedFlow(), two_time=True)
+    x, t = torch.randn(5, 3), torch.full((5,), 0.7)
+    F_x = f.F(x, t, c_noise_s=t)
+    torch.testing.assert_close(f.prediction(x, t), F_x)
+    torch.testing.assert_close(f.D(x, t), x - 0.7 * F_x)
+    torch.testing.assert_close(f.velocity(x, t), F_x, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(f(x, t, 0.0), f.D(x, t), atol=1e-2)
 
 
 PAIRED: dict[str, Parameterization] = {

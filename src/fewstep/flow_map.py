@@ -26,7 +26,7 @@ from fewstep import networks, parameterization
 from fewstep.classes import names_for
 from fewstep.condition import NONE, Condition
 from fewstep.distributed import checked_device
-from fewstep.errors import FewstepError, refusals
+from fewstep.errors import FewstepError, refusals, unknown
 from fewstep.files import replacing, write_tensors
 from fewstep.latents import Latents
 from fewstep.model_file import HEADER, Header, ModelFile, not_a_model, open_model_file
@@ -43,13 +43,14 @@ from fewstep.networks import Autoencoder, Network, skeleton, unfinished, unwrapp
 from fewstep.parameterization import Parameterization, expand, time_dtype
 from fewstep.plugins.used import check_used
 from fewstep.precision import Precision, dtype_of
+from fewstep.tangent import TANGENTS
 from fewstep.trained import Info, Trained, from_legacy
 
 MORE = 1000  # weights that a network may have beyond its file's, so that the first is named
 
 
 class FlowMap(nn.Module):
-    """``X(x, t, s) = c_skip(t, s) x + c_out(t, s) F(c_in(t) x, c_noise(t)[, c_noise(s)])``.
+    """``X(x, t, s) = c_skip(t, s) x + c_out(t, s) F(c_in(t) x, c_noise(t)[, c_noise_s(t, s)])``.
 
     Args:
         F: raw network (see `fewstep.networks`).
@@ -197,16 +198,82 @@ class FlowMap(nn.Module):
             s: times to map to, [B] or a number; default ``eps``.
             condition: what the network is conditioned on, such as the class of each row.
         """
-        p = self.p
-        t, s = self.time(t, x), self.time(p.eps if s is None else s, x)
-        c_noise_s = p.c_noise(s) if self.network.two_time else None
-        F_x = self.evaluate_network(expand(p.c_in(t), x) * x, p.c_noise(t), c_noise_s, condition)
-        X = expand(p.c_skip(t, s), x) * x + expand(p.c_out(t, s), x) * F_x
-        return X.to(x.dtype)
+        t, s = self.time(t, x), self.time(self.p.eps if s is None else s, x)
+        return self.of_prediction(self.prediction(x, t, s, condition), x, t, s).to(x.dtype)
+
+    def prediction(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        s: Tensor | float | None = None,
+        condition: Condition = NONE,
+    ) -> Tensor:
+        """``F(c_in(t) x, c_noise(t)[, c_noise_s(t, s)])``, the raw network: [B, *shape].
+
+        Without ``s`` it is on the diagonal ``s = t``, where the network of a flow map is that of a
+        diffusion model.
+        """
+        t = self.time(t, x)
+        s = t if s is None else self.time(s, x)
+        return self.evaluate_network(*self.seen(x, t, s), condition)
+
+    def seen(self, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the network sees of points at ``t`` [B] on the way to ``s`` [B].
+
+        ``c_in(t) x``, ``c_noise(t)``, and of a two-time network ``c_noise_s(t, s)``.
+        """
+        p, two_time = self.p, self.network.two_time
+        return expand(p.c_in(t), x) * x, p.c_noise(t), p.c_noise_s(t, s) if two_time else None
+
+    def of_prediction(self, F_x: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """``X = c_skip(t, s) x + c_out(t, s) F_x`` for times [B]."""
+        return expand(self.p.c_skip(t, s), x) * x + expand(self.p.c_out(t, s), x) * F_x
 
     def D(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
-        """The denoiser ``E[x_0 | x_t = x] = X(x, t, 0)`` of a diffusion model."""
-        return self(x, t, 0.0, condition)
+        """The denoiser ``E[x_0 | x_t = x]`` of a diffusion model.
+
+        It is the map to the data, ``X(x, t, 0)``. A two-time network is the diffusion model on the
+        diagonal: then it is ``a(t) x + b(t) F(x, t, t)`` with what the network predicts.
+        """
+        if not self.network.two_time:
+            return self(x, t, 0.0, condition)
+        t = self.time(t, x)
+        a, b = self.p.c_denoised(t)
+        F_x = self.prediction(x, t, t, condition)
+        return (expand(a, x) * x + expand(b, x) * F_x).to(x.dtype)
+
+    def tangent(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        s: Tensor | float | None,
+        v: Tensor,
+        condition: Condition = NONE,
+        *,
+        how: str = "forward",
+    ) -> tuple[Tensor, Tensor]:
+        """``X(x, t, s)`` and its derivative ``d_t X + J_x X v`` along a path of velocity ``v``.
+
+        Of the true flow it is zero along the PF-ODE, ``v = velocity``: the end of a path does not
+        depend on where on it one starts. Continuous-time consistency, MeanFlow and every other
+        Eulerian loss are made of it. With ``u = F`` and ``X = x - (t - s) u`` of a rectified flow
+        it is ``v - u - (t - s) du/dt``.
+
+        Args:
+            x: points at time ``t`` [B, *shape].
+            t: times of ``x``, [B] or a number.
+            s: times to map to, [B] or a number, which are held fixed; None is ``eps``.
+            v: ``dx/dt`` of the path through ``x`` [B, *shape].
+            condition: what the network is conditioned on.
+            how: "forward" mode, which is exact, or a finite "difference", for networks without it.
+
+        Raises:
+            FewstepError: another ``how``.
+        """
+        if how not in TANGENTS:
+            raise unknown("way to a tangent", how, TANGENTS)
+        t, s = self.time(t, x), self.time(self.p.eps if s is None else s, x)
+        return TANGENTS[how](lambda x, t: self(x, t, s, condition), x, t, s, v)
 
     def score(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
         """``grad log p_t(x)`` of a diffusion model."""

@@ -25,14 +25,16 @@ class SharedDropout:
     def __init__(self) -> None:
         self.masks: list[Tensor] = []
         self._next = 0
+        self._outer: list[SharedDropout | None] = []
 
     def __enter__(self) -> None:
         global _active
+        self._outer.append(_active)
         self._next, _active = 0, self
 
     def __exit__(self, *error: object) -> None:
         global _active
-        _active = None
+        _active = self._outer.pop()
 
     def mask(self, draw: Callable[[], Tensor]) -> Tensor:
         """The mask of this place: drawn in the first pass, repeated in the others."""
@@ -43,6 +45,11 @@ class SharedDropout:
 
 
 _active: SharedDropout | None = None
+
+
+def shared() -> SharedDropout:
+    """The masks in use, or new ones where none are."""
+    return SharedDropout() if _active is None else _active
 
 
 def mask(draw: Callable[[], Tensor]) -> Tensor:

@@ -26,13 +26,14 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout, check_dropout
 from fewstep.objectives.base import OBJECTIVES, Objective
-from fewstep.parameterization import Parameterization, expand
+from fewstep.parameterization import Parameterization
 from fewstep.schedules import INDEX_DISTRIBUTIONS, IndexDistribution, karras_spacing
+from fewstep.tangent import TANGENTS
 from fewstep.trained import CONSISTENCY
 from fewstep.weightings import WEIGHTINGS, Weighting
 
@@ -47,6 +48,7 @@ class ContinuousConsistency(Objective):
         distance: ``d``, a distance or its spec.
         weighting: ``lambda_``, a weighting or its spec; of ``t`` alone.
         times: distribution of ``t``: the limit of that of the grid's points.
+        tangent: how it is computed; see `FlowMap.tangent`.
     """
 
     makes = CONSISTENCY
@@ -61,8 +63,12 @@ class ContinuousConsistency(Objective):
         distance: Distance | str,
         weighting: Weighting | str,
         times: IndexDistribution | str,
+        tangent: str,
     ) -> None:
         super().__init__(f, K)
+        if tangent not in TANGENTS:
+            raise unknown("way to a tangent", tangent, TANGENTS)
+        self.how = tangent
         check_dropout(f.F)
         self.stop_gradient = stop_gradient
         self.d = DISTANCES.build(distance)
@@ -78,12 +84,7 @@ class ContinuousConsistency(Objective):
         self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE
     ) -> tuple[Tensor, Tensor]:
         """``f(x_t, t)`` and ``g = d_t f + J_x f v``, both [B, *shape], with one dropout mask."""
-
-        def f(x: Tensor, t: Tensor) -> Tensor:
-            return self.f(x, t, condition=condition)
-
-        found = torch.func.jvp(f, (x_t, t), (v, torch.ones_like(t)))
-        return found[0], found[1]
+        return self.f.tangent(x_t, t, self.f.p.eps, v, condition, how=self.how)
 
     def loss(self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE) -> Tensor:
         """The loss of each point ``x_t`` [B, *shape] at ``t`` [B] on a path of velocity ``v``: [B].
@@ -147,6 +148,7 @@ class ContinuousCD(ContinuousConsistency):
         distance: ``d``, how two images are compared.
         weighting: ``lambda_``, how much a time counts; the published code has inverse_spacing.
         times: distribution of ``t``: uniform in the grid's ``tau^-1(t)``, or lognormal.
+        tangent: "forward" mode, or a finite "difference", for networks that have no forward mode.
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Theorems 3 to 5 (continuous-time CD)"
@@ -163,6 +165,7 @@ class ContinuousCD(ContinuousConsistency):
         distance: Distance | str = "l2",
         weighting: Weighting | str = "uniform",
         times: IndexDistribution | str = "uniform",
+        tangent: str = "forward",
     ) -> None:
         super().__init__(
             f,
@@ -171,6 +174,7 @@ class ContinuousCD(ContinuousConsistency):
             distance=distance,
             weighting=weighting,
             times=times,
+            tangent=tangent,
         )
         self.teacher = self.hold(teacher)
 
@@ -195,6 +199,7 @@ class ContinuousCT(ContinuousConsistency):
         distance: ``d``, how two images are compared; not l1.
         weighting: ``lambda_``, how much a time counts; the published code has inverse_spacing.
         times: distribution of ``t``: uniform in the grid's ``tau^-1(t)``, or lognormal.
+        tangent: "forward" mode, or a finite "difference", for networks that have no forward mode.
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Theorem 6 (continuous-time CT)"
@@ -208,9 +213,16 @@ class ContinuousCT(ContinuousConsistency):
         distance: Distance | str = "l2",
         weighting: Weighting | str = "uniform",
         times: IndexDistribution | str = "uniform",
+        tangent: str = "forward",
     ) -> None:
         super().__init__(
-            f, K, stop_gradient=True, distance=distance, weighting=weighting, times=times
+            f,
+            K,
+            stop_gradient=True,
+            distance=distance,
+            weighting=weighting,
+            times=times,
+            tangent=tangent,
         )
         if self.d.degree != 2:
             raise FewstepError(
@@ -219,5 +231,4 @@ class ContinuousCT(ContinuousConsistency):
             )
 
     def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
-        p = self.f.p
-        return expand(p.alpha_dot(t), x) * x + expand(p.sigma_dot(t), x) * z
+        return self.f.p.draw(x, t, z)[1]

@@ -14,7 +14,6 @@ from fewstep.flow_map import FlowMap
 from fewstep.needs import TRAJECTORIES, Needs
 from fewstep.networks.dfno import FourierOperator
 from fewstep.objectives.base import OBJECTIVES, Objective
-from fewstep.parameterization import expand
 from fewstep.solvers import ddim_step
 from fewstep.trained import GENERATOR
 
@@ -78,9 +77,10 @@ class DFNO(Objective):
                 f"network.times={s.shape[1]}, or make pairs with --trajectory {F.M}."
             )
         T, end = self.f.time(p.T, x_T), self.f.time(p.eps, x_T)
-        F_x = F.trajectory(expand(p.c_in(T), x_T) * x_T, p.c_noise(T), **condition.of(F.takes))
+        seen, c_noise, _ = self.f.seen(x_T, T, end)
+        F_x = F.trajectory(seen, c_noise, **condition.of(F.takes))
         x_T = x_T[:, None].expand_as(F_x)
-        g = expand(p.c_skip(T, end), F_x) * x_T + expand(p.c_out(T, end), F_x) * F_x
+        g = self.f.of_prediction(F_x, x_T, T, end)
         T = T.repeat_interleave(F.M)
         moved = ddim_step(x_T.flatten(0, 1), g.flatten(0, 1), T, s.flatten(), p)
         return torch.unflatten(moved, 0, (len(s), F.M))

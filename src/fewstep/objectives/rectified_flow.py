@@ -9,7 +9,6 @@ from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES, Objective
-from fewstep.parameterization import expand
 from fewstep.trained import DIFFUSION
 
 
@@ -42,8 +41,7 @@ class RF(Objective):
         p = self.f.p
         # As solvers do, it leaves out the times where the velocity is a quotient of two zeros.
         t = p.t_min + (p.T - p.t_min) * torch.rand(len(x), device=x.device)
-        x_t = p.diffuse(x, t, z)
-        v = expand(p.alpha_dot(t), x) * x + expand(p.sigma_dot(t), x) * z
+        x_t, v = p.draw(x, t, z)
         error = self.f.velocity(x_t, t, condition) - v
         return error.flatten(1).square().mean(1)
 

@@ -15,7 +15,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator, Network
 from fewstep.networks.norm import forward_mode
 from fewstep.objectives import Objective
-from fewstep.parameterization import Parameterization
+from fewstep.parameterization import EDM, Parameterization
 from fewstep.runs.components import make_objective, objective_of
 from fewstep.runs.run import COMPANIONS, Run
 
@@ -128,9 +128,8 @@ def speed(
         )
     n = int(min(images, max(1, AT_ONCE * (1 if device.type == "cpu" else 100) // whole)))
     F = make().to(device).train()
-    x, c_noise = torch.randn(n, *F.shape, device=device), torch.zeros(n, device=device)
-    condition = {"c_noise_s": c_noise} if F.two_time else {}
-    seconds = _seconds(lambda x: F(x, c_noise, **condition), x, device, bf16)
+    f, x = FlowMap(F, EDM()), torch.randn(n, *F.shape, device=device)  # of any process alike
+    seconds = _seconds(lambda x: f.prediction(x, f.p.T), x, device, bf16)
     return Speed(whole * n / seconds, f"two steps of {n} images, forwards and backwards")
 
 
