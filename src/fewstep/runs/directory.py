@@ -318,7 +318,7 @@ def model_file(
         chosen = directory.checkpoint(checkpoint)
     elif (path / MANIFEST).is_file():
         chosen = Checkpoint.at(path).intact()
-    elif (path / MODEL).is_file():  # a model that was imported, or one without its run
+    elif (path / MODEL).is_file() and not directory.checkpoints.all():  # one that was imported
         _say_alone(path / MODEL, checkpoint, ema)
         return path, path / MODEL
     else:
@@ -347,7 +347,8 @@ def _say_alone(path: Path, checkpoint: str, ema: str | None) -> None:
 def _no_model(directory: RunDirectory) -> FewstepError:
     """The error for a folder that is no run; it says what of one is there."""
     newest = [c.path for c in directory.checkpoints.all()][-1:]
-    there = f" It holds {newest[0]}: give that." if newest else ""
+    models = [directory.path / MODEL] if (directory.path / MODEL).is_file() else newest
+    there = f" It holds {models[0]}: give that." if models else ""
     return FewstepError(
         f"{directory.path} is neither a run folder, a checkpoint nor a model file.{there}"
     )
