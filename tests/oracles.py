@@ -16,7 +16,7 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
-from fewstep.parameterization import Parameterization, expand
+from fewstep.parameterization import EDM, Parameterization, expand
 
 
 class Gaussian:
@@ -57,9 +57,18 @@ class Exact(FlowMap):
         condition: Condition = NONE,
     ) -> Tensor:
         t, s = self.time(t, x), self.time(self.p.eps if s is None else s, x)
-        if self.trained.denoises:
+        if not self.trained.maps_to_eps:
             return self.truth.denoise(x, t)
         return self.truth.flow(x, t, s)
+
+
+def network_map(kind: str = "consistency", num_classes: int = 0) -> FlowMap:
+    """A small network with weights, in EDM's time."""
+    F = MLP((2, 3), num_classes=num_classes, width=16, blocks=1)
+    f = FlowMap(F, EDM(T=20.0), info={"kind": kind})
+    for parameter in f.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return f
 
 
 def columns_for(names: Sequence[str], x: Tensor) -> dict[str, Tensor]:

@@ -19,22 +19,14 @@ from fewstep.sampling import (
     ODE,
     Multistep,
     NoiseStreams,
+    Walk,
     check_labels,
     default_taus,
     sample,
     sampler_for,
 )
 from fewstep.sampling.rows import parts
-from oracles import Exact, Gaussian
-
-P = EDM(T=20.0)
-
-
-def network_map(kind: str = "consistency", num_classes: int = 0) -> FlowMap:
-    f = FlowMap(MLP((2, 3), num_classes=num_classes, width=16, blocks=1), P, info={"kind": kind})
-    for parameter in f.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return f
+from oracles import Exact, Gaussian, network_map
 
 
 class Counter:
@@ -84,7 +76,7 @@ def test_multistep_is_algorithm_1() -> None:
 def test_without_convolutions_samples_are_the_same_bits_in_any_batch(
     batch: int, sampler: Any
 ) -> None:
-    f = FlowMap(MLP((1, 8, 8), num_classes=10, width=256, blocks=2), P)
+    f = FlowMap(MLP((1, 8, 8), num_classes=10, width=256, blocks=2), EDM(T=20.0))
     for parameter in f.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     whole = sample(f, 37, sampler, seed=1)
@@ -95,7 +87,7 @@ def test_without_convolutions_samples_are_the_same_bits_in_any_batch(
 
 
 def test_convolutions_are_filled_up_where_it_is_cheap() -> None:
-    f = FlowMap(UNet((1, 8, 8), num_classes=0, channels=8, multipliers=(1,), blocks=1), P)
+    f = FlowMap(UNet((1, 8, 8), num_classes=0, channels=8, multipliers=(1,), blocks=1), EDM(T=20.0))
     rows = {n: [rows for _, rows in parts(f, n, 32)] for n in (1, 7, 8, 37, 100)}
     assert rows == {1: [1], 7: [7], 8: [8], 37: [32, 8], 100: [32, 32, 32, 8]}
     assert [rows for _, rows in parts(network_map(), 37, 32)] == [32, 16]
@@ -104,7 +96,7 @@ def test_convolutions_are_filled_up_where_it_is_cheap() -> None:
 @pytest.mark.parametrize("batch", [1, 3, 7, 64])
 @pytest.mark.parametrize("sampler", [Multistep((1.0,)), ODE(4)])
 def test_samples_do_not_depend_on_the_batch(batch: int, sampler: Any) -> None:
-    f = network_map("diffusion" if isinstance(sampler, ODE) else "consistency", num_classes=3)
+    f = network_map("diffusion" if isinstance(sampler, Walk) else "consistency", num_classes=3)
     whole = sample(f, 10, sampler, seed=1, batch=10)
     torch.testing.assert_close(
         sample(f, 10, sampler, seed=1, batch=batch), whole, rtol=0, atol=1e-5
@@ -286,7 +278,7 @@ def test_steps_and_a_sampler_exclude_each_other() -> None:
         ({"batch": 1.5}, "the batch must be a whole number"),
         ({"indices": [0, 2]}, "numbered 0..1, and 2 is none"),
         ({"indices": [-1]}, "-1 is none"),
-        ({"sampler": "heun"}, "not 'heun'"),
+        ({"sampler": "heun"}, "the sampler is walk(solver=heun)"),
         ({"sampler": 2}, "given as steps"),
         ({"f": "runs/cd"}, "open_model"),
     ],

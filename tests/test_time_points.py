@@ -21,7 +21,7 @@ from fewstep.networks import MLP
 from fewstep.parameterization import EDM
 from fewstep.runs.directory import open_model
 from fewstep.runs.time_points import MOST, SearchState, greedy_search
-from fewstep.sampling import Multistep, NoiseStreams, default_taus, sample, sampler_for
+from fewstep.sampling import Jumps, Multistep, NoiseStreams, default_taus, sample, sampler_for
 
 BEST = (9.0, 0.8)  # far from the default points, which a coarse grid has among its own
 QUICK = ["-n", "30", "--grid", "3", "--rounds", "1", "--seeds", "2", "--device", "cpu"]
@@ -174,15 +174,13 @@ def test_a_candidate_is_scored_as_it_will_be_sampled(
     model: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[tuple[float, ...]] = []
-    states = Multistep.states
+    states = Jumps.states
 
-    def spy(
-        self: Multistep, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE
-    ) -> object:
-        used.append(self.taus)
+    def spy(self: Jumps, f: FlowMap, noise: NoiseStreams, condition: Condition = NONE) -> object:
+        used.append(self.times)
         return states(self, f, noise, condition)
 
-    monkeypatch.setattr(Multistep, "states", spy)
+    monkeypatch.setattr(Jumps, "states", spy)
     assert tune(call, model, "--steps", 2)[0] == 0
     # three points of the scan, whose middle is the default one, and two of the ternary search
     assert default_taus(FlowMap.load(model), 2) in used

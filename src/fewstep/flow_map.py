@@ -38,10 +38,9 @@ from fewstep.named_tensors import (
     load_tensors,
     named_tensors,
     own_names,
-    with_added,
 )
 from fewstep.networks import Autoencoder, Network, skeleton, unfinished, unwrapped
-from fewstep.parameterization import Parameterization, expand, time_dtype
+from fewstep.parameterization import Parameterization, expand, per_row
 from fewstep.plugins.used import check_used
 from fewstep.precision import Precision, dtype_of
 from fewstep.tangent import TANGENTS
@@ -179,7 +178,7 @@ class FlowMap(nn.Module):
 
     def time(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``t`` as one time per example [B], in at least float32, on the device of ``x``."""
-        return torch.as_tensor(t, dtype=time_dtype(x), device=x.device).expand(x.shape[0])
+        return per_row(t, x)
 
     def forward(
         self,
@@ -440,15 +439,11 @@ class FlowMap(nn.Module):
             load_tensors(self.latents, decoder_of(tensors))
 
     def take_network(self, other: FlowMap, source: object) -> None:
-        """Take over the weights of another map's network; they must fit.
-
-        A network that is told more than the other one, such as the end of a map, begins as that
-        one: the weights of what the other is not told become zero, which is said.
+        """Take over the weights of another map's network; they must fit exactly.
 
         Raises:
             FewstepError: names or shapes differ; the message names them.
         """
         mine, theirs = (named_tensors(f.network) for f in (self, other))
-        theirs = with_added(mine, theirs, self.network.added, source)
         check_fit(mine, {name: tuple(x.shape) for name, x in theirs.items()}, source)
         load_tensors(self.network, theirs)

@@ -44,7 +44,8 @@ def evaluate(
     baselines: bool = True,
     steps: Annotated[tuple[Whole, ...], ANY_NUMBER] = (),
     nfe: Annotated[tuple[Whole, ...], ANY_NUMBER] = (),
-    solver: str = "heun",
+    sampler: Annotated[tuple[str, ...], ANY_NUMBER] = (),
+    solver: str | None = None,
     grid: str | None = None,
     clip: bool = False,
     n: Annotated[Whole | None, Parameter(alias="-n")] = None,
@@ -118,8 +119,11 @@ def evaluate(
         model (default 18); several give a line each.
     nfe
         Network evaluations to spend exactly, instead of --steps; several give a line each.
+    sampler
+        The sampler as a spec, such as jumps(gamma=0.5) or walk(solver=dpm3), as fewstep list
+        samplers shows them; default the model's own. Several give a line each.
     solver
-        Solver of a diffusion model, as fewstep list solvers shows them.
+        Solver of a diffusion model, by default heun, as fewstep list solvers shows them.
     grid
         Times of a diffusion model's steps; default that of the solver's paper.
     clip
@@ -145,6 +149,7 @@ def evaluate(
         Arithmetic of the network: fp32, bf16 or fp16; default that of its weights. Times and noise
         stay in float32.
     """
+    samplers = Samplers(steps, nfe, solver, grid, clip, sampler)
     check_metrics(metrics)
     _check(targets, out, n, bootstrap)
     group = processes(device)
@@ -165,7 +170,6 @@ def evaluate(
     if save_reference is not None and group.first:
         against.save(save_reference)
     evaluator = Evaluator(network, against, metrics=metrics, replicates=bootstrap, group=group)
-    samplers = Samplers(steps, nfe, solver, grid, clip)
     scored = Targets(
         evaluator, group, samplers, n, seed, checkpoint, ema, batch, size, channels, precision
     )

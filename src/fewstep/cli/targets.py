@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
 from fewstep.runs.real import labels_like
-from fewstep.sampling import Sampler, sampler_for
+from fewstep.sampling import Asked, Sampler
 from fewstep.sampling.shared import share_of_samples
 
 
@@ -33,23 +33,49 @@ def is_model(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Samplers:
-    """How a model is sampled, once for each count of steps or of network evaluations."""
+    """How a model is sampled: by each sampler, once for each count of steps or of evaluations.
+
+    A solver, a grid and clipping are for the models among the targets that solve the PF-ODE.
+    """
 
     steps: tuple[int, ...]
     nfe: tuple[int, ...]
-    solver: str
-    grid: str | None
+    solver: str | None = None
+    grid: str | None = None
     clip: bool = False
+    samplers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps and self.nfe:
             raise FewstepError("give --steps or --nfe, not both.")
+        self._asked()
 
-    def of(self, f: FlowMap) -> list[Sampler]:
-        """A sampler for each count; the default one where there is none."""
-        make = partial(sampler_for, f, solver=self.solver, grid=self.grid, clip=self.clip)
-        samplers = [make(N) for N in self.steps] + [make(nfe=nfe) for nfe in self.nfe]
-        return samplers or [make()]
+    def of(self, f: FlowMap) -> list[tuple[str | None, Sampler]]:
+        """The samplers of a model, each with the spec that it was asked for by."""
+        return [(asked.spec, asked.of(f)) for asked in self._asked(self._solves(f))]
+
+    def notes(self, f: FlowMap) -> list[str]:
+        """What is left out for a model."""
+        said = {"solver": self.solver, "grid": self.grid, "clip": self.clip}
+        given = [f"--{name}" for name, value in said.items() if value]
+        if not given or self._solves(f):
+            return []
+        return [f"{f.trained.name} takes no solver: {' and '.join(given)} left out."]
+
+    def _solves(self, f: FlowMap) -> bool:
+        """Whether a model is told of the solver: where a spec asks for a sampler, it always is."""
+        known = f.trained
+        return bool(self.samplers) or not known.known or (known.denoises and known.steps is None)
+
+    def _asked(self, solves: bool = True) -> list[Asked]:
+        counts = [Asked(steps=N) for N in self.steps] + [Asked(nfe=nfe) for nfe in self.nfe]
+        walk: dict[str, Any] = {"solver": self.solver, "grid": self.grid, "clip": self.clip}
+        walk = walk if solves else {}
+        return [
+            replace(count, sampler=spec, **walk)
+            for spec in self.samplers or (None,)
+            for count in counts or [Asked()]
+        ]
 
 
 @dataclass(frozen=True)
@@ -92,14 +118,18 @@ class Targets:
             device=self.group.device,
             precision=self.precision,
         )
-        for sampler in self.samplers.of(f):
+        for spec, sampler in self.samplers.of(f):
             images, labels, notes = self._samples(f, sampler)
+            notes += self.samplers.notes(f)
             data = Dataset.from_arrays(images, labels, f.classes, str(target))
             scores = self._scores(conformed(data, self.size, self.channels), str(target), notes)
-            yield Line(self._named(target), scores, sampler.nfe, self.seed)
+            name = self._named(target, spec)
+            yield Line(name, scores, sampler.nfe, self.seed, sampler.spec)
 
-    def _named(self, target: Path) -> str:
-        return str(target) if self.precision in (None, "fp32") else f"{target} ({self.precision})"
+    def _named(self, target: Path, spec: str | None) -> str:
+        precision = None if self.precision == "fp32" else self.precision
+        how = ", ".join(word for word in (precision, spec) if word is not None)
+        return f"{target} ({how})" if how else str(target)
 
     def _of_images(self, target: Path) -> Line:
         notes: list[str] = []

@@ -19,6 +19,7 @@ the batch.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -37,7 +38,7 @@ from fewstep.editing.operators import Operator
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
-from fewstep.sampling import NoiseStreams, default_taus
+from fewstep.sampling import NoiseStreams, along, default_taus
 from fewstep.whole import whole
 
 Restore = Callable[[Tensor], Tensor]
@@ -180,14 +181,11 @@ def refine(
     restore: Restore = lambda x: x,
     condition: Condition = NONE,
 ) -> Tensor:
-    """``x <- restore(f(x_t, t_1))``; for n = 2 ... N: ``x ~ p(x_{t_n} | x)``, again [B, *shape]."""
-    x = restore(f(x_t, taus[0], condition=condition))
-    eps = f.time(f.p.eps, x)
-    for tau in taus[1:]:
-        t = f.time(tau, x)
-        x = restore(
-            f(f.p.renoise(x, eps, t, noise.normal(f.device, x.dtype)), t, condition=condition)
-        )
+    """``x <- restore(f(x_t, t_1))``; for n = 2 ... N: ``x ~ p(x_{t_n} | x)``, again [B, *shape].
+
+    Jumps from ``t_1`` on, each to ``eps``; see `fewstep.sampling.along`.
+    """
+    (x,) = deque(along(f, x_t, taus, noise, condition, restore=restore), maxlen=1)
     return x
 
 

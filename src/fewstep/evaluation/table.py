@@ -32,12 +32,14 @@ class Line:
         scores: of its images.
         nfe: network evaluations per image; None for images that no model of ours made.
         seed: of the samples; None likewise.
+        sampler: the spec of what made them; None likewise.
     """
 
     target: str
     scores: Scores
     nfe: int | None = None
     seed: int | None = None
+    sampler: str | None = None
 
 
 @dataclass(frozen=True)
@@ -254,9 +256,8 @@ def _record(line: Line) -> dict[str, Any]:
     s = line.scores.record()
     errors = {f"{name}_error": value for name, value in s.pop("errors").items()}
     notes = " ".join(s.pop("notes"))
-    return {"target": line.target, "nfe": line.nfe, "seed": line.seed, **s, **errors} | {
-        "notes": notes
-    }
+    made = {"nfe": line.nfe, "seed": line.seed, "sampler": line.sampler}
+    return {"target": line.target, **made, **s, **errors, "notes": notes}
 
 
 def as_json(lines: Sequence[Line], setting: Setting) -> str:

@@ -13,7 +13,7 @@ from fewstep.parameterization.form import FORMS, Form
 from fewstep.parameterization.matched import Matched, match
 from fewstep.parameterization.preconditioning import PRECONDITIONINGS, Preconditioning
 from fewstep.parameterization.prediction import PREDICTIONS, Prediction, convert
-from fewstep.parameterization.process import PROCESSES, Process, expand, time_dtype
+from fewstep.parameterization.process import PROCESSES, Process, expand, per_row, time_dtype
 from fewstep.parameterization.vp import VP, CosineVP, DiscreteVP, SubVP
 
 __all__ = [
@@ -44,5 +44,6 @@ __all__ = [
     "expand",
     "from_config",
     "match",
+    "per_row",
     "time_dtype",
 ]

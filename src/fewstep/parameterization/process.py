@@ -44,6 +44,11 @@ def time_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
+def per_row(t: Tensor | float, x: Tensor) -> Tensor:
+    """``t`` as one time per row of ``x`` [B], of `time_dtype`, on its device."""
+    return torch.as_tensor(t, dtype=time_dtype(x), device=x.device).expand(len(x))
+
+
 class Marginals(Protocol):
     """``alpha``, ``sigma`` and their derivatives: of a process, or of what has one."""
 

@@ -23,7 +23,8 @@ class Row:
         stage: the training it comes from.
         steps: solver steps of a diffusion model, evaluations of a consistency model; None where
             ``nfe`` says it, or where the solver chooses them itself.
-        solver: solver of a diffusion model, as a spec.
+        solver: solver of a diffusion model, as a spec; default heun.
+        sampler: spec of the sampler, where it is not the model's own.
         nfe: network evaluations to spend exactly, instead of ``steps``.
         published: the line of the paper's table that it stands for: method and evaluations.
     """
@@ -32,16 +33,17 @@ class Row:
     method: str
     stage: str
     steps: int | None = None
-    solver: str = "heun"
+    solver: str | None = None
     nfe: int | None = None
+    sampler: str | None = None
     published: tuple[str, int] | None = None
 
     @property
     def key(self) -> str:
         """Unique in the table; names files."""
-        solver = slug(self.solver)
+        how = slug(self.sampler or self.solver or "heun")
         count = "own" if self.count is None else self.count[1]
-        return f"{self.stage}-{solver}-{count}"
+        return f"{self.stage}-{how}-{count}"
 
     @property
     def count(self) -> tuple[str, int] | None:
@@ -53,7 +55,8 @@ class Row:
     @property
     def options(self) -> list[str]:
         """The options of ``fewstep evaluate`` for this line."""
-        chosen = [] if self.solver == "heun" else ["--solver", _quoted(self.solver)]
+        given = {"--sampler": self.sampler, "--solver": self.solver}
+        chosen = [w for flag, spec in given.items() if spec for w in (flag, _quoted(spec))]
         return chosen + ([] if self.count is None else [self.count[0], str(self.count[1])])
 
 

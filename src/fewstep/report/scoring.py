@@ -100,13 +100,14 @@ class Scoreboard:
         path = self.directory / row.stage / MODEL
         f = FlowMap.load(path, self.device)
         sampler = sampler_of(f, row)
-        identity = f"{row.key} {sampler} {sha256_of(path)} {self.evaluator.fingerprint}"
+        identity = f"{row.key} {sampler.spec} {sha256_of(path)} {self.evaluator.fingerprint}"
         if identity not in self._known or not self.grid(row).is_file():
             self.grid(row).parent.mkdir(exist_ok=True)
             self.grid(row).write_bytes(png_of(samples(f, row, SHOWN), columns=10))
             images, seconds = self._timed(f, sampler)
             scores = self.evaluator.score(images, self.evaluator.labels)
             known = {"scores": scores.record(), "seconds": seconds, "nfe": sampler.nfe}
+            known |= {"sampler": sampler.spec}
             self._known[identity] = known
             self._write()
         known = self._known[identity]
@@ -127,7 +128,7 @@ class Scoreboard:
 
 def sampler_of(f: FlowMap, row: Row) -> Sampler:
     """How a row samples its model."""
-    return sampler_for(f, row.steps, solver=row.solver, nfe=row.nfe)
+    return sampler_for(f, row.steps, solver=row.solver, nfe=row.nfe, sampler=row.sampler)
 
 
 def samples(f: FlowMap, row: Row, n: int) -> Tensor:

@@ -1,93 +1,155 @@
-"""Which sampler suits a model."""
+"""Which sampler suits a model: the one asked for, or its own, with the arguments given besides."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
-import torch
-
-from fewstep.errors import FewstepError
-from fewstep.flow_map import FlowMap
-from fewstep.sampling.samplers import Multistep, NestedDDIM, Prior, Sampler, Walk
-from fewstep.schedules import TimeGrid, karras_grid
+from fewstep.errors import FewstepError, unknown
+from fewstep.registry import parameters
+from fewstep.sampling.jumps import Jumps
+from fewstep.sampling.model import Model
+from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
+from fewstep.sampling.walk import Walk
+from fewstep.schedules import TimeGrid
 from fewstep.solvers import SOLVERS, Integrator
-from fewstep.trained import SOLVER_STEPS
-from fewstep.whole import whole
-
-MOST = 100_000  # steps: more are a slip of the pen, and their times would fill the memory
-
-
-def default_taus(f: FlowMap, steps: int) -> tuple[float, ...]:
-    """Time points for ``steps`` network evaluations of a consistency model.
-
-    Those stored with the model where it has some for this number of steps; else the interior
-    points of Karras' grid with ``steps + 1`` points.
-    """
-    stored = f.trained.taus.get(str(steps))
-    if stored is not None:
-        return stored
-    return tuple(karras_grid(steps + 1, f.p, dtype=torch.float64).flip(0)[1:-1].tolist())
+from fewstep.spec import parse
 
 
 def sampler_for(
-    f: FlowMap,
+    f: Model,
     steps: int | None = None,
     *,
+    sampler: Sampler | str | None = None,
     taus: Sequence[float] | None = None,
-    solver: Integrator | str = "heun",
+    solver: Integrator | str | None = None,
     nfe: int | None = None,
     grid: TimeGrid | str | None = None,
     clip: bool = False,
 ) -> Sampler:
-    """The sampler that suits a model: `Multistep` for consistency models, else `Walk`.
+    """The sampler of a model, with what the model decides filled in.
 
     Args:
         f: the model.
         steps: evaluations of a consistency model (default 1), solver steps of a diffusion model
             (default 18); a model that was distilled for one number of steps has that alone.
-        taus: time points of a consistency model.
-        solver, grid: of a diffusion model; see `Walk`.
+        sampler: a sampler or its spec, such as ``jumps(gamma=0.5)``; default the model's own, or
+            `Walk` where an argument of it is given. What the spec leaves open may be given by the
+            other arguments.
+        taus: time points of `Jumps`.
+        solver, grid, clip: of `Walk`.
         nfe: network evaluations to spend exactly, instead of ``steps``.
-        clip: of a diffusion model; see `Walk`.
 
     Raises:
-        FewstepError: both or fewer than one of them, what the model has no use for, or an
-            ``nfe`` that the solver cannot spend; steps or time points that a distilled model does
-            not have.
+        FewstepError: a sampler that the model does not admit, or an argument that the sampler does
+            not take; an argument given twice; an ``nfe`` that the solver cannot spend; steps or
+            time points that a distilled model does not have.
     """
-    if steps is not None and nfe is not None:
-        raise FewstepError("give the number of steps or of network evaluations, not both.")
-    steps, nfe = _count(steps, "steps"), _count(nfe, "nfe")
-    count = steps if nfe is None else nfe
-    if count is not None and count < 1:
-        what = "step, got steps" if nfe is None else "network evaluation, got nfe"
-        raise FewstepError(f"sampling needs at least 1 {what}={count}.")
-    if count is not None and count > MOST:
-        raise FewstepError(f"sampling takes at most {MOST} steps, got {count}.")
-    trained = f.trained
-    trained.check_steps(count, taus)
-    if taus is None:
-        trained.check_known("the sampler")
-    else:
-        trained.check_jumps(len(taus) + 1)
-    if clip:
-        trained.check_solver("clip")
-    if trained.decodes:
-        return Prior()
-    if trained.steps is not None and trained.denoises:
-        return NestedDDIM(trained.steps)
-    if trained.solves:
-        if clip and f.latents is not None:
-            raise FewstepError("clip is for pixels; this model works on an autoencoder's latents.")
-        walk = Walk(steps or SOLVER_STEPS, solver, grid, nfe, clip)
-        if count is not None and SOLVERS.build(solver).adaptive:
-            raise FewstepError(f"{solver} chooses its own steps: set rtol and atol instead.")
-        return walk
-    steps = count if count is not None else len(taus or ()) + 1
-    if taus is not None and len(taus) != steps - 1:
-        raise FewstepError(f"{steps} steps take {steps - 1} time points, got {len(taus)}.")
-    return Multistep(tuple(taus) if taus is not None else default_taus(f, steps))
+    return Asked(steps, nfe, taus, solver, grid, clip, sampler).of(f)
 
 
-def _count(value: int | None, name: str) -> int | None:
-    return None if value is None else whole(value, name)
+@dataclass(frozen=True)
+class Asked:
+    """What a user says of sampling, by a spec or in single arguments; see `sampler_for`.
+
+    It can be checked before there is a model, and asked of several.
+    """
+
+    steps: int | None = None
+    nfe: int | None = None
+    taus: Sequence[float] | None = None
+    solver: Integrator | str | None = None
+    grid: TimeGrid | str | None = None
+    clip: bool = False
+    sampler: Sampler | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.nfe is not None:
+            raise FewstepError("give the number of steps or of network evaluations, not both.")
+        checked_count(self.steps, "steps")
+        checked_count(self.nfe, "nfe")
+        if self.sampler is not None:
+            with_arguments(build(self.sampler), self.given)
+        elif self.solver is not None or self.grid is not None:
+            Walk(None, self.solver or "heun", self.grid)
+
+    @property
+    def spec(self) -> str | None:
+        """The sampler that was asked for, as a spec."""
+        return None if self.sampler is None else build(self.sampler).spec
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The single arguments, as a spec names them."""
+        times = None if self.taus is None else tuple(self.taus)
+        named: dict[str, Any] = {"steps": self.steps, "nfe": self.nfe, "times": times}
+        named |= {"solver": self.solver, "grid": self.grid, "clip": self.clip or None}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def of(self, f: Model) -> Sampler:
+        """The sampler of a model.
+
+        Raises:
+            FewstepError: see `sampler_for`.
+        """
+        trained, given = f.trained, self.given
+        if self.sampler is not None:
+            return with_arguments(build(self.sampler), given).fitted(f)
+        trained.check_steps(self.steps or self.nfe, self.taus)
+        if trained.steps is not None:  # and these are what is asked for
+            given = {k: value for k, value in given.items() if k not in ("steps", "nfe")}
+        own = None if trained.sampler is None else build(trained.sampler)
+        suited = _that_takes(given, own)
+        if suited is None:
+            trained.check_known("the sampler")
+        return with_arguments(suited or Jumps(), given).fitted(f)
+
+
+def _that_takes(given: dict[str, Any], own: Sampler | None) -> Sampler | None:
+    """The sampler that arguments mean: the model's own, or the one that alone takes one of them."""
+    for sampler in (Jumps(), Walk()):
+        for name in given:
+            if name not in ("steps", "nfe") and name in parameters(type(sampler)):
+                return own if own is not None and name in parameters(type(own)) else sampler
+    return own
+
+
+def build(sampler: Sampler | str) -> Sampler:
+    """A sampler of its spec.
+
+    Raises:
+        FewstepError: what is no spec of a sampler; of a solver, how to write it.
+    """
+    if isinstance(sampler, str) and (name := parse(sampler)[0]) not in SAMPLERS:
+        if name in SOLVERS:
+            raise FewstepError(f"{name} is a solver: the sampler is walk(solver={sampler}).")
+        raise unknown("sampler", name, SAMPLERS)
+    return _without_idle(SAMPLERS.build(sampler)) if isinstance(sampler, str) else sampler
+
+
+def with_arguments(sampler: Sampler, given: dict[str, Any]) -> Sampler:
+    """A sampler with further arguments of its spec.
+
+    Evaluations are the steps of a sampler that spends one in each.
+
+    Raises:
+        FewstepError: an argument that the sampler does not take, or has already.
+    """
+    known = parameters(type(sampler))
+    own = {"steps" if name == "nfe" not in known else name: value for name, value in given.items()}
+    for name in own:
+        if name not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise FewstepError(f"the sampler {sampler.spec} has no argument {name}: {takes}.")
+        if getattr(sampler, known[name].name) != known[name].default:
+            raise FewstepError(f"{name} is given twice, in the sampler {sampler.spec} and besides.")
+    fields: Any = {known[name].name: value for name, value in own.items()}
+    return _without_idle(replace(cast("Any", sampler), **fields)) if fields else sampler
+
+
+def _without_idle(sampler: Sampler) -> Sampler:
+    """The sampler, in which everything that was asked for counts."""
+    if isinstance(sampler, Walk) and sampler.adaptive and (sampler.N or sampler.budget):
+        raise FewstepError(f"{sampler.solver} chooses its own steps: set rtol and atol instead.")
+    return sampler

@@ -6,22 +6,23 @@ from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
-from fewstep.flow_map import FlowMap
 from fewstep.sampling.choice import sampler_for
 from fewstep.sampling.labels import Labels, check_labels
+from fewstep.sampling.model import Model
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.rows import default_batch, parts
-from fewstep.sampling.samplers import Sampler, Walk
+from fewstep.sampling.sampler import Sampler
+from fewstep.sampling.walk import Walk
 from fewstep.whole import whole
 
 
 def sample_batches(
-    f: FlowMap,
+    f: Model,
     indices: Sequence[int],
     sampler: Sampler,
     *,
@@ -38,7 +39,8 @@ def sample_batches(
     Raises:
         NotFinite: the model gives NaN or infinities.
     """
-    f.eval()
+    if isinstance(f, nn.Module):
+        f.eval()
     adaptive = isinstance(sampler, Walk) and sampler.adaptive
     for part, rows in parts(f, len(indices), batch or default_batch(f)):
         noise = NoiseStreams(seed, indices[part], f.shape)
@@ -51,9 +53,9 @@ def sample_batches(
 
 
 def sample(
-    f: FlowMap,
+    f: Model,
     n: int,
-    sampler: Sampler | None = None,
+    sampler: Sampler | str | None = None,
     *,
     steps: int | None = None,
     label: Labels | None = None,
@@ -71,7 +73,8 @@ def sample(
     Args:
         f: the model.
         n: how many.
-        sampler: default that of `sampler_for` with so many ``steps``.
+        sampler: a sampler or its spec, such as ``"jumps(gamma=0, steps=4)"``; default that of
+            `sampler_for` with so many ``steps``.
         steps: evaluations of a consistency model (default 1), solver steps of a diffusion model
             (default 18); every other choice is the sampler's.
         label: the class, by name or number, of all samples or of each [n]; default all in turn.
@@ -90,11 +93,10 @@ def sample(
     _check_objects(f, sampler)
     if label is not None and labels is not None:
         raise FewstepError("give label or labels, not both.")
-    if sampler is not None and steps is not None:
+    if isinstance(sampler, Sampler) and steps is not None:
         raise FewstepError("give a sampler or steps, not both: a sampler has its own.")
     classes, n = check_labels(f, labels if label is None else label, n), whole(n, "n")
-    if sampler is None:
-        sampler = sampler_for(f, steps)
+    sampler = sampler_for(f, steps, sampler=sampler)
     if batch is not None and (batch := whole(batch, "the batch")) < 1:
         raise FewstepError(f"the batch must hold at least 1 sample, got {batch}.")
     indices = range(n) if indices is None else _of(n, indices)
@@ -112,10 +114,10 @@ def _check_objects(f: object, sampler: object) -> None:
     """Raise `FewstepError` for a path or a name where an object is asked for."""
     if isinstance(f, str | PathLike):
         raise FewstepError(f"samples are made by a model, fewstep.open_model(path), not by {f!r}.")
-    if sampler is not None and not callable(sampler):
+    if sampler is not None and not isinstance(sampler, str) and not callable(sampler):
         raise FewstepError(
-            f"a sampler is an object such as Multistep(taus=(0.8,)) or Walk(18, 'heun'), not "
-            f"{sampler!r}; a number of steps alone is given as steps."
+            f"a sampler is an object such as Walk(18, 'heun'), or a spec such as "
+            f"'jumps(gamma=0)', not {sampler!r}; a number of steps alone is given as steps."
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewstep.classes import find_class
 from fewstep.errors import FewstepError, listed
-from fewstep.flow_map import FlowMap
+from fewstep.sampling.model import Model
 from fewstep.whole import whole
 
 Label = int | str
@@ -26,7 +26,7 @@ def balanced_labels(n: int, num_classes: int) -> Tensor:
     return torch.arange(n) % num_classes
 
 
-def class_number(f: FlowMap, label: Label) -> int:
+def class_number(f: Model, label: Label) -> int:
     """The number of the class that a user means; see `fewstep.classes.find_class`.
 
     Raises:
@@ -37,7 +37,7 @@ def class_number(f: FlowMap, label: Label) -> int:
     return find_class(f.classes, _plain(label))
 
 
-def check_labels(f: FlowMap, labels: Labels | None, n: int) -> Tensor | None:
+def check_labels(f: Model, labels: Labels | None, n: int) -> Tensor | None:
     """The number of each sample's class [n]; None for an unconditional model.
 
     Args:
@@ -76,7 +76,7 @@ def _scalar(label: Any) -> Any:
     return label.item() if hasattr(label, "item") else label
 
 
-def _numbers(f: FlowMap, labels: Any) -> Iterable[int]:
+def _numbers(f: Model, labels: Any) -> Iterable[int]:
     """The number of each label; a number is one already."""
     values = labels.tolist() if hasattr(labels, "tolist") else [_scalar(x) for x in labels]
     names = {name: find_class(f.classes, name) for name in set(values) if isinstance(name, str)}

@@ -13,23 +13,25 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from fewstep.flow_map import FlowMap
+from fewstep.sampling.model import Model
 
 DENSE, CONVOLUTIONS = 16, 8  # rows in multiples of which no row's rounding depends on the others
 LARGE, SMALL = 256, 32  # samples at once; a CPU's caches hold the activations of few images
 
 
-def pays_by_row(f: FlowMap) -> bool:
+def pays_by_row(f: Model) -> bool:
     """Whether every row costs as much as the first: convolutions on a CPU."""
-    return f.device.type == "cpu" and any(isinstance(m, nn.Conv2d) for m in f.modules())
+    if f.device.type != "cpu" or not isinstance(f, nn.Module):
+        return False
+    return any(isinstance(m, nn.Conv2d) for m in f.modules())
 
 
-def default_batch(f: FlowMap) -> int:
+def default_batch(f: Model) -> int:
     """How many samples to make at once."""
     return SMALL if pays_by_row(f) else LARGE
 
 
-def parts(f: FlowMap, n: int, batch: int) -> Iterator[tuple[slice, int]]:
+def parts(f: Model, n: int, batch: int) -> Iterator[tuple[slice, int]]:
     """Which of ``n`` samples are made together, and on how many rows: at least as many.
 
     Args:

@@ -6,14 +6,14 @@ from torch import Tensor
 
 from fewstep.data import to_uint8
 from fewstep.distributed import Processes
-from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.sampling.draw import sample
-from fewstep.sampling.samplers import Sampler
+from fewstep.sampling.model import Model
+from fewstep.sampling.sampler import Sampler
 
 
 def share_of_samples(
-    f: FlowMap,
+    f: Model,
     n: int,
     sampler: Sampler,
     group: Processes,

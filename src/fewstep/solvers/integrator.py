@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
-from fewstep.parameterization import Parameterization, expand, time_dtype
+from fewstep.parameterization import Parameterization, expand, per_row
 from fewstep.registry import Registry
 
 Draw = Callable[[], Tensor]
@@ -53,7 +53,7 @@ class Denoiser:
 
     def time(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``t`` as one time per sample [B]."""
-        return torch.as_tensor(t, dtype=time_dtype(x), device=x.device).expand(len(x))
+        return per_row(t, x)
 
     def D(self, x: Tensor, t: Tensor | float) -> Tensor:
         """``E[x_0 | x_t = x]``."""

@@ -1,0 +1,69 @@
+"""What the commands that sample share: the options that say how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from fewstep.cli.command import Whole
+from fewstep.sampling import Asked, Sampler, Walk
+
+SAMPLER = Parameter(
+    help="The sampler as a spec: jumps(gamma=0.5, steps=4) of a map, walk(solver=dpm3, nfe=12) of "
+    "a diffusion model, ... as fewstep list samplers shows them; default the model's own. The "
+    "options below say the same one by one."
+)
+SOLVER = Parameter(
+    help="Solver of a diffusion model, by default heun: euler, ddim(eta=1), dpm3, "
+    "rk45(rtol=1e-4), ... as fewstep list solvers shows them."
+)
+GRID = Parameter(
+    help="Times of a diffusion model's steps: karras(rho=7), time, quadratic or log_snr; default "
+    "that of the solver's paper."
+)
+CLIP = Parameter(
+    help="Clip the denoised image to [-1, 1] at every evaluation of a diffusion model. It keeps a "
+    "model with large errors at the strongest noise from leaving the range; it harms a good one."
+)
+TAUS = Parameter(
+    consume_multiple=True,
+    negative_iterable="",
+    help="Time points after the first step, decreasing; default those that came with the model.",
+)
+STEPS = (
+    "Network evaluations of a consistency model (default 1), or solver steps of a diffusion model "
+    "(default 18)"
+)
+NFE = "Network evaluations to spend exactly, instead of --steps"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """One way to sample a model."""
+
+    sampler: Annotated[str | None, SAMPLER] = None
+    steps: Annotated[Whole | None, Parameter(help=f"{STEPS}.")] = None
+    nfe: Annotated[Whole | None, Parameter(help=f"{NFE}.")] = None
+    taus: Annotated[tuple[float, ...] | None, TAUS] = None
+    solver: Annotated[str | None, SOLVER] = None
+    grid: Annotated[str | None, GRID] = None
+    clip: Annotated[bool, CLIP] = False
+
+    def asked(self) -> Asked:
+        """The same for the library.
+
+        Raises:
+            FewstepError: what contradicts itself.
+        """
+        return Asked(
+            self.steps, self.nfe, self.taus, self.solver, self.grid, self.clip, self.sampler
+        )
+
+
+def spent(sampler: Sampler) -> str:
+    """The evaluations of an image: exact, or an adaptive solver's mean."""
+    many = f"{sampler.nfe} network evaluation{'' if sampler.nfe == 1 else 's'} each"
+    return f"{many} on average" if isinstance(sampler, Walk) and sampler.adaptive else many

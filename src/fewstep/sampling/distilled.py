@@ -1,0 +1,112 @@
+"""Samplers of models that know one way to be sampled: nested DDIM steps, an autoencoder's prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import cast
+
+from torch import Tensor
+
+from fewstep.condition import NONE, Condition
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.networks import Autoencoder
+from fewstep.parameterization import Parameterization, per_row
+from fewstep.sampling.model import Model
+from fewstep.sampling.noise import NoiseStreams
+from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
+from fewstep.schedules import nested_times
+from fewstep.solvers import ddim_step
+from fewstep.trained import Trained
+
+
+@SAMPLERS.register("nested_ddim")
+@dataclass(frozen=True)
+class NestedDDIM(Sampler):
+    """``N`` DDIM steps on the grid of a model that was distilled for just these steps.
+
+    The grid is `fewstep.schedules.nested_times`; Salimans & Ho 2022, Algorithm 2.
+
+    Args:
+        N: number of steps; default that of the model.
+    """
+
+    N: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "N", checked_count(self.N, "steps"))
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per sample: one in each step.
+
+        Raises:
+            FewstepError: a sampler that has not met the model that decides the number of steps.
+        """
+        if self.N is None:
+            raise FewstepError("nested_ddim takes the steps of its model: give steps, or sample.")
+        return self.N
+
+    @property
+    def deterministic(self) -> bool:
+        return True
+
+    def check(self, trained: Trained) -> None:
+        trained.check_nested(self.nfe)
+
+    def fitted(self, f: Model) -> NestedDDIM:
+        own = self if self.N is not None else replace(self, N=f.trained.steps)
+        own.check(f.trained)
+        return own
+
+    def times(self, p: Parameterization) -> list[float]:
+        """``T`` and the time that each step reaches."""
+        return nested_times(self.nfe, p).tolist()
+
+    def reached(self, p: Parameterization) -> list[float]:
+        return self.times(p)[1:]
+
+    def states(
+        self, f: Model, noise: NoiseStreams, condition: Condition = NONE
+    ) -> Iterator[Tensor]:
+        x = f.p.prior(noise.normal(f.device, f.x_dtype))
+        for now, after in pairwise(self.fitted(f).times(f.p)):
+            t, s = per_row(now, x), per_row(after, x)
+            x = ddim_step(x, f.D(x, t, condition), t, s, f.p)
+            yield x
+
+
+@SAMPLERS.register("prior")
+@dataclass(frozen=True)
+class Prior(Sampler):
+    """``g(z)`` of ``z ~ N(0, I)``: what an autoencoder by itself makes of noise.
+
+    Kingma & Welling 2014. The latent is the first numbers of the sample's noise.
+    """
+
+    @property
+    def nfe(self) -> int:
+        return 1
+
+    @property
+    def deterministic(self) -> bool:
+        return True
+
+    def check(self, trained: Trained) -> None:
+        trained.check_prior()
+
+    def states(
+        self, f: Model, noise: NoiseStreams, condition: Condition = NONE
+    ) -> Iterator[Tensor]:
+        model = cast("FlowMap", f)
+        autoencoder = cast("Autoencoder", model.network)
+        d = math.prod(autoencoder.latent_shape)
+        z = (
+            noise.normal(f.device, f.x_dtype)
+            .flatten(1)[:, :d]
+            .unflatten(1, autoencoder.latent_shape)
+        )
+        yield autoencoder.decode(z.to(model.dtype)).to(z.dtype)

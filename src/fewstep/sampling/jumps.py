@@ -1,0 +1,172 @@
+"""Jumps of a map towards the data, with new noise between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from fewstep.condition import NONE, Condition
+from fewstep.errors import FewstepError
+from fewstep.parameterization import Parameterization, per_row
+from fewstep.sampling.model import Model
+from fewstep.sampling.noise import NoiseStreams
+from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
+from fewstep.schedules import TIME_GRIDS, karras_grid
+from fewstep.solvers import start_with_snr
+from fewstep.trained import Trained
+
+Restore = Callable[[Tensor], Tensor]
+"""Puts back what is known of an image, after each jump: [B, ...]."""
+
+
+@SAMPLERS.register("jumps")
+@dataclass(frozen=True)
+class Jumps(Sampler):
+    """Jumps of a map from ``T`` to the data, with the share ``gamma`` of new noise between them.
+
+        x <- X(x_T, T, s_1);  for n = 1, 2, ...:  x ~ p(x_{t_n} | x_{s_n}),  x <- X(x, t_n, s_{n+1})
+
+    with the times ``t_1 > t_2 > ...``. The jump towards ``t_n`` ends below it, at the ``s_n`` whose
+    noise level ``sigma/alpha`` is ``sqrt(1 - gamma^2)`` times that of ``t_n`` (`landing`), and the
+    forward process leads back up: the noise of ``x_{t_n}`` is then new by the share ``gamma^2`` of
+    its variance. The last jump ends at ``eps``. In EDM's time these are ``s_n = sqrt(1 - gamma^2)
+    t_n`` and ``x_{t_n} = x + gamma t_n z``: gamma-sampling of CTM (Kim et al. 2023). ``gamma = 1``
+    is multistep consistency sampling (Song et al. 2023, Algorithm 1), where every jump ends at
+    ``eps``; ``gamma = 0`` adds no noise, and the map goes from each time to the next.
+
+    Args:
+        gamma: share of new noise, from 0 to 1. Below 1 the jumps end between ``T`` and ``eps``,
+            which a consistency model has not learned.
+        N: jumps, at times of the model's own (`default_taus`); default one more than ``times``.
+        times: decreasing times between ``T`` and ``eps``.
+
+    Raises:
+        FewstepError: a share out of range, or numbers that contradict each other.
+    """
+
+    gamma: float = 1.0
+    N: int | None = None
+    times: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma <= 1:
+            raise FewstepError(f"jumps need gamma from 0 to 1, got {self.gamma:g}.")
+        N, times = checked_count(self.N, "steps"), tuple(map(float, self.times))
+        if N is not None and times and len(times) != N - 1:
+            raise FewstepError(f"{N} steps take {N - 1} time points, got {len(times)}.")
+        object.__setattr__(self, "gamma", float(self.gamma))
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "N", None if times else N)
+
+    @property
+    def nfe(self) -> int:
+        return self.N or 1 + len(self.times)
+
+    @property
+    def deterministic(self) -> bool:
+        return self.gamma == 0 or self.nfe == 1
+
+    def reached(self, p: Parameterization) -> list[float]:
+        return [*(landing(p, t, self.gamma) for t in self.times), p.eps]
+
+    def check(self, trained: Trained) -> None:
+        trained.check_jumps(self.nfe, self.gamma if self.nfe > 1 else 1.0)
+
+    def fitted(self, f: Model) -> Jumps:
+        self.check(f.trained)
+        own = self if self.N is None else replace(self, N=None, times=default_taus(f, self.N))
+        check_taus(own.times, f.p)
+        return own
+
+    def states(
+        self, f: Model, noise: NoiseStreams, condition: Condition = NONE
+    ) -> Iterator[Tensor]:
+        own, p = self.fitted(f), f.p
+        x = p.prior(noise.normal(f.device, f.x_dtype))
+        return along(f, x, (p.T, *own.times), noise, condition, gamma=own.gamma)
+
+
+def Multistep(taus: Sequence[float] = ()) -> Jumps:
+    """``x <- f(x_T, T)``; then for each ``tau``: noise up to ``tau``, and ``x <- f(x_tau, tau)``.
+
+    Multistep consistency sampling, Song et al. 2023, Algorithm 1: `Jumps` with ``gamma = 1``.
+    Without ``taus`` it is the one-step sampler.
+
+    Args:
+        taus: decreasing times between ``T`` and ``eps``.
+    """
+    return Jumps(times=tuple(taus))
+
+
+def along(
+    f: Model,
+    x: Tensor,
+    times: Sequence[float],
+    noise: NoiseStreams,
+    condition: Condition = NONE,
+    *,
+    gamma: float = 1.0,
+    restore: Restore = lambda x: x,
+) -> Iterator[Tensor]:
+    """What stands after each of the jumps from ``x`` at ``times[0]`` to ``eps``: [B, ...].
+
+    The one formula of multistep sampling, of `Jumps` and of editing, which restores after each
+    jump what it knows; see `Jumps`.
+    """
+    p = f.p
+    for now, after in zip(times, (*times[1:], None), strict=True):
+        s = p.eps if after is None else landing(p, after, gamma)
+        x = restore(f(x, now, s, condition))
+        yield x
+        if after is not None and s < after:
+            z = noise.normal(f.device, x.dtype)
+            x = p.renoise(x, per_row(s, x), per_row(after, x), z)
+
+
+def landing(p: Parameterization, t: float, gamma: float) -> float:
+    """Where a jump towards ``t`` ends, for a share ``gamma`` of new noise at ``t``.
+
+    The ``s`` with ``sigma_s / alpha_s = sqrt(1 - gamma^2) sigma_t / alpha_t``, at least ``eps``.
+    """
+    if gamma in (0, 1):
+        return p.eps if gamma else t
+    log_snr = p.log_snr(torch.tensor(t, dtype=torch.float64)) - math.log1p(-(gamma**2)) / 2
+    return min(t, max(p.eps, float(p.time_of_log_snr(log_snr))))
+
+
+def check_taus(taus: Sequence[float], p: Parameterization) -> None:
+    """Raise `FewstepError` unless ``T > taus[0] > taus[1] > ... > eps``."""
+    times = [p.T, *taus, p.eps]
+    if any(not later < earlier for earlier, later in pairwise(times)):
+        raise FewstepError(
+            f"time points must decrease between T={p.T:g} and eps={p.eps:g}, got "
+            f"{', '.join(f'{tau:g}' for tau in taus)}."
+        )
+
+
+def default_taus(f: Model, steps: int) -> tuple[float, ...]:
+    """Time points for ``steps`` jumps of a model.
+
+    Those stored with the model where it has some for this number of steps. Else, of a map to any
+    time, the interior points of the process's own grid, such as even ones where the flow is
+    straight; of a consistency model those of Karras' grid with ``steps + 1`` points.
+    """
+    stored = f.trained.taus.get(str(steps))
+    if stored is not None:
+        return tuple(stored)
+    if steps > 1 and f.trained.maps_to_any:
+        return _own_grid(f.p, steps)
+    return tuple(karras_grid(steps + 1, f.p, dtype=torch.float64).flip(0)[1:-1].tolist())
+
+
+def _own_grid(p: Parameterization, steps: int) -> tuple[float, ...]:
+    """The points inside the grid of so many steps on which solvers walk in a process."""
+    grid = TIME_GRIDS.build(p.grid)
+    start = start_with_snr(p) if grid.needs_snr else p.T
+    points = steps if p.straight else steps + 1  # one that is straight has 0 as a further point
+    return tuple(grid(points, p, start).tolist()[1:steps])
