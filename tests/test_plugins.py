@@ -148,6 +148,7 @@ def test_a_model_of_known_parts_needs_no_plugin(plugin: Path, call: Call) -> Non
 def test_help_and_lists_show_what_a_plugin_gives(plugin: Path, call: Call) -> None:
     assert "digits/mine" not in call("list", "recipes")[1]
     assert "digits/mine" in call("list", "recipes", "--plugin", plugin)[1]
+    assert "A perceptron of my own." in call("list", "networks", "--plugin", "my_methods.py")[1]
     assert "EDM with a network of mine." in call("train", "--help", "--plugin", "my_methods")[1]
     code, out, _ = call("train", "digits/mine", "--help", "--plugin=my_methods.py")
     assert code == 0
@@ -187,6 +188,31 @@ def test_a_plugin_that_cannot_be_used_is_refused_in_a_line(
     assert (len(LEDGER), len(RECIPES)) == before, "what it had registered is gone"
     file.write_text(NETWORK)
     assert call(*words)[0] == 0, "once it is mended it can be loaded"
+
+
+FAILS = '''
+    def __init__(self, shape, num_classes=0, depth=3, name: "Nowhere" = None, **more):
+        """Args:
+            depth: how deep it goes.
+        """
+        super().__init__(shape, num_classes=num_classes, width=16, blocks=1, hidden=16)
+
+    def forward(self, x, c_noise, **condition):
+        return x / nothing
+'''
+
+
+def test_a_failure_in_a_plugin_is_its_own(plugin: Path, call: Call) -> None:
+    """Code without annotations is taken, and what it does wrong is not called a bug of ours."""
+    code = NETWORK.replace("digits/mine", "digits/fails").replace(
+        ", width=16, blocks=1, hidden=16)", ")"
+    )
+    plugin.write_text(code.replace('    """A perceptron of my own."""\n', FAILS))
+    words = ("train", "digits/fails", "--plugin", plugin)
+    assert "--network.depth INT" in call(*words, "--help")[1]
+    code, _, err = call(*words, *TINY, "--network.depth", "4", "--out", "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"the plugin {plugin} failed in line 20, in forward: NameError: name 'nothing'" in err
 
 
 def test_what_is_no_plugin_is_refused_by_its_name(tmp_path: Path, call: Call) -> None:

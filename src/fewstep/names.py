@@ -6,6 +6,7 @@ gives, a model what gave its parts, and a name that is there already is never ta
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,12 @@ def loading() -> Iterator[set[Filed]]:
 
 def _home(thing: Callable[..., Any]) -> str:
     return f"{module_of(thing)}.{getattr(thing, '__qualname__', '')}"
+
+
+def plugin_files() -> list[str]:
+    """The files of the modules, not ours, that have given names."""
+    modules = [sys.modules.get(filed.module) for filed in LEDGER if not filed.ours]
+    return sorted({file for module in modules if (file := getattr(module, "__file__", None))})
 
 
 def module_of(thing: object) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fewstep.needs
+from fewstep.names import plugin_files
 from fewstep.needs import Needs, TeacherUse
 
 SOURCES = Path(__file__).parents[1]
@@ -36,16 +37,16 @@ class Entry(NamedTuple):
 
 
 def entries() -> Iterator[Entry]:
-    """Every registered class of the package, file by file."""
+    """Every registered class of the package and of the plugins that are loaded, file by file."""
     classes = list(_classes())
-    by_name = {node.name: node for node in classes}
+    by_name = {node.name: node for node in reversed(classes)}
     for node in classes:
         yield from _entries_of(node, _needs(node, by_name))
 
 
 def _classes() -> Iterator[ast.ClassDef]:
     """The classes of the files that register some, or declare what some need."""
-    for path in sorted(SOURCES.rglob("*.py")):
+    for path in (*sorted(SOURCES.rglob("*.py")), *map(Path, plugin_files())):
         text = path.read_text(encoding="utf-8")
         if ".register(" in text or "needs = Needs(" in text:
             yield from (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef))
@@ -56,7 +57,9 @@ def _entries_of(node: ast.ClassDef, needs: Needs) -> Iterator[Entry]:
     for decorator in node.decorator_list:
         match decorator:
             case ast.Call(
-                func=ast.Attribute(value=ast.Name(id=registry), attr="register"),
+                func=ast.Attribute(
+                    value=ast.Name(id=registry) | ast.Attribute(attr=registry), attr="register"
+                ),
                 args=[ast.Constant(value=str(name))],
             ):
                 yield Entry(registry, name, summary, _paper(node), needs)

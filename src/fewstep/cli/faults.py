@@ -17,6 +17,7 @@ from cyclopts import (
 )
 
 from fewstep.errors import FewstepError, out_of_memory, refusal, unknown
+from fewstep.names import plugin_files
 
 USER_MISTAKE = 2
 DEFECT = 70  # EX_SOFTWARE of sysexits.h
@@ -35,7 +36,7 @@ def answer(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         _say("interrupted.")
         return INTERRUPTED
-    if (mistake := _mistake(error)) is not None:
+    if (mistake := _mistake(error) or _of_plugin(error)) is not None:
         _say(mistake)
         return USER_MISTAKE
     _say(_defect(error))
@@ -56,6 +57,16 @@ def _mistake(error: BaseException) -> str | None:
         return str(refusal(error))
     if (reason := out_of_memory(error)) is not None:
         return f"{reason}; try a smaller batch, size or network."
+    return None
+
+
+def _of_plugin(error: BaseException) -> str | None:
+    """What a plugin did wrong, where the error arose in one or in what it called."""
+    own = plugin_files()
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename in own:
+            where = f"the plugin {frame.filename} failed in line {frame.lineno}, in {frame.name}"
+            return f"{where}: {_what(error)} ({_kept(error)})."
     return None
 
 
@@ -87,17 +98,23 @@ def _fixed(error: UnknownOptionError) -> str:
 
 def _defect(error: BaseException) -> str:
     """The line for an exception that nobody foresaw, with the file that holds its traceback."""
-    what = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"this is a bug in fewstep, please report it: {_what(error)} ({_kept(error)})."
+
+
+def _what(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")[:300]
+
+
+def _kept(error: BaseException) -> str:
+    """Where the traceback of an exception can be read."""
     lines = traceback.format_exception(error)
     try:
         handle, name = tempfile.mkstemp(prefix="fewstep-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{sys.argv}\n\n{''.join(lines)}")
     except OSError:
-        where = "FEWSTEP_DEBUG=1 shows the traceback"
-    else:
-        where = f"the traceback is in {name}"
-    return f"this is a bug in fewstep, please report it: {what[:300]} ({where})."
+        return "FEWSTEP_DEBUG=1 shows the traceback"
+    return f"the traceback is in {name}"
 
 
 def _say(message: str) -> None:

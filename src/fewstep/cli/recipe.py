@@ -14,6 +14,7 @@ import docstring_parser
 from cyclopts import App, Group, Parameter
 
 from fewstep.cli.command import whole
+from fewstep.names import OURS, top
 from fewstep.needs import TeacherUse
 from fewstep.recipes import RECIPES, Recipe, Run
 from fewstep.runs.components import REGISTRIES, arguments_of, objective_of
@@ -50,6 +51,8 @@ def _type_of(hint: Any) -> Any:
     """What the command line parses: a component is given by its spec, as text."""
     if get_origin(hint) in (Union, types.UnionType) and str in get_args(hint):
         return str if type(None) not in get_args(hint) else str | None
+    if inspect.isclass(hint) and hint not in (bool, int, float, str, Path, tuple, list):
+        return str
     return hint
 
 
@@ -99,15 +102,29 @@ def _component_flags(run: Run, kind: str) -> Iterator[inspect.Parameter]:
     """Flags of the run's objective, network or parameterization."""
     part = getattr(run, kind)
     cls: Any = REGISTRIES[kind][part.name]
-    hints = get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
+    hints = _hints(cls)
     descriptions: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        ours = base.__module__.startswith("fewstep.")  # torch's are long, and say nothing here
-        if base.__doc__ and ours:
+        own = top(base.__module__) in (OURS, top(cls.__module__))  # torch's say nothing here
+        if base.__doc__ and own:
             descriptions |= _descriptions(base)
     for name, parameter in arguments_of(kind, part.name).items():
         value = part.arguments.get(name, parameter.default)
-        yield _flag(f"{kind}.{name}", hints[name], value, descriptions.get(name), kind)
+        hint = hints.get(name, _like(value))
+        yield _flag(f"{kind}.{name}", hint, value, descriptions.get(name), kind)
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    """The annotations of a component's settings; none where a plugin's cannot be read."""
+    try:
+        return get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
+    except (NameError, AttributeError, TypeError):
+        return {}
+
+
+def _like(value: Any) -> Any:
+    """The type of a setting that a plugin does not annotate: that of its default, or text."""
+    return type(value) if isinstance(value, bool | int | float) else str
 
 
 def _flags(run: Run) -> Iterator[inspect.Parameter]:

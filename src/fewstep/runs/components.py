@@ -31,7 +31,8 @@ def arguments_of(kind: str, name: str) -> dict[str, inspect.Parameter]:
     """The settings of an objective, network or parameterization that a user may override."""
     given = {"self", "f", "K", *COMPANIONS, "shape", "num_classes"}
     found = inspect.signature(REGISTRIES[kind][name]).parameters
-    return {k: v for k, v in found.items() if k not in given}
+    rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {k: v for k, v in found.items() if k not in given and v.kind not in rest}
 
 
 def plugins_of(recipe: str, run: Run) -> tuple[Used, ...]:
