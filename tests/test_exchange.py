@@ -17,8 +17,11 @@ from torch import Tensor
 
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
+from fewstep.exchange.exported import STATE_DICTS
 from fewstep.exchange.sources import Wanted, import_model
 from fewstep.flow_map import FlowMap
+from fewstep.networks import ADM, MLP, UNet
+from fewstep.parameterization import EDM, TrigFlow
 
 HERE = Path(__file__).parent
 CASES = json.loads((HERE / "references/exchange.json").read_text())
@@ -242,3 +245,55 @@ def test_files_that_hold_no_weights_say_what_they_are(tmp_path: Path, nvidia: No
     assert_refused(tmp_path / "model-00001-of-00002.safetensors", "shards")
     assert_refused(tmp_path / "cut.pt")
     assert_refused(tmp_path / "absent.pt", "no model file")
+
+
+# And back
+
+
+@pytest.mark.parametrize("name", ["edm-ddpmpp", "edm-ncsnpp", "edm-adm", "edm-vp", "edm-ve"])
+def test_what_was_imported_is_exported_to_the_bit(name: str, tmp_path: Path, nvidia: None) -> None:
+    """But for Fourier frequencies, which are angles here and periods there: one rounding."""
+    case = CASES[name]
+    f = import_model(write(case, name, tmp_path)).f
+    exported = STATE_DICTS["edm"](f)
+    theirs = {f"model.{key}": x for key, x in weights_of(case).items()}
+    assert exported.tensors.keys() == theirs.keys()
+    for key, x in theirs.items():
+        if key.endswith("freqs"):
+            torch.testing.assert_close(exported.tensors[key], x, rtol=2e-7, atol=0)
+        else:
+            assert torch.equal(exported.tensors[key], x), key
+    assert case["kind"] in exported.load[1]
+    torch.save(exported.tensors, tmp_path / "again.pt")
+    again = import_model(tmp_path / "again.pt", Wanted(consistency=False, process=f.p.config)).f
+    for key, x in f.tensors().items():
+        torch.testing.assert_close(again.tensors()[key], x, rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("name", ["cd_imagenet64", "edm_bedroom256"])
+def test_openai_state_dicts_come_back_to_the_bit(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    wanted = Wanted(size=16, consistency=name.startswith("cd"))
+    f = import_model(write(case, name, tmp_path), wanted).f
+    exported = STATE_DICTS["openai"](f)
+    theirs = weights_of(case)
+    assert exported.tensors.keys() == theirs.keys()
+    assert all(torch.equal(exported.tensors[key], x) for key, x in theirs.items())
+    assert f"distillation={name.startswith('cd')}" in exported.load[-1]
+
+
+def test_what_a_target_cannot_express_is_named() -> None:
+    def refused(target: str, f: FlowMap, *said: str) -> None:
+        with pytest.raises(FewstepError) as error:
+            STATE_DICTS[target](f)
+        assert all(part in str(error.value) for part in said), str(error.value)
+
+    small: dict[str, Any] = {"channels": 16, "multipliers": (1,), "blocks": 1}
+    unet = FlowMap(UNet((3, 8, 8), resample="conv", **small), EDM())
+    refused("edm", unet, "resample='conv'")
+    refused("openai", unet, "unet", "UNetModel")
+    refused("edm", FlowMap(MLP((3,)), EDM()), "mlp", "SongUNet")
+    refused("edm", FlowMap(UNet((3, 8, 8), **small), TrigFlow()), "trigflow", "edm, ve and vp")
+    adm = ADM((3, 8, 8), head_channels=16, attention=(), **small)
+    refused("openai", FlowMap(adm, EDM()), "16 channels", "128")
+    refused("edm", FlowMap(adm, EDM()), "time_scale=1000.0")

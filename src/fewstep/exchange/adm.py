@@ -99,13 +99,14 @@ def _size(attended: list[int], levels: int) -> int:
     return LARGEST_ATTENDED << min(attended)
 
 
-def pairs_openai(F: ADM, *, heads_lead: bool = False) -> Iterator[Pair]:
+def pairs_openai(F: ADM, *, heads_lead: bool = False, axes: int = 1) -> Iterator[Pair]:
     """Every tensor of an `ADM` and what openai calls it.
 
     Args:
         F: the network.
         heads_lead: whether the rows of queries, keys and values begin with the head, as they do in
             guided-diffusion and not in consistency_models.
+        axes: dimensions of the convolutions of the attention: 2 in consistency_models.
     """
     for ours, x in F.state_dict().items():
         top, _, kind = ours.rpartition(".")
@@ -118,7 +119,9 @@ def pairs_openai(F: ADM, *, heads_lead: bool = False) -> Iterator[Pair]:
         else:
             side = {"middle": "middle_block", "up": "output_blocks"}[part]
             module = f"{side}.{'.'.join(place)}"
-        yield Pair(ours, f"{module}.{INNER[layer]}.{kind}", _how(F, layer, x, 1, lead=heads_lead))
+        yield Pair(
+            ours, f"{module}.{INNER[layer]}.{kind}", _how(F, layer, x, axes, lead=heads_lead)
+        )
 
 
 def _how(F: ADM, layer: str, x: Tensor, axes: int, *, lead: bool, last: bool = False) -> How:
