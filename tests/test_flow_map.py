@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fewstep.condition import Condition
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, NETWORKS
 from fewstep.parameterization import EDM, PARAMETERIZATIONS, SimpleEDM
@@ -76,6 +76,43 @@ def test_two_time_networks_see_the_end() -> None:
         f.F(x, x[:, 0], c_noise_s=x[:, 1]), f.F(x, x[:, 0], c_noise_s=x[:, 2])
     )
     assert f(x, 2.0, 1.0).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "mlp(width=16)",
+        "unet(channels=8, multipliers=(1, 2), blocks=1)",
+        "adm(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8)",
+        "edm2(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8)",
+    ],
+)
+@pytest.mark.parametrize("process", ["edm(eps=0.0)", "vp", "rectified_flow(second='gap')"])
+def test_a_two_time_network_begins_as_its_one_time_teacher(spec: str, process: str) -> None:
+    """To the bit, whatever it knew before; and the note says what is new."""
+    p = PARAMETERIZATIONS.build(process)
+    teacher, f = (
+        FlowMap(NETWORKS.build(spec, shape=(3, 8, 8), num_classes=4, two_time=two), p).eval()
+        for two in (False, True)
+    )
+    for g in (teacher, f):
+        for parameter in g.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    with pytest.warns(FewstepWarning, match="the network of a teacher is not told the end"):
+        f.take_network(teacher, "a teacher")
+    x, t, s = torch.randn(2, 3, 8, 8), torch.full((2,), 0.8 * p.T), torch.full((2,), 0.3 * p.T)
+    condition = Condition(torch.arange(2))
+    with torch.no_grad():
+        assert torch.equal(f(x, t, s, condition), teacher(x, t, s, condition))
+        assert torch.equal(f(x, t, condition=condition), teacher(x, t, condition=condition))
+        torch.testing.assert_close(f.D(x, t, condition), teacher.D(x, t, condition))
+    loss = f(x, t, s, condition).square().mean()
+    loss.backward()  # and it learns
+    learned = dict(f.network.named_parameters())[f.network.added["the end of a map"][0]].grad
+    assert learned is not None
+    assert bool((learned != 0).any())
+    with pytest.raises(FewstepError, match="do not fit"):
+        teacher.take_network(f, "a two-time model")
 
 
 def test_under_autocast_times_and_skip_stay_exact() -> None:

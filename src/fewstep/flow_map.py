@@ -38,6 +38,7 @@ from fewstep.named_tensors import (
     load_tensors,
     named_tensors,
     own_names,
+    with_added,
 )
 from fewstep.networks import Autoencoder, Network, skeleton, unfinished, unwrapped
 from fewstep.parameterization import Parameterization, expand, per_row
@@ -439,11 +440,15 @@ class FlowMap(nn.Module):
             load_tensors(self.latents, decoder_of(tensors))
 
     def take_network(self, other: FlowMap, source: object) -> None:
-        """Take over the weights of another map's network; they must fit exactly.
+        """Take over the weights of another map's network; they must fit.
+
+        A network that is told more than the other one, such as the end of a map, begins as that
+        one: the weights of what the other is not told become zero, which is said.
 
         Raises:
             FewstepError: names or shapes differ; the message names them.
         """
         mine, theirs = (named_tensors(f.network) for f in (self, other))
+        theirs = with_added(mine, theirs, self.network.added, source)
         check_fit(mine, {name: tuple(x.shape) for name, x in theirs.items()}, source)
         load_tensors(self.network, theirs)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
-from fewstep.errors import FewstepError, listed
+from fewstep.errors import FewstepError, FewstepWarning, listed
 from fewstep.networks import plain_name
 from fewstep.networks.base import PARALLEL
 
@@ -56,6 +58,34 @@ def check_fit(
             f"the weights of {source} do not fit this network: {listed(others)}. "
             "Give the network the same settings."
         )
+
+
+def with_added(
+    mine: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    added: Mapping[str, tuple[str, ...]],
+    source: object,
+) -> dict[str, Tensor]:
+    """Another network's tensors, and for inputs that it does not have those that add nothing.
+
+    Args:
+        mine: the tensors of the network that takes them.
+        theirs: the other's.
+        added: the inputs that networks may lack; see `Network.added`.
+        source: of the other's, for the notes.
+    """
+    filled = dict(theirs)
+    for what, names in added.items():
+        if all(name in mine and name not in theirs for name in names):
+            filled |= {name: mine[name] for name in names}
+            filled[names[0]] = torch.zeros_like(mine[names[0]])
+            warnings.warn(
+                f"the network of {source} is not told {what}, this one is: it begins as that "
+                f"network, with {names[0]} = 0.",
+                FewstepWarning,
+                stacklevel=3,
+            )
+    return filled
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, assign: bool = False) -> None:

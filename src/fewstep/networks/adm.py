@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.dropout import dropout
 from fewstep.networks.embeddings import (
+    AUGMENTATION,
+    END,
+    GUIDANCE,
     ClassEmbedding,
     augmented,
     check_label,
@@ -123,6 +126,11 @@ class ADM(Network):
     """
 
     takes = ("label", "w", "augment")
+    added: ClassVar[dict[str, tuple[str, ...]]] = {
+        END: ("embed_s.weight",),
+        GUIDANCE: ("embed_w.map.weight",),
+        AUGMENTATION: ("embed_augment.weight",),
+    }
 
     def __init__(
         self,

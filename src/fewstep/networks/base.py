@@ -30,6 +30,11 @@ class Network(nn.Module):
     gives: ClassVar[tuple[str, ...]] = (IMAGES,)
     """What it can be trained to give, of the kinds in `fewstep.needs`."""
 
+    added: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Inputs that a network may have or not, by what each is, and the weights of each. With the
+    first of them at zero, where it starts, the input adds nothing: so a network starts as one whose
+    weights it takes and that has no such input."""
+
     label_dropout: float = 0.0
     """Probability that an objective hides an example's class in training, so that the null class
     is learned, too."""

@@ -95,6 +95,8 @@ class FourierOperator(Network):
         self.M = times
         common = {"shape": shape, "num_classes": num_classes, "label_dropout": label_dropout}
         self.base = NETWORKS.build(base, two_time=True, **common)
+        if isinstance(self.base, mlp.MLP) and self.base.embed_s is not None:
+            self.base.embed_s.reset_parameters()  # all places would be alike at zero
         self.label_dropout = self.base.label_dropout
         if not insert(self.base, times, modes):
             raise FewstepError(f"DFNO is made from an mlp or a unet, not from {base}.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch.nn import functional
 from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.dropout import dropout
-from fewstep.networks.embeddings import check_label
+from fewstep.networks.embeddings import END, check_label
 from fewstep.networks.layers import Direction, attend, doubled
 
 EPS = 1e-4  # added to every magnitude
@@ -189,6 +189,8 @@ class EDM2UNet(Network):
     Raises:
         FewstepError: an argument is out of range or does not fit the image.
     """
+
+    added: ClassVar[dict[str, tuple[str, ...]]] = {END: ("gain_s", "embed_s.weight")}
 
     def __init__(
         self,

@@ -12,6 +12,9 @@ from torch.nn import functional
 from fewstep.errors import FewstepError
 from fewstep.networks.layers import xavier
 
+END, GUIDANCE, AUGMENTATION = "the end of a map", "a guidance weight", "augmentations"
+"""What a network may be told besides time and class; keys of `Network.added`."""
+
 
 class TimeEmbedding(nn.Module):
     """``(sin(w c), cos(w c))`` at ``n`` frequencies ``w``: [B] -> [B, 2 n]."""

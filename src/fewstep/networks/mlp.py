@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.dropout import dropout
 from fewstep.networks.embeddings import (
+    END,
+    GUIDANCE,
     ClassEmbedding,
     TimeEmbedding,
     check_label,
@@ -65,6 +68,10 @@ class MLP(Network):
     """
 
     takes = ("label", "w")
+    added: ClassVar[dict[str, tuple[str, ...]]] = {
+        END: ("embed_s.weight",),
+        GUIDANCE: ("embed_w.map.weight",),
+    }
 
     def __init__(
         self,
@@ -98,6 +105,8 @@ class MLP(Network):
         self.embed_t = nn.Linear(2 * frequencies, width)
         self.embed_s = nn.Linear(2 * frequencies, width, bias=False) if two_time else None
         self.embed_label = ClassEmbedding(num_classes, width) if num_classes else None
+        if self.embed_s is not None:
+            nn.init.zeros_(self.embed_s.weight)
         self.embed_w = weight_embedding(width, guidance_embedding)
         self.mix = nn.Linear(width, width)
         self.read = nn.Linear(size, width)

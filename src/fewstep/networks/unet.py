@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from fewstep.errors import FewstepError, unknown
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
-from fewstep.networks.embeddings import Conditioning, TimeEmbedding
+from fewstep.networks.embeddings import AUGMENTATION, END, GUIDANCE, Conditioning, TimeEmbedding
 from fewstep.networks.layers import (
     Block,
     BlockSettings,
@@ -192,6 +192,11 @@ class UNet(Network):
 
     channels_last = True
     takes = ("label", "w", "augment")
+    added: ClassVar[dict[str, tuple[str, ...]]] = {
+        END: ("condition.map_s.weight",),
+        GUIDANCE: ("condition.embed_w.map.weight",),
+        AUGMENTATION: ("condition.map_augment.weight",),
+    }
 
     def __init__(
         self,
