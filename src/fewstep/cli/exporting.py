@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fewstep.cli.command import command
+from fewstep.cli.command import Whole, command
+from fewstep.errors import FewstepError
 from fewstep.runs.directory import open_model
+
+if TYPE_CHECKING:
+    from fewstep.flow_map import FlowMap
 
 
 def export(
     model: Path,
     /,
     *,
-    to: Literal["edm", "openai"],
+    to: Literal["edm", "openai", "onnx", "torch"],
     out: Annotated[Path, Parameter(alias="-o")],
+    sampler: str | None = None,
+    steps: Whole | None = None,
     checkpoint: str = "last",
     ema: str | None = None,
 ) -> None:
-    """Write a model for another project.
+    """Write a model, or a model with its sampler, for another program.
 
-    edm and openai are state dicts with the names of NVlabs/edm and openai/consistency_models; the
-    lines that load them there are printed.
+    onnx and torch are the whole sampler as one graph: noise and class in, images out, times and
+    steps inside. Each is checked against this package's own sampler, and timed beside it. edm and
+    openai are state dicts with the names of NVlabs/edm and openai/consistency_models; the lines
+    that load them there are printed.
 
     Examples:
+      fewstep export runs/digits-cd --to onnx --steps 2 -o cd.onnx
+      fewstep export runs/digits-edm --to torch --sampler "walk(steps=10)" -o edm.pt2
       fewstep export runs/cifar10-ect --to edm -o ect.pt
       fewstep export runs/imagenet64-cd --to openai -o cd.pt
 
@@ -34,21 +44,36 @@ def export(
     model
         Run folder, checkpoint folder or model file.
     to
-        edm or openai.
+        onnx or torch for a graph; edm or openai for a state dict.
     out
         File to write.
+    sampler
+        Sampler of a graph, such as jumps(steps=2) or walk(solver=dpm2, nfe=10); default the
+        model's own.
+    steps
+        Steps of a graph's sampler.
     checkpoint
         Checkpoint of a run folder: last, best or a step.
     ema
         Which running average, such as ema-0.9999, or f for the raw weights; default the first.
     """
+    f = open_model(model, checkpoint=checkpoint, ema=ema)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if to in ("onnx", "torch"):
+        _write_graph(f, out, to, sampler, steps)
+        return
+    if sampler is not None or steps is not None:
+        raise FewstepError(f"--to {to} writes weights alone: leave out --sampler and --steps.")
+    _write_weights(f, out, to)
+
+
+def _write_weights(f: FlowMap, out: Path, to: str) -> None:
     import torch
 
     from fewstep.exchange.exported import STATE_DICTS
     from fewstep.files import replacing
 
-    exported = STATE_DICTS[to](open_model(model, checkpoint=checkpoint, ema=ema))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    exported = STATE_DICTS[to](f)
     with replacing(out) as partial:
         torch.save(exported.tensors, partial)
     for note in exported.notes:
@@ -56,6 +81,20 @@ def export(
     print(f"{out}: {len(exported.tensors)} tensors. It is loaded there by")
     for line in exported.load:
         print(f"  {line.replace('PATH', repr(str(out)))}")
+
+
+def _write_graph(f: FlowMap, out: Path, to: str, sampler: str | None, steps: int | None) -> None:
+    from fewstep.exchange.graph import GRAPHS, Graph
+    from fewstep.sampling import sampler_for
+
+    graph = Graph(f, sampler_for(f, steps, sampler=sampler))
+    written = GRAPHS[to](graph, out)
+    rows = ", ".join(["batch", *map(str, graph.noise_shape)])
+    label = " and label [batch] int64" if f.num_classes else ""
+    print(f"{out}: {graph.sampler.spec}, {graph.sampler.nfe} network evaluations")
+    print(f"  noise [{rows}] standard normal{label} -> images in [-1, 1]")
+    print(f"  largest difference from this package {written.difference:.1e}")
+    print(f"  {out.stat().st_size / 2**20:.1f} MiB; one image in {written.latencies}")
 
 
 app = command(export)

@@ -46,7 +46,7 @@ def time_dtype(x: Tensor) -> torch.dtype:
 
 def per_row(t: Tensor | float, x: Tensor) -> Tensor:
     """``t`` as one time per row of ``x`` [B], of `time_dtype`, on its device."""
-    return torch.as_tensor(t, dtype=time_dtype(x), device=x.device).expand(len(x))
+    return torch.as_tensor(t, dtype=time_dtype(x), device=x.device).expand(x.shape[0])
 
 
 class Marginals(Protocol):

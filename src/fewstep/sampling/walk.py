@@ -18,6 +18,7 @@ from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
 from fewstep.schedules import TIME_GRIDS, TimeGrid
 from fewstep.solvers import SOLVERS, Denoiser, Integrator, default_grid, start_with_snr
+from fewstep.traced import constant
 from fewstep.trained import SOLVER_STEPS, Trained
 
 
@@ -104,6 +105,7 @@ class Walk(Sampler):
             raise FewstepError("clip is for pixels; this model works on an autoencoder's latents.")
         return self
 
+    @constant
     def times(self, p: Parameterization) -> list[float]:
         """The decreasing times of the walk, in a process."""
         grid = TIME_GRIDS.build(self.grid or default_grid(self._solver, p))
