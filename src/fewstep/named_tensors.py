@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from fewstep.errors import FewstepError, FewstepWarning, listed
 from fewstep.networks import plain_name
 from fewstep.networks.base import PARALLEL
+from fewstep.networks.embeddings import AUGMENTATION, GUIDANCE
 
+LEFT_OUT = (GUIDANCE, AUGMENTATION)
+"""What a network may be told and does without: see `with_added`."""
 LATENTS = "latents."  # what the names of the autoencoder's tensors begin with
 
 
@@ -66,7 +69,10 @@ def with_added(
     added: Mapping[str, tuple[str, ...]],
     source: object,
 ) -> dict[str, Tensor]:
-    """Another network's tensors, and for inputs that it does not have those that add nothing.
+    """Another network's tensors, with or without those of inputs that only one of the two has.
+
+    What this network is told and the other is not adds nothing at first. What the other is told
+    and this one is not is left out: without a guidance weight or an augmentation it adds nothing.
 
     Args:
         mine: the tensors of the network that takes them.
@@ -82,6 +88,14 @@ def with_added(
             warnings.warn(
                 f"the network of {source} is not told {what}, this one is: it begins as that "
                 f"network, with {names[0]} = 0.",
+                FewstepWarning,
+                stacklevel=3,
+            )
+        if all(name in theirs and name not in mine for name in names) and what in LEFT_OUT:
+            filled = {name: x for name, x in filled.items() if name not in names}
+            warnings.warn(
+                f"the network of {source} can be told {what}, this one cannot: {names[0]} is left "
+                "out, which changes nothing where it was not told.",
                 FewstepWarning,
                 stacklevel=3,
             )

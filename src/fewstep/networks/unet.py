@@ -234,7 +234,7 @@ class UNet(Network):
 
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
         self.label_dropout = checked_label_dropout(label_dropout)
-        self.positional = embedding == "positional"
+        self.positional, self.augment = embedding == "positional", augment
         taps = tuple(float(tap) for tap in resample_filter)
         levels = Levels(
             widths=tuple(channels * m for m in multipliers),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fewstep.data import Dataset
+from fewstep.data.augment import NUMBERS
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import NETWORKS, Needs
@@ -51,6 +52,21 @@ def _is_one_of(p: Parameterization, names: tuple[str, ...]) -> bool:
     return isinstance(p.process, tuple(PROCESSES[name] for name in names))
 
 
+def check_augmented(f: FlowMap, data: Dataset) -> None:
+    """Raise `FewstepError` where a network cannot be told how an image was augmented."""
+    if not data.is_images or f.latents is not None:
+        raise FewstepError(
+            "only images can be augmented, no latents and no points: leave out augment."
+        )
+    inputs = getattr(f.network, "augment", 0)
+    if inputs != NUMBERS:
+        raise FewstepError(
+            f"augmentation tells the network {NUMBERS} numbers of each image, and "
+            f"{f.network.config['name']} takes {inputs}: give a unet or adm, with "
+            f"augment={NUMBERS}, or leave out --augment."
+        )
+
+
 def check_columns(name: str, needs: Needs, data: Dataset, flip: bool) -> None:
     """Raise `FewstepError` unless the data have what an objective learns from.
 
@@ -58,7 +74,7 @@ def check_columns(name: str, needs: Needs, data: Dataset, flip: bool) -> None:
         name: of the objective.
         needs: of the objective.
         data: the training images.
-        flip: whether the training mirrors them.
+        flip: whether the training mirrors or moves them.
     """
     missing = [column for column in needs.columns if column not in data.columns]
     if missing:
@@ -69,4 +85,7 @@ def check_columns(name: str, needs: Needs, data: Dataset, flip: bool) -> None:
             "give --data FOLDER."
         )
     if needs.columns and flip:
-        raise FewstepError(f"{name} learns from pairs, which cannot be mirrored: leave out --flip.")
+        raise FewstepError(
+            f"{name} learns from pairs, which cannot be mirrored or moved: leave out --flip and "
+            "--augment."
+        )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from fewstep.data.augment import NUMBERS
 from fewstep.flow_map import FlowMap
 from fewstep.networks import NETWORKS, Network
 from fewstep.objectives import OBJECTIVES, Objective
@@ -45,6 +46,8 @@ def plugins_of(recipe: str, run: Run) -> tuple[Used, ...]:
 def make_network(run: Run, shape: tuple[int, ...], num_classes: int) -> Network:
     """The run's network for examples of a shape, freshly initialised."""
     arguments = {"shape": shape, "num_classes": num_classes, **run.network.arguments}
+    if run.training.augment and "augment" in arguments_of("network", run.network.name):
+        arguments.setdefault("augment", NUMBERS)  # the network is told how
     return NETWORKS.call(run.network.name, arguments)
 
 

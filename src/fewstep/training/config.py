@@ -69,6 +69,9 @@ class Training:
     """Compile the loss with torch.compile: minutes at the start, then faster on a GPU."""
     flip: bool = False
     """Mirror half of the images left to right."""
+    augment: float = 0.0
+    """Probability of each of EDM's augmentations: turned, scaled, stretched, shifted, mirrored. The
+    network is told which, so that samples do not show them; for small sets of images."""
     log_every: int = 50
     """Steps between two lines of the log."""
     sample_every: int = 1000
@@ -91,6 +94,10 @@ class Training:
                 raise FewstepError(f"{name} must be a number >= 0, got {getattr(self, name)}.")
         if not 0 < self.lr < math.inf:
             raise FewstepError(f"lr must be positive, got {self.lr}.")
+        if not 0 <= self.augment <= 1:
+            raise FewstepError(f"augment must be a probability from 0 to 1, got {self.augment}.")
+        if self.augment and self.flip:
+            raise FewstepError("augment mirrors half of the images, too: leave out flip.")
         if any(not 0 <= beta < 1 for beta in self.betas):
             raise FewstepError(f"betas must be in [0, 1), got {self.betas}.")
         if self.clip is not None and not self.clip > 0:
@@ -112,7 +119,7 @@ class Training:
         for name, known in CHOICES.items():
             if (given := getattr(self, name)) not in known:
                 raise unknown(name, str(given), known)
-        for name in ("lr", "weight_decay", "ema_rampup", "betas", "ema"):
+        for name in ("lr", "weight_decay", "ema_rampup", "augment", "betas", "ema"):
             given = getattr(self, name)
             several = isinstance(given, tuple | list)
             if several != (name in ("betas", "ema")):

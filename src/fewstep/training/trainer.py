@@ -20,13 +20,14 @@ from torch import Tensor
 
 from fewstep.condition import Condition
 from fewstep.data import Dataset, batch_indices, save_images, to_uint8
+from fewstep.data.augment import Augmentation
 from fewstep.data.images import grid
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
 from fewstep.objectives import Objective
-from fewstep.objectives.fit import check_columns
+from fewstep.objectives.fit import check_augmented, check_columns
 from fewstep.objectives.turns import Turn
 from fewstep.precision import HALF
 from fewstep.training.arithmetic import autocast, mix, repeatable, seed_streams, set_up, stream
@@ -90,7 +91,10 @@ class Trainer:
         objective._apply(_channels_last)
         self.share = Share.of(config, self.group)
         self.data = data = fitted(data, objective.f)
-        check_columns(objective.name, objective.needs, data, config.flip)
+        check_columns(objective.name, objective.needs, data, config.flip or config.augment > 0)
+        self.augment = Augmentation(config.augment) if config.augment else None
+        if self.augment is not None:
+            check_augmented(objective.f, data)
         _check_type(objective.f)
         self.group.spread(objective.state_dict().values())
         self.learners = learners_of(objective, config, self.group)
@@ -222,7 +226,9 @@ class Trainer:
                 continue
             seed_streams(stream(config.seed, k, part, learner.number, repeat), device)
             x, label = self.data.batch(micro, device, config.flip)
-            condition = Condition(label=label if self.objective.f.num_classes else None)
+            x, augment = (x, None) if self.augment is None else self.augment(x)
+            given = label if self.objective.f.num_classes else None
+            condition = Condition(label=given, augment=augment)
             columns = {n: self.data.column(n, micro, device) for n in self.objective.needs.columns}
             with learner.waiting(part != mine[-1]), autocast(config.precision, device):
                 loss = learner.module(x, k, condition, turn, **columns).mean() / len(mine)
