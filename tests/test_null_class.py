@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, NETWORKS, Network
 from fewstep.objectives import CD, ECT, OBJECTIVES, ScoreMatching
 from fewstep.parameterization import EDM
+from fewstep.trained import DIFFUSION
 
 SPECS = {
     "mlp": "mlp(width=8, blocks=1)",
@@ -101,12 +104,26 @@ def test_training_hides_the_asked_fraction_of_the_labels_and_validation_none() -
 
 def test_teacher_student_and_target_are_told_the_same() -> None:
     teacher = flow_map(0.5)
+    teacher.trained = replace(DIFFUSION, null_class=True)
     for o in (CD(flow_map(0.5), 10, teacher=teacher, mu=0.9), ECT(flow_map(0.5, eps=0.0), 10)):
         seen = labels_seen(*(m for m in o.modules() if isinstance(m, FlowMap)))
         o(torch.randn(64, 3), 0, Condition(torch.arange(64) % 4))
         assert len(seen) >= 2
         assert all(torch.equal(label, seen[0]) for label in seen)
         assert (seen[0] == 4).any()
+
+
+def test_a_teacher_without_a_null_class_is_no_teacher_of_one() -> None:
+    teacher = flow_map(0.0)
+    with pytest.raises(FewstepError, match="label dropout needs a null class: the teacher"):
+        CD(flow_map(0.1), 10, teacher=teacher)
+
+
+def test_what_was_trained_with_label_dropout_has_a_null_class() -> None:
+    for p in (0.0, 0.1):
+        f = flow_map(p)
+        ScoreMatching(f, 1)
+        assert f.trained.null_class == (p > 0)
 
 
 def test_a_loss_with_hidden_labels_is_one_graph() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -375,7 +376,10 @@ class FlowMap(nn.Module):
             with building:
                 F = networks.from_config(header.network)
                 latents = None if header.latents is None else Latents.from_config(header.latents)
-            f = cls(F, p, trained=header.trained, info=header.info, latents=latents)
+            trained = header.trained
+            if trained.known and F.label_dropout:  # of which earlier versions noted nothing
+                trained = replace(trained, null_class=True)
+            f = cls(F, p, trained=trained, info=header.info, latents=latents)
             f._check_record()
         except Exception as error:  # whatever values of any type may lead to
             raise not_a_model(file.path, error) from error

@@ -154,6 +154,7 @@ class ADM(Network):
         super().__init__()
         _check(shape, channels, multipliers, blocks, head_channels, heads, dropout)
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
+        self.guidance_embedding = guidance_embedding
         self.label_dropout = checked_label_dropout(label_dropout)
         # Of one channel, the first convolution takes the layout of its weights.
         self.channels_last = shape[0] > 1

@@ -39,6 +39,9 @@ class Network(nn.Module):
     """Probability that an objective hides an example's class in training, so that the null class
     is learned, too."""
 
+    guidance_embedding: bool = False
+    """Whether it takes a guidance weight ``w``, for a student of guided teachers."""
+
     shape: tuple[int, ...]
     num_classes: int
     two_time: bool

@@ -99,6 +99,7 @@ class MLP(Network):
                 f"{frequencies} and {highest}."
             )
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
+        self.guidance_embedding = guidance_embedding
         self.label_dropout = checked_label_dropout(label_dropout)
         size = math.prod(self.shape)
         self.fourier = TimeEmbedding.between(frequencies, 0.25, highest)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
@@ -63,7 +64,8 @@ class Objective(nn.Module, ABC):
     def __init__(self, f: FlowMap, K: int) -> None:
         super().__init__()
         check_map(self.name, self.needs, f)
-        f.trained = f.trained.made(self.makes)
+        made = f.trained.made(self.makes)
+        f.trained = replace(made, null_class=made.null_class or f.network.label_dropout > 0)
         self.f = f
         self.K = K
         self._held: list[nn.Module] = []
@@ -130,14 +132,15 @@ class Objective(nn.Module, ABC):
             turn: one of ``turns(k)``; default the first.
             columns: those that the objective needs, such as the noise of each pair.
         """
-        condition, turn = self.conditioned(condition), turn or self.turns(k)[0]
+        condition, turn = self.conditioned(condition, x), turn or self.turns(k)[0]
         times = (turn.draw_times or self.draw_times)(x, k)
         return turn.loss(x, *times, condition=condition, **columns)
 
-    def conditioned(self, condition: Condition) -> Condition:
+    def conditioned(self, condition: Condition, x: Tensor) -> Condition:
         """What every model of the loss sees: in training some classes are hidden, from all alike.
 
-        How many is the network's `label_dropout`; of these rows it learns the null class.
+        How many is the network's `label_dropout`; of these rows it learns the null class. A
+        subclass may add what it draws for the rows of ``x``.
         """
         F = self.f.network
         return condition.hiding(F.label_dropout, F.num_classes) if self.training else condition

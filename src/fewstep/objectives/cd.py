@@ -17,6 +17,7 @@ from fewstep.objectives.base import (
     ConsistencyObjective,
     neighbours,
 )
+from fewstep.objectives.guided import Guide
 from fewstep.schedules import INDEX_DISTRIBUTIONS, ConstantN, IndexDistribution
 from fewstep.solvers import PHI, Solver
 from fewstep.weightings import Weighting
@@ -39,6 +40,10 @@ class CD(ConsistencyObjective):
         distance: ``d``, how two images are compared.
         weighting: ``lambda_``, how much a time counts.
         times: distribution of ``n``, the place on the grid: uniform or lognormal.
+        guidance: weight of the teacher's classifier-free guidance, or a spec such as
+            ``guided(w=2, interval=(0.3, 5))``; it becomes part of the student.
+        guidance_range: instead, range of the weights that are drawn for the teacher and that the
+            student takes as an input, on a network with ``guidance_embedding``.
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Algorithm 2 (consistency distillation)"
@@ -57,15 +62,21 @@ class CD(ConsistencyObjective):
         distance: Distance | str = "l2",
         weighting: Weighting | str = "uniform",
         times: IndexDistribution | str = "uniform",
+        guidance: float | str | None = None,
+        guidance_range: tuple[float, float] | None = None,
     ) -> None:
         if not 0 <= mu < 1:
             raise FewstepError(f"CD needs 0 <= mu < 1, got mu={mu}.")
         decay: Callable[[int], float] | None = (lambda k: mu) if mu else None
         super().__init__(f, K, mu=decay, distance=distance, weighting=weighting)
         self.teacher = self.hold(teacher)
+        self.guide = Guide.of(f, teacher, guidance, guidance_range)
         self.N = ConstantN(N)
         self.Phi = PHI.build(solver)
         self.times = INDEX_DISTRIBUTIONS.build(times)
+
+    def conditioned(self, condition: Condition, x: Tensor) -> Condition:
+        return self.guide.drawn(super().conditioned(condition, x), x)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         return neighbours(self.N(k), self.times, self.f.p, x)
@@ -77,6 +88,6 @@ class CD(ConsistencyObjective):
         x_next = self.f.p.diffuse(x, t_next, torch.randn_like(x))
         with torch.no_grad():
             x_hat = self.Phi.step(
-                lambda x, t: self.teacher.velocity(x, t, condition), x_next, t_next, t_n
+                lambda x, t: self.guide.velocity(x, t, condition), x_next, t_next, t_n
             )
         return self.loss(x_next, t_next, x_hat, t_n, condition)

@@ -31,6 +31,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout, check_dropout
 from fewstep.objectives.base import OBJECTIVES, Objective
+from fewstep.objectives.guided import Guide
 from fewstep.parameterization import Parameterization
 from fewstep.schedules import INDEX_DISTRIBUTIONS, IndexDistribution, karras_spacing
 from fewstep.tangent import TANGENTS
@@ -149,6 +150,10 @@ class ContinuousCD(ContinuousConsistency):
         weighting: ``lambda_``, how much a time counts; the published code has inverse_spacing.
         times: distribution of ``t``: uniform in the grid's ``tau^-1(t)``, or lognormal.
         tangent: "forward" mode, or a finite "difference", for networks that have no forward mode.
+        guidance: weight of the teacher's classifier-free guidance, or a spec such as
+            ``guided(w=2, interval=(0.3, 5))``; it becomes part of the student.
+        guidance_range: instead, range of the weights that are drawn for the teacher and that the
+            student takes as an input, on a network with ``guidance_embedding``.
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Theorems 3 to 5 (continuous-time CD)"
@@ -166,6 +171,8 @@ class ContinuousCD(ContinuousConsistency):
         weighting: Weighting | str = "uniform",
         times: IndexDistribution | str = "uniform",
         tangent: str = "forward",
+        guidance: float | str | None = None,
+        guidance_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(
             f,
@@ -177,9 +184,13 @@ class ContinuousCD(ContinuousConsistency):
             tangent=tangent,
         )
         self.teacher = self.hold(teacher)
+        self.guide = Guide.of(f, teacher, guidance, guidance_range)
+
+    def conditioned(self, condition: Condition, x: Tensor) -> Condition:
+        return self.guide.drawn(super().conditioned(condition, x), x)
 
     def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
-        return self.teacher.velocity(self.f.p.diffuse(x, t, z), t, condition)
+        return self.guide.velocity(self.f.p.diffuse(x, t, z), t, condition)
 
 
 @OBJECTIVES.register("continuous_ct")

@@ -12,7 +12,8 @@ from fewstep.trained.values import (
     checked_names,
     checked_taus,
     is_count,
-    is_number,
+    is_range,
+    is_weight,
 )
 
 SOLVER_STEPS = 18  # of a diffusion model, where none are asked for
@@ -45,6 +46,8 @@ class Record:
         step: training steps that it has made; None where nobody counted.
         null_class: whether it was trained with its class left out now and then, for guidance.
         guidance: guidance weight where none is asked for; None is no guidance.
+        weights: lowest and highest of the guidance weights that its network takes as an input;
+            None where it takes none.
 
     Raises:
         FewstepError: a value that means nothing, or that contradicts another.
@@ -59,6 +62,7 @@ class Record:
     step: int | None = None
     null_class: bool = False
     guidance: float | None = None
+    weights: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_starts(self.starts)
@@ -73,8 +77,12 @@ class Record:
                 raise FewstepError(f"trained.{name} must be a number of steps, got {value!r:.60}")
         if self.starts == "steps" and self.steps is None:
             raise FewstepError("trained.starts is steps, and trained.steps says no number")
-        if self.guidance is not None and not is_number(self.guidance):
+        if self.guidance is not None and not is_weight(self.guidance):
             raise FewstepError(f"trained.guidance must be a weight, got {self.guidance!r:.60}")
+        if self.weights is not None and not is_range(self.weights):
+            raise FewstepError(
+                f"trained.weights must be a lowest and a highest weight, got {self.weights!r:.60}"
+            )
         object.__setattr__(self, "taus", checked_taus(self.taus))
         object.__setattr__(self, "classes", checked_names(self.classes))
 

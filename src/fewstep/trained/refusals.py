@@ -28,6 +28,7 @@ class Trained(Record):
             classes=makes.classes or self.classes,
             null_class=makes.null_class or self.null_class,
             guidance=self.guidance if makes.guidance is None else makes.guidance,
+            weights=makes.weights or self.weights,
         )
 
     def moved(self, time: Callable[[float], float]) -> Trained:
@@ -198,4 +199,44 @@ class Trained(Record):
         if not self.decodes:
             raise FewstepError(
                 f"the sampler prior decodes the noise of an autoencoder; this is {self.name}."
+            )
+
+    # Refusals of guidance
+
+    def check_guidance(self, num_classes: int, w: float) -> None:
+        """Raise `FewstepError` where a guidance weight means nothing.
+
+        A model is guided by what it says without a class, or has learned the weight as an input.
+        """
+        if self.weights is not None:
+            self._check_weight(w, *self.weights)
+        elif w != 1:
+            self.check_flow("guidance")
+            if self.known and not self.solves and not self.maps_to_any:
+                raise FewstepError(
+                    f"guidance is for diffusion models; this is {self.name}: distil a guided "
+                    "teacher, such as by --objective.guidance 2."
+                )
+            self.check_null_class(num_classes, "the model")
+
+    def check_null_class(self, num_classes: int, whose: str, use: str = "guidance") -> None:
+        """Raise `FewstepError` unless the model knows what to do without a class, too.
+
+        Args:
+            num_classes: of the model.
+            whose: class it is, such as "the teacher".
+            use: of the null class.
+        """
+        if not num_classes:
+            raise FewstepError(f"{use} needs classes: {whose} is unconditional.")
+        if not self.null_class:
+            raise FewstepError(
+                f"{use} needs a null class: {whose} was trained without one. Train it with "
+                "label dropout, --network.label-dropout 0.1."
+            )
+
+    def _check_weight(self, w: float, low: float, high: float) -> None:
+        if not low <= w <= high:
+            raise FewstepError(
+                f"this model has learned guidance weights from {low:g} to {high:g}, got {w:g}."
             )

@@ -50,6 +50,15 @@ def is_number(value: object) -> bool:
     return real and -math.inf < value < math.inf  # type: ignore[operator]
 
 
+def is_weight(value: object) -> bool:
+    return is_number(value) and value >= 0  # type: ignore[operator]
+
+
+def is_range(value: object) -> bool:
+    pair = isinstance(value, tuple) and len(value) == 2 and all(map(is_weight, value))
+    return pair and value[0] < value[1]  # type: ignore[index]
+
+
 def is_count(value: object, least: int) -> bool:
     whole = isinstance(value, int) and not isinstance(value, bool)
     return value is None or (whole and value >= least)  # type: ignore[operator]

@@ -1,0 +1,149 @@
+"""Classifier-free guidance: further towards the class than the model goes by itself.
+
+    D_w(x, t, c) = D(x, t) + w (D(x, t, c) - D(x, t))
+
+with the null class in ``D(x, t)`` (Ho & Salimans 2022, Eq. 6, whose ``w`` is ours less 1). With
+``w = 1`` there is no guidance and no cost; ``w = 0`` forgets the class. At noise levels outside of
+an interval there is none, either (Kynkaanniemi et al. 2024). Velocity and score are the same linear
+function of ``D`` in both terms, so the formula guides them as well.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fewstep.condition import NONE, Condition
+from fewstep.errors import FewstepError
+from fewstep.parameterization import Parameterization, expand, time_dtype
+from fewstep.registry import Registry
+
+EVERYWHERE = (0.0, math.inf)
+
+
+class Denoising(Protocol):
+    """The face of a model that guidance takes and gives."""
+
+    @property
+    def p(self) -> Parameterization:
+        """The process."""
+
+    def D(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
+        """The denoiser ``E[x_0 | x_t = x]``: [B, *shape]."""
+
+
+GUIDANCES: Registry[Guided] = Registry("guidance")
+
+
+@GUIDANCES.register("guided")
+@dataclass(frozen=True)
+class Guided:
+    """Classifier-free guidance of a weight, at noise levels in an interval.
+
+    Called with a model, it gives the guided one.
+
+    Args:
+        w: weight, at least 0; 1 is no guidance.
+        interval: noise levels ``sigma / alpha`` above the first number and up to the second, at
+            which the model is guided; default all.
+
+    Raises:
+        FewstepError: a weight or an interval out of range.
+    """
+
+    w: float
+    interval: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.w < math.inf:
+            raise FewstepError(f"a guidance weight is a number from 0 on, got {self.w}.")
+        if self.interval is not None:
+            object.__setattr__(self, "interval", checked_interval(self.interval))
+
+    @property
+    def off(self) -> bool:
+        """Whether the model is as without guidance."""
+        return self.w == 1
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether every noise level is guided."""
+        return self.interval in (None, EVERYWHERE)
+
+    def inside(self, p: Parameterization, t: Tensor) -> Tensor:
+        """Whether a model of process ``p`` is guided at times [B]: [B]."""
+        low, high = self.interval or EVERYWHERE
+        level = p.sigma(t) / p.alpha(t)
+        return (low < level) & (level <= high)
+
+    def evaluations(self, p: Parameterization, t: Tensor) -> Tensor:
+        """Network evaluations of the guided denoiser at times [B]: [B], each 1 or 2."""
+        inside = torch.ones_like(t) if self.everywhere else self.inside(p, t).to(t)
+        return 1 + inside * (self.w not in (0, 1))
+
+    def __call__(self, f: Denoising) -> GuidedModel:
+        return GuidedModel(f, self)
+
+
+@dataclass(frozen=True)
+class GuidedModel:
+    """A model under guidance, as solvers and objectives ask it."""
+
+    f: Denoising
+    guidance: Guided
+
+    @property
+    def p(self) -> Parameterization:
+        """The process."""
+        return self.f.p
+
+    def D(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
+        """The guided denoiser: [B, *shape]."""
+        if self.guidance.off:
+            return self.f.D(x, t, condition)
+        if self.guidance.everywhere:
+            return self._guided(x, t, condition)
+        inside = self.guidance.inside(self.p, _per_row(t, x))
+        if not torch.compiler.is_compiling():  # a graph has both cases
+            if not inside.any():
+                return self.f.D(x, t, condition)
+            if inside.all():
+                return self._guided(x, t, condition)
+        D = self.f.D(x, t, condition)
+        guided = towards(self.f.D(x, t, condition.null()), D, self.guidance.w)
+        return torch.where(expand(inside, x), guided, D)
+
+    def velocity(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
+        """``dx/dt`` of the guided PF-ODE: [B, *shape]."""
+        return self.p.velocity(x, self.D(x, t, condition), _per_row(t, x))
+
+    def _guided(self, x: Tensor, t: Tensor | float, condition: Condition) -> Tensor:
+        null = self.f.D(x, t, condition.null())
+        if self.guidance.w == 0:
+            return null
+        return towards(null, self.f.D(x, t, condition), self.guidance.w)
+
+
+def towards(null: Tensor, D: Tensor, w: Tensor | float) -> Tensor:
+    """``D_w = null + w (D - null)``, with one weight or one for each row [B]."""
+    return null + (expand(w, D) if isinstance(w, Tensor) else w) * (D - null)
+
+
+def checked_interval(interval: object) -> tuple[float, float]:
+    """Two noise levels, or two weights, the lower first.
+
+    Raises:
+        FewstepError: anything else.
+    """
+    match interval:
+        case (int() | float() as low, int() | float() as high) if 0 <= low < high:
+            return float(low), float(high)
+    raise FewstepError(f"an interval of guidance is two numbers 0 <= low < high, got {interval}.")
+
+
+def _per_row(t: Tensor | float, x: Tensor) -> Tensor:
+    return torch.as_tensor(t, dtype=time_dtype(x), device=x.device).expand(x.shape[0])
