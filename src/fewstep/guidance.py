@@ -128,6 +128,21 @@ class GuidedModel:
         return towards(null, self.f.D(x, t, condition), self.guidance.w)
 
 
+def guidance_of(guidance: Guided | float | str | None) -> Guided:
+    """Guidance by a weight, which may come as text, by a spec, or none of it.
+
+    Raises:
+        FewstepError: a weight out of range, or text that is no guidance.
+    """
+    if isinstance(guidance, Guided):
+        return guidance
+    try:
+        w = 1.0 if guidance is None else float(guidance)
+    except ValueError:
+        return GUIDANCES.build(str(guidance))
+    return Guided(w)
+
+
 def towards(null: Tensor, D: Tensor, w: Tensor | float) -> Tensor:
     """``D_w = null + w (D - null)``, with one weight or one for each row [B]."""
     return null + (expand(w, D) if isinstance(w, Tensor) else w) * (D - null)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.guidance import GUIDANCES, Guided, checked_interval, towards
+from fewstep.guidance import Guided, checked_interval, guidance_of, towards
 
 
 @dataclass(frozen=True)
@@ -89,18 +88,3 @@ def check_teacher_of_hidden(f: FlowMap, teacher: FlowMap) -> None:
     """Raise `FewstepError` where label dropout hides classes from a teacher that needs them."""
     if f.network.label_dropout:
         teacher.trained.check_null_class(teacher.num_classes, "the teacher", "label dropout")
-
-
-def guidance_of(guidance: Guided | float | str | None) -> Guided:
-    """Guidance by a weight, a spec, or none of it.
-
-    Raises:
-        FewstepError: a weight out of range, or text that is no guidance.
-    """
-    if guidance is None:
-        return Guided(1.0)
-    if isinstance(guidance, Guided):
-        return guidance
-    with suppress(ValueError):  # a number may come as text
-        return Guided(float(guidance))
-    return GUIDANCES.build(str(guidance))
