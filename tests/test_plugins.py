@@ -212,7 +212,7 @@ def test_a_failure_in_a_plugin_is_its_own(plugin: Path, call: Call) -> None:
     assert "--network.depth INT" in call(*words, "--help")[1]
     code, _, err = call(*words, *TINY, "--network.depth", "4", "--out", "run")
     assert (code, err.count("\n")) == (2, 1)
-    assert f"the plugin {plugin} failed in line 20, in forward: NameError: name 'nothing'" in err
+    assert f"the plugin {plugin} failed in line 21, in forward: NameError: name 'nothing'" in err
 
 
 def test_what_is_no_plugin_is_refused_by_its_name(tmp_path: Path, call: Call) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
 from fewstep.plugins.installed import load_installed, load_named, named
+
+if TYPE_CHECKING:
+    from fewstep.cli.config import Config
 
 EVERY = Group.create_ordered("Every command", sort_key=1000)
 
@@ -27,14 +31,34 @@ def with_options(app: App) -> App:
                 show_default=False,
             ),
         ] = (),
+        config: Annotated[
+            Path | None,
+            Parameter(
+                help="TOML or YAML file with flags of the command; those that are given here as "
+                "well come before it.",
+                group=EVERY,
+            ),
+        ] = None,
     ) -> Any:
-        load_plugins(plugin)
-        return app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        settings = () if config is None else (read_config(config),)
+        load_plugins((*(which for file in settings for which in file.plugins()), *plugin))
+        app.config = settings
+        try:
+            return app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        finally:
+            app.config = ()
 
     app.meta.suppress_keyboard_interrupt = False
     app.meta.help_flags = app.meta.version_flags = ()
     app.meta.default(launch)
     return app.meta
+
+
+def read_config(path: Path) -> Config:
+    """The settings of a file, for which no other command waits."""
+    from fewstep.cli.config import Config
+
+    return Config(path)
 
 
 def load_plugins(given: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -38,6 +38,12 @@ DRY_RUN = (
     "Show the network's size and cost, the memory and time of a training here and on 8 GPUs, and "
     "what it asks for; then stop."
 )
+WRITE_CONFIG = (
+    "Write every setting, with those that are given here, to a new .toml or .yaml file that "
+    "--config reads, or without a name to the terminal; then stop."
+)
+PASSING = ("quiet", "dry_run", "write_config")
+"""Flags that are no settings of a training."""
 
 
 def __getattr__(name: str) -> App:
@@ -77,7 +83,7 @@ def _flag(
         group=HEADINGS[heading],
         negative=None if default is True else "",
         negative_iterable="",
-        consume_multiple=True,
+        consume_multiple=(0, 1) if key == "write_config" else True,
         converter=whole if counts else None,
     )
     annotation: Any = Annotated[_type_of(hint), parameter]
@@ -124,7 +130,29 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 def _like(value: Any) -> Any:
     """The type of a setting that a plugin does not annotate: that of its default, or text."""
+    if value is None:
+        return str | None
     return type(value) if isinstance(value, bool | int | float) else str
+
+
+def _changes(settings: Mapping[str, Any], flags: Iterable[inspect.Parameter]) -> dict[str, Any]:
+    """The settings that are others than the recipe's; those of a whole file are most often not."""
+    before = {flag.name: flag.default for flag in flags}
+    return {key: value for key, value in settings.items() if _plain(value) != _plain(before[key])}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _write(run: Run, recipe: str, where: tuple[Path, ...], **given: Any) -> None:
+    """Write every setting of a run, and what was given of the rest, as a file for --config."""
+    from fewstep.cli.written import write
+    from fewstep.plugins.load import loaded
+
+    flags = [flag for flag in _flags(run) if flag.name not in PASSING]
+    flags = [flag.replace(default=given.get(flag.name, flag.default)) for flag in flags]
+    write(next(iter(where), None), recipe, flags, [plugin.given for plugin in loaded()])
 
 
 def _flags(run: Run) -> Iterator[inspect.Parameter]:
@@ -132,6 +160,7 @@ def _flags(run: Run) -> Iterator[inspect.Parameter]:
     yield _flag("device", str | None, None, DEVICE, "run")
     yield _flag("quiet", bool, False, QUIET, "run")
     yield _flag("dry_run", bool, False, DRY_RUN, "run")
+    yield _flag("write_config", tuple[Path, ...] | None, None, WRITE_CONFIG, "run")
     for name, companion in COMPANIONS.items():
         if companion.taken(objective_of(run).needs):
             yield _flag(name, str | None, getattr(run, name), companion.help, "data")
@@ -161,11 +190,15 @@ def command_of(recipe: Recipe) -> App:
         device: str | None = None,
         quiet: bool = False,
         dry_run: bool = False,
+        write_config: tuple[Path, ...] | None = None,
         **settings: Any,
     ) -> int:
+        run = recipe(**_changes(settings, flags))
+        if write_config is not None:
+            _write(run, recipe.name, write_config, out=out, device=device)
+            return 0
         from fewstep.cli import training  # the trainer, which help and mistakes do not need
 
-        run = recipe(**settings)
         if dry_run:
             return training.dry(run, recipe.name, device)
         folder = out or Path("runs") / recipe.name.replace("/", "-")
