@@ -28,8 +28,8 @@ from fewstep.parameterization import EDM, RectifiedFlow
 from fewstep.recipes import RECIPES
 from fewstep.runs.pairs import FIRST, Wish, make_pairs
 from fewstep.runs.parts import real_data
-from fewstep.sampling import ODE, NoiseStreams
-from fewstep.trained import GENERATOR
+from fewstep.sampling import ODE, Asked, NoiseStreams
+from fewstep.trained import FLOW_MAP, GENERATOR
 from oracles import Exact, Gaussian
 
 WISH = Wish(n=25, steps=4, shard=10, batch=4, trajectory=2)
@@ -416,3 +416,23 @@ def test_the_default_folder_is_that_of_the_documents() -> None:
 
 def test_a_rectified_flow_steps_uniformly() -> None:
     assert ODE(4).times(RectifiedFlow()) == pytest.approx([1, 0.75, 0.5, 0.25, 0])
+
+
+def test_a_flow_map_makes_pairs_by_its_own_jumps(tmp_path: Path) -> None:
+    """The states of the trajectory stand at the times between, and the record says the sampler."""
+    truth = Gaussian(EDM(T=20.0), m=0.3, v=0.25)
+    f = Exact(truth, "consistency", dim=3)
+    f.trained = FLOW_MAP
+    how = Asked(sampler="jumps(gamma=0, times=(2.0, 0.5))")
+    made = make_pairs(f, tmp_path, Wish(n=8, how=how, trajectory=3), model="fm")
+    assert made.solver == made.sampler == "jumps(gamma=0.0, times=(2.0, 0.5))"
+    assert (made.steps, made.times) == (3, (2.0, 0.5, f.p.eps))
+    shard = load_file(shard_path(tmp_path, 0))
+    x_T, states = 20.0 * shard["noise"].double(), shard["trajectory"].double()
+    for k, t in enumerate(made.times):
+        now = torch.full((8,), t).double()
+        exact = truth.flow(x_T, torch.full((8,), 20.0).double(), now)
+        torch.testing.assert_close(states[:, k], exact, rtol=1e-4, atol=1e-4)
+    noisy = Asked(sampler="jumps(gamma=0.5, times=(2.0,))")
+    with pytest.raises(FewstepError, match=r"deterministic sampler, not jumps\(gamma=0.5"):
+        make_pairs(f, tmp_path / "other", Wish(n=8, how=noisy))

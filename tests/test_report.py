@@ -19,9 +19,11 @@ from PIL import Image
 from fewstep.cli import run
 from fewstep.data import load, to_float
 from fewstep.errors import FewstepError
+from fewstep.evaluation.scores import Scores
 from fewstep.report.editing import LEVELS, Edited, best_blur, blurred, shortfalls
 from fewstep.report.plan import SHORT
 from fewstep.report.reproduce import reproduce_digits
+from fewstep.report.scoring import _scores_of
 from fewstep.report.stages import Stages
 
 EDITED = (
@@ -127,6 +129,28 @@ def check_edits(folder: Path) -> None:
     for task in tasks:
         assert [row["baseline"] for row in rows if row["task"] == task] == ["1", "1", "0", "0"]
     assert all(float(row["psnr_db"]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("Walk(N=18, solver='heun', grid=None, budget=None, clip=False)", "walk(steps=18)"),
+        (
+            "Walk(N=18, solver='deis(order=1)', grid=None, budget=10, clip=False)",
+            "walk(solver=deis(order=1), nfe=10)",
+        ),
+        ("Walk(N=18, solver='rk45', grid=None, budget=None, clip=False)", "walk(solver=rk45)"),
+        ("Multistep(taus=())", "jumps"),
+        ("Multistep(taus=(5.0, 0.8))", "jumps(times=(5.0, 0.8))"),
+        ("NestedDDIM(N=4)", "nested_ddim(steps=4)"),
+        ("Prior()", "prior"),
+        ("jumps(gamma=0.5, times=(5.0, 0.8))", "jumps(gamma=0.5, times=(5.0, 0.8))"),
+    ],
+)
+def test_rows_that_earlier_versions_scored_are_known(before: str, now: str) -> None:
+    scores = Scores(n=2, fd=1.0).record()
+    stored = {f"cd-heun-1 {before} model evaluator": {"scores": scores, "seconds": 1.0, "nfe": 1}}
+    assert list(_scores_of(stored)) == [f"cd-heun-1 {now} model evaluator"]
 
 
 @pytest.mark.parametrize(("psnr", "distance", "n"), [(9.0, 2.0, 0), (7.0, 2.0, 1), (7.0, 4.0, 2)])

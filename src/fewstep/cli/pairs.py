@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
+from fewstep.cli.sampling import How
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
 from fewstep.runs.directory import open_model
@@ -20,8 +21,7 @@ def pairs(
     *,
     out: Annotated[Path, Parameter(alias="-o")],
     n: Annotated[Whole, Parameter(alias="-n")] = 20_000,
-    solver: str = "heun",
-    steps: Whole | None = None,
+    how: How | None = None,
     seed: Whole = 0,
     trajectory: Whole | None = None,
     checkpoint: str = "last",
@@ -31,13 +31,14 @@ def pairs(
 ) -> None:
     """Make pairs of noise and sample with a diffusion model, to distil it from.
 
-    The samples are solutions of the model's PF-ODE; all classes in turn. The folder is given to
-    train as --data. Interrupted, the same command goes on where it was; pairs that are there are
-    not made again.
+    The samples are solutions of the model's PF-ODE, so that the sampler draws no noise on the way;
+    all classes in turn. The folder is given to train as --data. Interrupted, the same command goes
+    on where it was; pairs that are there are not made again.
 
     Examples:
       fewstep pairs runs/digits-edm -o runs/pairs
       fewstep pairs runs/digits-edm -n 20000 --solver heun --steps 18 --seed 0 -o runs/pairs
+      fewstep pairs runs/mean-flow --sampler "jumps(gamma=0, steps=4)" -o runs/jumped
       fewstep pairs runs/digits-edm --trajectory 4 -o runs/trajectories
       fewstep train digits/kd --teacher runs/digits-edm --data runs/pairs
       torchrun --nproc-per-node 8 -m fewstep pairs runs/cifar10-edm -n 1000000 -o runs/pairs
@@ -50,10 +51,6 @@ def pairs(
         Folder for the pairs.
     n
         Number of pairs.
-    solver
-        Solver of the PF-ODE: euler, heun, ...
-    steps
-        Steps of the solver; default 18.
     seed
         Decides the noise.
     trajectory
@@ -70,9 +67,10 @@ def pairs(
     """
     if trajectory is not None and trajectory < 1:
         raise FewstepError(f"--trajectory must keep at least 1 state, got {trajectory}.")
+    asked = (how or How()).asked()
     group = processes(device)
     f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
-    wish = Wish(n=n, solver=solver, steps=steps, seed=seed, trajectory=trajectory or 0, batch=batch)
+    wish = Wish(n=n, how=asked, seed=seed, trajectory=trajectory or 0, batch=batch)
     made = make_pairs(f, out, wish, model=model, group=group)
     if group.first:
         print(f"{out}: {made.n} pairs by {model}, {made.solver} with {made.steps} steps")

@@ -36,7 +36,7 @@ MANIFEST = "pairs.json"
 KEY = "fewstep_pairs"  # of the manifest's key in a shard's metadata
 SHA256 = "sha256"  # of the hash of a shard's tensors, there too
 COLUMNS: tuple[str, ...] = ("noise", "trajectory")
-FREE = ("path", "classes", "data", "beside")  # entries that do not change a pair
+FREE = ("path", "classes", "data", "beside", "sampler")  # entries that do not change a pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,8 @@ class Manifest:
 
     Args:
         teacher: SHA-256 of the diffusion model.
-        solver: the spec of its sampler's solver.
+        solver: the spec of its sampler's solver; of the whole sampler where the solver and the
+            steps do not say everything.
         steps: the sampler's steps.
         seed: decides the noise of every pair.
         n: number of pairs.
@@ -58,6 +59,7 @@ class Manifest:
         classes: their names.
         data: the real images that the model was trained on, as a record; empty where not known.
         beside: where those are from the pairs' folder; None for data that are no files.
+        sampler: the spec of the sampler; empty in pairs of earlier versions.
     """
 
     teacher: str
@@ -74,6 +76,7 @@ class Manifest:
     classes: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
     beside: str | None = None
+    sampler: str = ""
 
     @property
     def shards(self) -> int:
@@ -167,7 +170,7 @@ def _is(kind: type) -> Callable[[Any], bool]:
 
 _FORMS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("n", "shard", "steps"), _is_count),
-    **dict.fromkeys(("teacher", "solver", "path"), _is(str)),
+    **dict.fromkeys(("teacher", "solver", "path", "sampler"), _is(str)),
     **dict.fromkeys(("process", "data"), _is(dict)),
     "seed": lambda value: type(value) is int and value >= 0,
     "conditional": _is(bool),

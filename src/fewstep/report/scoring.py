@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,17 @@ from fewstep.records import value_of
 from fewstep.report.figures import png_of
 from fewstep.report.plan import Row
 from fewstep.runs.directory import MODEL
-from fewstep.sampling import Sampler, sample, sampler_for
+from fewstep.sampling import (
+    Multistep,
+    NestedDDIM,
+    Prior,
+    Sampler,
+    Walk,
+    sample,
+    sampler_for,
+)
+from fewstep.solvers import SOLVERS
+from fewstep.spec import parse
 
 SEED = 0
 SHOWN = 100  # samples in a row's picture, made before the clock starts
@@ -57,13 +67,38 @@ class _Known:
     scores: dict[str, Any]
     seconds: float | None
     nfe: int | None
+    sampler: str | None = None
 
 
 def _scores_of(stored: Any) -> dict[str, Any]:
     known: dict[str, _Known] = value_of(dict[str, _Known], stored, "it")
     for row in known.values():
         Scores.from_record(row.scores)
-    return {identity: asdict(row) for identity, row in known.items()}
+    return {_renamed(identity): asdict(row) for identity, row in known.items()}
+
+
+_EARLIER: dict[str, Callable[..., Sampler]] = {
+    "Walk": Walk,
+    "Multistep": Multistep,
+    "NestedDDIM": NestedDDIM,
+    "Prior": Prior,
+}
+
+
+def _renamed(identity: str) -> str:
+    """The identity of a row that an earlier version has scored, with its sampler as a spec.
+
+    It was written as Python does: ``Walk(N=18, solver='heun', grid=None, budget=None, ...)``.
+    """
+    key, _, rest = identity.partition(" ")
+    how, *hashes = rest.rsplit(" ", 2)
+    if how.partition("(")[0] not in _EARLIER:
+        return identity
+    name, arguments = parse(how)
+    walks = name == "Walk" and (arguments["budget"] or SOLVERS.build(arguments["solver"]).adaptive)
+    if walks:
+        del arguments["N"]  # which was not looked at
+    return " ".join([key, _EARLIER[name](**arguments).spec, *hashes])
 
 
 class Scoreboard:
@@ -106,9 +141,12 @@ class Scoreboard:
             self.grid(row).write_bytes(png_of(samples(f, row, SHOWN), columns=10))
             images, seconds = self._timed(f, sampler)
             scores = self.evaluator.score(images, self.evaluator.labels)
-            known = {"scores": scores.record(), "seconds": seconds, "nfe": sampler.nfe}
-            known |= {"sampler": sampler.spec}
-            self._known[identity] = known
+            self._known[identity] = {
+                "scores": scores.record(),
+                "seconds": seconds,
+                "nfe": sampler.nfe,
+                "sampler": sampler.spec,
+            }
             self._write()
         known = self._known[identity]
         scores = Scores.from_record(known["scores"])

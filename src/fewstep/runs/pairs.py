@@ -34,12 +34,13 @@ from fewstep.runs.directory import RunDirectory
 from fewstep.runs.parts import real_data
 from fewstep.runs.sources import Source, fingerprint, placed
 from fewstep.sampling import (
+    Asked,
     NestedDDIM,
     NoiseStreams,
+    Sampler,
     Walk,
     check_labels,
     default_batch,
-    sampler_for,
 )
 
 SHARD = 4096  # pairs in a file
@@ -52,8 +53,9 @@ class Wish:
 
     Args:
         n: how many.
-        solver: solver of the PF-ODE.
+        solver: solver of the PF-ODE; default heun.
         steps: its steps; default as many as sampling takes.
+        how: the sampler, instead of ``solver`` and ``steps``.
         seed: decides the noise.
         trajectory: states of each trajectory to keep, the sample among them; 0 for none.
         batch: pairs at once, a matter of memory and speed; default that of `sample`.
@@ -61,8 +63,9 @@ class Wish:
     """
 
     n: int
-    solver: str = "heun"
+    solver: str | None = None
     steps: int | None = None
+    how: Asked | None = None
     seed: int = 0
     trajectory: int = 0
     batch: int | None = None
@@ -74,6 +77,11 @@ class Wish:
                 raise FewstepError(f"{name} must be at least {least}, got {value}.")
         if self.trajectory < 0:
             raise FewstepError(f"trajectory must be at least 1 state, got {self.trajectory}.")
+
+    @property
+    def asked(self) -> Asked:
+        """The sampler."""
+        return self.how or Asked(self.steps, solver=self.solver)
 
 
 def make_pairs(
@@ -147,7 +155,7 @@ def _make(
     f: FlowMap,
     folder: Path,
     manifest: Manifest,
-    sampler: Walk | NestedDDIM,
+    sampler: Sampler,
     kept: list[int],
     batch: int,
     group: Processes,
@@ -165,27 +173,25 @@ def _make(
             write_shard(folder, manifest, i, shard)
 
 
-def _plan(
-    f: FlowMap, wish: Wish, model: Path, folder: Path
-) -> tuple[Manifest, Walk | NestedDDIM, list[int]]:
+def _plan(f: FlowMap, wish: Wish, model: Path, folder: Path) -> tuple[Manifest, Sampler, list[int]]:
     """The manifest, the sampler, and which of its states a trajectory keeps."""
     f.trained.check_pairs(model)
     if f.latents is not None:
         raise FewstepError(f"pairs are of images; {model} works on an autoencoder's latents.")
-    steps = f.trained.default_steps if wish.steps is None else wish.steps
-    sampler = sampler_for(f, steps, solver=wish.solver)
-    if not isinstance(sampler, Walk | NestedDDIM) or not sampler.deterministic:
-        raise FewstepError(f"pairs need a deterministic sampler, not {wish.solver}.")
+    sampler = wish.asked.of(f)
+    if not sampler.deterministic:
+        raise FewstepError(f"pairs need a deterministic sampler, not {_solver_of(wish, sampler)}.")
+    after = sampler.reached(f.p)
+    steps = len(after)
     if wish.trajectory > steps:
         raise FewstepError(
             f"a trajectory of {wish.trajectory} states needs at least as many steps, got {steps}."
         )
     M = wish.trajectory
     kept = [-(-(j + 1) * steps // M) - 1 for j in range(M)]
-    after = sampler.times(f.p)[1:]
     manifest = Manifest(
         teacher=fingerprint(f),
-        solver=wish.solver,
+        solver=_solver_of(wish, sampler),
         steps=steps,
         seed=wish.seed,
         n=wish.n,
@@ -196,9 +202,18 @@ def _plan(
         process=f.p.config,
         path=str(model),
         classes=f.classes,
+        sampler=sampler.spec,
         **_data_of(model, folder),
     )
     return manifest, sampler, kept
+
+
+def _solver_of(wish: Wish, sampler: Sampler) -> str:
+    """The solver, or the whole sampler where that and the steps do not say everything."""
+    solver = str(wish.asked.solver or "heun")
+    if isinstance(sampler, NestedDDIM) or sampler == Walk(getattr(sampler, "N", None), solver):
+        return solver
+    return sampler.spec
 
 
 def _data_of(model: Path, folder: Path) -> dict[str, Any]:
@@ -227,7 +242,7 @@ def _split(rows: range, batch: int) -> list[range]:
 
 
 def _batches(
-    f: FlowMap, manifest: Manifest, sampler: Walk | NestedDDIM, kept: list[int], parts: list[range]
+    f: FlowMap, manifest: Manifest, sampler: Sampler, kept: list[int], parts: list[range]
 ) -> Iterator[dict[str, Tensor]]:
     """The tensors of a shard, batch by batch, on the CPU."""
     f.eval()
