@@ -31,7 +31,7 @@ from fewstep.recipes import RECIPES
 from fewstep.runs.components import arguments_of
 from fewstep.runs.directory import open_model
 from fewstep.runs.run import COMPANIONS
-from fewstep.training.logbook import read_metrics
+from fewstep.training.metrics import read_metrics
 from fewstep.training.trainer import Trainer
 
 COMMANDS = (

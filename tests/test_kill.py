@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from fewstep.files import alive
-from fewstep.training.logbook import read_metrics
+from fewstep.training.metrics import read_metrics
 
 PROGRAM = """
 import os, signal, sys

@@ -20,7 +20,7 @@ from fewstep.runs.directory import RunDirectory, model_file, open_model
 from fewstep.runs.real import Real
 from fewstep.runs.run import Data
 from fewstep.training.checkpoint import Checkpoints
-from fewstep.training.logbook import read_metrics
+from fewstep.training.metrics import read_metrics
 from fewstep.training.trainer import Trainer
 
 TINY = ["--samples", 4, "--checkpoint-every", 2, "--quiet", "--device", "cpu", "--batch", 16]

@@ -32,7 +32,7 @@ from fewstep.training.checkpoint import Checkpoints, Snapshot
 from fewstep.training.config import Training
 from fewstep.training.ema import ema_name, log_start_share
 from fewstep.training.examples import fitted
-from fewstep.training.logbook import read_metrics
+from fewstep.training.metrics import read_metrics
 from fewstep.training.optimizers import Adam, RAdam
 from fewstep.training.score import Score
 from fewstep.training.trainer import Trainer

@@ -19,7 +19,7 @@ from fewstep.objectives.turns import Turn
 from fewstep.parameterization import EDM
 from fewstep.runs.directory import open_model
 from fewstep.training.arithmetic import stream
-from fewstep.training.logbook import read_metrics
+from fewstep.training.metrics import read_metrics
 from fewstep.training.trainer import Trainer
 from two_networks import CONFIG, Matching, matching, points
 

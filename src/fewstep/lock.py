@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fewstep.errors import FewstepError
 from fewstep.files import is_partial, read_json, sweep, sweep_old_names, write_json
 
@@ -35,6 +33,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         FewstepError: another process holds it, and the message says which; it cannot be written.
     """
+    from filelock import FileLock, Timeout  # here: sampling does without the package
+
     lock = FileLock(folder.absolute() / LOCK, is_singleton=True)
     if lock.is_locked:  # by this thread
         yield

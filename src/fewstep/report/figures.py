@@ -19,7 +19,7 @@ from fewstep.errors import FewstepError
 from fewstep.report.typeset import to_mathtext
 from fewstep.theory.check import FLOOR, Check, Line
 from fewstep.theory.mixture import Mixture
-from fewstep.training.logbook import read_metrics
+from fewstep.training.metrics import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

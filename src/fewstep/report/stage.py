@@ -13,7 +13,7 @@ from fewstep.errors import FewstepError
 from fewstep.recipes import RECIPES
 from fewstep.runs.directory import RunDirectory
 from fewstep.runs.pairs import has_shard
-from fewstep.training.logbook import read_metrics
+from fewstep.training.metrics import read_metrics
 
 
 @dataclass(frozen=True)

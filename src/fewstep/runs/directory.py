@@ -40,7 +40,7 @@ from fewstep.runs.run import Run
 from fewstep.runs.sources import Source, here
 from fewstep.runs.stored_taus import read_taus
 from fewstep.training.checkpoint import MANIFEST, Checkpoint, Checkpoints
-from fewstep.training.logbook import METRICS, read_metrics
+from fewstep.training.metrics import METRICS, read_metrics
 from fewstep.version import __version__
 
 FORMAT = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,13 +19,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fewstep.errors import FewstepError, FewstepWarning
-from fewstep.files import SHAPELESS, replacing
+from fewstep.errors import FewstepError
+from fewstep.files import replacing
 from fewstep.progress import Lines, on_terminal
-from fewstep.records import value_of
 from fewstep.training.events import Events
-
-METRICS = "metrics.jsonl"
+from fewstep.training.metrics import METRICS, read_metrics
 
 
 class Logbook:
@@ -153,31 +150,3 @@ class Logbook:
 def describe(loss: float, images_per_second: float) -> str:
     """A few words on a training's last steps."""
     return f"loss {loss:.4g}, {images_per_second:,.0f} images/s"
-
-
-def read_metrics(directory: Path) -> list[dict[str, float]]:
-    """The lines of a run's log; a last line that was cut off by a kill is left out.
-
-    Lines that hold something else, as a failing disk leaves them, are left out with a warning.
-    """
-    path = directory / METRICS
-    if not path.is_file():
-        return []
-    whole = path.read_bytes().rpartition(b"\n")[0]
-    read = [_line(text) for text in whole.splitlines()]
-    if damaged := read.count(None):
-        warnings.warn(
-            f"{path} has {damaged} damaged line{'s' * (damaged > 1)}, left out.",
-            FewstepWarning,
-            stacklevel=2,
-        )
-    return [line for line in read if line is not None]
-
-
-def _line(text: bytes) -> dict[str, float] | None:
-    """The numbers of a line; None where it holds anything else."""
-    try:
-        line: dict[str, float] = value_of(dict[str, int | float], json.loads(text), "a line")
-        return line | {"step": int(line["step"])}
-    except SHAPELESS:
-        return None
