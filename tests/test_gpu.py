@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional
 
 import fewstep
 from fewstep.data import Dataset
@@ -19,7 +20,7 @@ from fewstep.evaluation.resnet56 import ResNet56
 from fewstep.flow_map import FlowMap
 from fewstep.networks import NETWORKS
 from fewstep.networks.dropout import SharedDropout, dropout
-from fewstep.networks.norm import group_norm
+from fewstep.networks.norm import fused, group_norm
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM
 from fewstep.sampling import Multistep, Walk
@@ -92,7 +93,7 @@ def resumed(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: Any, **settin
     cut = make(folder / "cut", *words, **settings)
     step = cut.step
 
-    def step_or_die(k: int) -> tuple[Tensor, Tensor]:
+    def step_or_die(k: int) -> dict[str, Tensor]:
         if k == 5:
             raise Killed
         return step(k)
@@ -119,7 +120,7 @@ def test_a_step_in_bf16_is_near_that_in_float32(objective: str, tmp_path: Path) 
     config, found = replace(CONFIG, precision="fp32"), {}
     for precision in ("fp32", "bf16"):
         t = make(tmp_path, replace(config, precision=precision), objective)
-        found[precision] = torch.stack(t.step(3))
+        found[precision] = t.step(3)["f"]
     torch.testing.assert_close(found["bf16"], found["fp32"], rtol=0.05, atol=0)
 
 
@@ -220,29 +221,108 @@ def test_a_compiled_run_that_died_ends_with_the_same_bits(
     assert resumed(tmp_path, monkeypatch, config, "ict")
 
 
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recorded_steps_have_the_bits_of_those_that_are_launched(
+    parts: int, precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout and noise included, and also of a run that died."""
+    config = replace(CONFIG, precision=precision, microbatches=parts, checkpoint_every=2)
+    launched = make(tmp_path / "launched", config, "ect")
+    launched.run()
+    config = replace(config, cuda_graphs=True)
+    recorded = make(tmp_path / "recorded", config, "ect")
+    recorded.run()
+    recorder = recorded.learners["f"].recorder
+    assert recorder is not None
+    assert len(recorder._recordings) == min(parts, 2)
+    assert all(map(torch.equal, weights(launched), weights(recorded)))
+    assert resumed(tmp_path, monkeypatch, config, "ect")
+
+
+@pytest.mark.parametrize("objective", ["score_matching", "ct", "cd"])
+def test_every_loss_can_be_recorded(objective: str, tmp_path: Path) -> None:
+    trainer = make(tmp_path, replace(CONFIG, cuda_graphs=True), objective)
+    for k in range(5):
+        trainer.step(k)
+    recorder = trainer.learners["f"].recorder
+    assert recorder is not None
+    assert recorder.possible
+    assert recorder._recordings
+
+
+def test_one_rank_of_recorded_steps_makes_the_same(tmp_path: Path) -> None:
+    config = replace(CONFIG, cuda_graphs=True)
+    plain, alone = make(tmp_path / "a"), make(tmp_path / "b", config)
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        gradients = [torch.randn_like(p) for p in alone.objective.f.weights]
+        before = [g.clone() for g in gradients]
+        Processes(0, 2, torch.device("cuda", 0)).mean_of_all(gradients)  # of one of two: its half
+        for g, b in zip(gradients, before, strict=True):
+            torch.testing.assert_close(g, b / 2)
+        for k in range(6):
+            made = alone.step(k)
+            torch.testing.assert_close(made["f"], plain.step(k)["f"], rtol=1e-5, atol=0)
+    finally:
+        dist.destroy_process_group()
+
+
+NORM_SHAPES = [(4, 128, 16, 16), (3, 24, 6, 5), (2, 384, 8, 8), (5, 8, 4, 4)]
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_norms_of_channels_last_maps_are_torchs(compiled: bool, dtype: torch.dtype) -> None:
-    """Values and gradients beside float64, and where torch's kernels are used, to the bit.
-
-    Compiled in float32 the layout is the compiler's choice.
-    """
+def test_norm_and_activation_are_torchs(compiled: bool, dtype: torch.dtype) -> None:
+    """Values and gradients beside float64, far from zero; the layout stays."""
     torch.manual_seed(0)
-    norm = group_norm(128).to("cuda")
-    torch.nn.init.normal_(norm.weight)
-    maps = (2 * torch.randn(4, 128, 16, 16, device="cuda") + 3).to(dtype)
-    x = maps.to(memory_format=torch.channels_last).requires_grad_()
+    for shape in NORM_SHAPES[: 2 if compiled else None]:
+        norm = group_norm(shape[1]).to("cuda")
+        torch.nn.init.normal_(norm.weight)
+        maps = (2 * torch.randn(shape, device="cuda") + 3).to(dtype)
+        x = maps.to(memory_format=torch.channels_last).requires_grad_()
+        assert fused(x)
+        rows = [torch.randn(shape[:2], device="cuda", requires_grad=True) for _ in range(3)]
+        g = torch.randn_like(x)
+        silu = torch.compile(norm.silu, fullgraph=True) if compiled else norm.silu
+        for film in (False, True):
+            leaves = [x, norm.weight, norm.bias, *rows[: 3 if film else 1]]
+            y = silu(x, rows[0], (rows[1], rows[2]) if film else None)
+            found = [y, *torch.autograd.grad(y, leaves, g)]
+            for some in found[:2]:
+                assert some.is_contiguous(memory_format=torch.channels_last)
+            a, w, b, s, *scale = (v.detach().double().requires_grad_() for v in leaves)
+            z = functional.group_norm(a + s[:, :, None, None], norm.num_groups, w, b, norm.eps)
+            if film:
+                z = z * (1 + scale[0])[:, :, None, None] + scale[1][:, :, None, None]
+            z = functional.silu(z)
+            exact = [z, *torch.autograd.grad(z, [a, w, b, s, *scale], g.double())]
+            limit = 2e-6 if dtype == torch.float32 else 0.01
+            for mine, right in zip(found, exact, strict=True):
+                error = (mine - right).detach().norm() / right.detach().norm()
+                assert float(error) < limit
+
+
+def test_dropout_inside_the_norms_kernel() -> None:
+    torch.manual_seed(0)
+    norm = group_norm(64).to("cuda")
+    x = torch.randn(8, 64, 16, 16, device="cuda").to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    shared, whole = SharedDropout(), norm.silu(x)
+    with shared:
+        first = norm.silu(x, p=0.3)
+    with shared:
+        second = norm.silu(x, p=0.3)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, norm.silu(x, p=0.3))
+    kept = (first != 0).double()
+    assert float(kept.mean()) == pytest.approx(0.7, abs=0.005)
+    for axes in ((0, 1, 2), (0, 2, 3), (1, 2, 3)):
+        assert float((kept.mean(axes) - 0.7).abs().max()) < 0.1
+    torch.testing.assert_close(first, whole * kept.float() / 0.7)
     g = torch.randn_like(x)
-    y = (torch.compile(norm) if compiled else norm)(x)
-    found = [y, *torch.autograd.grad(y, (x, norm.weight), g)]
-    if dtype == torch.bfloat16 or not compiled:
-        for some in found[:2]:
-            assert some.is_contiguous(memory_format=torch.channels_last)
-    a, w, b = (v.detach().double().requires_grad_() for v in (x, norm.weight, norm.bias))
-    z = torch.nn.functional.group_norm(a, norm.num_groups, w, b, norm.eps)
-    for mine, exact in zip(found, [z, *torch.autograd.grad(z, (a, w), g.double())], strict=True):
-        limit = 1e-6 if dtype == torch.float32 else 0.01
-        assert float((mine - exact).norm() / exact.norm()) < limit
-    if not compiled and dtype == torch.float32:
-        native = torch.nn.GroupNorm.forward(norm, maps)
-        assert torch.equal(y, native)
+    (mine,), (right,) = (
+        torch.autograd.grad(y, x, h) for y, h in ((first, g), (whole, g * kept.float() / 0.7))
+    )
+    torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-5)
+    assert torch.equal(norm.eval().silu(x, p=0.3), whole)

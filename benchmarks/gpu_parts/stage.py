@@ -105,6 +105,17 @@ def on_cores(cores: tuple[int, ...]) -> Iterator[None]:
         _move(tuple(before))
 
 
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Another value of an attribute meanwhile."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
 def _move(cores: tuple[int, ...]) -> None:
     for thread in os.listdir("/proc/self/task") if cores else ():
         with suppress(OSError):  # it has ended
@@ -159,7 +170,7 @@ def timed(stage: Stage, step: Step, seconds: float = 2.5, most: int = 60) -> dic
     }
 
 
-def profiled(stage: Stage, step: Step, rows: int = 14) -> dict[str, Any]:
+def profiled(stage: Stage, step: Step, rows: int = 24) -> dict[str, Any]:
     """Kernels of one step by the time that they take on the device."""
     from torch.profiler import ProfilerActivity, profile
 

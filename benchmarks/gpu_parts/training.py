@@ -16,13 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from fewstep.data import Dataset
 from fewstep.distributed import Processes
 from fewstep.flow_map import FlowMap
-from fewstep.networks import ADM, Network, UNet, norm
+from fewstep.networks import ADM, Network, UNet, layers, norm
 from fewstep.networks.adm import IMAGENET64
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM
 from fewstep.training.config import Training
+from fewstep.training.recording import WARM
 from fewstep.training.trainer import Trainer
-from gpu_parts.stage import H100_BF16, Stage, first_call, profiled, timed
+from gpu_parts.stage import H100_BF16, Stage, first_call, profiled, replaced, timed
 
 METHODS: dict[str, tuple[str, dict[str, Any], float, int]] = {
     # objective, its settings, dropout of the recipe, forward passes' worth of work in a step
@@ -129,6 +130,8 @@ def _measured(
 ) -> None:
     started = time.time()
     seconds = first_call(stage, step)
+    for _ in range(WARM + 1 if settings.get("cuda_graphs") else 0):
+        step()
     with stage.alone():
         times = timed(stage, step)
         kernels = profiled(stage, step) if profile else {}
@@ -153,7 +156,6 @@ def eager(stage: Stage) -> None:
         measure(stage, f"{method} bf16", method, 512, profile=profile, precision="bf16")
     if stage.rehearse:
         return
-    measure(stage, "ect bf16 of 8 GPUs", "ect", 16, precision="bf16")
     for precision in ("fp32", "tf32"):
         for method in ("edm", "ct"):
             what = f"{method} {precision}"
@@ -185,28 +187,25 @@ def compiled(stage: Stage, name: str, batch: int) -> None:
     measure(stage, what, method, batch, **settings)
 
 
+SHARE = 16  # of ECT's batch of 128, on one of eight GPUs
+
+
+def recorded(stage: Stage) -> None:
+    """ECT's batch of 128 on eight GPUs: launched, and as CUDA graphs; CT's of 512 alike."""
+    for method, batch in (("ect", SHARE), ("ct", 512)):
+        for graphs in (False, True):
+            how = "recorded" if graphs else "launched"
+            what = f"{method} bf16, {batch} images, {how}"
+            measure(stage, what, method, batch, precision="bf16", cuda_graphs=graphs)
+
+
 def graphs(stage: Stage) -> None:
-    """ECT's batch of 128 on eight GPUs: compiled, and as CUDA graphs."""
+    """ECT's batch of 128 on eight GPUs: compiled, and that as CUDA graphs."""
     if stage.rehearse:
         torch.compiler.set_stance("force_eager")
-    _, _, dropout, passes = METHODS["ect"]
-    batch = 4 if stage.rehearse else 16
-    with stage.trying("ect bf16 of 8 GPUs, CUDA graphs"):
-        network = partial(cifar10_network, stage, dropout)
-        work = passes * flops(network)
-        trainer = make(stage, "ect", batch, network, precision="bf16", deterministic=False)
-        objective = trainer.objective
-        options = {"triton.cudagraphs": True}
-        objective.loss_at = torch.compile(objective.loss_at, options=options)  # type: ignore[method-assign]
-        settings = {"compile": True, "cudagraphs": True}
-        _measured(
-            stage,
-            "ect bf16 of 8 GPUs, CUDA graphs",
-            stepper(trainer),
-            batch,
-            work,
-            settings=settings,
-        )
+    for graphs in (False, True):
+        what = f"ect bf16, {SHARE} images, compiled" + ", recorded" * graphs
+        measure(stage, what, "ect", SHARE, precision="bf16", compile=True, cuda_graphs=graphs)
 
 
 def adm(stage: Stage) -> None:
@@ -223,60 +222,22 @@ def adm(stage: Stage) -> None:
 
 def choices(stage: Stage) -> None:
     """What each choice of the step gains: EDM, bf16, without a compiler."""
-    _host(stage)
-    _norms(stage)
     batch = 256
     measure(stage, "as it is", "edm", batch, precision="bf16")
-    with replaced(norm, "loses_layout", lambda x: False):
-        measure(stage, "torch's group norm", "edm", batch, precision="bf16")
-    with replaced(torch, "channels_last", torch.contiguous_format):
-        measure(stage, "contiguous", "edm", batch, precision="bf16")
+    with torchs_norm():
+        measure(stage, "torch's norm, its maps laid out anew", "edm", batch, precision="bf16")
+        with replaced(torch, "channels_last", torch.contiguous_format):
+            measure(stage, "torch's norm, contiguous", "edm", batch, precision="bf16")
     free = {"precision": "bf16", "deterministic": False}
     measure(stage, "cuDNN times its algorithms", "edm", batch, profile=False, **free)
+    _host(stage)
 
 
 @contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Another value of an attribute meanwhile."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
+def torchs_norm() -> Iterator[None]:
+    """Without the kernel of norm, shift, activation and dropout."""
+    with replaced(norm, "fused", lambda x: False), replaced(layers, "fused", lambda x: False):
         yield
-    finally:
-        setattr(owner, name, before)
-
-
-def _norms(stage: Stage) -> None:
-    """Group norm and activation of a large channels_last map, forward and backward."""
-    shape = (2, 8, 4, 4) if stage.rehearse else (512, 256, 32, 32)
-    layer = norm.group_norm(shape[1]).to(stage.device)
-    x = torch.randn(shape, device=stage.device, dtype=torch.bfloat16)
-    x = x.to(memory_format=torch.channels_last).requires_grad_()
-    if stage.rehearse:
-        torch.compiler.set_stance("force_eager")
-
-    def both(activated: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        activated(x).backward(x.detach())
-        x.grad = None
-
-    def activated(x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.silu(layer(x))
-
-    with stage.trying("norm and activation"):
-        found = {}
-        for name, native in (("torchs", True), ("ours", False)):
-            with replaced(norm, "loses_layout", lambda x, native=native: not native):
-                step = partial(both, activated)
-                step()
-                with stage.alone():
-                    found[name] = timed(stage, step, 0.3)["ms"]
-        step = partial(both, torch.compile(activated))
-        step()
-        with stage.alone():
-            found["compiled"] = timed(stage, step, 0.3)["ms"]
-        moved = x.numel() * x.element_size() / 1e6
-        report = {f"{name}_ms": ms for name, ms in found.items()}
-        stage.report("norm and activation", map_mb=moved, **report)
 
 
 def _host(stage: Stage) -> None:

@@ -34,7 +34,7 @@ class Condition:
         Raises:
             FewstepError: one is given that the network does not take.
         """
-        given = self._given()
+        given = self.given()
         for name in given:
             if name not in takes:
                 raise FewstepError(
@@ -65,12 +65,13 @@ class Condition:
         """Without what is wanted: no class and no embedding."""
         return replace(self, label=None, embedding=None)
 
-    def _given(self) -> dict[str, Tensor]:
+    def given(self) -> dict[str, Tensor]:
+        """The fields that are not None."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
-        return Condition(**{name: change(value) for name, value in self._given().items()})
+        return Condition(**{name: change(value) for name, value in self.given().items()})
 
 
 NONE = Condition()

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -123,6 +123,14 @@ class Processes:
             sent = x.detach().contiguous()
             dist.broadcast(sent, 0)
             x.detach().copy_(sent)
+
+    def mean_of_all(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Mean over the processes of many dense tensors, each in place; they travel as one."""
+        if self.world == 1:
+            return
+        flat = [x.as_strided((x.numel(),), (1,)) for x in tensors]  # in the order of memory
+        means = self.mean(torch.cat(flat)).split([x.numel() for x in flat])
+        torch._foreach_copy_(flat, list(means))
 
     def share(self, n: int) -> range:
         """This process's part of ``n`` things: every ``world``-th."""

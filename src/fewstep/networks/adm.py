@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
-from fewstep.networks.dropout import dropout
 from fewstep.networks.embeddings import (
     AUGMENTATION,
     END,
@@ -23,7 +22,7 @@ from fewstep.networks.embeddings import (
     weight_embedding,
     with_weight,
 )
-from fewstep.networks.layers import Attention, Direction, doubled
+from fewstep.networks.layers import Attention, Direction, conv_and_shift, doubled
 from fewstep.networks.norm import group_norm
 
 EPS = 1e-5  # of every group norm
@@ -73,14 +72,13 @@ class Block(nn.Module):
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        h = self.conv0(_resample(functional.silu(self.norm0(x)), self.direction))
-        e = self.affine(e)[:, :, None, None]
+        h, e = _resample(self.norm0.silu(x), self.direction), self.affine(e)
         if self.scale_shift:
-            scale, shift = e.chunk(2, dim=1)
-            h = torch.addcmul(shift, self.norm1(h), 1 + scale)
+            scale, offset = e.chunk(2, dim=1)
+            h = self.norm1.silu(self.conv0(h), film=(scale, offset), p=self.p)
         else:
-            h = self.norm1(h + e)
-        h = self.conv1(dropout(functional.silu(h), self.p, self.training))
+            h = self.norm1.silu(*conv_and_shift(self.conv0, h, e), p=self.p)
+        h = self.conv1(h)
         return self.skip(_resample(x, self.direction)) + h
 
 
@@ -267,7 +265,7 @@ class ADM(Network):
         h = self.middle(h, e)
         for layer in cast("list[Level]", self.up):
             h = layer(torch.cat([h, maps.pop()], dim=1), e)
-        return self.write(functional.silu(self.norm(h))).contiguous()
+        return self.write(self.norm.silu(h)).contiguous()
 
 
 IMAGENET64: dict[str, Any] = {"channels": 192, "multipliers": (1, 2, 3, 4), "blocks": 3}

@@ -145,8 +145,8 @@ class ConvBlock(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, h: Tensor) -> Tensor:
-        u = self.conv0(functional.silu(self.norm0(h)))
-        return self.skip(h) + self.conv1(functional.silu(self.norm1(u)))
+        u = self.conv0(self.norm0.silu(h))
+        return self.skip(h) + self.conv1(self.norm1.silu(u))
 
 
 @NETWORKS.register("conv_autoencoder")

@@ -76,6 +76,11 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return x * mask(lambda: _plain_mask(x, p))
 
 
+def dropout_seed(device: torch.device) -> Tensor:
+    """For a kernel that computes its mask itself: an int64 from the device's random stream."""
+    return torch.randint(2**63 - 1, (), device=device)
+
+
 def _packed_mask(x: Tensor, p: float) -> Tensor:
     kept = min(max(round((1 - p) * 2**16), 1), 2**16)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)

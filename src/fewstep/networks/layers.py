@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fewstep.networks.dropout import dropout
-from fewstep.networks.norm import forward_mode, group_norm
+from fewstep.networks.norm import forward_mode, fused, group_norm
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 Direction = Literal["up", "down"]
@@ -40,6 +39,18 @@ def conv3x3(
     inputs: int, outputs: int, *, gain: float = 1.0, stride: int = 1, padding: int = 1
 ) -> nn.Conv2d:
     return xavier(nn.Conv2d(inputs, outputs, 3, stride, padding), gain)
+
+
+def conv_and_shift(conv: nn.Conv2d, x: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """``conv(x)`` and a shift [N, C] that is to be added to it by the norm that follows.
+
+    Where that norm is one kernel, the convolution's bias is a part of the shift, and spares a pass
+    over the map, and its gradient another.
+    """
+    if not fused(x):
+        return conv(x), shift
+    h = functional.conv2d(x, conv.weight, None, conv.stride, conv.padding)
+    return h, shift if conv.bias is None else shift + conv.bias
 
 
 def balanced_sum(a: Tensor, b: Tensor) -> Tensor:
@@ -194,7 +205,6 @@ class Block(nn.Module):
         self.attention = settings.attention(outputs) if attention else nn.Identity()
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        h = self.conv0(self.resample(functional.silu(self.norm0(x))))
-        h = functional.silu(self.norm1(h.add_(self.affine(e)[:, :, None, None])))
-        h = self.conv1(dropout(h, self.dropout, self.training))
+        h, shift = conv_and_shift(self.conv0, self.resample(self.norm0.silu(x)), self.affine(e))
+        h = self.conv1(self.norm1.silu(h, shift, p=self.dropout))
         return self.attention(balanced_sum(h, self.skip(self.resample(x))))

@@ -6,6 +6,9 @@ with channels last, every norm would change the layout of a map and of its gradi
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import torch
@@ -13,7 +16,10 @@ from torch import Tensor, nn
 from torch.autograd import Function, forward_ad
 from torch.nn import functional
 
+from fewstep.networks.dropout import dropout, dropout_seed, mask
 from fewstep.precision import HALF
+
+Film = tuple[Tensor, Tensor]
 
 
 def forward_mode(x: Tensor) -> bool:
@@ -28,7 +34,43 @@ class GroupNorm(nn.GroupNorm):
     move; mean and variance are sums in float32. Left to itself, autocast would widen the map.
     """
 
+    def silu(
+        self, x: Tensor, shift: Tensor | None = None, film: Film | None = None, p: float = 0.0
+    ) -> Tensor:
+        """``dropout(silu(norm(x + shift) (1 + scale) + offset))``.
+
+        Args:
+            x: maps [N, C, H, W]; the shift may be added to them in place.
+            shift: [N, C].
+            film: scale and offset of every image and channel, each [N, C].
+            p: probability of zeroing an element, in training.
+        """
+        if fused(x):
+            return self._in_one_kernel(x, shift, film, p, activated=True)
+        y = self(x if shift is None else x.add_(shift[:, :, None, None]))
+        if film is not None:
+            scale, offset = (part[:, :, None, None] for part in film)
+            y = torch.addcmul(offset, y, 1 + scale)
+        return dropout(functional.silu(y), p, self.training)
+
+    def _in_one_kernel(
+        self, x: Tensor, shift: Tensor | None, film: Film | None, p: float, *, activated: bool
+    ) -> Tensor:
+        from fewstep.networks.norm_kernel import Norm
+
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if film is not None:
+            scale, offset = film
+            weight, bias = weight * (1 + scale), torch.addcmul(offset, bias, 1 + scale)
+        p = p if self.training else 0.0
+        seed = mask(lambda: dropout_seed(x.device)) if p else None
+        words = (shift, weight, bias, seed, self.num_groups, activated, p, self.eps)
+        return Norm.apply(x, *words)[0]
+
     def forward(self, x: Tensor) -> Tensor:
+        if fused(x):
+            return self._in_one_kernel(x, None, None, 0.0, activated=False)
         if forward_mode(x):
             return self._plain(x)
         compiling = torch.compiler.is_compiling()
@@ -61,6 +103,29 @@ def group_norm(channels: int, eps: float = 1e-6) -> GroupNorm:
     while channels % groups:
         groups -= 1
     return GroupNorm(groups, channels, eps=eps)
+
+
+COMPILERS = ("cc", "gcc", "clang")  # one of them Triton needs for what launches its kernels
+HAS_TRITON = find_spec("triton") is not None and any(
+    which(name) for name in (os.environ.get("CC", "cc"), *COMPILERS)
+)
+
+
+def fused(x: Tensor) -> bool:
+    """Whether norm, activation and what is added before are one kernel for such a map."""
+    return (
+        x.device.type == "cuda"
+        and HAS_TRITON
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and x.dtype in (torch.float32, *HALF)
+        and not forward_mode(x)
+        and not transformed(x)
+    )
+
+
+def transformed(x: Tensor) -> bool:
+    """Whether ``x`` is one of `torch.func`'s, inside one of its transforms."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.maybe_get_level(x) >= 0
 
 
 def loses_layout(x: Tensor) -> bool:

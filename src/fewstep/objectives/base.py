@@ -132,9 +132,16 @@ class Objective(nn.Module, ABC):
             turn: one of ``turns(k)``; default the first.
             columns: those that the objective needs, such as the noise of each pair.
         """
-        condition, turn = self.conditioned(condition, x), turn or self.turns(k)[0]
-        times = (turn.draw_times or self.draw_times)(x, k)
+        turn = turn or self.turns(k)[0]
+        condition, times = self.drawn(x, k, condition, turn)
         return turn.loss(x, *times, condition=condition, **columns)
+
+    def drawn(
+        self, x: Tensor, k: int, condition: Condition, turn: Turn
+    ) -> tuple[Condition, tuple[Tensor, ...]]:
+        """What the loss of a turn takes besides ``x``: all of it that depends on the step ``k``."""
+        condition = self.conditioned(condition, x)
+        return condition, (turn.draw_times or self.draw_times)(x, k)
 
     def conditioned(self, condition: Condition, x: Tensor) -> Condition:
         """What every model of the loss sees: in training some classes are hidden, from all alike.

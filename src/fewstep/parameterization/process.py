@@ -45,8 +45,16 @@ def time_dtype(x: Tensor) -> torch.dtype:
 
 
 def per_row(t: Tensor | float, x: Tensor) -> Tensor:
-    """``t`` as one time per row of ``x`` [B], of `time_dtype`, on its device."""
-    return torch.as_tensor(t, dtype=time_dtype(x), device=x.device).expand(x.shape[0])
+    """``t`` as one time per row of ``x`` [B], of `time_dtype`, on its device.
+
+    A number is made into a tensor there: a copy from the host would wait for all that the device
+    has still to compute.
+    """
+    if isinstance(t, Tensor):
+        t = t.to(x.device, time_dtype(x))
+    else:
+        t = torch.full((), t, dtype=time_dtype(x), device=x.device)
+    return t.expand(x.shape[0])
 
 
 class Marginals(Protocol):
@@ -154,7 +162,7 @@ class Process(ABC):
 
     def prior(self, z: Tensor) -> Tensor:
         """``x_T = sigma(T) z``: where sampling starts, for ``z ~ N(0, I)``."""
-        return self.sigma(torch.as_tensor(self.T, dtype=z.dtype, device=z.device)) * z
+        return self.sigma(torch.full((), self.T, dtype=z.dtype, device=z.device)) * z
 
     def score(self, x: Tensor, D: Tensor, t: Tensor) -> Tensor:
         """``grad log p_t(x)`` from the denoised ``D`` (Lemma 1 of Song et al. 2023)."""

@@ -18,6 +18,7 @@ from fewstep.objectives import Objective
 from fewstep.objectives.turns import Turn, check_turns, held_fixed
 from fewstep.training.config import Training
 from fewstep.training.optimizers import make_optimizer
+from fewstep.training.recording import Recorder
 
 
 class Learner:
@@ -43,13 +44,17 @@ class Learner:
         self._checked = False
         self.module: nn.Module = objective
         self._in_turn = _InTurn(objective, turn)
-        if group.world > 1:
+        recorded = config.cuda_graphs and Recorder.possible_on(group.device)
+        self.recorder = Recorder(self.weights) if recorded else None
+        if group.world > 1 and self.recorder is None:
             self.reduce(group.device)
         self.begin()
 
     def begin(self) -> None:
         """Start anew: an optimiser without a past."""
         self.optimizer = make_optimizer(self.weights, self.config)
+        if self.recorder is not None:
+            self.recorder.forget()
 
     def reduce(self, device: torch.device) -> None:
         """From now on take the mean of the gradients of all processes."""

@@ -10,7 +10,7 @@ processes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from fewstep.training.examples import Share, fitted
 from fewstep.training.learner import Learner, learners_of
 from fewstep.training.logbook import Logbook
 from fewstep.training.meter import Meter
+from fewstep.training.recording import Recorder
 from fewstep.training.score import Score
 from fewstep.training.state import State
 from fewstep.training.stopping import stop_signals
@@ -149,6 +150,9 @@ class Trainer:
             quiet=self.quiet,
         )
         self.checkpoints.tell = log.say
+        for learner in self.learners.values():
+            if learner.recorder is not None:
+                learner.recorder.tell = log.say
         if first and 0 < start < config.steps:
             log.say(f"{self.directory}: resuming at step {start} of {config.steps}")
         if first and start >= config.steps:
@@ -156,7 +160,7 @@ class Trainer:
                 f"{self.directory} has made {start} steps already, of {config.steps}: nothing is "
                 "trained. For other settings give another folder."
             )
-        for note in (*self.notes, *_remarks(config, self.data)):
+        for note in (*self.notes, *_remarks(config, self.data, self.group.device)):
             log.say(note)
         with log, stop_signals() as stop, Writer(self.checkpoints) as writer:
             self._loop(start, log, stop, writer)
@@ -230,13 +234,35 @@ class Trainer:
             given = label if self.objective.f.num_classes else None
             condition = Condition(label=given, augment=augment)
             columns = {n: self.data.column(n, micro, device) for n in self.objective.needs.columns}
+            if learner.recorder is not None:
+                condition, times = self.objective.drawn(x, k, condition, turn)
+                words = (turn.loss, (x, *times), condition, columns)
+                losses.append(learner.recorder(self._backward, *words))
+                continue
             with learner.waiting(part != mine[-1]), autocast(config.precision, device):
                 loss = learner.module(x, k, condition, turn, **columns).mean() / len(mine)
                 with repeatable(device, deterministic=config.deterministic):
                     loss.backward()
             losses.append(loss.detach())
+        if learner.recorder is not None:
+            self.group.mean_of_all([p.grad for p in learner.weights if p.grad is not None])
         norm = learner.step(self.rate(learner, k))
         return torch.stack([torch.stack(losses).sum(), norm])
+
+    def _backward(
+        self,
+        loss: Callable[..., Tensor],
+        tensors: Sequence[Tensor],
+        condition: Condition,
+        columns: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Add the gradients of a micro-batch; its part of the loss. A recorder calls it."""
+        config, device = self.config, self.group.device
+        with autocast(config.precision, device):
+            mean = loss(*tensors, condition=condition, **columns).mean() / len(self.share.mine)
+            with repeatable(device, deterministic=config.deterministic):
+                mean.backward()
+        return mean.detach()
 
     def _batch(self, learner: Learner, turn: Turn, k: int, repeat: int) -> Tensor:
         """Indices of a batch [B]; every turn goes through the data in an order of its own."""
@@ -300,8 +326,10 @@ class Trainer:
         return checkpoint.step
 
 
-def _remarks(config: Training, data: Dataset) -> Iterator[str]:
+def _remarks(config: Training, data: Dataset, device: torch.device) -> Iterator[str]:
     """What of the settings and the images is worth a line before a training starts."""
+    if config.cuda_graphs and not Recorder.possible_on(device):
+        yield f"note: CUDA graphs are of NVIDIA GPUs; on {device.type} nothing is recorded."
     if config.warmup > config.steps // 4:
         yield (
             f"note: the learning rate rises over the first {config.warmup:,} steps, and this "
