@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounter
 
 from fewstep.cli.catalogue import entries
 from fewstep.condition import NONE, Condition
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs
 from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network
@@ -455,6 +455,34 @@ def test_cd_loss_of_the_exact_map_falls_with_the_solver_order() -> None:
         o = CD(f, 10, teacher=Exact(truth, "diffusion"), N=N, solver="heun")
         losses.append(float(o(truth.sample(4000, 3), 0).mean()))
     assert slope([1 / N for N in sizes], losses) > 5.0
+
+
+def test_a_teacher_of_other_parameters_is_matched_in_python_too() -> None:
+    """With the exact velocity of its own process it gives that of the student's."""
+    truth = Gaussian(VP(beta_max=12.0))
+
+    class Network(MLP):
+        """The exact network of VP's own betas, told the index of a thousand steps."""
+
+        def forward(self, x: Tensor, c_noise: Tensor, **condition: Any) -> Tensor:
+            t = c_noise.double() / 999
+            D = Gaussian(VP()).denoise(x, t)
+            alpha, sigma = expand(VP().alpha(t), x), expand(VP().sigma(t), x)
+            return (x - alpha * D) / sigma
+
+    teacher = FlowMap(Network((3,), width=4, blocks=1).double(), VP())
+    f = Exact(truth, "consistency")
+    x, t = torch.randn(5, 3, dtype=torch.float64), torch.linspace(0.05, 1, 5, dtype=torch.float64)
+    for name in ("cd", "continuous_cd"):
+        with pytest.warns(FewstepWarning, match="process vp, .* of vp.beta_max=12"):
+            o = OBJECTIVES.call(name, {"f": f, "K": 10, "teacher": teacher})
+        expected = truth.p.velocity(x, truth.denoise(x, t), t)
+        torch.testing.assert_close(o.teacher.velocity(x, t), expected)
+    with pytest.raises(FewstepError, match=r"beta_max 20.0, the map in training 12.0: they must"):
+        OBJECTIVES.call("pd", {"f": f, "K": 10, "teacher": teacher})
+    other = FlowMap(MLP((2,), width=4, blocks=1), VP())
+    with pytest.raises(FewstepError, match="has shape"):
+        OBJECTIVES.call("cd", {"f": f, "K": 10, "teacher": other})
 
 
 # Diffusion in other processes

@@ -13,7 +13,7 @@ import torch
 from fewstep.cli import run as fewstep
 from fewstep.condition import Condition
 from fewstep.data import Dataset
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM, Matched
 from fewstep.recipes import RECIPES, Run
@@ -148,6 +148,27 @@ def test_large_recipes_train_on_images_of_the_right_shape(family: str, tmp_path:
         assert all(p.isfinite().all() for p in f.parameters())
 
 
+def test_a_teacher_of_the_same_process_with_other_parameters(tmp_path: Path) -> None:
+    """Other betas are matched, and said; what a network predicts must agree; a form is a choice."""
+    tiny: dict[str, Any] = {"steps": 1, "network__width": 16, "samples": 4, "checkpoint_every": 1}
+    train(RECIPES["digits/vp"](**tiny), tmp_path / "vp", quiet=True)
+    recipe = RECIPES["digits/cd"](**tiny, network__highest=16.0, teacher=str(tmp_path / "vp"))
+    vp = RECIPES["digits/vp"]().p
+    other = replace(vp, arguments=vp.arguments | {"beta_max": 12.0, "second": "gap"})
+    with pytest.warns(FewstepWarning, match=r"process vp, .* of vp.beta_max=12.*ratio is the same"):
+        train(replace(recipe, p=other), tmp_path / "cd", quiet=True)
+    p = open_model(tmp_path / "cd").p
+    assert isinstance(p, Matched)
+    assert (p.process.beta_max, p.source.beta_max, p.second) == (12.0, 20.0, "gap")
+    for name, value in (("prediction", "x0"), ("sigma_data", 1.3), ("time_scale", 9.0)):
+        wrong = replace(vp, arguments=vp.arguments | {name: value})
+        with pytest.raises(FewstepError, match=f"has {name} .*{value}: they must agree"):
+            train(replace(recipe, p=wrong), tmp_path / "wrong", quiet=True)
+    simple = replace(vp, arguments=vp.arguments | {"form": "simple"})
+    train(replace(recipe, p=simple), tmp_path / "simple", quiet=True)
+    assert open_model(tmp_path / "simple").p.config["form"] == "simple"
+
+
 @pytest.mark.parametrize("name", ["cd", "ect"])
 def test_a_teacher_of_another_process(name: str, tmp_path: Path) -> None:
     """A DDPM becomes a consistency model of EDM's process: its network, matched by the noise."""
@@ -156,7 +177,8 @@ def test_a_teacher_of_another_process(name: str, tmp_path: Path) -> None:
     recipe = RECIPES[f"digits/{name}"](
         **tiny, lr=1e-12, network__highest=16.0, teacher=str(tmp_path / "ddpm")
     )
-    train(recipe, tmp_path / name, quiet=True)
+    with pytest.warns(FewstepWarning, match=r"vp_discrete.*training of ve.*ratio is the same"):
+        train(recipe, tmp_path / name, quiet=True)
     f = open_model(tmp_path / name)
     assert f.trained.kind == "consistency"
     assert (f.p.T, type(f.p)) == (20.0, Matched)

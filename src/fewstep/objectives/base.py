@@ -31,6 +31,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs
 from fewstep.networks.dropout import SharedDropout, check_dropout
 from fewstep.objectives.fit import check_map
+from fewstep.objectives.teachers import in_process_of
 from fewstep.objectives.turns import Turn, held_fixed
 from fewstep.parameterization import Parameterization, time_dtype
 from fewstep.registry import Registry
@@ -83,6 +84,14 @@ class Objective(nn.Module, ABC):
         """
         self._held.append(model.requires_grad_(False).eval())
         return model
+
+    def follow(self, teacher: FlowMap) -> FlowMap:
+        """A teacher whose PF-ODE the map in training follows: held, and in that map's process.
+
+        Raises:
+            FewstepError: a model of other images, or one that no other process can use.
+        """
+        return self.hold(in_process_of(self.f, teacher, "the teacher"))
 
     def train(self, mode: bool = True) -> Self:
         """Into training mode, all but what `hold` was given."""

@@ -69,8 +69,8 @@ class CD(ConsistencyObjective):
             raise FewstepError(f"CD needs 0 <= mu < 1, got mu={mu}.")
         decay: Callable[[int], float] | None = (lambda k: mu) if mu else None
         super().__init__(f, K, mu=decay, distance=distance, weighting=weighting)
-        self.teacher = self.hold(teacher)
-        self.guide = Guide.of(f, teacher, guidance, guidance_range)
+        self.teacher = self.follow(teacher)
+        self.guide = Guide.of(f, self.teacher, guidance, guidance_range)
         self.N = ConstantN(N)
         self.Phi = PHI.build(solver)
         self.times = INDEX_DISTRIBUTIONS.build(times)

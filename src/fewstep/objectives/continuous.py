@@ -183,8 +183,8 @@ class ContinuousCD(ContinuousConsistency):
             times=times,
             tangent=tangent,
         )
-        self.teacher = self.hold(teacher)
-        self.guide = Guide.of(f, teacher, guidance, guidance_range)
+        self.teacher = self.follow(teacher)
+        self.guide = Guide.of(f, self.teacher, guidance, guidance_range)
 
     def conditioned(self, condition: Condition, x: Tensor) -> Condition:
         return self.guide.drawn(super().conditioned(condition, x), x)

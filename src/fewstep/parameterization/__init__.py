@@ -1,5 +1,6 @@
 """Every scalar that depends on time: the process, and the coefficients of the two-time map."""
 
+from fewstep.parameterization.agreement import differences
 from fewstep.parameterization.base import (
     PARAMETERIZATIONS,
     SECOND,
@@ -41,6 +42,7 @@ __all__ = [
     "SubVP",
     "TrigFlow",
     "convert",
+    "differences",
     "expand",
     "from_config",
     "match",

@@ -92,6 +92,11 @@ class Parameterization(ABC):
     def _preconditioning(self) -> Preconditioning:
         """The preconditioning that the arguments describe."""
 
+    @property
+    def network_process(self) -> Process:
+        """The process whose time and scale the network sees; of a matched one its source's."""
+        return self.process
+
     # The map
 
     def c_in(self, t: Tensor) -> Tensor:

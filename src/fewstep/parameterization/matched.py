@@ -82,6 +82,10 @@ class Matched(Parameterization):
         object.__setattr__(self, "preconditioning", self._preconditioning())
         object.__setattr__(self, "_form", self.source._form)
 
+    @property
+    def network_process(self) -> Process:
+        return self.source.process
+
     def u(self, t: Tensor) -> Tensor:
         """The source's time with the signal-to-noise ratio of ``t``; 0 at 0."""
         u = self.source.time_of_log_snr(self.target.log_snr(t))

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -183,8 +183,12 @@ class Process(ABC):
         return "flow" if self.straight else "karras"
 
     def same(self, other: Process) -> bool:
-        """Whether both are one process, wherever they end."""
-        names = [f.name for f in fields(self) if f.compare and f.name != "T"]
-        return type(self) is type(other) and all(
-            getattr(self, name) == getattr(other, name) for name in names
-        )
+        """Whether both are one process, wherever they end; see `differing`."""
+        return type(self) is type(other) and not differing(self, other)
+
+
+def differing(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
+    """Where two values of one dataclass differ: by name, both. ``T`` is no part of a process."""
+    names = [f.name for f in fields(a) if f.compare and f.name != "T"]
+    both = {name: (getattr(a, name), getattr(b, name)) for name in names}
+    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}

@@ -12,6 +12,8 @@ from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.needs import TeacherUse
 from fewstep.objectives import Objective
+from fewstep.objectives.teachers import check_alike, check_shapes, say_matched
+from fewstep.parameterization import Parameterization, differences
 from fewstep.runs.components import objective_of
 from fewstep.runs.run import Run
 from fewstep.runs.sources import fingerprint
@@ -20,23 +22,37 @@ from fewstep.runs.sources import fingerprint
 def begin_from_teacher(run: Run, f: FlowMap, teacher: FlowMap) -> FlowMap:
     """Give the map in training its teacher's weights; the teacher in the map's process.
 
-    A consistency model may start from a teacher of another process: its network is then used in
-    the student's process by matching the signal-to-noise ratio (`fewstep.parameterization.match`).
+    A consistency model may start from a teacher of another process, or of the same with other
+    parameters: its network is then used in the student's process by matching the signal-to-noise
+    ratio (`fewstep.parameterization.match`), with a note. It keeps what its network predicts.
 
     Raises:
-        FewstepError: a teacher of another kind.
+        FewstepError: a teacher of another kind, or one whose network means something else.
     """
     path, use = run.teacher, objective_of(run).needs.teacher
-    teacher.trained.check_teacher(f"the teacher {path}", follow=use is TeacherUse.DISTIL)
-    made = objective_of(run).makes
-    if made.maps_to_eps and made.from_any_time and type(teacher.p) is not type(f.p):
-        f.p = parameterization.match(teacher.p, f.p, eps=f.p.eps)
+    what, made = f"the teacher {path}", objective_of(run).makes
+    teacher.trained.check_teacher(what, follow=use is TeacherUse.DISTIL)
+    if made.maps_to_eps and made.from_any_time and _is_of_another(teacher.p, f.p):
+        check_shapes(teacher, f, what)
+        say_matched(teacher, f, what)
+        f.p = parameterization.match(teacher.p, f.p, eps=f.p.eps, **_chosen(run, f.p))
         teacher = teacher.in_process(f.p)
-    check_teacher(teacher, f, path)
+    check_alike(teacher, f, what)
     f.take_network(teacher, path)
     f.info["teacher"] = {"path": str(path), "sha256": fingerprint(teacher)}
     in_float32(teacher, path)
     return teacher
+
+
+def _is_of_another(theirs: Parameterization, ours: Parameterization) -> bool:
+    """Whether a network has to be matched: another process, or another network of the same one."""
+    return type(theirs) is not type(ours) or not theirs.process.same(ours.process)
+
+
+def _chosen(run: Run, p: Parameterization) -> dict[str, str]:
+    """The form and the second embedding that a run asks for, which are not to be the teacher's."""
+    asked = {name: value for name, value in run.p.arguments.items() if name in ("form", "second")}
+    return asked if p.continuous else {"form": p.form} | asked
 
 
 def in_float32(f: FlowMap, path: object) -> None:
@@ -64,28 +80,12 @@ def take_weights(f: FlowMap, other: FlowMap, path: object) -> None:
             )
     f.take_network(other, path)
     in_float32(other, path)
-    if type(other.p) is not type(f.p):
+    for name, (theirs, ours) in list(differences(other.p, f.p).items())[:1]:
         warnings.warn(
-            f"{path} is of the process {type(other.p).__name__}, this run of {type(f.p).__name__}: "
-            "the weights have to learn new noise levels.",
+            f"{path} has {name} {theirs}, this run {ours}: the weights have to learn what that is.",
             FewstepWarning,
             stacklevel=2,
         )
-
-
-def check_teacher(teacher: FlowMap, f: FlowMap, path: object) -> None:
-    """Raise `FewstepError` unless the student can start from the teacher's weights."""
-    pairs = {
-        "shape": (teacher.shape, f.shape),
-        "num_classes": (teacher.num_classes, f.num_classes),
-        "parameterization": (type(teacher.p).__name__, type(f.p).__name__),
-        "sigma_data": (teacher.p.sigma_data, f.p.sigma_data),
-    }
-    for what, (theirs, ours) in pairs.items():
-        if theirs != ours:
-            raise FewstepError(
-                f"the teacher {path} has {what} {theirs}, this run has {ours}: they must agree."
-            )
 
 
 def check_pairs(objective: Objective, data: Dataset, run: Run) -> None:

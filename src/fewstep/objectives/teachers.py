@@ -1,0 +1,60 @@
+"""Whether a teacher and the map that learns from it speak of the same noise."""
+
+from __future__ import annotations
+
+import warnings
+
+from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.flow_map import FlowMap
+from fewstep.parameterization import differences
+from fewstep.registry import spec_of
+
+
+def check_shapes(teacher: FlowMap, f: FlowMap, what: str) -> None:
+    """Raise `FewstepError` unless both are models of the same images and classes."""
+    for name in ("shape", "num_classes"):
+        theirs, ours = getattr(teacher, name), getattr(f, name)
+        if theirs != ours:
+            raise FewstepError(
+                f"{what} has {name} {theirs}, the map in training {ours}: they must agree."
+            )
+
+
+def check_alike(teacher: FlowMap, f: FlowMap, what: str) -> None:
+    """Raise `FewstepError` unless the teacher's network means the same as the map's.
+
+    Both must be of one process with the same parameters, and of one preconditioning: for a student
+    that takes over the teacher's weights, and whose time steps are its own.
+    """
+    check_shapes(teacher, f, what)
+    for name, (theirs, ours) in differences(teacher.p, f.p).items():
+        raise FewstepError(
+            f"{what} has {name} {theirs}, the map in training {ours}: they must agree."
+        )
+
+
+def in_process_of(f: FlowMap, teacher: FlowMap, what: str) -> FlowMap:
+    """A teacher in the process of the map that follows its PF-ODE.
+
+    One of another process, or of the same with other parameters, is matched to it by the
+    signal-to-noise ratio, which is said.
+
+    Raises:
+        FewstepError: a model of other images, or one that no other process can use.
+    """
+    check_shapes(teacher, f, what)
+    if teacher.p.process.same(f.p.process):
+        return teacher
+    say_matched(teacher, f, what)
+    return teacher.in_process(f.p)
+
+
+def say_matched(teacher: FlowMap, f: FlowMap, what: str) -> None:
+    """A note on a teacher that is used in another process than its own."""
+    warnings.warn(
+        f"{what} is of the process {spec_of(teacher.p.network_process)}, the map in training of "
+        f"{spec_of(f.p.process)}: its network is asked where the signal-to-noise ratio is the "
+        "same.",
+        FewstepWarning,
+        stacklevel=4,
+    )
