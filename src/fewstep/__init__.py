@@ -49,9 +49,11 @@ _HOME = {
     "to_uint8": "data",
     "Training": "training.config",
     "Trainer": "training.trainer",
+    "Jumps": "sampling",
     "Multistep": "sampling",
     "ODE": "sampling",
     "Walk": "sampling",
+    "as_model": "sampling",
     "sample": "sampling",
     "Likelihood": "likelihood",
     "Evaluator": "evaluation",
@@ -105,7 +107,7 @@ if TYPE_CHECKING:
     from fewstep.recipes import RECIPES
     from fewstep.runs.directory import open_model
     from fewstep.runs.execute import train
-    from fewstep.sampling import ODE, Multistep, Walk, sample
+    from fewstep.sampling import ODE, Jumps, Multistep, Walk, as_model, sample
     from fewstep.training.config import Training
     from fewstep.training.trainer import Trainer
 

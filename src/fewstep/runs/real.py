@@ -18,10 +18,10 @@ from fewstep.errors import FewstepError, FewstepWarning, listed
 from fewstep.evaluation import Evaluator, FeatureNetwork, Reference
 from fewstep.evaluation.images import as_bytes, conformed, load_images
 from fewstep.evaluation.reference import holds_statistics
-from fewstep.flow_map import FlowMap
 from fewstep.runs.directory import RunDirectory
 from fewstep.runs.parts import load, real_data, request_of
 from fewstep.runs.run import Data
+from fewstep.sampling import Model
 
 Reader = Callable[[str, int | None, int | None], Dataset]  # of a split, in a size and channels
 
@@ -144,7 +144,7 @@ def _say(source: str, note: str) -> None:
     warnings.warn(f"{source}: {note}", FewstepWarning, stacklevel=2)
 
 
-def labels_like(evaluator: Evaluator, f: FlowMap, n: int) -> tuple[Tensor | None, list[str]]:
+def labels_like(evaluator: Evaluator, f: Model, n: int) -> tuple[Tensor | None, list[str]]:
     """Classes for ``n`` samples in the reference's proportions, by the model's numbers [n].
 
     Where the model does not know all of the reference's classes, or the reference is statistics,
