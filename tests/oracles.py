@@ -16,29 +16,8 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
-from fewstep.parameterization import EDM, Parameterization, expand
-
-
-class Gaussian:
-    """Data ``N(m, v I)``; ``v = 0`` is a single point."""
-
-    def __init__(self, p: Parameterization, m: float = 0.3, v: float = 0.49) -> None:
-        self.p, self.m, self.v = p, m, v
-
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        a, s = expand(self.p.alpha(t), x), expand(self.p.sigma(t), x)
-        return (self.v * a * x + s**2 * self.m) / (self.v * a**2 + s**2)
-
-    def flow(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        def mean_and_std(r: Tensor) -> tuple[Tensor, Tensor]:
-            a, b = expand(self.p.alpha(r), x), expand(self.p.sigma(r), x)
-            return a * self.m, (self.v * a**2 + b**2).sqrt()
-
-        (mean_t, std_t), (mean_s, std_s) = mean_and_std(t), mean_and_std(s)
-        return mean_s + (x - mean_t) * std_s / std_t
-
-    def sample(self, *shape: int) -> Tensor:
-        return self.m + self.v**0.5 * torch.randn(*shape, dtype=torch.float64)
+from fewstep.parameterization import EDM, Parameterization
+from fewstep.testing import Gaussian
 
 
 class Exact(FlowMap):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +10,24 @@ import pytest
 import scipy.special
 import torch
 from torch import Tensor, nn
-from torch._dynamo.testing import CompileCounter
 
 from fewstep.cli.catalogue import entries
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs
-from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network
-from fewstep.networks.dropout import dropout
-from fewstep.objectives import CD, CT, ECT, ICT, OBJECTIVES, Objective, ScoreMatching, TeacherUse
+from fewstep.networks import MLP, MLPAutoencoder, Network
+from fewstep.objectives import (
+    CD,
+    CT,
+    ECT,
+    ICT,
+    OBJECTIVES,
+    Objective,
+    PFGMpp,
+    ScoreMatching,
+    TeacherUse,
+)
 from fewstep.parameterization import (
     EDM,
     PFGM,
@@ -36,206 +44,81 @@ from fewstep.parameterization import (
 )
 from fewstep.schedules import TRAINING_TIMES, karras_grid
 from fewstep.solvers import PHI
-from fewstep.trained import CONSISTENCY, GENERATOR
-from oracles import Exact, Gaussian, columns_for, slope
+from fewstep.testing import CONTRACTS, Broken, Fitting, Gaussian
+from fewstep.testing.fitting import random
+from fewstep.testing.of_truth import check_masks
+from oracles import Exact, slope
 
-each = pytest.mark.parametrize("name", list(OBJECTIVES))
 P = EDM(T=20.0)
 TO_ZERO = EDM(T=20.0, eps=0.0)  # ECT's map ends at the data itself
 
 
-OWN_PROCESS = {"ddpm": DiscreteVP(time_scale=4.0), "pfgm": PFGM(T=20.0, D=64.0), "ect": TO_ZERO}
-
-
-def process_of(name: str) -> Parameterization:
-    generates = OBJECTIVES[name].makes == GENERATOR
-    return TO_ZERO if generates else OWN_PROCESS.get(name, P)
-
-
-def pairs_of(name: str, x: Tensor) -> dict[str, Tensor]:
-    """What the objective wants of each example besides its label."""
-    return columns_for(OBJECTIVES[name].needs.columns, x)
-
-
 def network_map(num_classes: int = 0, dropout: float = 0.0, p: Parameterization = P) -> FlowMap:
-    f = FlowMap(MLP((3,), num_classes=num_classes, width=16, blocks=1, dropout=dropout), p)
-    for parameter in f.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return f
-
-
-def in_time(F: MLP) -> FourierOperator:
-    """A network of trajectories in place of a perceptron."""
-    dropout = F.config.get("dropout", 0.0)
-    base = f"mlp(width=16, blocks=1, dropout={dropout})"
-    G = FourierOperator(F.shape, num_classes=F.num_classes, base=base)
-    for parameter in G.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return G
-
-
-def build(name: str, f: FlowMap, K: int = 100, **hyper: Any) -> Objective:
-    f.p = process_of(name)
-    if "trajectory" in OBJECTIVES[name].needs.columns:
-        f.F = in_time(f.F)
-    if OBJECTIVES[name].makes.decodes:
-        f.F = MLPAutoencoder(f.F.shape, latents=2, width=16, blocks=1)
-        for parameter in f.F.parameters():
-            nn.init.normal_(parameter, std=0.3)
-    arguments: dict[str, Any] = {"f": f, "K": K, **hyper}
-    if OBJECTIVES[name].needs.teacher is TeacherUse.DISTIL:
-        arguments["teacher"] = f.frozen_copy()
-    return OBJECTIVES.call(name, arguments)
+    F = MLP((3,), num_classes=num_classes, width=16, blocks=1, dropout=dropout)
+    return FlowMap(random(F), p)
 
 
 # Contracts
 
 
-@each
-@pytest.mark.parametrize("k", [0, 57, 99])
-def test_one_finite_loss_per_example_and_gradients_everywhere(name: str, k: int) -> None:
-    o = build(name, network_map(num_classes=4))
-    x = torch.randn(32, 3)
-    loss = o(x, k, Condition(torch.arange(32) % 4), **pairs_of(name, x))
-    assert loss.shape == (32,)
-    assert loss.isfinite().all()
-    assert (loss >= 0).all()
-    loss.mean().backward()
-    for parameter_name, parameter in o.f.named_parameters():
-        assert parameter.grad is not None, parameter_name
-        assert parameter.grad.isfinite().all(), parameter_name
-    frozen = [p for n, p in o.named_parameters() if not n.startswith("f.")]
-    assert all(p.grad is None for p in frozen)
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("contract", list(CONTRACTS))
+def test_every_objective(name: str, contract: str) -> None:
+    CONTRACTS[contract](Fitting(OBJECTIVES[name]))
 
 
-@each
-def test_unconditional(name: str) -> None:
-    x = torch.randn(8, 3)
-    assert build(name, network_map())(x, 3, **pairs_of(name, x)).shape == (8,)
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_every_objective_names_the_year_of_its_paper(name: str) -> None:
+    assert any(str(year) in OBJECTIVES[name].paper for year in range(2014, 2026))
 
 
-@each
-def test_the_same_random_stream_gives_the_same_loss(name: str) -> None:
-    o, x = build(name, network_map(dropout=0.5)), torch.randn(8, 3)
-    columns, losses = pairs_of(name, x), []
-    for _ in range(2):
-        torch.manual_seed(5)
-        losses.append(o(x, 3, **columns))
-    assert torch.equal(*losses)
+def broken(cls: type[Objective], loss: Callable[[Tensor, Objective], Tensor]) -> Fitting:
+    """An objective whose loss is another one."""
+
+    class Broken(cls):  # type: ignore[misc, valid-type]
+        def loss_at(self, x: Tensor, *times: Tensor, **others: Any) -> Tensor:
+            return loss(super().loss_at(x, *times, **others), self)
+
+    return Fitting(Broken)
 
 
-@each
-def test_describes_itself(name: str) -> None:
-    cls = OBJECTIVES[name]
-    assert cls.makes.known
-    assert any(year in cls.paper for year in ("2020", "2021", "2022", "2023", "2024", "2025"))
-    assert "``" in (cls.__doc__ or "")
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize(
+    ("contract", "loss", "fault"),
+    [
+        ("vanishes_at_the_truth_alone", lambda loss, o: loss + 1e-6, "loss of the truth is"),
+        ("vanishes_at_the_truth_alone", lambda loss, o: 0 * loss, "is 0, as at the truth"),
+        (
+            "gives_each_example_a_loss_and_each_weight_a_gradient",
+            lambda loss, o: loss.mean(),
+            "not one an example",
+        ),
+        (
+            "gives_each_example_a_loss_and_each_weight_a_gradient",
+            lambda loss, o: loss.detach() + next(o.parameters()).sum(),
+            "gets no gradient",
+        ),
+    ],
+)
+def test_every_contract_can_be_broken(
+    name: str, contract: str, loss: Callable[[Tensor, Objective], Tensor], fault: str
+) -> None:
+    with pytest.raises(Broken, match=fault):
+        CONTRACTS[contract](broken(OBJECTIVES[name], loss))
 
 
-@each
-def test_changing_maps_survive_a_state_round_trip(name: str) -> None:
-    o, x = build(name, network_map()), torch.randn(8, 3)
-    o.after_step(0)
-    copy = build(name, network_map())
-    for key, f in copy.changing().items():
-        f.load_state_dict(o.changing()[key].state_dict())
-    if hasattr(o, "teacher"):
-        copy.teacher.load_state_dict(o.teacher.state_dict())
-    columns, losses = pairs_of(name, x), []
-    for objective in (o, copy):
-        torch.manual_seed(1)
-        losses.append(objective(x, 7, **columns))
-    assert torch.equal(*losses)
-
-
-@each
-def test_a_few_steps_lower_the_loss(name: str) -> None:
-    """On data with one point the minimum is zero; a handful of steps must go towards it."""
-    o = build(name, network_map(), s1=4) if name in ("ct",) else build(name, network_map())
-    if o.needs.teacher is TeacherUse.DISTIL:
-        pytest.skip("it follows its teacher, here a random one: see the tests of each")
-    if name == "continuous_ct":
-        pytest.skip("needs a diffusion model to start from: see test_objectives_continuous.py")
-    x = torch.full((256, 3), 0.4)
-    optimizer = torch.optim.Adam(o.f.parameters(), lr=3e-3)
-
-    def distance() -> float:
-        f, p = o.f.D if o.makes.denoises else o.f, o.f.p
-        t = o.f.time(p.T if not o.makes.from_any_time else min(3.0, 0.7 * p.T), x)
-        with torch.no_grad():
-            return float((f(p.diffuse(x, t, torch.randn_like(x)), t) - x).square().mean())
-
-    before = distance()
-    for k in range(60):
-        o(x, k, **pairs_of(name, x)).mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        o.after_step(k)
-    assert distance() < 0.5 * before
-
-
-@each
-def test_losses_vanish_at_the_truth(name: str) -> None:
-    """Data at one point: the PF-ODE is a straight line, which every solver follows exactly."""
-    truth = Gaussian(process_of(name), m=0.4, v=0.0)
-    f = Exact(truth, OBJECTIVES[name].makes.kind)
-    if "trajectory" in OBJECTIVES[name].needs.columns:
-        pytest.skip("its network gives whole trajectories: see the tests of distillation")
-    if OBJECTIVES[name].makes.decodes:
-        pytest.skip("no map along the PF-ODE: see the tests of latents")
-    known = inspect.signature(OBJECTIVES[name]).parameters
-    extra = {"teacher": Exact(truth, "diffusion"), "weighting": "uniform"}
-    arguments = {key: value for key, value in extra.items() if key in known}
-    o = OBJECTIVES.call(name, {"f": f, "K": 100, **arguments})
-    x = torch.full((64, 3), 0.4, dtype=torch.float64)
-    for k in (0, 50, 99):
-        assert float(o(x, k, **pairs_of(name, x)).max()) < 1e-10
-
-
-# Same dropout in student and target
-
-
-class Recorder(nn.Module):
-    """Remembers the mask that dropout at its place would apply."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.masks: list[Tensor] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        mask = dropout(torch.ones_like(x), 0.5, self.training)
-        self.masks.append(mask.detach())
-        return x * mask
-
-
-def check_masks(name: str, device: str) -> None:
-    f = network_map().to(device)
-    recorder = Recorder()
-    f.F.write = nn.Sequential(recorder, f.F.write)
-    o = build(name, f).to(device).train()
-    students = {id(m): m for m in o.modules() if isinstance(m, Recorder)}
-    for m in students.values():
-        m.masks.clear()
-    o(torch.randn(16, 3, device=device), 50)
-    drawn = [mask for m in students.values() for mask in m.masks if (mask != 1).any()]
-    assert len(drawn) == 2
-    assert torch.equal(*drawn)
-    assert 0.2 < float((drawn[0] == 0).float().mean()) < 0.8
-
-
-consistency = [name for name in OBJECTIVES if OBJECTIVES[name].makes == CONSISTENCY]
-
-
-@pytest.mark.parametrize("name", consistency)
-def test_student_and_target_see_the_same_dropout_mask(name: str) -> None:
-    check_masks(name, "cpu")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_a_loss_of_the_wrong_sign_does_not_learn(name: str) -> None:
+    with pytest.raises(Broken, match="not half of the way"):
+        CONTRACTS["learns"](broken(OBJECTIVES[name], lambda loss, o: -loss))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("name", consistency)
+@pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_student_and_target_see_the_same_dropout_mask_on_a_gpu(name: str) -> None:
-    check_masks(name, "cuda")
+    check_masks(Fitting(OBJECTIVES[name]), "cuda")
 
 
 def test_torchs_own_dropout_is_refused_where_two_passes_must_agree() -> None:
@@ -245,22 +128,9 @@ def test_torchs_own_dropout_is_refused_where_two_passes_must_agree() -> None:
         CT(f, 10)
 
 
-@pytest.mark.parametrize("name", ["ct", "ict", "cd", "ect", "score_matching"])
-def test_the_whole_loss_is_one_graph_for_the_whole_training(name: str) -> None:
-    """Teacher, target and student compile together, and no step compiles anew."""
-    o = build(name, network_map(num_classes=4, dropout=0.5))
-    graphs, label = CompileCounter(), torch.arange(8) % 4
-    loss_at = torch.compile(o.loss_at, fullgraph=True, backend=graphs)
-    for k in (0, 50, 99):
-        x = torch.randn(8, 3)
-        loss_at(x, *o.draw_times(x, k), condition=Condition(label)).mean().backward()
-    assert graphs.frame_count == 1
-    assert all(p.grad is not None for p in o.f.parameters())
-
-
 def test_student_and_target_share_dropout_in_a_compiled_loss_as_well() -> None:
     """At one point and with one network the distance is zero, if the masks are the same."""
-    o = build("ct", network_map(dropout=0.5))
+    o = CT(network_map(dropout=0.5), 100)
     x, t = torch.randn(64, 3), torch.full((64,), 2.0)
     compiled = torch.compile(o.loss, fullgraph=True, backend="eager")
     assert not compiled(x, t, x, t).any()
@@ -560,8 +430,7 @@ def test_noise_levels_are_drawn_not_times(p: Parameterization) -> None:
 def test_pfgm_noise_is_a_student_variable(D: float) -> None:
     """``E|R|^2 = N D/(D - 2)`` in training and at T; the share within the median is a half."""
     p = PFGM(T=3.0, D=D)
-    o = build("pfgm", network_map())
-    o.p = p
+    o = PFGMpp(network_map(p=p), 1)
     torch.manual_seed(0)
     noise = o.noise(torch.zeros(100_000, 5))
     prior = p.prior(torch.randn(100_000, 5)) / 3

@@ -38,9 +38,12 @@ class Needs:
             noise of a pair; it comes as an argument of this name.
         network: what the network gives: `IMAGES`, `TRAJECTORIES` or `LATENTS`.
         two_time: the network takes both times, where the map starts and where it ends.
-        processes: names of the parameterizations that it is defined for; none is any.
+        processes: names of the processes that it is defined for; none is any.
+        forms: names of the forms of the map that it is defined for; none is any.
+        flow: the map begins as the PF-ODE does, whatever its form: see `Parameterization.flow`.
         continuous: the map does not jump at its end, so that it has a derivative in ``t``.
         eps_zero: the map ends at the data itself.
+        null_class: the network learns with and without its class, by label dropout.
         every_class: what it learns of an example belongs to its class, so that label dropout,
             which hides some, would teach means over classes.
     """
@@ -50,8 +53,11 @@ class Needs:
     network: str = IMAGES
     two_time: bool = False
     processes: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    flow: bool = False
     continuous: bool = False
     eps_zero: bool = False
+    null_class: bool = False
     every_class: bool = False
 
     @property
@@ -64,8 +70,11 @@ class Needs:
             NETWORKS.get(self.network, ""): self.network in NETWORKS,
             "a two-time network": self.two_time,
             f"the process {' or '.join(self.processes)}": bool(self.processes),
+            f"the form {' or '.join(self.forms)}": bool(self.forms),
+            "a map that is a flow": self.flow,
             "a map that does not jump at its end": self.continuous,
             "eps = 0": self.eps_zero,
+            "label dropout": self.null_class,
             "no label dropout": self.every_class,
         }
         return tuple(words for words, needed in said.items() if needed)

@@ -41,6 +41,14 @@ def _faults(needs: Needs, f: FlowMap) -> Iterator[str]:
     if F.label_dropout and (needs.every_class or not F.num_classes):
         why = "needs the class of every example" if F.num_classes else "has no classes to hide"
         yield f"{why}: leave out label_dropout, --network.label-dropout"
+    if needs.null_class and not F.label_dropout:
+        why = "give label_dropout, --network.label-dropout 0.1" if F.num_classes else "give classes"
+        yield f"learns with and without a class, and this network hides none: {why}"
+    if needs.forms and p.form not in needs.forms:
+        forms = " or ".join(needs.forms)
+        yield f"needs the form {forms}, --p.form {needs.forms[0]}, not {p.form}"
+    if needs.flow and not p.flow:
+        yield f"needs a map that begins as its PF-ODE does, such as --p.form ddim, not {p.form}"
     if needs.continuous and not p.continuous:
         yield (
             f"needs a map that is differentiable in t, such as edm; that of {p.config['name']} "
