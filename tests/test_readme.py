@@ -3,8 +3,8 @@
 Not a word of them is changed. The fast test shortens the work below them: a training ends after two
 steps of four images, the classifier's after five, the search for time points looks at two points
 and two fresh seeds, and of the digits there are 200. The slow test shortens nothing but the
-trainings of `images/`, which take hours. Both stand in for what is around: photographs, the port
-that `serve` listens on, the shell of `completion`.
+trainings of `images/`, which take hours. Both stand in for what is around: photographs, a published
+model, the port that `serve` listens on, the shell of `completion`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import foreign
 from fewstep.cli import completion, tune_steps
 from fewstep.data import digits
 from fewstep.evaluation import classifier
@@ -44,6 +45,8 @@ LEAVES = (
     "filled.png",
     "photos.png",
     "digits.png",
+    "runs/edm-cifar10/model.safetensors",
+    "cd.onnx",
 )
 
 Call = Callable[..., tuple[int, str, str]]
@@ -73,6 +76,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for i in range(12):
         pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.jpg")
+    with foreign.nvidia():
+        made = foreign.write(foreign.CASES["edm-ddpmpp"], "edm-cifar10-32x32-cond-vp", tmp_path)
+        assert made.name == "edm-cifar10-32x32-cond-vp.pkl"
     bind = server.bind
     monkeypatch.setattr(server, "bind", lambda host, port: bind(host, 0))
     monkeypatch.setattr(server, "serve", lambda *what, **how: None)
