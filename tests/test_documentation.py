@@ -10,14 +10,20 @@ import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import fewstep
 from fewstep.cli import app
+from fewstep.training.validation import energy_distance
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def modules() -> Iterator[object]:
@@ -107,3 +113,20 @@ def test_examples_run(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(example), run_name="__main__")
     assert list(tmp_path.rglob("*.png"))
+
+
+def test_a_loop_of_your_own_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands in the document, but for the number of steps."""
+    monkeypatch.chdir(tmp_path)
+    loop = PYTHON.findall((ROOT / "docs" / "training-loop.md").read_text())[0]
+    space: dict[str, Any] = {}
+    torch.manual_seed(0)
+    exec(loop.replace("steps=300", "steps=25"), space)
+    f = fewstep.open_model("my-model.safetensors")
+    assert len(loop.split("\n\nobjective = ")[1].splitlines()) < 20
+    scores = []
+    for model in (fewstep.FlowMap(fewstep.MLP(f.shape, num_classes=10), f.p), f):
+        x = fewstep.sample(model, 64, "jumps")
+        real = space["data"].batch(torch.arange(100))[0]
+        scores.append(energy_distance(x, real))
+    assert scores[1] < 0.9 * scores[0]

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from fewstep.editing import variation
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.likelihood import Likelihood
 from fewstep.networks import MLP, UNet
 from fewstep.parameterization import EDM, PARAMETERIZATIONS
 from fewstep.sampling import (
@@ -26,6 +28,7 @@ from fewstep.sampling import (
     sampler_for,
 )
 from fewstep.sampling.rows import parts
+from fewstep.trained import CONSISTENCY, DIFFUSION
 from oracles import Exact, Gaussian, network_map
 
 
@@ -295,3 +298,27 @@ def test_whole_numbers_of_every_type_are_taken() -> None:
     assert torch.equal(sample(f, np.int32(3), **numbers), x)  # type: ignore[arg-type]
     for indices in (torch.tensor([2, 0]), np.array([2, 0])):
         assert torch.equal(sample(f, 3, steps=2, seed=5, indices=indices), x[[2, 0]])
+
+
+@pytest.mark.parametrize("what", ["sample", "variations", "likelihood"])
+def test_a_model_in_training_goes_on_as_it_was(what: str) -> None:
+    """And is evaluated without dropout, all of it that was in training and no more."""
+    f = FlowMap(MLP((2, 3), width=16, blocks=2, dropout=0.5), EDM(T=20.0)).train()
+    frozen = f.network.get_submodule("blocks.0").eval()
+    modes = [m.training for m in f.modules()]
+    seen: list[bool] = []
+    f.network.register_forward_pre_hook(lambda m, _: seen.append(m.training))
+    x = torch.zeros(2, *f.shape)
+    if what == "likelihood":
+        f.trained = DIFFUSION
+        Likelihood(solver="heun", N=2).log_density(f, x, NoiseStreams(0, range(2), f.shape))
+    elif what == "variations":
+        f.trained = CONSISTENCY
+        variation(f, x[0], strength=0.5)
+    else:
+        f.trained = DIFFUSION
+        sample(f, 2, steps=2)
+    assert seen
+    assert not any(seen)
+    assert not frozen.training
+    assert [m.training for m in f.modules()] == modes

@@ -159,7 +159,7 @@ def test_the_generator_learns(tmp_path: Path) -> None:
     o = matching()
     goal = torch.tensor([0.6, -0.4, 0.2])
     o.teacher.D = lambda x, t, condition=None: goal.expand_as(x)  # type: ignore[method-assign, assignment]
-    t = trainer(tmp_path, o, steps=150, lr=5e-3, checkpoint_every=150)
+    t = trainer(tmp_path, o, steps=70, lr=1e-2)
 
     def distance() -> float:
         with torch.no_grad():
@@ -167,9 +167,9 @@ def test_the_generator_learns(tmp_path: Path) -> None:
 
     t.step(0)
     before = distance()
-    for k in range(1, 150):
+    for k in range(1, 70):
         t.step(k)
-    assert distance() < 0.2 * before
+    assert distance() < 0.3 * before
 
 
 class Weighted(CT):

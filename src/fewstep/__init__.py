@@ -47,6 +47,9 @@ _HOME = {
     "load": "data",
     "save_images": "data",
     "to_uint8": "data",
+    "Turn": "objectives.turns",
+    "check_turns": "objectives.turns",
+    "Averages": "training.ema",
     "Training": "training.config",
     "Trainer": "training.trainer",
     "Jumps": "sampling",
@@ -92,6 +95,7 @@ if TYPE_CHECKING:
         ScoreSDE,
         VariationalAutoencoder,
     )
+    from fewstep.objectives.turns import Turn, check_turns
     from fewstep.parameterization import (
         EDM,
         VE,
@@ -109,6 +113,7 @@ if TYPE_CHECKING:
     from fewstep.runs.execute import train
     from fewstep.sampling import ODE, Jumps, Multistep, Walk, as_model, sample
     from fewstep.training.config import Training
+    from fewstep.training.ema import Averages
     from fewstep.training.trainer import Trainer
 
 

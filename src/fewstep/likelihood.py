@@ -33,6 +33,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
+from fewstep.mode import evaluating
 from fewstep.precision import widest
 from fewstep.sampling import NoiseStreams, check_labels
 from fewstep.schedules import power_grid
@@ -97,7 +98,6 @@ class Likelihood:
             raise FewstepError(
                 "a likelihood is of pixels; this model has one of an autoencoder's latents alone."
             )
-        f.eval()
         model = Denoiser(f.p, lambda x, t: f.D(x, t, condition))
         signs = [noise.normal(x.device).sign().to(x) for _ in range(self.directions(f))]
         state = torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], 1)
@@ -108,7 +108,8 @@ class Likelihood:
             )
             return torch.cat([v.flatten(1), divergence[:, None]], 1)
 
-        state, spent = self._solve(rate, state, f)
+        with evaluating(f):
+            state, spent = self._solve(rate, state, f)
         x_T, gained = widest(state[:, :-1]), widest(state[:, -1])
         sigma = float(f.p.sigma(torch.tensor(f.p.T, dtype=torch.float64)))
         square = (x_T / sigma).square().sum(1)

@@ -11,6 +11,7 @@ from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
+from fewstep.mode import evaluating
 from fewstep.sampling import check_labels
 from fewstep.whole import whole
 
@@ -96,7 +97,7 @@ def in_batches(
     """
     done = []
     for rows, condition in _batches(f, n, labels, batch, progress):
-        with torch.inference_mode():
+        with torch.inference_mode(), evaluating(f):
             done.append(check_finite(part(rows, condition).cpu()))
     return torch.cat(done)
 
@@ -108,7 +109,6 @@ def _batches(
     if whole(batch, "the batch") < 1:
         raise FewstepError(f"the batch must hold at least 1 image, got {batch}.")
     condition = Condition(label=labels_for(f, labels, n))
-    f.eval()
     for start in range(0, n, batch):
         rows = slice(start, min(start + batch, n))
         yield rows, condition.rows(rows).to(f.device)

@@ -13,6 +13,7 @@ from fewstep.digest import sha256_of_weights
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.evaluation.frechet import Moments
+from fewstep.mode import evaluating
 from fewstep.progress import progress
 
 
@@ -108,7 +109,6 @@ def extract(
             their own.
     """
     check_images(images, network.shape)
-    network.eval()
     group = group or Processes()
     if len(images) < group.world:
         raise FewstepError(f"{len(images)} images are too few for {group.world} processes.")
@@ -117,7 +117,10 @@ def extract(
     share = torch.tensor(group.share(len(images)), dtype=torch.int64)
     mine = images if group.world == 1 else images[share]
     batches = mine.split(batch or network.batch)
-    features, logits, spatial = group.as_one(lambda: _extracted(network, batches, device, group))
+    with evaluating(network):
+        features, logits, spatial = group.as_one(
+            lambda: _extracted(network, batches, device, group)
+        )
     n, all_logits = len(images), None
     if logits.rows is not None:
         all_logits = group.gather_shares(logits.rows, n)

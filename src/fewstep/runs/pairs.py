@@ -29,6 +29,7 @@ from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.lock import FILES as LOCK_FILES
 from fewstep.lock import is_empty, locked
+from fewstep.mode import evaluating
 from fewstep.progress import progress
 from fewstep.runs.directory import RunDirectory
 from fewstep.runs.parts import real_data
@@ -245,7 +246,6 @@ def _batches(
     f: FlowMap, manifest: Manifest, sampler: Sampler, kept: list[int], parts: list[range]
 ) -> Iterator[dict[str, Tensor]]:
     """The tensors of a shard, batch by batch, on the CPU."""
-    f.eval()
     labels = check_labels(f, None, manifest.n)
     for rows in parts:
         streams = range(FIRST + rows.start, FIRST + rows.stop)
@@ -255,7 +255,7 @@ def _batches(
             made["label"] = label
         condition = Condition(label=label).to(f.device)
         noise = NoiseStreams(manifest.seed, streams, f.shape)
-        with torch.inference_mode():
+        with torch.inference_mode(), evaluating(f):
             states = [check_finite(x.float().cpu()) for x in sampler.steps(f, noise, condition)]
         made["sample"] = states[-1]
         if kept:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
+from fewstep.mode import evaluating
 from fewstep.sampling.choice import sampler_for
 from fewstep.sampling.labels import Labels, check_labels
 from fewstep.sampling.model import Model
@@ -39,15 +40,13 @@ def sample_batches(
     Raises:
         NotFinite: the model gives NaN or infinities.
     """
-    if isinstance(f, nn.Module):
-        f.eval()
     adaptive = isinstance(sampler, Walk) and sampler.adaptive
     for part, rows in parts(f, len(indices), batch or default_batch(f)):
         noise = NoiseStreams(seed, indices[part], f.shape)
         count = part.stop - part.start
         filled = count if adaptive else rows
         condition = Condition(label=labels).rows(part).filled(filled).to(f.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), evaluating(f):
             x = sampler(f, NoiseStreams.join([noise], filled), condition)
         yield check_finite(x[:count].cpu())
 
