@@ -325,6 +325,8 @@ def test_a_mistake_is_one_clear_line(
         (["--fps", "0"], "--fps"),
         (["-o", "film.mp4"], ".webp"),
         (["--steps", "0"], "at least 1"),
+        (["--sampler", "walk"], "consistency model"),
+        (["--sampler", "jumps(steps=2)", "--steps", "2"], "steps is given twice"),
         (["--from", "absent.png"], "absent.png"),
     ],
 )

@@ -496,6 +496,11 @@ def test_all_frames_share_the_noise_of_later_steps() -> None:
     x = decode(f, z, taus=(1.0,), batch=2)
     torch.testing.assert_close(x, x[:1].expand_as(x), rtol=0, atol=1e-5)
     torch.testing.assert_close(decode(f, z, taus=(1.0,), batch=1), x, rtol=0, atol=1e-5)
+    x = decode(f, z, sampler="jumps(times=(1.0,))").clamp(-1, 1)
+    first = sample(f, 1, "jumps(times=(1.0,))")
+    torch.testing.assert_close(x, first.expand_as(x), rtol=0, atol=1e-5)
+    with pytest.raises(FewstepError, match="not both"):
+        decode(f, z, taus=(1.0,), sampler="jumps")
 
 
 @pytest.mark.parametrize("name", ["euler", "heun", "midpoint", "rk4"])

@@ -142,8 +142,39 @@ def test_images_are_those_of_sample(
             "seed": 7,
             "steps": steps,
             "class": entry["class"],
+            "sampler": sampler_for(f, steps).spec,
             "index": i,
         }
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "spec", "steps"),
+    [
+        ("grey", {"sampler": "jumps(times=(2.0, 0.5))"}, "jumps(times=(2.0, 0.5))", 3),
+        ("grey", {"sampler": "jumps", "steps": 1}, "jumps", 1),
+        (
+            "teacher",
+            {"sampler": "walk( nfe=6, solver=dpm3 )"},
+            "walk(solver=dpm3, nfe=6)",
+            3,
+        ),
+        ("teacher", {"sampler": "walk(solver=ddim(eta=1))", "steps": 4}, None, 4),
+    ],
+)
+def test_images_are_made_by_the_sampler_asked_for(
+    model: str, body: dict[str, Any], spec: str | None, steps: int, client: TestClient, shelf: Shelf
+) -> None:
+    found = post(client, "generations", model=model, n=2, seed=7, strip=True, **body)
+    f = shelf.models[model]
+    sampler = sampler_for(f, body.get("steps"), sampler=body["sampler"])
+    expected = to_uint8(sample(f, 2, sampler, seed=7))
+    for i, entry in enumerate(found["data"]):
+        assert np.abs(pixels(entry["b64_json"]).astype(int) - expected[i, 0].numpy()).max() <= 1
+        told = settings(entry["b64_json"])
+        assert told["sampler"] == (spec or sampler.spec)
+        assert told["steps"] == len(entry["strip"]) == found["steps"] == steps
+    again = post(client, "generations", model=model, n=2, seed=7, sampler=told["sampler"])
+    assert [d["b64_json"] for d in again["data"]] == [d["b64_json"] for d in found["data"]]
 
 
 @pytest.mark.parametrize("label", [1, "bee", "1"])
@@ -451,6 +482,22 @@ def test_frames_pass_from_one_image_to_the_other(model: str, client: TestClient)
     assert np.abs(apart).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("model", "spec"), [("grey", "jumps(times=(2.0,))"), ("teacher", "walk(steps=3, solver=dpm2)")]
+)
+def test_frames_begin_with_the_sample_of_the_same_sampler(
+    model: str, spec: str, client: TestClient
+) -> None:
+    ends = {"from": {"seed": 1, "index": 0}, "to": {"seed": 1, "index": 0}}
+    how = {"model": model, "sampler": spec, "class": 0}
+    found = post(client, "interpolations", frames=2, **ends, **how)
+    assert settings(found["data"][0]["b64_json"])["sampler"] == spec
+    start = post(client, "generations", n=1, seed=1, **how)["data"][0]
+    apart = pixels(start["b64_json"]).astype(int) - pixels(found["data"][0]["b64_json"])
+    assert np.abs(apart).max() <= 1
+    assert found["steps"] == {"grey": 2, "teacher": 3}[model]
+
+
 # A client's mistakes
 
 
@@ -465,6 +512,25 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("generations", {"model": "gray"}, "Did you mean 'grey'"),
     ("generations", {"n": 9}, "at most 8 images"),
     ("generations", {"steps": 21}, "at most 20 steps"),
+    ("generations", {"sampler": "jumps(steps=21)"}, "at most 20 steps"),
+    ("generations", {"sampler": "jump"}, "Did you mean 'jumps'"),
+    ("generations", {"sampler": "jumps(gamma=0, steps=2)"}, "take gamma=1"),
+    ("generations", {"sampler": "walk"}, "consistency model"),
+    ("generations", {"sampler": "jumps(steps=2)", "steps": 2}, "steps is given twice"),
+    ("generations", {"sampler": "jumps(steps=__import__('os'))"}, "cannot read"),
+    ("generations", {"sampler": "jumps(" + "(" * 300}, "cannot read"),
+    ("generations", {"model": "teacher", "sampler": "heun"}, "walk(solver=heun)"),
+    ("generations", {"model": "teacher", "sampler": "walk(solver=rk45)"}, "chooses its own steps"),
+    (
+        "generations",
+        {"model": "teacher", "sampler": "walk(solver=pc(correctors=99), steps=20)"},
+        "at most 80",
+    ),
+    (
+        "generations",
+        {"model": "teacher", "sampler": "walk(nfe=99999)"},
+        "at most 20 steps",
+    ),
     ("generations", {"class": 3}, "'3'"),
     ("generations", {"class": "dog"}, "'dog'"),
     ("generations", {"prompt": "dog"}, "'dog'"),
@@ -505,6 +571,11 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("edits", {"image": IMAGE, "mask": IMAGE, "task": "vary", "class": 0}, "takes none"),
     ("interpolations", {"from": {"seed": 0}, "to": {"seed": 1}, "frames": 9}, "at most 8"),
     ("interpolations", {"from": {"seed": 0}, "to": {"seed": 1}, "frames": 3, "class": 5}, "'5'"),
+    (
+        "interpolations",
+        {"from": {"seed": 0}, "to": {"seed": 1}, "frames": 3, "sampler": "walk"},
+        "consistency model",
+    ),
 ]
 
 

@@ -19,7 +19,7 @@ from fewstep.editing.task import lost_of
 from fewstep.editing.written import to_pil
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.sampling import default_taus
+from fewstep.sampling import default_taus, sampler_for
 
 FILMS = (".gif", ".webp")
 MOST_FRAMES = 10_000
@@ -33,6 +33,7 @@ def interpolate(
     from_: Annotated[str, Parameter(name="--from")] = "0",
     to: str = "1",
     frames: Whole = 9,
+    sampler: str | None = None,
     steps: Whole | None = None,
     seed: Whole = 0,
     teacher: Path | None = None,
@@ -59,6 +60,9 @@ def interpolate(
         The same.
     frames
         Images, ends included.
+    sampler
+        The sampler as a spec, such as jumps(gamma=0.5), as fewstep list samplers shows them;
+        default the model's own.
     steps
         Network evaluations of a consistency model (default 1), or solver steps of a diffusion
         model (default 18).
@@ -75,9 +79,9 @@ def interpolate(
     label = _label(f, o, from_)
     coder = f if teacher is None else Files(out=o.out, device=o.device).open(teacher)
     ends = [_latent(f, coder, word, seed, label) for word in (from_, to)]
-    x = decode(
-        f, walk(torch.cat(ends), frames), seed=seed, labels=label, batch=o.batch, **_how(f, steps)
-    )
+    how = _how(f, steps, sampler)
+    z = walk(torch.cat(ends), frames)
+    x = decode(f, z, seed=seed, labels=label, batch=o.batch, **how)
     images = to_uint8(x)
     if o.out.suffix == ".png":
         save_images(images, o.out, columns=frames)
@@ -122,8 +126,10 @@ def _latent(f: FlowMap, coder: FlowMap, word: str, seed: int, label: int | None)
     return encode(coder, to_float(cut(p.pixels, (size[0], size[1]), "resize")), labels=label)
 
 
-def _how(f: FlowMap, steps: int | None) -> dict[str, Any]:
-    """What `decode` is told of the steps."""
+def _how(f: FlowMap, steps: int | None, sampler: str | None) -> dict[str, Any]:
+    """What `decode` is told of the sampler."""
+    if sampler is not None or f.trained.maps_to_any:
+        return {"sampler": sampler_for(f, steps, sampler=sampler)}
     if steps is not None and steps < 1:
         raise FewstepError(f"decoding needs at least 1 step, got steps={steps}.")
     if f.trained.solves:

@@ -22,7 +22,7 @@ from fewstep.editing.batches import (
 from fewstep.editing.edit import refine
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.sampling import NoiseStreams, check_taus
+from fewstep.sampling import NoiseStreams, Sampler, check_taus, sampler_for
 from fewstep.schedules import karras_grid
 from fewstep.solvers import PHI, Solver
 
@@ -121,6 +121,7 @@ def decode(
     taus: Sequence[float] = (),
     N: int = 18,
     solver: Solver | str = "heun",
+    sampler: Sampler | str | None = None,
     seed: int = 0,
     labels: Labels = None,
     batch: int = 256,
@@ -130,14 +131,19 @@ def decode(
     A consistency model gives ``f(sigma(T) z, T)`` and, with ``taus``, the further steps of
     multistep sampling; all images get the same noise in them, so that neighbouring latents give
     neighbouring images. A diffusion model solves the PF-ODE in ``N`` steps, from ``T`` to the
-    other end of the grid of `encode`.
+    other end of the grid of `encode`. A ``sampler``, or its spec, goes its own way from the latents
+    instead.
 
     Raises:
-        FewstepError: latents, times or labels that do not fit.
+        FewstepError: latents, times, labels or a sampler that do not fit.
     """
     f.trained.check_flow("decoding")
-    f.trained.check_known("decoding")
     check_images(f, z)
+    if sampler is not None:
+        if taus:
+            raise FewstepError("give a sampler or time points, not both: a sampler has its own.")
+        return _sampled(f, z, sampler_for(f, sampler=sampler), seed, labels, batch)
+    f.trained.check_known("decoding")
     check_taus(taus, f.p)
     solves = not f.trained.maps_to_eps
     if taus or solves:
@@ -151,6 +157,32 @@ def decode(
         return f.image(refine(f, x, (f.p.T, *taus), noise, condition=condition))
 
     return in_batches(f, len(z), part, labels, batch)
+
+
+def _sampled(
+    f: FlowMap, z: Tensor, sampler: Sampler, seed: int, labels: Labels, batch: int
+) -> Tensor:
+    """What a sampler makes of latents, with the same further noise for all."""
+
+    def part(rows: slice, condition: Condition) -> Tensor:
+        return sampler(f, _Begun(z[rows], seed), condition)
+
+    return in_batches(f, len(z), part, labels, batch)
+
+
+class _Begun(NoiseStreams):
+    """Noise streams whose first draw is given; after it they are all those of sample 0."""
+
+    def __init__(self, first: Tensor, seed: int) -> None:
+        super().__init__(seed, [0] * len(first), tuple(first.shape[1:]))
+        self._first: Tensor | None = first
+
+    def normal(
+        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        drawn = super().normal(device, dtype)
+        z, self._first = self._first, None
+        return drawn if z is None else z.to(device, dtype)
 
 
 def encode(

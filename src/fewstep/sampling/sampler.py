@@ -40,6 +40,15 @@ class Sampler(ABC):
         """Network evaluations per sample."""
 
     @property
+    def count(self) -> int:
+        """Steps of a sample, after each of which `steps` gives what stands.
+
+        Raises:
+            FewstepError: of a sampler that chooses its own.
+        """
+        return self.nfe
+
+    @property
     def deterministic(self) -> bool:
         """Whether the noise at ``T`` decides the sample, after known steps."""
         return False

@@ -80,6 +80,12 @@ class Walk(Sampler):
         return self._solver.adaptive
 
     @property
+    def count(self) -> int:
+        if self.adaptive:
+            raise FewstepError(f"{self.solver} chooses its own steps, which nobody knows before.")
+        return len(self._spend)
+
+    @property
     def deterministic(self) -> bool:
         return self._solver.convergence is not None and not self.adaptive
 

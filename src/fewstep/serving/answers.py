@@ -39,6 +39,7 @@ from fewstep.serving.schemas import (
 )
 from fewstep.serving.shelf import Shelf, class_asked, class_names, class_number
 
+KEPT = 256  # samplers that were asked for
 HELD = 8  # of the largest pictures that may wait at once
 
 
@@ -57,21 +58,31 @@ class Answers:
 
     def __init__(self, engine: Engine, shelf: Shelf, limits: Limits) -> None:
         self.engine, self.shelf, self.limits = engine, shelf, limits
-        self._samplers: dict[tuple[str, int], Sampler] = {}
+        self._samplers: dict[tuple[str, str | None, int | None], Sampler] = {}
         self._held = 0
 
-    def sampler(self, name: str, steps: int) -> Sampler:
-        """The sampler of a model for a number of steps; made once."""
-        if (name, steps) not in self._samplers:
-            self._samplers[name, steps] = sampler_for(self.shelf.models[name], steps)
-        return self._samplers[name, steps]
+    def sampler(self, name: str, spec: str | None, steps: int | None) -> Sampler:
+        """The sampler of a model by its spec and a number of steps; made once.
+
+        Raises:
+            FewstepError: one that the model does not admit, that spends more than the limit, or
+                that cannot say beforehand what it spends.
+        """
+        asked = name, spec, steps
+        if asked not in self._samplers:
+            sampler = sampler_for(self.shelf.models[name], steps, sampler=spec)
+            self.limits.check_sampler(sampler)
+            if len(self._samplers) >= KEPT:
+                self._samplers.pop(next(iter(self._samplers)))
+            self._samplers[asked] = sampler
+        return self._samplers[asked]
 
     async def generations(self, body: GenerationBody, request: Request) -> Response:
         """Images, as one answer or as a stream of events."""
         name, f = self.shelf[body.model]
-        steps = body.steps or f.trained.default_steps
+        steps = body.steps if body.sampler else body.steps or f.trained.default_steps
         self.limits.check(body.n, steps)
-        job = Generating(name, f, body, self.sampler(name, steps), self.limits)
+        job = Generating(name, f, body, self.sampler(name, body.sampler, steps), self.limits)
         if body.stream:
             events = job.events(lambda work: self.result(work, request))
             first = await anext(events)  # an error that is known now is an answer, not an event
@@ -139,7 +150,10 @@ class Answers:
         """The frames between two images, ends included."""
         name, f = self.shelf[body.model]
         self.limits.check(body.frames, body.steps)
-        steps = body.steps or f.trained.default_steps
+        sampler: Sampler | None = None
+        if body.sampler is not None or f.trained.maps_to_any:
+            sampler = self.sampler(name, body.sampler, body.steps)
+        steps = body.steps or (sampler.count if sampler else f.trained.default_steps)
         scale = parse_size(
             body.size, (f.image_shape[1], f.image_shape[2]), self.limits.pixels // body.frames
         )
@@ -149,13 +163,14 @@ class Answers:
             ends = [latents(f, [end.index], end.seed) for end in (body.start, body.to)]
             z = walk(torch.cat(ends), body.frames)
             how: dict[str, Any] = {"N": steps} if f.trained.solves else {}
-            how = how or {"taus": default_taus(f, steps)}
+            how = {"sampler": sampler} if sampler else how or {"taus": default_taus(f, steps)}
             return to_uint8(decode(f, z, seed=body.start.seed, labels=label, **how))
 
         started = time.monotonic()
         images = await self.result(Call(name, frames, body.frames), request)
         seconds = time.monotonic() - started
         common = settings_of(name, body.start.seed, steps, class_name(f, label))
+        common |= {"sampler": sampler.spec} if sampler else {}
         common |= {"from": body.start.model_dump(), "to": body.to.model_dump()}
         return await aside(
             scale**2 * images[:, 0].numel(),

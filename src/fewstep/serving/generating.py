@@ -38,7 +38,7 @@ class Generating:
     Args:
         name, f: the model.
         body: what is asked.
-        sampler: of the steps asked for.
+        sampler: the one asked for.
         limits: what may be asked.
 
     Raises:
@@ -49,7 +49,7 @@ class Generating:
         self, name: str, f: FlowMap, body: GenerationBody, sampler: Sampler, limits: Limits
     ) -> None:
         self.name, self.f, self.body, self.sampler = name, f, body, sampler
-        self.steps = body.steps or f.trained.default_steps
+        self.steps = sampler.count
         self.frames = body.n * (self.steps if body.strip else 1)
         self.scale = parse_size(
             body.size, (f.image_shape[1], f.image_shape[2]), limits.pixels // self.frames
@@ -76,7 +76,7 @@ class Generating:
         """What a PNG says of how it was made."""
         label = self.labels[i] if self.labels else None
         common = settings_of(self.name, self.seed, self.steps, class_name(self.f, label))
-        return common | {"index": i}
+        return common | {"sampler": self.sampler.spec, "index": i}
 
     def image(self, x: Tensor, i: int, strips: Sequence[Tensor]) -> dict[str, Any]:
         """One entry of the answer's data."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fewstep.errors import FewstepError
+from fewstep.sampling import Sampler
+
+COSTLY = 4  # network evaluations of a solver's step at most, as rk4 has them
 
 
 @dataclass(frozen=True)
@@ -38,3 +41,12 @@ class Limits:
             raise FewstepError(f"n={n}: this server makes at most {self.n} images per request.")
         if steps is not None and steps > self.steps:
             raise FewstepError(f"steps={steps}: this server takes at most {self.steps} steps.")
+
+    def check_sampler(self, sampler: Sampler) -> None:
+        """Raise `FewstepError` for too many steps or evaluations, or for an unknown number."""
+        self.check(1, sampler.count)
+        if sampler.nfe > COSTLY * self.steps:
+            raise FewstepError(
+                f"{sampler.spec} takes {sampler.nfe} network evaluations: this server takes at "
+                f"most {COSTLY * self.steps}."
+            )

@@ -7,11 +7,17 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fewstep.editing.masks import Marks
+from fewstep.spec import LONGEST
 
 Format = Literal["b64_json", "png"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Label = Annotated[int, Field(strict=True, ge=0, lt=2**31)] | Annotated[str, Field(max_length=100)]
 Name = Annotated[str, Field(max_length=200)]
+Spec = Annotated[str, Field(max_length=LONGEST)]
+SAMPLER = (
+    "The sampler as a spec, such as jumps(gamma=0.5, steps=4) or walk(solver=dpm3, nfe=12); "
+    "default the model's own. What it leaves open, such as its steps, the other fields say."
+)
 
 
 class Body(BaseModel):
@@ -55,6 +61,7 @@ class Images(Body):
 class GenerationBody(Images):
     """``POST /v1/images/generations``."""
 
+    sampler: Spec | None = Field(None, description=SAMPLER)
     strip: bool = Field(False, description="Also the images after every step.")
     stream: bool = Field(
         False, description="Server-sent events: every step as it is done, then the whole answer."
@@ -119,5 +126,6 @@ class InterpolationBody(BaseModel):
     to: End
     frames: int = Field(9, ge=2, le=64)
     steps: int | None = Field(None, ge=1, le=10_000)
+    sampler: Spec | None = Field(None, description=SAMPLER)
     label: Label | None = Field(None, alias="class")
     size: str | None = Field(None, max_length=20)

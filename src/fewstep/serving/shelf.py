@@ -83,6 +83,7 @@ class Shelf:
                 "objective": str(f.info.get("objective", "")).partition("(")[0] or None,
                 "shape": list(f.image_shape),
                 "classes": class_names(f),
+                "sampler": f.trained.sampler,
                 "default_steps": f.trained.default_steps,
                 "max_steps": f.trained.steps or most_steps,
                 "tasks": tasks_of(f),

@@ -161,9 +161,8 @@ class Integrator(ABC):
         Raises:
             FewstepError: there are none; the message names the nearest counts that can be spent.
         """
-        N = 1
-        while sum(self.evaluations(N)) < nfe:
-            N += 1
+        least = sum(self.evaluations(1))
+        N = 1 + max(0, -((least - nfe) // self.cost))  # each further step has its cost
         above = sum(self.evaluations(N))
         if above == nfe:
             return self.evaluations(N)
