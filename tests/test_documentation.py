@@ -17,6 +17,7 @@ import torch
 
 import fewstep
 from fewstep.cli import app
+from fewstep.objectives import OBJECTIVES
 from fewstep.training.validation import energy_distance
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,21 @@ def symbols() -> Iterator[str]:
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) == 5 and cells[2].startswith("`"):
             yield from re.findall(r"`([\w.]+)`", cells[2].partition(" without")[0])
+
+
+def losses() -> Iterator[str]:
+    """A line for each objective: its name, the first formula of its docstring, what it needs."""
+    for name in OBJECTIVES:
+        loss = re.search(r"``(.+?)``", inspect.getdoc(OBJECTIVES[name]) or "")
+        assert loss, name
+        formula = loss[1].replace("|", r"\|")
+        yield f"| `{name}` | `{formula}` | {', '.join(OBJECTIVES[name].needs.words) or 'data'} |"
+
+
+def test_the_methods_say_what_they_minimise() -> None:
+    """Each loss as its docstring has it, and what the objective says that it needs."""
+    told = (ROOT / "docs" / "methods.md").read_text().splitlines()
+    assert [line for line in losses() if line not in told] == []
 
 
 def has(cls: type, name: str) -> bool:
@@ -130,3 +146,12 @@ def test_a_loop_of_your_own_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         real = space["data"].batch(torch.arange(100))[0]
         scores.append(energy_distance(x, real))
     assert scores[1] < 0.9 * scores[0]
+
+
+def test_no_module_imports_the_package_as_a_whole() -> None:
+    """Its names are those of every floor: such an import would run back up."""
+    for path in sorted((ROOT / "src" / "fewstep").rglob("*.py")):
+        for line in path.read_text().splitlines():
+            source, _, names = line.strip().partition(" import ")
+            assert line.strip() != "import fewstep", path
+            assert source != "from fewstep" or not {*names.split(", ")} & {*fewstep.__all__}, path

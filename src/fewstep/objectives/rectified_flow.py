@@ -48,7 +48,10 @@ class RF(Objective):
 
 @OBJECTIVES.register("reflow")
 class Reflow(RF):
-    """k-rectified flow: the same on the pairs ``(z, x)`` of the flow before, which straightens it.
+    """k-rectified flow, straighter than that before: the same on its pairs of noise and sample.
+
+    ``mean (v(x_t, t) - (alpha' x + sigma' z))^2``, where ``x`` is what the flow before makes of
+    ``z``: its minimiser is again a flow with these marginals, whose lines cross less.
 
     Args:
         f: the map in training, started from the weights of the flow before.
