@@ -261,6 +261,7 @@ def test_generate_shows_every_step_and_downloads_with_settings(
         "n": 12,
         "seed": 5,
         "steps": 3,
+        "sampler": None,
         "class": None,
         "seconds": 0,
     }
@@ -269,6 +270,25 @@ def test_generate_shows_every_step_and_downloads_with_settings(
     again = open_page(page.url)
     done(again, "generate")
     assert np.array_equal(shown(again, "#generate .large"), steps[2])
+
+
+def test_a_sampler_by_its_spec(open_page: Open, tmp_path: Path) -> None:
+    """It says its steps itself, and a mistake in it is told."""
+    page = open_page(refusals=1)
+    page.locator("#generate-n").fill("2")
+    page.locator("#generate-sampler").fill("jumps(times=(2.0, 0.5))")
+    run(page, "generate")
+    page.click("#generate .sheets > .grid .tile:nth-child(1)")
+    assert page.locator("#generate .strip li img").count() == 3
+    path = saved(page, "#generate [data-act=download]", tmp_path)
+    assert settings(path)["sampler"] == "jumps(times=(2.0, 0.5))"
+    assert settings(path)["steps"] == 3
+    page.click("#generate .terminal summary")
+    line = page.inner_text("#generate .terminal pre >> nth=0")
+    assert "--sampler 'jumps(times=(2.0, 0.5))' --seed" in line
+    page.locator("#generate-sampler").fill("jump")
+    page.click("#generate form.controls .primary")
+    page.wait_for_selector("text=unknown sampler 'jump'")
 
 
 def test_an_image_is_varied_edited_and_interpolated_from(open_page: Open) -> None:

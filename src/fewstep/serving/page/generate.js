@@ -6,6 +6,7 @@ import { curl, run, terminal, words } from "./terminal.js";
 import { Runner, classes, count, limit, milliseconds, picture, place, press, reveal, stepLimit, tiles, values, whole } from "./widgets.js";
 
 const VARIATIONS = 6;
+const COUNTED = /\b(steps|nfe|times|rk45)\b/;
 
 export class Generate {
   constructor(app, section) {
@@ -26,7 +27,10 @@ export class Generate {
     classes(this.form.querySelector(".classes"), model, { all: true });
     const two = Math.max(model.default_steps, Math.min(2, model.max_steps)); // a strip needs two steps
     limit(this.form.elements.steps, stepLimit(model), this.solves === model.solves ? undefined : two);
+    if (this.solves !== undefined && this.solves !== model.solves) this.form.elements.sampler.value = "";
     this.solves = model.solves;
+    this.form.querySelector("[data-sampler-note]").textContent =
+      model.solves ? "such as walk(solver=dpm3, nfe=12)" : "such as jumps(times=(0.8,))";
     this.form.querySelector("[data-steps-note]").textContent =
       model.solves ? "steps of the solver" : "network evaluations per image";
     this.commands();
@@ -34,23 +38,26 @@ export class Generate {
 
   request() {
     const settings = values(this.form);
+    const sampler = settings.sampler.trim() || null;
     return {
       model: this.app.model.id,
       n: Number(settings.n),
       seed: whole(settings, "seed", "The seed"),
-      steps: Number(settings.steps),
+      steps: COUNTED.test(sampler) ? null : Number(settings.steps), // a sampler may say them itself
+      sampler,
       class: settings.class || null,
     };
   }
 
   async generate(signal, say) {
     const request = this.request();
-    const { n, seed, steps } = request;
+    const { n, seed } = request;
     const { items, variations, selected } = this;
-    this.expect(Array.from({ length: n }, (_, index) => ({ index, seed, steps, model: request.model, strip: [] })));
+    this.expect(Array.from({ length: n }, (_, index) => ({ index, seed, steps: request.steps ?? 1, model: request.model, strip: [] })));
     const began = performance.now();
     say("Waiting for the first step");
-    const onPartial = ({ index, step, b64_json }) => {
+    const onPartial = ({ index, step, steps, b64_json }) => {
+      this.items[index].steps = steps;
       this.step(index, step, b64_json);
       if (index === n - 1) say(`Step ${step} of ${steps}`);
     };
@@ -62,8 +69,8 @@ export class Generate {
       this.redraw();
       throw error;
     }
-    answer.data.forEach((image, i) => Object.assign(this.items[i], image, { class: image.class ?? null, done: true }));
-    this.answer = { ...request, seconds: answer.seconds };
+    answer.data.forEach((image, i) => Object.assign(this.items[i], image, { class: image.class ?? null, steps: answer.steps, done: true }));
+    this.answer = { ...request, steps: answer.steps, seconds: answer.seconds };
     this.redraw();
     const total = (performance.now() - began) / 1000;
     say(`${count(n, "image")} in ${milliseconds(answer.seconds ?? total)}`);
@@ -186,8 +193,8 @@ export class Generate {
     } catch {
       return; // the error is shown when the form is sent
     }
-    const { model, n, seed, steps } = request;
-    const flags = words({ "-n": n, "--steps": steps, "--seed": seed, "--label": request.class, "-o": "samples.png" });
+    const { model, n, seed, steps, sampler } = request;
+    const flags = words({ "-n": n, "--sampler": sampler, "--steps": steps, "--seed": seed, "--label": request.class, "-o": "samples.png" });
     terminal(this.section.querySelector(".terminal"), [
       ["Command line", `fewstep sample ${run(model)} ${flags}`],
       ["HTTP", curl("v1/images/generations", request)],
