@@ -47,6 +47,7 @@ from fewstep.solvers import PHI
 from fewstep.testing import CONTRACTS, Broken, Fitting, Gaussian
 from fewstep.testing.fitting import random
 from fewstep.testing.of_truth import check_masks
+from fewstep.weightings import WEIGHTINGS
 from oracles import Exact, slope
 
 P = EDM(T=20.0)
@@ -420,10 +421,30 @@ def test_noise_levels_are_drawn_not_times(p: Parameterization) -> None:
         drawn = []
         for f in maps:
             torch.manual_seed(0)
-            o = OBJECTIVES.call(name, {"f": f, "K": 100, "P_mean": -1.0, "P_std": 0.7})
+            arguments = {"P_mean": -1.0, "P_std": 0.7, "weighting": "uniform"}
+            o = OBJECTIVES.call(name, {"f": f, "K": 100, **arguments})
             drawn.append([f.p.noise_level(t.double()) for t in o.draw_times(x, 90)])
         for mine, of_edm in zip(*drawn, strict=True):
             torch.testing.assert_close(mine, of_edm, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("weighting", list(WEIGHTINGS))
+def test_a_weighting_of_times_says_so(weighting: str) -> None:
+    """The others weigh one noise level alike in every process; all of them, the first time on."""
+    p, q = EDM(T=20.0), TrigFlow()
+    level = torch.tensor([0.3, 2.0])
+    t, u = p.time_of_noise_level(level), q.time_of_noise_level(level)
+    f = FlowMap(MLP((1,), width=4, blocks=1), q)
+    found = WEIGHTINGS[weighting]()
+    if found.of_time:
+        with pytest.warns(FewstepWarning, match=f"weighting {weighting} is of times"):
+            OBJECTIVES.call("ct", {"f": f, "K": 9, "weighting": weighting})
+        assert not torch.allclose(found(t, t / 2, p), found(u, u / 2, q), rtol=0.01)
+        return
+    OBJECTIVES.call("ct", {"f": f, "K": 9, "weighting": weighting})
+    if weighting not in ("likelihood", "inverse_spacing"):  # of g, and of the grid
+        torch.testing.assert_close(found(t, t / 2, p), found(u, u / 2, q))
+        assert bool(found(torch.tensor([q.T]), torch.tensor([0.1]), q).isfinite().all())
 
 
 @pytest.mark.parametrize("D", [8.0, 64.0])

@@ -5,22 +5,31 @@ For score matching ``s = 0``; for the consistency losses ``s = t_n`` and ``t = t
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.parameterization import Parameterization
-from fewstep.registry import Registry
+from fewstep.registry import Registry, spec_of
 from fewstep.schedules import karras_spacing
 
 WEIGHTINGS: Registry[Weighting] = Registry("weighting")
 
 
+LARGEST = 1e9  # of a noise level whose square is taken
+
+
 class Weighting(ABC):
     """``lambda_(t, s, p)``: times [B], [B] -> [B], all positive."""
+
+    of_time: ClassVar[bool] = False
+    """Whether it is a function of the times themselves, so that it weighs noise levels otherwise in
+    a process whose time is not the noise level."""
 
     @abstractmethod
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor: ...
@@ -41,7 +50,7 @@ class EDMWeighting(Weighting):
     """``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2`` at ``t``; Karras et al. 2022, Table 1."""
 
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
-        sigma = p.sigma(t) / p.alpha(t)
+        sigma = p.noise_level(t).clamp(max=LARGEST)
         return (sigma**2 + p.sigma_data**2) / (sigma * p.sigma_data) ** 2
 
 
@@ -100,7 +109,12 @@ class TruncatedSNR(Weighting):
 @WEIGHTINGS.register("inverse_gap")
 @dataclass(frozen=True)
 class InverseGap(Weighting):
-    """``1 / (t - s)``; iCT, Section 3.1, and ECT."""
+    """``1 / (t - s)``; iCT, Section 3.1, and ECT. Of times: in VP it is another weighting.
+
+    In the papers' process time is the noise level.
+    """
+
+    of_time: ClassVar[bool] = True
 
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
         return 1 / (t - s)
@@ -109,7 +123,12 @@ class InverseGap(Weighting):
 @WEIGHTINGS.register("inverse_t")
 @dataclass(frozen=True)
 class InverseT(Weighting):
-    """``1/t + 1/sigma_data``: EDM's weight is its square, up to a factor between 1 and 2."""
+    """``1/t + 1/sigma_data``: EDM's weight is its square, up to a factor between 1 and 2.
+
+    Of times: where time is not the noise level it is another weighting.
+    """
+
+    of_time: ClassVar[bool] = True
 
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
         return 1 / t + 1 / p.sigma_data
@@ -120,9 +139,28 @@ class InverseT(Weighting):
 class InverseSpacing(Weighting):
     """``1 / tau'`` at ``t``, the inverse of the grid's spacing: in continuous time it cancels it.
 
+    It is of the grid, which is one of times in every process, and no weighting of noise levels.
     With it the losses of Theorems 4 to 6 of Song et al. 2023 have no factor of the grid, as in the
     code published with the paper; see `fewstep.objectives.continuous`.
     """
 
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
         return 1 / karras_spacing(t, p)
+
+
+def weighting_for(p: Parameterization, weighting: Weighting | str) -> Weighting:
+    """A weighting, or that of a spec; a note where it is one of times that are no noise levels.
+
+    Raises:
+        FewstepError: not a spec of a weighting.
+    """
+    built = WEIGHTINGS.build(weighting)
+    if built.of_time and not p.time_is_noise_level:
+        warnings.warn(
+            f"the weighting {spec_of(built)} is of times, and the time of "
+            f"{spec_of(p.process)} is not the noise level: it weighs noise levels otherwise than "
+            "in EDM.",
+            FewstepWarning,
+            stacklevel=4,
+        )
+    return built

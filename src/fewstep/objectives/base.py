@@ -37,7 +37,7 @@ from fewstep.parameterization import Parameterization, time_dtype
 from fewstep.registry import Registry
 from fewstep.schedules import GridSize, IndexDistribution
 from fewstep.trained import CONSISTENCY, Trained
-from fewstep.weightings import WEIGHTINGS, Weighting
+from fewstep.weightings import Weighting, weighting_for
 
 if TYPE_CHECKING:
     from typing import Self
@@ -260,7 +260,7 @@ class ConsistencyObjective(Objective):
         self.mu = mu
         self._f_minus = f.frozen_copy() if mu else None
         self.d = DISTANCES.build(distance)
-        self.lambda_ = WEIGHTINGS.build(weighting)
+        self.lambda_ = weighting_for(f.p, weighting)
 
     @property
     def f_minus(self) -> FlowMap:

@@ -36,7 +36,7 @@ from fewstep.parameterization import Parameterization
 from fewstep.schedules import INDEX_DISTRIBUTIONS, IndexDistribution, karras_spacing
 from fewstep.tangent import TANGENTS
 from fewstep.trained import CONSISTENCY
-from fewstep.weightings import WEIGHTINGS, Weighting
+from fewstep.weightings import WEIGHTINGS, Weighting, weighting_for
 
 
 class ContinuousConsistency(Objective):
@@ -73,7 +73,7 @@ class ContinuousConsistency(Objective):
         check_dropout(f.F)
         self.stop_gradient = stop_gradient
         self.d = DISTANCES.build(distance)
-        self.lambda_ = WEIGHTINGS.build(weighting)
+        self.lambda_ = weighting_for(f.p, weighting)
         self.times = INDEX_DISTRIBUTIONS.build(times)
         _check_limit(f.p, self.lambda_)
 

@@ -11,7 +11,7 @@ from fewstep.needs import Needs
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.parameterization.chain import Chain
 from fewstep.trained import DIFFUSION
-from fewstep.weightings import WEIGHTINGS, Weighting
+from fewstep.weightings import Weighting, weighting_for
 
 
 @OBJECTIVES.register("ddpm")
@@ -36,7 +36,7 @@ class DDPM(Objective):
         super().__init__(f, K)
         assert isinstance(f.p.process, Chain)
         self.N = f.p.process.N
-        self.lambda_ = WEIGHTINGS.build(weighting)
+        self.lambda_ = weighting_for(f.p, weighting)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         return (torch.randint(1, self.N + 1, (len(x),), device=x.device) / self.N,)

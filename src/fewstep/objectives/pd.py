@@ -18,7 +18,7 @@ from fewstep.parameterization import time_dtype
 from fewstep.schedules import HalvingN, nested_times
 from fewstep.solvers import ddim_step, denoised_of_step
 from fewstep.trained import NESTED
-from fewstep.weightings import WEIGHTINGS, Weighting
+from fewstep.weightings import Weighting, weighting_for
 
 
 @OBJECTIVES.register("pd")
@@ -71,7 +71,7 @@ class PD(Objective):
         self.teacher = self.hold(teacher)
         check_teacher_of_hidden(f, teacher)
         self.d = DISTANCES.build(distance)
-        self.lambda_ = WEIGHTINGS.build(weighting)
+        self.lambda_ = weighting_for(f.p, weighting)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         N = self.N(k)

@@ -10,7 +10,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.schedules import LogNormal
 from fewstep.trained import DIFFUSION
-from fewstep.weightings import WEIGHTINGS, Weighting
+from fewstep.weightings import Weighting, weighting_for
 
 
 @OBJECTIVES.register("score_matching")
@@ -44,7 +44,7 @@ class ScoreMatching(Objective):
     ) -> None:
         super().__init__(f, K)
         self.times = LogNormal(P_mean, P_std)
-        self.lambda_ = WEIGHTINGS.build(weighting)
+        self.lambda_ = weighting_for(f.p, weighting)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         return (self.times.sample(x, self.f.p, least=0.0),)

@@ -10,7 +10,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.schedules import TRAINING_TIMES, TrainingTimes
 from fewstep.trained import DIFFUSION
-from fewstep.weightings import WEIGHTINGS, Weighting
+from fewstep.weightings import Weighting, weighting_for
 
 
 @OBJECTIVES.register("score_sde")
@@ -41,7 +41,7 @@ class ScoreSDE(Objective):
     ) -> None:
         super().__init__(f, K)
         self.times = TRAINING_TIMES.build(times)
-        self.lambda_ = WEIGHTINGS.build(weighting)
+        self.lambda_ = weighting_for(f.p, weighting)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         return (self.times.sample(x, self.f.p),)
