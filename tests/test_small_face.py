@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,7 +89,7 @@ def test_a_module_keeps_its_weights_and_its_place() -> None:
     x = fewstep.sample(model, 3)
     assert x.dtype == torch.float64
     assert torch.equal(x, fewstep.sample(model, 3))
-    assert not net.drop.training
+    assert net.drop.training, "sampling leaves its mode"
 
 
 def test_what_it_makes_of_noise_is_scored() -> None:
@@ -159,3 +161,12 @@ def test_no_module_is_needed() -> None:
 def test_what_is_no_model_is_said(arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(FewstepError, match=expected):
         fewstep.sample(fewstep.as_model(EDM(), (2,), **arguments), 1)
+
+
+def test_the_example_of_the_documentation_runs() -> None:
+    page = (Path(__file__).parents[1] / "docs/samplers.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["x"].shape == (4, 3, 32, 32)
+    assert names["x"].isfinite().all()
