@@ -20,6 +20,7 @@ from fewstep.runs import dry_run as needs
 from fewstep.runs.activations import activations
 from fewstep.runs.directory import open_model
 from fewstep.runs.dry_run import check_memory, dry_run, needs_of
+from fewstep.runs.estimate import duration
 from fewstep.runs.execute import train
 from fewstep.runs.run import component
 from fewstep.runs.step import Speed, evaluations
@@ -35,6 +36,7 @@ def test_a_dry_run_of_every_recipe(name: str, tmp_path: Path, monkeypatch: Any) 
     text = str(found)
     teacher = OBJECTIVES[RECIPES[name]().objective.name].needs.teacher
     assert ("--teacher" in text) == (teacher is not TeacherUse.NONE)
+    assert "1,437 found in digits, the train split" in text
     assert ("fewstep pairs" in text) == (
         name.endswith(("/kd", "/rf2", "/rf3", "-distill", "/dfno"))
     )
@@ -124,3 +126,8 @@ def test_time_is_extrapolated_from_what_was_measured() -> None:
     assert "2 s on cpu here, 33.3 min for 1,000 steps; by a clock" in str(sure)
     two = replace(sure, processes=2)
     assert two.seconds_per_step == pytest.approx(1)
+
+
+def test_a_time_is_told_in_the_unit_that_reads_best() -> None:
+    told = [duration(seconds) for seconds in (0.5, 90, 3 * 86400.0, 3e7, 2.6e9)]
+    assert told == ["0.5 s", "90 s", "3 days", "347 days", "82.4 years"]

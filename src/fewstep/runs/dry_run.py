@@ -49,11 +49,11 @@ def dry_run(
             know the size of an image or the number of classes; no autoencoder where one is named.
     """
     family = recipe.partition("/")[0]
-    shape, num_classes = _shape_and_classes(run, family)
+    shape, num_classes, images = _examples(run, family)
     if run.autoencoder is not None:
         shape = _latent_shape(run.autoencoder, shape, family)
     found = needs_of(run, shape, num_classes, device=pick_device(device), timed=timed)
-    return replace(found, asks=asks(run, family))
+    return replace(found, asks=asks(run, family), images=images)
 
 
 def _latent_shape(path: str, shape: tuple[int, ...], family: str) -> tuple[int, ...]:
@@ -163,20 +163,22 @@ def free_on(device: torch.device) -> int | None:
     return free_memory()
 
 
-def _shape_and_classes(run: Run, family: str) -> tuple[tuple[int, ...], int]:
-    """From the settings, or from the data where they do not say."""
+def _examples(run: Run, family: str) -> tuple[tuple[int, ...], int, str]:
+    """Shape and classes, from the settings or else from the data; and what was found of these."""
     size, channels = run.data.size, run.data.channels
     told = run.network.arguments.get("num_classes")
     if size is not None and channels is not None and (told is not None or not run.data.labels):
-        return (channels, size, size), told or 0
+        return (channels, size, size), told or 0, ""
     if (
         objective_of(run).needs.columns
         and f"{family}/edm" in RECIPES
         and not Path(run.data.data or "").exists()
     ):
-        return _shape_and_classes(RECIPES[f"{family}/edm"](), "")  # whose model makes the pairs
+        return _examples(RECIPES[f"{family}/edm"](), "")  # whose model makes the pairs
     data = load_data(run)
-    return tuple(data.shape), data.num_classes if run.data.labels else 0
+    found = f"{len(data):,} found in {data.source or data.name}, the train split"
+    skipped = f"; {data.skipped:,} cannot be read" if data.skipped else ""
+    return tuple(data.shape), data.num_classes if run.data.labels else 0, found + skipped
 
 
 def _speed(

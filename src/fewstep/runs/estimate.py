@@ -14,6 +14,7 @@ BYTES = 4  # of a weight, a gradient and a moment in float32
 PROCESS = 400 << 20  # of Python, torch and its libraries; on a GPU of the context there
 PASSING = 1.1  # of the activations, with the gradients that pass through the largest of them
 GPUS, GPU_BYTES = 8, 80e9  # the machine of the papers' recipes
+YEAR = 365.25 * 86400  # seconds
 FILLED = 0.92  # share of a memory that fragments and buffers leave for what is counted
 
 
@@ -76,6 +77,7 @@ class DryRun:
         speed: of this machine; None where it was not measured.
         asks: what will be asked for, as sentences.
         processes: that train together.
+        images: how many there are, and of what; "" where the data were not looked at.
     """
 
     shape: tuple[int, ...]
@@ -91,6 +93,7 @@ class DryRun:
     speed: Speed | None
     asks: tuple[str, ...]
     processes: int = 1
+    images: str = ""
 
     @property
     def state_bytes(self) -> int:
@@ -110,6 +113,7 @@ class DryRun:
         memory = self.memory
         lines = {
             "examples": f"{self.shape}, {classes}",
+            "images": self.images or "not looked at: the settings say their size",
             "network": f"{self.parameters:,} parameters",
             "evaluation": f"{self.flops / 1e9:,.4g} GFLOPs an image",
             "state": f"{gib(memory.state)} for {held}",
@@ -155,7 +159,7 @@ class DryRun:
             return f"{self.step_flops / 1e12:,.3g} TFLOPs"
         whole = self.seconds_per_step * self.training.steps
         return (
-            f"{_duration(self.seconds_per_step)} on {self.device} here, {_duration(whole)} for "
+            f"{duration(self.seconds_per_step)} on {self.device} here, {duration(whole)} for "
             f"{self.training.steps:,} steps; by {self.speed.how}"
         )
 
@@ -165,9 +169,9 @@ def gib(n: float) -> str:
     return f"{n / 2**30:,.2f} GiB" if n >= 2**28 else f"{n / 2**20:,.3g} MiB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """In the unit that reads best."""
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+    for unit, length in (("years", YEAR), ("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= 2 * length:
             n = seconds / length
             return f"{n:,.0f} {unit}" if n >= 100 else f"{n:.3g} {unit}"
