@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import fewstep
-from fewstep.errors import FewstepWarning
+from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.evaluation.choice import feature_network
 from fewstep.model_file import open_model_file
 from fewstep.names import LEDGER
 from fewstep.plugins import load, used
@@ -299,3 +300,78 @@ def test_the_hash_sees_what_a_file_imports_from_beside_it(tmp_path: Path) -> Non
     assert load.digest(file) == plugin.sha256
     (tmp_path / "helper.py").write_text("WIDTH = 17")
     assert load.digest(file) != plugin.sha256
+
+
+OTHERS = """
+import torch
+
+from fewstep import Dataset
+from fewstep.data import READERS
+from fewstep.evaluation.features import FEATURE_NETWORKS, FeatureNetwork, Features
+
+
+@READERS.register("stripes")
+def stripes(where: str, split: str) -> Dataset:
+    generator = torch.Generator().manual_seed(int(split == "train"))
+    images = torch.randint(0, 256, (int(where or 64), 1, 8, 8), generator=generator)
+    return Dataset.from_arrays(images.to(torch.uint8), name="stripes")
+
+
+@FEATURE_NETWORKS.register("means")
+class Means(FeatureNetwork):
+    shape, num_classes = None, 0
+
+    def __init__(self, side: int = 4) -> None:
+        super().__init__()
+        self.side, self.num_features = side, side * side
+
+    def forward(self, images: torch.Tensor) -> Features:
+        small = torch.nn.functional.adaptive_avg_pool2d(images.float().mean(1), self.side)
+        return Features(small.flatten(1))
+
+
+@READERS.register("broken")
+def broken(where: str, split: str) -> list[int]:
+    return [1]
+"""
+
+
+def test_data_and_features_of_a_plugin(tmp_path: Path, call: Call) -> None:
+    file = tmp_path / "others.py"
+    file.write_text(OTHERS)
+    mine = ("--plugin", file)
+    assert call("train", "digits/edm", *TINY, "--data", "stripes:80", "--out", "run", *mine)[0] == 0
+    assert json.loads(Path("run/run.json").read_text())["plugins"][0]["gives"] == [
+        "data reader stripes"
+    ]
+    words = ("evaluate", "run", "-n", "32", "--bootstrap", "0", "--metrics", "fd", "--features")
+    code, out, err = call(*words, "means(side=2)", *mine)
+    assert (code, err) == (0, "")
+    assert "means(side=2)" in out
+    assert "takes no --weights" in call(*words, "means", "--weights", "a.pth", *mine)[2]
+    assert "unknown argument of the feature network" in call(*words, "means(a=1)", *mine)[2]
+    wrong = call("train", "digits/edm", *TINY, "--data", "broken:", "--out", "b", *mine)
+    assert wrong[2].startswith("fewstep: the data reader 'broken' must give a Dataset")
+    forget("others")
+    assert "run needs the plugin others for its data reader stripes" in call("train", "run")[2]
+    assert "no such data: stripes:80" in call("train", "digits/edm", "--data", "stripes:80")[2]
+
+
+def test_features_follow_their_plugin_s_code(tmp_path: Path) -> None:
+    """Scores and cached features of another code are not taken for those of this one."""
+    found = []
+    for text in (OTHERS, f"{OTHERS}# other"):
+        (tmp_path / "others.py").write_text(text)
+        fewstep.load_plugin(tmp_path / "others.py")
+        found.append(feature_network("means").fingerprint)
+        forget("others")
+    assert len(set(found)) == 2
+
+
+def test_the_function_of_features_is_not_imported_from_a_run_s_folder(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("run.json").write_text("{}")
+    Path("theirs.py").write_text("raise SystemExit('imported')")
+    with pytest.raises(FewstepError, match="from which no code is imported"):
+        feature_network("theirs:features")

@@ -4,12 +4,15 @@
 which order a run sees them, `save_images` writes pictures.
 """
 
+from fewstep.data import digits  # noqa: F401 - a reader, which registers itself
 from fewstep.data.dataset import Dataset
 from fewstep.data.images import check_place, grid, save_images, to_float, to_uint8
 from fewstep.data.order import batch_indices
+from fewstep.data.readers import READERS
 from fewstep.data.sources import load
 
 __all__ = [
+    "READERS",
     "Dataset",
     "batch_indices",
     "check_place",

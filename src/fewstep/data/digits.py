@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.data.dataset import Dataset
+from fewstep.data.readers import READERS
 from fewstep.data.splits import choose
 from fewstep.errors import FewstepError
 
@@ -34,12 +35,15 @@ def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return images.round().astype(np.uint8), rows[:, -1].astype(np.int64)
 
 
-def digits_of(split: str) -> Dataset:
+@READERS.register("digits")
+def digits(where: str, split: str) -> Dataset:
     """1,437 images for "train", 360 for "test" or "val": uint8 [N, 1, 8, 8] in ten classes.
 
     Raises:
         FewstepError: an unknown split; scikit-learn is not installed.
     """
+    if where:
+        raise FewstepError(f"the digits are called digits alone, not digits:{where}.")
     chosen = choose(split, ("train", "test"), "digits")
     whole = Dataset.from_arrays(*read_digits(), name="digits")
     train, test = whole.stratified_split(360 / 1797, seed=0)

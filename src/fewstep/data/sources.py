@@ -21,13 +21,13 @@ from fewstep.data.arrays import CHANNELS
 from fewstep.data.build import Request, Source, survey
 from fewstep.data.conform import conform
 from fewstep.data.dataset import Dataset
-from fewstep.data.digits import digits_of
 from fewstep.data.folder import ENDINGS, NOT_READ, find_pictures
 from fewstep.data.ignored import check_is_data
 from fewstep.data.labels import used
 from fewstep.data.listing import list_files, stamp
 from fewstep.data.pairs import is_pairs, open_pairs
 from fewstep.data.parquet import open_files, open_hub
+from fewstep.data.readers import READERS
 from fewstep.data.splits import WORDS, missing, siblings, split_files
 from fewstep.data.tables import ENDING as TABLES
 from fewstep.data.tables import of_one_set
@@ -60,6 +60,7 @@ def load(
     - `"hub:owner/name[:config][@revision]"`: a data set of the Hugging Face hub.
     - a folder that `fewstep pairs` made: a diffusion model's samples, with their noise.
     - `.npz` with `arr_0` or `images` and perhaps `arr_1` or `labels`; `.npy`.
+    - `"name:where"` or `"name"`, of a reader that a plugin has added to `fewstep.data.READERS`.
     - a `Dataset`: itself, with `size`, `channels` and `labels` applied.
 
     `split` picks images by the names of files and folders: `fewstep.data.splits` has the one rule.
@@ -131,9 +132,9 @@ def _open(source: str | Path | Dataset, request: Request) -> Dataset | Plan:
         return source
     if source == "":
         raise FewstepError(f"no data named: give 'digits', {KINDS}, or hub:owner/name")
-    if source == "digits":
+    if isinstance(source, str) and READERS.knows(source):
         _without_columns(source, request)
-        return digits_of(request.split)
+        return READERS.read(source, request.split)
     if isinstance(source, str) and source.startswith(HUB):
         identity = f"{source} {request.split} {_columns(request)}"
         return Plan(source.removeprefix(HUB), identity, "", lambda: open_hub(source, request))

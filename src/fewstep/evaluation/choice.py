@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError, unknown
 from fewstep.evaluation.classifier import train_classifier
 from fewstep.evaluation.custom import load_callable
 from fewstep.evaluation.dinov2 import DINOv2
-from fewstep.evaluation.features import FeatureNetwork
+from fewstep.evaluation.features import FEATURE_NETWORKS, FeatureNetwork
 from fewstep.evaluation.inception_v3 import InceptionV3
 from fewstep.evaluation.resnet56 import ResNet56
+from fewstep.spec import parse
 
 SMALL = 16  # pixels; images up to this size have little that Inception's features were made for
 PUBLISHED: dict[str, Callable[..., FeatureNetwork]] = {
@@ -35,7 +38,7 @@ def feature_network(
     resize: str | None = None,
     data: Dataset | None = None,
 ) -> FeatureNetwork:
-    """The feature network of a name in `FEATURES`, or of ``module:function``.
+    """The feature network of a name in `FEATURES`, of a plugin's spec, or of ``module:function``.
 
     Args:
         name: which; default the classifier for labelled images of up to 16 pixels, where it can
@@ -50,6 +53,8 @@ def feature_network(
     if name is None:
         small = data is not None and data.labels is not None and max(data.shape[1:]) <= SMALL
         name = "classifier" if small and weights is None else "inception"
+    if name.partition("(")[0].strip() in FEATURE_NETWORKS:
+        return _of_plugin(name, weights=weights, resize=resize, data=data)
     if resize is not None and name not in PUBLISHED:
         raise FewstepError(f"the feature network {name!r} takes images as they are: no resize.")
     if name in PUBLISHED:
@@ -68,9 +73,27 @@ def feature_network(
     if ":" in name:
         return load_callable(name)
     if name != "classifier":
-        raise unknown("feature network", name, [*FEATURES, "module:function"])
+        known = [*FEATURES, *FEATURE_NETWORKS, "module:function"]
+        raise unknown("feature network", name, known)
     if data is None or data.labels is None:
         raise FewstepError(
             "the reference has no labels to train a classifier on: choose --features inception."
         )
     return train_classifier(data.images, data.labels)
+
+
+def _of_plugin(spec: str, **options: Any) -> FeatureNetwork:
+    """A plugin's feature network, with those of the options that its constructor has.
+
+    Raises:
+        FewstepError: an option that was given and that it does not have.
+    """
+    name, arguments = parse(spec)
+    taken = inspect.signature(FEATURE_NETWORKS[name]).parameters
+    for option in ("weights", "resize"):
+        if options[option] is not None and option not in taken:
+            raise FewstepError(f"the feature network {name!r} takes no --{option}.")
+    given = {key: x for key, x in options.items() if x is not None and key in taken}
+    network = FEATURE_NETWORKS.call(name, given | arguments)
+    network.name = spec
+    return network

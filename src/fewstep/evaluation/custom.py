@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError, unknown
 from fewstep.evaluation.features import FeatureNetwork, Features
+from fewstep.plugins.code import check_place, module_file
 
 
 def load_callable(spec: str) -> CallableFeatures:
@@ -44,6 +45,8 @@ def load_callable(spec: str) -> CallableFeatures:
 def _import(name: str) -> Any:
     try:
         with _working_directory_on_path():
+            if (file := module_file(name.partition(".")[0])) is not None:
+                check_place(file)
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):

@@ -14,7 +14,12 @@ from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.evaluation.frechet import Moments
 from fewstep.mode import evaluating
+from fewstep.plugins.load import code_of
 from fewstep.progress import progress
+from fewstep.registry import Registry
+
+FEATURE_NETWORKS: Registry[FeatureNetwork] = Registry("feature network")
+"""Feature networks of plugins."""
 
 
 class Features(NamedTuple):
@@ -52,8 +57,9 @@ class FeatureNetwork(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of weights and resize: scores are comparable only where it is the same."""
-        return sha256_of_weights(self.name + (self.resize or ""), self.state_dict())
+        """SHA-256 of weights, resize and a plugin's code: equal where scores are comparable."""
+        settings = self.name + (self.resize or "") + code_of(type(self))
+        return sha256_of_weights(settings, self.state_dict())
 
 
 def check_images(images: Tensor, shape: tuple[int, ...] | None, what: str = "the images") -> None:

@@ -57,11 +57,7 @@ def check_place(file: Path) -> Path:
 
 
 def module_file(name: str) -> Path | None:
-    """The file of a module that can be imported; None where there is none.
-
-    Raises:
-        FewstepError: it lies in a run's folder.
-    """
+    """The file of a module that can be imported; None where there is none."""
     if (known := sys.modules.get(name)) is not None:
         origin = getattr(known, "__file__", None)
     else:
@@ -70,9 +66,7 @@ def module_file(name: str) -> Path | None:
         except (ImportError, ValueError):
             return None
         origin = None if found is None else found.origin
-    if origin is None or not Path(origin).is_file():
-        return None
-    return check_place(Path(origin))
+    return None if origin is None or not Path(origin).is_file() else Path(origin)
 
 
 def sources(file: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fewstep.errors import FewstepError
 from fewstep.names import LEDGER, Filed, loading, top
-from fewstep.plugins.code import INIT, digest, file_of, is_path, module_file, sources
+from fewstep.plugins.code import INIT, check_place, digest, file_of, is_path, module_file, sources
 
 HOW = (
     'put @OBJECTIVES.register("name") above a class, say, or @RECIPES.add("name") above a function '
@@ -67,7 +67,10 @@ def load_plugin(which: str | Path) -> Plugin:
         home = file.parent if file.name == INIT else file
         return _loaded(Plugin(home.stem, str(home), file, digest(file)))
     with _working_directory():
-        return _loaded(_of_module(given))
+        plugin = _of_module(given)
+        if plugin.file is not None:
+            check_place(plugin.file)
+        return _loaded(plugin)
 
 
 def plugin_of(filed: Filed) -> Plugin:
@@ -75,6 +78,12 @@ def plugin_of(filed: Filed) -> Plugin:
     if filed not in _GAVE:
         _GAVE[filed] = _of_module(top(filed.module))
     return _GAVE[filed]
+
+
+def code_of(cls: type) -> str:
+    """SHA-256 of the plugin that has registered a class; "" for any other class."""
+    filed = next((x for x in LEDGER if x.thing is cls and not x.ours), None)
+    return "" if filed is None else plugin_of(filed).sha256
 
 
 def loaded() -> list[Plugin]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from fewstep.data import Dataset
+from fewstep.data import READERS, Dataset
 from fewstep.data.sources import HUB
 from fewstep.digest import sha256_of_weights
 from fewstep.errors import FewstepError
@@ -70,7 +70,7 @@ def placed(source: Source, given: str | None, home: Path) -> Source:
 
 def _is_name(given: str) -> bool:
     """Whether data are called by a name that is the same everywhere."""
-    return given == "digits" or given.startswith(HUB)
+    return READERS.knows(given) or given.startswith(HUB)
 
 
 def given_of(run: Run, kind: str) -> str | None:
