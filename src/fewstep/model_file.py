@@ -26,6 +26,8 @@ from fewstep.records import value_of
 from fewstep.trained import LEGACY, Trained, from_legacy, json_of, trained_of
 
 FORMAT = 2  # version of the file's header
+MAY_LACK = ("latents", "parameterization")
+PROCESS = "process"  # of an autoencoder of earlier versions, in `info`: its fingerprint had it
 READ = (1, 2)  # the versions that are read; the first had its record in `info`
 HEADER = "fewstep"  # its key in the safetensors metadata
 TYPES = {
@@ -56,7 +58,7 @@ class Header:
 
     Args:
         network: name and arguments of the raw network.
-        parameterization: name and arguments.
+        parameterization: name and arguments; None for an autoencoder.
         trained: what training made of the model.
         info: free JSON values; see `fewstep.flow_map.FlowMap`.
         latents: name and arguments of the autoencoder; None for a model of images.
@@ -64,7 +66,7 @@ class Header:
     """
 
     network: dict[str, Any]
-    parameterization: dict[str, Any]
+    parameterization: dict[str, Any] | None
     trained: Trained
     info: dict[str, Any]
     latents: dict[str, Any] | None = None
@@ -80,10 +82,11 @@ class Header:
         parts = {
             "format": FORMAT,
             "network": self.network,
-            "parameterization": self.parameterization,
             "trained": json_of(self.trained),
             "info": self.info,
         }
+        if self.parameterization is not None:
+            parts["parameterization"] = self.parameterization
         if self.latents is not None:
             parts["latents"] = self.latents
         if used := used_in(self.network, self.parameterization, self.latents, self.trained.sampler):
@@ -112,14 +115,18 @@ class Header:
             )
         for name in ("network", "parameterization", "info", "latents"):
             value = parts.get(name)
-            if not (isinstance(value, dict) or (name == "latents" and value is None)):
+            if not (isinstance(value, dict) or (name in MAY_LACK and value is None)):
                 raise FewstepError(f"{name} must be a table of values, got {_short(repr(value))}")
         if parts["format"] == 1:
             trained, info = from_legacy(parts["info"])
         else:
             trained, info = trained_of(parts.get("trained")), parts["info"]
         check_info(info)
-        network, parameterization = parts["network"], parts["parameterization"]
+        network, parameterization = parts["network"], parts.get("parameterization")
+        if parameterization is None and not trained.decodes:
+            raise FewstepError("parameterization is missing")
+        if parameterization is not None and trained.decodes:
+            info, parameterization = {PROCESS: parameterization, **info}, None
         plugins = value_of(tuple[Used, ...], parts.get("plugins", []), "plugins")
         return cls(network, parameterization, trained, info, parts.get("latents"), plugins)
 
@@ -205,6 +212,16 @@ def open_model_file(path: Path, device: torch.device | str = "cpu") -> Iterator[
         raise FewstepError(
             f"cannot read the model {path}: {error}. It is damaged or cut short: copy it again."
         ) from error
+
+
+def read_header(path: Path) -> Header:
+    """What a model file says of itself.
+
+    Raises:
+        FewstepError: the file is missing, damaged, of another version, or something else.
+    """
+    with open_model_file(path) as file:
+        return file.header
 
 
 def not_a_model(path: Path, error: Exception) -> FewstepError:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor
 
+from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
-from fewstep.flow_map import FlowMap
 from fewstep.needs import LATENTS, Needs
-from fewstep.networks import Autoencoder
 from fewstep.networks.autoencoder import draw, kl_to_standard_normal
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.trained import AUTOENCODER
 
 
 @OBJECTIVES.register("autoencoder")
-class VariationalAutoencoder(Objective):
+class VariationalAutoencoder(Objective[AutoencoderModel]):
     """``(|x - g(z)|^2 + beta KL(q(z|x) || N(0, I))) / d`` with ``z ~ q(z|x)``, ``d`` pixels.
 
     The first stage of LSGM in its practical form: the autoencoder is trained before the score
@@ -27,7 +24,7 @@ class VariationalAutoencoder(Objective):
     to constants and a factor (Kingma & Welling 2014, Eq. 3).
 
     Args:
-        f: holds the autoencoder as its network.
+        f: the autoencoder in training.
         K: total number of training steps.
         beta: weight of the KL divergence; images are in [-1, 1].
 
@@ -39,20 +36,16 @@ class VariationalAutoencoder(Objective):
     needs = Needs(network=LATENTS)
     paper = "Kingma & Welling 2014; first stage of Vahdat, Kreis, Kautz 2021 (LSGM)"
 
-    def __init__(self, f: FlowMap, K: int, *, beta: float = 0.01) -> None:
+    def __init__(self, f: AutoencoderModel, K: int, *, beta: float = 0.01) -> None:
         super().__init__(f, K)
         if beta < 0:
             raise FewstepError(f"beta weighs a divergence and must be at least 0, got {beta:g}.")
         self.beta = beta
 
-    @property
-    def network(self) -> Autoencoder:
-        """The autoencoder in training."""
-        return cast("Autoencoder", self.f.network)
-
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
     ) -> Tensor:
-        mu, log_var = self.network.encode(x)
-        error = (x - self.network.decode(draw(mu, log_var))).square().flatten(1)
+        network = self.f.network
+        mu, log_var = network.encode(x)
+        error = (x - network.decode(draw(mu, log_var))).square().flatten(1)
         return error.mean(1) + self.beta / error.shape[1] * kl_to_standard_normal(mu, log_var)

@@ -19,10 +19,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
@@ -36,17 +37,19 @@ from fewstep.objectives.turns import Turn, held_fixed
 from fewstep.parameterization import Parameterization, time_dtype
 from fewstep.registry import Registry
 from fewstep.schedules import GridSize, IndexDistribution
+from fewstep.stored_model import StoredModel
 from fewstep.trained import CONSISTENCY, Trained
 from fewstep.weightings import Weighting, weighting_for
 
 if TYPE_CHECKING:
     from typing import Self
 
-OBJECTIVES: Registry[Objective] = Registry("objective")
+OBJECTIVES: Registry[Objective[Any]] = Registry("objective")
+M = TypeVar("M", bound=StoredModel, default=FlowMap)
 Held = TypeVar("Held", bound=nn.Module)
 
 
-class Objective(nn.Module, ABC):
+class Objective(nn.Module, ABC, Generic[M]):
     """A loss and what it needs.
 
     Args:
@@ -62,7 +65,9 @@ class Objective(nn.Module, ABC):
     needs: ClassVar[Needs] = Needs()
     """What must be there before the first step."""
 
-    def __init__(self, f: FlowMap, K: int) -> None:
+    f: M
+
+    def __init__(self, f: M, K: int) -> None:
         super().__init__()
         check_map(self.name, self.needs, f)
         made = f.trained.made(self.makes)

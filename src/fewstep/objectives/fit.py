@@ -9,26 +9,33 @@ from fewstep.data.augment import NUMBERS
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import NETWORKS, Needs
+from fewstep.networks import Network
 from fewstep.parameterization import PROCESSES, Parameterization
+from fewstep.stored_model import StoredModel
 
 
-def check_map(name: str, needs: Needs, f: FlowMap) -> None:
+def check_map(name: str, needs: Needs, f: StoredModel) -> None:
     """Raise `FewstepError` for the first need that a map does not meet.
 
     Args:
         name: of the objective.
         needs: of the objective.
-        f: the map that it is to train.
+        f: the model that it is to train.
     """
     for fault in _faults(needs, f):
         raise FewstepError(f"{name} {fault}.")
 
 
-def _faults(needs: Needs, f: FlowMap) -> Iterator[str]:
-    F, p = f.network, f.p
+def _faults(needs: Needs, f: StoredModel) -> Iterator[str]:
+    F = f.network
     if needs.network not in F.gives:
         wanted = NETWORKS.get(needs.network, "a network that maps noise to images")
         yield f"needs {wanted}, and {F.config['name']} is none"
+    if isinstance(f, FlowMap):
+        yield from _faults_of_map(needs, F, f.p)
+
+
+def _faults_of_map(needs: Needs, F: Network, p: Parameterization) -> Iterator[str]:
     if needs.two_time and not F.two_time:
         yield (
             "trains a map between any two times: it needs a network that takes both, and this "

@@ -10,6 +10,7 @@ from fewstep import parameterization
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
+from fewstep.models import AnyModel, as_map
 from fewstep.needs import TeacherUse
 from fewstep.objectives import Objective
 from fewstep.objectives.teachers import check_alike, check_shapes, say_matched
@@ -19,7 +20,7 @@ from fewstep.runs.run import Run
 from fewstep.runs.sources import fingerprint
 
 
-def begin_from_teacher(run: Run, f: FlowMap, teacher: FlowMap) -> FlowMap:
+def begin_from_teacher(run: Run, f: AnyModel, teacher: AnyModel) -> FlowMap:
     """Give the map in training its teacher's weights; the teacher in the map's process.
 
     A consistency model may start from a teacher of another process, or of the same with other
@@ -32,6 +33,7 @@ def begin_from_teacher(run: Run, f: FlowMap, teacher: FlowMap) -> FlowMap:
     path, use = run.teacher, objective_of(run).needs.teacher
     what, made = f"the teacher {path}", objective_of(run).makes
     teacher.trained.check_teacher(what, follow=use is TeacherUse.DISTIL)
+    teacher, f = as_map(teacher, "a teacher's student"), as_map(f, "a student")
     if made.maps_to_eps and made.from_any_time and _is_of_another(teacher.p, f.p):
         check_shapes(teacher, f, what)
         say_matched(teacher, f, what)
@@ -55,7 +57,7 @@ def _chosen(run: Run, p: Parameterization) -> dict[str, str]:
     return asked if p.continuous else {"form": p.form} | asked
 
 
-def in_float32(f: FlowMap, path: object) -> None:
+def in_float32(f: AnyModel, path: object) -> None:
     """Turn the weights of a model that training begins with into those that it computes with."""
     if f.dtype != torch.float32:
         warnings.warn(
@@ -67,7 +69,7 @@ def in_float32(f: FlowMap, path: object) -> None:
         f.float()
 
 
-def take_weights(f: FlowMap, other: FlowMap, path: object) -> None:
+def take_weights(f: AnyModel, other: AnyModel, path: object) -> None:
     """Begin with the weights of another model; how it was trained does not matter.
 
     Raises:

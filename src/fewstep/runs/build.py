@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import torch
 
+from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.data import Dataset
 from fewstep.distributed import Processes
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
+from fewstep.models import AnyModel
+from fewstep.networks import Autoencoder
 from fewstep.objectives import Objective
 from fewstep.runs.beginning import begin_from_teacher, check_pairs, take_weights
 from fewstep.runs.components import make_network, make_objective, make_p, plugins_of
@@ -20,7 +23,7 @@ from fewstep.runs.latent_space import find_latents
 from fewstep.runs.parts import Parts
 from fewstep.runs.resume import Begun
 from fewstep.runs.run import COMPANIONS, Run
-from fewstep.trained import Trained
+from fewstep.trained import AUTOENCODER, Trained
 from fewstep.training.arithmetic import mix
 from fewstep.training.trainer import Trainer
 
@@ -39,13 +42,13 @@ class Build:
 
     images: Dataset
     """With their classes numbered as the models that it begins with know them."""
-    models: dict[str, FlowMap]
+    models: dict[str, AnyModel]
     """The companions that it has, by the setting that names each."""
     latents: Latents | None
     """The space to train in; None where that is the images' own."""
     data: Dataset
     """What is trained on: the images, or their latents."""
-    f: FlowMap
+    f: AnyModel
     """The map in training."""
     objective: Objective
 
@@ -124,7 +127,10 @@ class Build:
         F = make_network(run, tuple(data.shape), classes)
         trained = Trained(taus=run.taus, classes=tuple(data.classes) if classes else ())
         info = {"recipe": self.record.recipe, "objective": str(run.objective), "data": data.name}
-        self.f = FlowMap(F, make_p(run), trained=trained, info=info, latents=self.latents)
+        if isinstance(F, Autoencoder):
+            self.f = AutoencoderModel(F, trained=replace(AUTOENCODER, taus=run.taus), info=info)
+        else:
+            self.f = FlowMap(F, make_p(run), trained=trained, info=info, latents=self.latents)
 
     def begin_with_models(self) -> None:
         if "teacher" in self.models:
@@ -136,7 +142,7 @@ class Build:
         self.objective = make_objective(self.run, self.f, self.models)
         check_pairs(self.objective, self.data, self.run)
 
-    def _origin(self) -> FlowMap | None:
+    def _origin(self) -> AnyModel | None:
         """The model that it begins with, whose classes and latent space it shares."""
         return self.models.get("teacher") or self.models.get("init")
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fewstep.data.augment import NUMBERS
-from fewstep.flow_map import FlowMap
+from fewstep.models import AnyModel
 from fewstep.networks import NETWORKS, Network
 from fewstep.objectives import OBJECTIVES, Objective
 from fewstep.parameterization import PARAMETERIZATIONS, Parameterization, from_config
@@ -56,7 +56,9 @@ def make_p(run: Run) -> Parameterization:
     return from_config({"name": run.p.name, **run.p.arguments})
 
 
-def make_objective(run: Run, f: FlowMap, models: Mapping[str, FlowMap], **others: Any) -> Objective:
+def make_objective(
+    run: Run, f: AnyModel, models: Mapping[str, AnyModel], **others: Any
+) -> Objective:
     """The run's objective.
 
     Args:

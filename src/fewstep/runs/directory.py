@@ -30,9 +30,9 @@ from fewstep.errors import FewstepError, FewstepWarning, not_there, refusals
 from fewstep.exchange.checkpoint import is_foreign
 from fewstep.exchange.sources import import_model
 from fewstep.files import RECORD, SHAPELESS, read_json, replacing
-from fewstep.flow_map import FlowMap
 from fewstep.lock import FILES as LOCK_FILES
 from fewstep.model_file import open_model_file
+from fewstep.models import AnyModel, load_model
 from fewstep.plugins.used import Used
 from fewstep.precision import Precision
 from fewstep.records import record_of
@@ -181,7 +181,7 @@ class RunDirectory:
         except OSError as error:
             raise FewstepError(f"cannot write the run folder {self.path}: {error}.") from error
 
-    def finish(self, checkpoint: Checkpoint) -> FlowMap:
+    def finish(self, checkpoint: Checkpoint) -> AnyModel:
         """The model of the last checkpoint, as the run's finished model.
 
         Raises:
@@ -215,9 +215,9 @@ class RunDirectory:
             raise FewstepError(f"{self.path} has no checkpoint yet, and no {MODEL}: train it.")
         return self._model
 
-    def model(self) -> FlowMap:
+    def model(self) -> AnyModel:
         """The finished model."""
-        return FlowMap.load(self._model)
+        return load_model(self._model)
 
     def checkpoint(self, which: str = "last") -> Checkpoint:
         """A checkpoint: "last" (the newest intact), "best", or a step."""
@@ -242,7 +242,7 @@ def open_model(
     ema: str | None = None,
     device: str | torch.device = "cpu",
     precision: Precision | None = None,
-) -> FlowMap:
+) -> AnyModel:
     """The model of a run folder, a checkpoint folder, or a model file.
 
     Time points that `fewstep tune-steps` found for these very weights replace the model's own.
@@ -252,7 +252,7 @@ def open_model(
         checkpoint: of a run folder: "last", "best" or a step.
         ema: which map of a checkpoint, such as "ema-0.9999" or "f"; default the first average.
         device: where to load it.
-        precision: of its network, see `FlowMap.in_precision`; default the type of its weights.
+        precision: of its network, see `StoredModel.in_precision`; default the type of its weights.
 
     Raises:
         FewstepError: nothing of the kind is there; the message lists what is.
@@ -268,14 +268,14 @@ def open_model(
     return f
 
 
-def load_any(file: Path, device: str | torch.device = "cpu") -> FlowMap:
+def load_any(file: Path, device: str | torch.device = "cpu") -> AnyModel:
     """The model of a file, of ours or of another project (see `fewstep.exchange`).
 
     Raises:
         FewstepError: it is neither, or damaged.
     """
     if not is_foreign(file):
-        return FlowMap.load(file, device)
+        return load_model(file, device)
     imported = import_model(file)
     if imported.notes:
         notes = "; ".join(imported.notes)
@@ -283,7 +283,7 @@ def load_any(file: Path, device: str | torch.device = "cpu") -> FlowMap:
     return imported.f.to(checked_device(device))
 
 
-def _warn_of_start(f: FlowMap, file: Path) -> None:
+def _warn_of_start(f: AnyModel, file: Path) -> None:
     """Say how much of a plain average, as earlier versions stored them, is initial weights."""
     decay = _PLAIN_AVERAGE.match(file.stem)
     if "average" in f.info or decay is None:

@@ -10,8 +10,8 @@ from fewstep.digest import sha256_of_code
 from fewstep.distributed import Processes, processes, together
 from fewstep.errors import FewstepError, refusals
 from fewstep.files import RECORD
-from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
+from fewstep.models import AnyModel
 from fewstep.plugins.used import check_outside
 from fewstep.runs.build import Build
 from fewstep.runs.components import plugins_of
@@ -29,7 +29,7 @@ def train(
     data: Dataset | None = None,
     device: str | None = None,
     quiet: bool = False,
-) -> FlowMap:
+) -> AnyModel:
     """Train a run in a folder, or take it up where it was left.
 
     Args:
@@ -79,7 +79,7 @@ def train(
     return trained
 
 
-def _made(home: RunDirectory, before: Begun, group: Processes) -> FlowMap | None:
+def _made(home: RunDirectory, before: Begun, group: Processes) -> AnyModel | None:
     """The model of a run that has made its steps; written anew from its checkpoint where needed."""
     training = before.record.run.training
     whole = home.has_made(training.steps)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import torch
 
+from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.data import Dataset
 from fewstep.data.pairs import is_pairs
 from fewstep.errors import FewstepError
-from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
+from fewstep.models import AnyModel
 from fewstep.networks import Autoencoder
 from fewstep.runs.directory import open_model
 from fewstep.runs.run import Run
@@ -20,9 +20,9 @@ from fewstep.runs.run import Run
 def find_latents(
     run: Run,
     data: Dataset,
-    teacher: FlowMap | None,
+    teacher: AnyModel | None,
     device: torch.device,
-    autoencoder: FlowMap | None,
+    autoencoder: AnyModel | None,
 ) -> Latents | None:
     """The latent space to train in: that of the teacher, or of the run's autoencoder; or none.
 
@@ -64,11 +64,12 @@ def open_autoencoder(path: str, device: torch.device | str = "cpu") -> Autoencod
     return network_of(open_model(path, device=device), path)
 
 
-def network_of(model: FlowMap, path: object) -> Autoencoder:
+def network_of(model: AnyModel, path: object) -> Autoencoder:
     """The network of a model that must be an autoencoder.
 
     Raises:
         FewstepError: it is none.
     """
     model.trained.check_autoencoder(path)
-    return cast("Autoencoder", model.network)
+    assert isinstance(model, AutoencoderModel)
+    return model.network

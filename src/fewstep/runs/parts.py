@@ -14,7 +14,7 @@ from fewstep.data.pairs import is_pairs, read_manifest
 from fewstep.data.sources import load_requested
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
-from fewstep.flow_map import FlowMap
+from fewstep.models import AnyModel
 from fewstep.needs import TeacherUse
 from fewstep.records import record_of
 from fewstep.runs.components import objective_of
@@ -73,7 +73,7 @@ class Parts:
                 )
         return replace(found, name=self.sources[DATA].name)
 
-    def model(self, kind: str) -> FlowMap | None:
+    def model(self, kind: str) -> AnyModel | None:
         """The companion that a run names by a setting; None where it names none.
 
         Raises:

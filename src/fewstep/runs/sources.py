@@ -15,7 +15,7 @@ from fewstep.data import READERS, Dataset
 from fewstep.data.sources import HUB
 from fewstep.digest import sha256_of_weights
 from fewstep.errors import FewstepError
-from fewstep.flow_map import FlowMap
+from fewstep.models import AnyModel
 from fewstep.named_tensors import named_tensors
 from fewstep.runs.run import COMPANIONS, Run
 
@@ -171,7 +171,7 @@ def known_images(data: Dataset) -> Source:
     )
 
 
-def known_model(f: FlowMap) -> Source:
+def known_model(f: AnyModel) -> Source:
     """What tells a model again: its weights and settings."""
     digest = fingerprint(f)
     step = f.trained.step
@@ -179,7 +179,7 @@ def known_model(f: FlowMap) -> Source:
     return Source(fingerprint=digest, about=about)
 
 
-def fingerprint(f: FlowMap) -> str:
-    """SHA-256 of a map's weights and settings."""
-    settings = json.dumps([f.network.config, f.p.config], sort_keys=True)
+def fingerprint(f: AnyModel) -> str:
+    """SHA-256 of a model's weights and settings."""
+    settings = json.dumps(f.identity, sort_keys=True)
     return sha256_of_weights(settings, named_tensors(f.network))

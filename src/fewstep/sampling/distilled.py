@@ -10,10 +10,9 @@ from typing import cast
 
 from torch import Tensor
 
+from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
-from fewstep.flow_map import FlowMap
-from fewstep.networks import Autoencoder
 from fewstep.parameterization import Parameterization, per_row
 from fewstep.sampling.model import Model
 from fewstep.sampling.noise import NoiseStreams
@@ -101,12 +100,7 @@ class Prior(Sampler):
     def states(
         self, f: Model, noise: NoiseStreams, condition: Condition = NONE
     ) -> Iterator[Tensor]:
-        model = cast("FlowMap", f)
-        autoencoder = cast("Autoencoder", model.network)
-        d = math.prod(autoencoder.latent_shape)
-        z = (
-            noise.normal(f.device, f.x_dtype)
-            .flatten(1)[:, :d]
-            .unflatten(1, autoencoder.latent_shape)
-        )
-        yield autoencoder.decode(z.to(model.dtype)).to(z.dtype)
+        autoencoder = cast("AutoencoderModel", f)
+        shape = autoencoder.latent_shape
+        z = noise.normal(f.device, f.x_dtype).flatten(1)[:, : math.prod(shape)]
+        yield autoencoder.decode(z.unflatten(1, shape))

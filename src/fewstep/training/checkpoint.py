@@ -21,8 +21,8 @@ from torch import Tensor
 from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError
 from fewstep.files import read_json, sync, sync_folder, write_json, write_tensors
-from fewstep.flow_map import FlowMap
 from fewstep.records import record_of
+from fewstep.stored_model import StoredModel
 from fewstep.training.score import Score
 
 FORMAT = 1
@@ -181,7 +181,7 @@ class Snapshot:
     def of(
         cls,
         step: int,
-        maps: Mapping[str, FlowMap],
+        maps: Mapping[str, StoredModel],
         tensors: Mapping[str, dict[str, Tensor]],
         *,
         default: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from fewstep.flow_map import FlowMap
+from fewstep.stored_model import StoredModel
 from fewstep.training.config import Training
 from fewstep.training.restored import restore_map
 
@@ -24,7 +24,7 @@ class Averages:
         name: of the map, before the names of its averages; none for the map that is sampled.
     """
 
-    def __init__(self, f: FlowMap, config: Training, name: str = "") -> None:
+    def __init__(self, f: StoredModel, config: Training, name: str = "") -> None:
         self.config, self._of = config, f"{name}-" if name else ""
         self.maps = {value: f.frozen_copy().eval() for value in config.ema}
         for value, average in self.maps.items():
@@ -35,16 +35,16 @@ class Averages:
             }
 
     @property
-    def first(self) -> FlowMap:
+    def first(self) -> StoredModel:
         """The average that is sampled and evaluated."""
         return next(iter(self.maps.values()))
 
-    def update(self, f: FlowMap, k: int) -> None:
+    def update(self, f: StoredModel, k: int) -> None:
         """Follow ``f`` after step ``k``."""
         for value, average in self.maps.items():
             average.average_(f, corrected_decay(self.config, value, k))
 
-    def named(self) -> dict[str, FlowMap]:
+    def named(self) -> dict[str, StoredModel]:
         """The averages under the names that checkpoints use."""
         return {self._of + ema_name(value): average for value, average in self.maps.items()}
 

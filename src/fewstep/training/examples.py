@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from fewstep.data import Dataset
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
-from fewstep.flow_map import FlowMap
+from fewstep.stored_model import StoredModel
 from fewstep.training.config import Training
 
 
-def fitted(data: Dataset, f: FlowMap) -> Dataset:
+def fitted(data: Dataset, f: StoredModel) -> Dataset:
     """The data with classes numbered as the model's are, where the model has names for them.
 
     Raises:

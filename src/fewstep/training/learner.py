@@ -33,7 +33,12 @@ class Learner:
     """
 
     def __init__(
-        self, objective: Objective, turn: Turn, config: Training, group: Processes, number: int = 0
+        self,
+        objective: Objective[Any],
+        turn: Turn,
+        config: Training,
+        group: Processes,
+        number: int = 0,
     ) -> None:
         self.name, self.number = turn.name, number
         self.config = replace(config, **turn.overrides)
@@ -106,7 +111,9 @@ class Learner:
         warnings.warn(f"{said}: the first step has not moved it.", FewstepWarning, stacklevel=2)
 
 
-def learners_of(objective: Objective, config: Training, group: Processes) -> dict[str, Learner]:
+def learners_of(
+    objective: Objective[Any], config: Training, group: Processes
+) -> dict[str, Learner]:
     """What makes the steps of each turn, by its name, in their order.
 
     Raises:
@@ -117,7 +124,7 @@ def learners_of(objective: Objective, config: Training, group: Processes) -> dic
     return {turn.name: Learner(objective, turn, config, group, i) for i, turn in turns}
 
 
-def _others(objective: Objective, weights: list[Tensor]) -> list[Tensor]:
+def _others(objective: Objective[Any], weights: list[Tensor]) -> list[Tensor]:
     mine = {id(p) for p in weights}
     return [p for p in objective.parameters() if p.requires_grad and id(p) not in mine]
 
@@ -125,7 +132,7 @@ def _others(objective: Objective, weights: list[Tensor]) -> list[Tensor]:
 class _InTurn(nn.Module):
     """An objective of which the distributed wrapper sees the modules of one turn alone."""
 
-    def __init__(self, objective: Objective, turn: Turn) -> None:
+    def __init__(self, objective: Objective[Any], turn: Turn) -> None:
         super().__init__()
         modules = objective.trained_modules()
         self.trained = nn.ModuleList(modules[name] for name in turn.modules)

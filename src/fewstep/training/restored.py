@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fewstep.errors import FewstepError, listed
-from fewstep.flow_map import FlowMap
 from fewstep.named_tensors import check_fit, load_tensors, named_tensors
+from fewstep.stored_model import StoredModel
 from fewstep.training.optimizers import Adam
 
 
@@ -67,7 +67,7 @@ def restore_module(module: nn.Module, path: Path) -> None:
     Raises:
         FewstepError: the file is missing or holds another state.
     """
-    if isinstance(module, FlowMap):
+    if isinstance(module, StoredModel):
         return restore_map(module, path)
     tensors = _read(path)
     check_fit(named_tensors(module), {k: tuple(x.shape) for k, x in tensors.items()}, path)
@@ -82,7 +82,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise FewstepError(f"cannot read the weights {path}: {error}.") from error
 
 
-def restore_map(f: FlowMap, path: Path) -> None:
+def restore_map(f: StoredModel, path: Path) -> None:
     """Put the weights of a checkpoint's map into ``f``.
 
     Raises:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from fewstep.errors import FewstepError, listed
-from fewstep.flow_map import FlowMap
 from fewstep.named_tensors import named_tensors
 from fewstep.objectives import Objective
+from fewstep.stored_model import StoredModel
 from fewstep.training.checkpoint import OPTIMIZER, Checkpoint, Snapshot
 from fewstep.training.config import Training
 from fewstep.training.ema import Averages
@@ -29,7 +30,7 @@ class State:
     """
 
     def __init__(
-        self, objective: Objective, config: Training, learners: Mapping[str, Learner]
+        self, objective: Objective[Any], config: Training, learners: Mapping[str, Learner]
     ) -> None:
         self.objective, self.learners = objective, learners
         self.followed = {"f": objective.f} | objective.averaged()
@@ -45,9 +46,9 @@ class State:
         return self.objective.trained_modules() | self.objective.changing()
 
     @property
-    def maps(self) -> dict[str, FlowMap]:
+    def maps(self) -> dict[str, StoredModel]:
         """Every map of a checkpoint, by name."""
-        maps = {name: m for name, m in self.modules.items() if isinstance(m, FlowMap)}
+        maps = {name: m for name, m in self.modules.items() if isinstance(m, StoredModel)}
         for averages in self.averages.values():
             maps |= averages.named()
         return maps
@@ -55,7 +56,7 @@ class State:
     @property
     def buffers(self) -> list[Tensor]:
         """What modules other than maps keep besides parameters; a forward pass may change it."""
-        others = [m for m in self.modules.values() if not isinstance(m, FlowMap)]
+        others = [m for m in self.modules.values() if not isinstance(m, StoredModel)]
         return [x for module in others for x in module.buffers()]
 
     def follow(self, k: int) -> None:
@@ -71,7 +72,7 @@ class State:
         """
         self.check()
         self._set_step(step)
-        others = {n: m for n, m in self.modules.items() if not isinstance(m, FlowMap)}
+        others = {n: m for n, m in self.modules.items() if not isinstance(m, StoredModel)}
         tensors = {name: named_tensors(module) for name, module in others.items()}
         tensors[OPTIMIZER] = optimizer_tensors(self._optimizers())
         default = next(iter(self.averages["f"].named()))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Generic, cast
 
 import torch
 from torch import Tensor
@@ -24,12 +25,13 @@ from fewstep.data.augment import Augmentation
 from fewstep.data.images import grid
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
-from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
 from fewstep.objectives import Objective
+from fewstep.objectives.base import M
 from fewstep.objectives.fit import check_augmented, check_columns
 from fewstep.objectives.turns import Turn
 from fewstep.precision import HALF
+from fewstep.stored_model import StoredModel
 from fewstep.training.arithmetic import autocast, mix, repeatable, seed_streams, set_up, stream
 from fewstep.training.checkpoint import Checkpoint, Checkpoints
 from fewstep.training.config import Training
@@ -54,7 +56,7 @@ class Interrupted(Exception):
         self.step = step
 
 
-class Trainer:
+class Trainer(Generic[M]):
     """Trains an objective's map on a data set.
 
     Args:
@@ -72,7 +74,7 @@ class Trainer:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: Objective[M],
         data: Dataset,
         config: Training,
         directory: str | Path,
@@ -124,7 +126,7 @@ class Trainer:
         for name in names:
             setattr(self.objective, name, alike(getattr(self.objective, name)))
 
-    def run(self) -> FlowMap:
+    def run(self) -> M:
         """Train to the end, from the newest intact checkpoint if there is one.
 
         Returns:
@@ -138,7 +140,7 @@ class Trainer:
         with locked(self.directory) if self.group.first else nullcontext():
             return self._run()
 
-    def _run(self) -> FlowMap:
+    def _run(self) -> M:
         start = self._restore()
         config, first = self.config, self.group.first
         log = Logbook(
@@ -165,7 +167,7 @@ class Trainer:
         with log, stop_signals() as stop, Writer(self.checkpoints) as writer:
             self._loop(start, log, stop, writer)
         self.group.barrier()
-        return self.averages.first
+        return cast("M", self.averages.first)
 
     def _loop(self, start: int, log: Logbook, stop: threading.Event, writer: Writer) -> None:
         config = self.config
@@ -345,7 +347,7 @@ def _remarks(config: Training, data: Dataset, device: torch.device) -> Iterator[
         yield (f"note: images of {data.name} that cannot be read and are left out: {data.skipped}.")
 
 
-def _check_type(f: FlowMap) -> None:
+def _check_type(f: StoredModel) -> None:
     """Raise `FewstepError` for half precision, in which small steps of the weights are lost."""
     if f.dtype in HALF:
         raise FewstepError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewstep.flow_map import FlowMap
+from fewstep.models import AnyModel
 from fewstep.sampling import sample
 from fewstep.training.score import Score
 
@@ -69,7 +69,7 @@ class Validation:
     seed: int = 0
     labels: Tensor | None = None
 
-    def __call__(self, f: FlowMap) -> tuple[Tensor, Score]:
+    def __call__(self, f: AnyModel) -> tuple[Tensor, Score]:
         """Samples [n, *shape] on the CPU and their energy distance to the real images."""
         labels = None
         if f.num_classes and self.labels is not None:
