@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.cli import run
 from fewstep.condition import Condition
 from fewstep.data import Dataset, load
@@ -77,7 +78,7 @@ def test_divergence_is_the_expected_log_ratio() -> None:
 
 
 def test_objective_is_the_error_and_the_weighted_divergence() -> None:
-    f = FlowMap(Linear(), P)
+    f = AutoencoderModel(Linear())
     x = torch.randn(16, 2)
     with torch.no_grad():
         mu, log_var = f.F.encode(x)
@@ -93,7 +94,7 @@ def test_training_reconstructs() -> None:
     x = torch.randn(512, 2) @ torch.randn(2, 6) / 2
     errors = {}
     for n in (1, 2):
-        f = FlowMap(MLPAutoencoder((6,), latents=n, width=32, blocks=1), P)
+        f = AutoencoderModel(MLPAutoencoder((6,), latents=n, width=32, blocks=1))
         objective = VariationalAutoencoder(f, K=300, beta=1e-4)
         optimizer = torch.optim.Adam(f.parameters(), 3e-3)
         for k in range(300):
@@ -124,7 +125,7 @@ def test_convolutional_latents_are_smaller_maps() -> None:
         (lambda: ConvAutoencoder((3, 10, 10), channels=8), "halved 2 times"),
         (lambda: ConvAutoencoder((3, 8, 8), channels=6), "multiple of 4"),
         (lambda: VariationalAutoencoder(FlowMap(MLP((2,)), P), 1), "autoencoder network"),
-        (lambda: VariationalAutoencoder(FlowMap(Linear(), P), 1, beta=-1.0), "beta"),
+        (lambda: VariationalAutoencoder(AutoencoderModel(Linear()), 1, beta=-1.0), "beta"),
         (lambda: FlowMap(MLP((3,)), P, latents=Latents(Linear())), "latents have"),
     ],
 )

@@ -16,11 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.model_file import HEADER
+from fewstep.models import load_model
 from fewstep.networks import (
     ADM,
     MLP,
@@ -50,17 +52,18 @@ MAKE: dict[str, Callable[[], Network]] = {
 HALF = (torch.float16, torch.bfloat16)
 
 
-def make(name: str = "mlp", **info: Any) -> FlowMap:
+def make(name: str = "mlp", **info: Any) -> Any:
     F = MAKE[name]()
     for parameter in F.parameters():
         nn.init.normal_(parameter, std=0.1)
-    kind = "autoencoder" if "autoencoder" in name else "consistency"
-    return FlowMap(F, EDM(), info={"kind": kind, **info}).eval()
+    if "autoencoder" in name:
+        return AutoencoderModel(F, info=info).eval()
+    return FlowMap(F, EDM(), info={"kind": "consistency", **info}).eval()
 
 
-def stored(f: FlowMap, path: Path) -> FlowMap:
+def stored(f: Any, path: Path) -> Any:
     f.save(path / "f.safetensors")
-    return FlowMap.load(path / "f.safetensors")
+    return load_model(path / "f.safetensors")
 
 
 @pytest.mark.parametrize("name", MAKE)

@@ -19,10 +19,12 @@ from fewstep.cli import run as command
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.likelihood import Likelihood
+from fewstep.models import as_map, as_sampled
 from fewstep.networks import MLP
 from fewstep.objectives import CT, PD, Objective, ScoreMatching
 from fewstep.parameterization import EDM, RectifiedFlow
 from fewstep.runs.directory import open_model
+from fewstep.runs.sources import fingerprint
 from fewstep.sampling import ODE, Multistep, NestedDDIM, NoiseStreams, Prior, sample, sampler_for
 from fewstep.trained import (
     AUTOENCODER,
@@ -104,7 +106,7 @@ def test_nobody_guesses_what_an_untrained_map_is_for() -> None:
 # What follows from it
 
 REFUSED = [
-    ("consistency", ODE(18), r"a solver is for diffusion models.*this is a consistency model"),
+    ("consistency", ODE(18), r"a solver.* is for diffusion models.*this is a consistency model"),
     ("generator", ODE(18), "this is a generator"),
     ("generator", Multistep((0.5,)), "distilled for 1 step and knows no others"),
     ("diffusion", Multistep(), "time points are for consistency models; this is a diffusion model"),
@@ -216,6 +218,41 @@ def test_values_of_earlier_versions_become_the_record() -> None:
         make(info={"kind": "consistencee"})
     with pytest.raises(FewstepError, match="not both"):
         make(CONSISTENCY, info={"kind": "diffusion"})
+
+
+def test_an_autoencoder_is_no_map(tmp_path: Path) -> None:
+    F = fewstep.MLPAutoencoder((3,), latents=2, width=8, blocks=1)
+    with pytest.raises(FewstepError, match=r"mlp_autoencoder is an autoencoder.*AutoencoderModel"):
+        FlowMap(F, EDM())
+    with pytest.raises(FewstepError, match="mlp is no autoencoder"):
+        fewstep.AutoencoderModel(make().F)
+    with pytest.raises(FewstepError, match="is a consistency model, not an autoencoder"):
+        fewstep.AutoencoderModel(F, trained=CONSISTENCY)
+    model, path = fewstep.AutoencoderModel(F), tmp_path / "g.safetensors"
+    model.save(path)
+    assert json.loads(model.header()["fewstep"]).keys() == {"format", "network", "trained", "info"}
+    with pytest.raises(FewstepError, match=r"g\.safetensors is an autoencoder, not a map"):
+        FlowMap.load(path)
+    g = open_model(path)
+    assert isinstance(g, fewstep.AutoencoderModel)
+    x = torch.randn(4, 3)
+    assert torch.equal(g.decode(g.encode(x)[0]), model.decode(model.encode(x)[0]))
+    for what, refused in {
+        "making pairs": lambda: as_map(g, "making pairs"),
+        "denoising": lambda: editing.denoise(g, x),  # type: ignore[arg-type]
+        "decoding": lambda: editing.decode(g, x),  # type: ignore[arg-type]
+    }.items():
+        with pytest.raises(FewstepError, match=f"{what} needs a model of noisy images; this is an"):
+            refused()
+    for sampler in (ODE(3), Multistep()):
+        with pytest.raises(FewstepError, match="autoencoder"):
+            sample(as_sampled(g), 2, sampler)
+
+
+def test_the_autoencoder_of_a_run_of_before_is_told_again() -> None:
+    f = open_model(MODELS / "autoencoder.safetensors")
+    before = "b186f1e004be04a910a65a9ca49fab831ee637115f5ffc02b96287de7ab63c6d"
+    assert fingerprint(f) == before
 
 
 def test_what_is_a_field_now_is_no_free_value() -> None:

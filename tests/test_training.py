@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.condition import Condition
 from fewstep.data import Dataset, batch_indices
 from fewstep.data.sharded import Sharded
@@ -83,10 +84,10 @@ def make(
     if "trajectory" in cls.needs.columns:
         base = f"mlp(width=8, blocks=1, dropout={dropout})"
         network = FourierOperator((1, 4, 4), num_classes=3, base=base)
-    if cls.makes.decodes:
-        network = MLPAutoencoder((1, 4, 4), latents=4, width=8, blocks=1)
     own: dict[str, Parameterization] = {"ddpm": DiscreteVP(), "pfgm": PFGM(T=5.0)}
-    f = FlowMap(network, own.get(objective, EDM(T=5.0, **to_zero)))
+    f: Any = FlowMap(network, own.get(objective, EDM(T=5.0, **to_zero)))
+    if cls.makes.decodes:
+        f = AutoencoderModel(MLPAutoencoder((1, 4, 4), latents=4, width=8, blocks=1))
     extra: dict[str, Any] = {"s1": 10} if objective in ("ct", "ict") else {}
     if cls.needs.teacher is TeacherUse.DISTIL:
         extra["teacher"] = f.frozen_copy()

@@ -22,6 +22,7 @@ _HOME = {
     "CosineVP": "parameterization",
     "DiscreteVP": "parameterization",
     "FlowMap": "flow_map",
+    "AutoencoderModel": "autoencoder_model",
     "MLP": "networks",
     "UNet": "networks",
     "MLPAutoencoder": "networks",
@@ -70,6 +71,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from fewstep.autoencoder_model import AutoencoderModel
     from fewstep.data import Dataset, load, save_images, to_uint8
     from fewstep.errors import FewstepError
     from fewstep.evaluation import Evaluator, train_classifier

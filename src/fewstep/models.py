@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.flow_map import FlowMap
 from fewstep.model_file import read_header
+from fewstep.stored_model import StoredModel
 
 AnyModel = FlowMap | AutoencoderModel
 
@@ -22,6 +24,11 @@ def as_map(model: AnyModel, what: str) -> FlowMap:
     model.trained.check_flow(what)
     assert isinstance(model, FlowMap)
     return model
+
+
+def as_sampled(model: StoredModel) -> FlowMap:
+    """A model of either sort as samplers see one: an autoencoder's asks it for no map."""
+    return cast("FlowMap", model)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> AnyModel:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
 from fewstep.errors import FewstepError
+from fewstep.models import as_map
 from fewstep.runs.directory import open_model
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def export(
     ema
         Which running average, such as ema-0.9999, or f for the raw weights; default the first.
     """
-    f = open_model(model, checkpoint=checkpoint, ema=ema)
+    f = as_map(open_model(model, checkpoint=checkpoint, ema=ema), "an export")
     out.parent.mkdir(parents=True, exist_ok=True)
     if to in ("onnx", "torch"):
         _write_graph(f, out, to, sampler, steps)

@@ -58,10 +58,11 @@ def import_(
     """
     from fewstep.exchange.sources import Wanted, import_model
     from fewstep.parameterization import PARAMETERIZATIONS
+    from fewstep.trained import of_kind
 
     settings = {"heads": heads, "head_channels": head_channels}
     wanted = Wanted(
-        consistency=None if kind is None else kind == "consistency",
+        consistency=None if kind is None else of_kind(kind).maps_to_eps,
         size=size,
         network={name: value for name, value in settings.items() if value is not None},
         process=None if process is None else PARAMETERIZATIONS.build(process).config,

@@ -20,6 +20,7 @@ from fewstep.editing.task import How, Task
 from fewstep.editing.written import LOSSY
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.models import as_map
 from fewstep.runs.directory import open_model
 from fewstep.sampling import class_number
 
@@ -59,7 +60,7 @@ class Files:
         )
         if len(f.image_shape) != 3 or f.image_shape[0] not in (1, 3):
             raise FewstepError(f"{model} makes points of shape {list(f.image_shape)}, not images.")
-        return f
+        return as_map(f, "editing")
 
     def labels(self, f: FlowMap) -> int | None:
         """The class asked for.

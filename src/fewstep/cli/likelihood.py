@@ -17,6 +17,7 @@ from fewstep.distributed import processes
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.likelihood import Likelihood
+from fewstep.models import as_map
 from fewstep.progress import progress
 from fewstep.runs.directory import RunDirectory, open_model
 from fewstep.runs.parts import load, real_data
@@ -79,7 +80,8 @@ def likelihood(
     """
     group = processes(device)
     method = Likelihood(probes, solver, steps)
-    f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
+    stored = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
+    f = as_map(stored, "a likelihood")
     real = group.in_turn(lambda: images_for(f, model, data, split))
     rows = drawn(len(real), n, seed)
     mine = rows[torch.tensor(list(group.share(len(rows))), dtype=torch.long)]

@@ -11,6 +11,7 @@ from fewstep.cli.command import Whole, command
 from fewstep.cli.sampling import How
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
+from fewstep.models import as_map
 from fewstep.runs.directory import open_model
 from fewstep.runs.pairs import Wish, make_pairs
 
@@ -69,7 +70,8 @@ def pairs(
         raise FewstepError(f"--trajectory must keep at least 1 state, got {trajectory}.")
     asked = (how or How()).asked()
     group = processes(device)
-    f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
+    stored = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
+    f = as_map(stored, "making pairs")
     wish = Wish(n=n, how=asked, seed=seed, trajectory=trajectory or 0, batch=batch)
     made = make_pairs(f, out, wish, model=model, group=group)
     if group.first:

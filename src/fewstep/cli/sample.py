@@ -12,6 +12,7 @@ from fewstep.cli.command import Whole, command
 from fewstep.cli.sampling import How, spent
 from fewstep.data import check_place, save_images
 from fewstep.distributed import processes
+from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
 from fewstep.sampling import check_labels
@@ -74,7 +75,9 @@ def sample(
     asked = (how or How()).asked()
     check_place(out)
     group = processes(device)
-    f = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device, precision=precision)
+    f = as_sampled(
+        open_model(model, checkpoint=checkpoint, ema=ema, device=group.device, precision=precision)
+    )
     sampler = asked.of(f)
     labels = check_labels(f, label, n)
     start = time.perf_counter()

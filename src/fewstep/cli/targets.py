@@ -17,6 +17,7 @@ from fewstep.evaluation import Evaluator, Scores
 from fewstep.evaluation.images import check_size, conformed, in_channels, load_images
 from fewstep.evaluation.table import Line
 from fewstep.flow_map import FlowMap
+from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
 from fewstep.runs.real import labels_like
@@ -111,13 +112,14 @@ class Targets:
         if not is_model(target):
             yield self._of_images(target)
             return
-        f = open_model(
+        model = open_model(
             target,
             checkpoint=self.checkpoint,
             ema=self.ema,
             device=self.group.device,
             precision=self.precision,
         )
+        f = as_sampled(model)
         for spec, sampler in self.samplers.of(f):
             images, labels, notes = self._samples(f, sampler)
             notes += self.samplers.notes(f)

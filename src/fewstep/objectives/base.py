@@ -94,8 +94,12 @@ class Objective(nn.Module, ABC, Generic[M]):
         """A teacher whose PF-ODE the map in training follows: held, and in that map's process.
 
         Raises:
-            FewstepError: a model of other images, or one that no other process can use.
+            FewstepError: a model of other images, or one that no other process can use; one that
+                was trained for something else.
         """
+        assert isinstance(self.f, FlowMap), "only a map follows a teacher"
+        if teacher.trained.known:
+            teacher.trained.check_teacher("the teacher", follow=True)
         return self.hold(in_process_of(self.f, teacher, "the teacher"))
 
     def train(self, mode: bool = True) -> Self:

@@ -67,7 +67,7 @@ def _is_one_of(p: Parameterization, names: tuple[str, ...]) -> bool:
     return isinstance(p.process, tuple(PROCESSES[name] for name in names))
 
 
-def check_augmented(f: FlowMap, data: Dataset) -> None:
+def check_augmented(f: StoredModel, data: Dataset) -> None:
     """Raise `FewstepError` where a network cannot be told how an image was augmented."""
     if not data.is_images or f.latents is not None:
         raise FewstepError(

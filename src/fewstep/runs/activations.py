@@ -19,7 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from fewstep.flow_map import FlowMap
-from fewstep.networks import NETWORKS, Network
+from fewstep.networks import NETWORKS, Autoencoder, Network
 from fewstep.parameterization import EDM
 
 
@@ -53,8 +53,8 @@ def activations(network: str, arguments: dict[str, Any], *, bf16: bool = False) 
 def _activations(network: str, arguments: str, bf16: bool) -> Activations:
     with FakeTensorMode():
         F = NETWORKS.call(network, json.loads(arguments)).train()
-        one, flops = _saved(F, lambda n: _evaluate(F, n), 1, bf16)
-        two, _ = _saved(F, lambda n: _evaluate(F, n), 2, bf16)
+        one, flops = _saved(F, lambda n: evaluated(F, torch.zeros(n, *F.shape)), 1, bf16)
+        two, _ = _saved(F, lambda n: evaluated(F, torch.zeros(n, *F.shape)), 2, bf16)
     return Activations(two - one, max(0, 2 * one - two), flops)
 
 
@@ -82,9 +82,12 @@ def _vgg() -> nn.Sequential:
     return nn.Sequential(*layers).requires_grad_(False)
 
 
-def _evaluate(F: Network, n: int) -> Tensor:
-    f = FlowMap(F, EDM())  # how much is kept does not depend on the process
-    return f.prediction(torch.zeros(n, *F.shape), f.p.T)
+def evaluated(F: Network, x: Tensor) -> Tensor:
+    """A network's output for points [B, *shape], in whose cost every process is alike."""
+    if isinstance(F, Autoencoder):
+        return F(x, x.new_zeros(len(x)))
+    f = FlowMap(F, EDM())
+    return f.prediction(x, f.p.T)
 
 
 def _saved(F: nn.Module, call: Callable[[int], Tensor], n: int, bf16: bool) -> tuple[int, int]:

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.data.augment import NUMBERS
+from fewstep.flow_map import FlowMap
+from fewstep.latents import Latents
 from fewstep.models import AnyModel
-from fewstep.networks import NETWORKS, Network
+from fewstep.networks import NETWORKS, Autoencoder, Network
 from fewstep.objectives import OBJECTIVES, Objective
 from fewstep.parameterization import PARAMETERIZATIONS, Parameterization, from_config
 from fewstep.plugins.used import Used, used_in
 from fewstep.registry import Registry
 from fewstep.runs.run import COMPANIONS, Run
+from fewstep.trained import Trained
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "objective": OBJECTIVES,
@@ -54,6 +58,19 @@ def make_network(run: Run, shape: tuple[int, ...], num_classes: int) -> Network:
 def make_p(run: Run) -> Parameterization:
     """The run's parameterization."""
     return from_config({"name": run.p.name, **run.p.arguments})
+
+
+def make_model(
+    F: Network,
+    p: Parameterization,
+    trained: Trained | None = None,
+    info: Mapping[str, Any] | None = None,
+    latents: Latents | None = None,
+) -> AnyModel:
+    """The model of a run's network: a map of its process, or an autoencoder, which has none."""
+    if isinstance(F, Autoencoder):
+        return AutoencoderModel(F, info=info)
+    return FlowMap(F, p, trained=trained, info=info, latents=latents)
 
 
 def make_objective(

@@ -14,13 +14,12 @@ import torch
 
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError, FewstepWarning
-from fewstep.flow_map import FlowMap
 from fewstep.memory import free_memory
 from fewstep.needs import TeacherUse
 from fewstep.networks import Autoencoder, Network, skeleton
 from fewstep.parameterization import Parameterization
 from fewstep.runs.activations import activations, of_vgg
-from fewstep.runs.components import make_network, make_p, objective_of
+from fewstep.runs.components import make_model, make_network, make_p, objective_of
 from fewstep.runs.estimate import BYTES, DryRun, Memory, gib
 from fewstep.runs.latent_space import open_autoencoder
 from fewstep.runs.parts import load_data
@@ -200,6 +199,6 @@ def _copies(run: Run, F: Network, p: Parameterization) -> dict[str, int]:
     copies = {"weights": 1, "gradients": 1, "optimiser": 2, "averages": len(run.training.ema)}
     if objective_of(run).needs.teacher is TeacherUse.DISTIL:
         copies["teacher"] = 1
-    if "f_minus" in build_objective(run, FlowMap(F, p)).changing():
+    if "f_minus" in build_objective(run, make_model(F, p)).changing():
         copies["target"] = 1
     return copies

@@ -10,8 +10,8 @@ from torch import Tensor
 from fewstep.classes import Agreement, names_for
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError, listed
-from fewstep.flow_map import FlowMap
 from fewstep.model_file import open_model_file
+from fewstep.models import AnyModel
 from fewstep.runs.directory import RunDirectory
 from fewstep.runs.run import Run
 from fewstep.training.checkpoint import Checkpoints
@@ -26,7 +26,7 @@ def classes_in(run: Run, data: Dataset) -> int:
 
 
 def with_known_classes(
-    run: Run, data: Dataset, home: RunDirectory, origin: FlowMap | None
+    run: Run, data: Dataset, home: RunDirectory, origin: AnyModel | None
 ) -> Dataset:
     """The images with classes numbered as by the run's own checkpoints, or else by its origin.
 

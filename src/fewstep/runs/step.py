@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fewstep.flow_map import FlowMap
+from fewstep.models import AnyModel
 from fewstep.networks import MLP, FourierOperator, Network
 from fewstep.networks.norm import forward_mode
 from fewstep.objectives import Objective
-from fewstep.parameterization import EDM, Parameterization
-from fewstep.runs.components import make_objective, objective_of
+from fewstep.parameterization import Parameterization
+from fewstep.runs.activations import evaluated
+from fewstep.runs.components import make_model, make_objective, objective_of
 from fewstep.runs.run import COMPANIONS, Run
 
 BACKWARD = 2  # evaluations that a backward pass costs
@@ -46,7 +47,7 @@ class Evaluations:
         return (1 + BACKWARD) * self.trained + self.others
 
 
-def build_objective(run: Run, f: FlowMap) -> Objective:
+def build_objective(run: Run, f: AnyModel) -> Objective:
     """The run's objective with ``f`` for its companions, and without a learned distance."""
     known = inspect.signature(objective_of(run)).parameters
     models = {name: f.frozen_copy() for name in COMPANIONS if name in known}
@@ -60,7 +61,7 @@ def evaluations(run: Run, F: Network, p: Parameterization) -> Evaluations:
     if objective_of(run).makes.decodes:
         return Evaluations(1, 0, 1)
     stand_in = _stand_in(F)
-    objective = build_objective(run, FlowMap(stand_in, p)).train()
+    objective = build_objective(run, make_model(stand_in, p)).train()
     found = {"trained": 0.0, "others": 0.0, "kept": 0.0}
 
     def count(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -128,8 +129,8 @@ def speed(
         )
     n = int(min(images, max(1, AT_ONCE * (1 if device.type == "cpu" else 100) // whole)))
     F = make().to(device).train()
-    f, x = FlowMap(F, EDM()), torch.randn(n, *F.shape, device=device)  # of any process alike
-    seconds = _seconds(lambda x: f.prediction(x, f.p.T), x, device, bf16)
+    x = torch.randn(n, *F.shape, device=device)
+    seconds = _seconds(lambda x: evaluated(F, x), x, device, bf16)
     return Speed(whole * n / seconds, f"two steps of {n} images, forwards and backwards")
 
 

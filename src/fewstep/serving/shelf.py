@@ -13,6 +13,7 @@ from fewstep.classes import find_class
 from fewstep.editing.tasks import TASKS, ColouriseTask
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
+from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
 
@@ -56,7 +57,7 @@ class Shelf:
                 shape = list(f.image_shape)
                 raise FewstepError(f"{path} makes points of shape {shape}, not images.")
             f.trained.check_known(f"serving {path}")
-            models[name] = f.eval().requires_grad_(False)
+            models[name] = as_sampled(f).eval().requires_grad_(False)
         return cls(models)
 
     def __getitem__(self, name: str | None) -> tuple[str, FlowMap]:

@@ -19,7 +19,7 @@ from fewstep.trained.made import (
 )
 from fewstep.trained.record import SOLVER_STEPS
 from fewstep.trained.refusals import Trained
-from fewstep.trained.stored import LEGACY, Info, from_legacy, json_of, trained_of
+from fewstep.trained.stored import LEGACY, Info, from_legacy, json_of, of_kind, trained_of
 
 __all__ = [
     "AUTOENCODER",
@@ -34,5 +34,6 @@ __all__ = [
     "Trained",
     "from_legacy",
     "json_of",
+    "of_kind",
     "trained_of",
 ]

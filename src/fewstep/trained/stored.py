@@ -45,6 +45,17 @@ def trained_of(stored: object) -> Trained:
     return record_of(Trained, stored, "trained")
 
 
+def of_kind(kind: object, name: str = "the kind") -> Trained:
+    """What the word for a kind of model means.
+
+    Raises:
+        FewstepError: another word; the message calls it ``name``.
+    """
+    if not isinstance(kind, str) or kind not in _MADE:
+        raise FewstepError(f"{name} must be one of {', '.join(_MADE)}, got {kind!r:.60}")
+    return _MADE[kind]
+
+
 def from_legacy(info: Mapping[str, Any]) -> tuple[Trained, dict[str, Any]]:
     """The record that the `info` of earlier versions holds, and what else is in it.
 
@@ -54,9 +65,7 @@ def from_legacy(info: Mapping[str, Any]) -> tuple[Trained, dict[str, Any]]:
     values = dict(info)
     old = {name: values[name] for name in LEGACY if values.get(name) is not None}
     kind, steps = old.pop("kind", None), old.pop("sampling_steps", None)
-    if kind is not None and (not isinstance(kind, str) or kind not in _MADE):
-        raise FewstepError(f"info.kind must be one of {', '.join(_MADE)}, got {kind!r:.60}")
-    made = Trained() if kind is None else _MADE[kind]
+    made = Trained() if kind is None else of_kind(kind, "info.kind")
     if steps is not None:
         made = replace(NESTED if made == DIFFUSION else made, steps=steps)
     rest = {name: value for name, value in info.items() if name not in LEGACY}

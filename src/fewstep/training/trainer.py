@@ -109,7 +109,7 @@ class Trainer(Generic[M]):
         objective.train()
         self.checkpoints = Checkpoints(self.directory / "checkpoints", config.keep)
         self.validate: Validation | None = None
-        if held_out is not None:
+        if held_out is not None and objective.f.trained.known:  # else nobody knows a sampler
             n = max(2, config.samples)
             self.validate = Validation(held_out, n, labels=held_out_labels)
 

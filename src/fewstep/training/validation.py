@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewstep.models import AnyModel
+from fewstep.models import as_sampled
 from fewstep.sampling import sample
+from fewstep.stored_model import StoredModel
 from fewstep.training.score import Score
 
 BATCH = 64  # samples at once, so that they fit beside what trains
@@ -69,10 +70,10 @@ class Validation:
     seed: int = 0
     labels: Tensor | None = None
 
-    def __call__(self, f: AnyModel) -> tuple[Tensor, Score]:
+    def __call__(self, f: StoredModel) -> tuple[Tensor, Score]:
         """Samples [n, *shape] on the CPU and their energy distance to the real images."""
         labels = None
         if f.num_classes and self.labels is not None:
             labels = self.labels[torch.arange(self.n) % len(self.labels)]
-        x = sample(f, self.n, seed=self.seed, labels=labels, batch=BATCH)
+        x = sample(as_sampled(f), self.n, seed=self.seed, labels=labels, batch=BATCH)
         return x, energy_distance(x, self.real)
