@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from fewstep.data import Dataset
 from fewstep.data.sharded import Sharded
 from fewstep.flow_map import FlowMap
+from fewstep.models import as_sampled
 from fewstep.needs import LATENTS, TRAJECTORIES, Needs, TeacherUse
 from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network
 from fewstep.objectives import Objective
 from fewstep.parameterization import PARAMETERIZATIONS, Parameterization
+from fewstep.runs.components import make_model
 from fewstep.testing.truth import Exact, Gaussian, exact_network
 from fewstep.trained import DIFFUSION, Trained
 
@@ -91,8 +93,8 @@ class Fitting:
         return 0 if self.needs.network == LATENTS else 4
 
     def map(self, **network: Any) -> FlowMap:
-        """An untrained map."""
-        return FlowMap(self.network(**network), self.p())
+        """An untrained map, or an autoencoder, of which nobody asks what only a map has."""
+        return as_sampled(make_model(self.network(**network), self.p()))
 
     def build(self, f: FlowMap, teacher: FlowMap | None = None, K: int = 100) -> Objective:
         """The objective on a map; its teacher, where it has one, is by default a copy of that."""
@@ -132,7 +134,7 @@ class Fitting:
         F = exact_network(self.needs.network, p, m, self.shape)
         if F is None:
             return Exact(p, trained, m, self.shape)
-        return FlowMap(F, p, trained=trained).double()
+        return as_sampled(make_model(F, p, trained)).double()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fewstep.flow_map import FlowMap
+from fewstep.models import as_sampled, load_model
 from fewstep.objectives import OBJECTIVES
 from fewstep.runs.dry_run import needs_of
 from fewstep.runs.run import Component, Data, Run
@@ -35,7 +35,7 @@ def is_sampled_and_stored(fitting: Fitting) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "f.safetensors"
         f.save(path)
-        again = FlowMap.load(path)
+        again = as_sampled(load_model(path))
     must(again.trained == f.trained, "a stored model does not say what it can do")
     must(torch.equal(x, sample(again, 4, seed=1)), "a stored model has other samples")
 
@@ -73,7 +73,7 @@ def is_counted_by_a_dry_run(fitting: Fitting) -> None:
     run = Run(
         objective=Component(OBJECTIVES.name_of(cls), dict(fitting.settings)),
         network=_component(f.network.config),
-        p=_component(f.p.config),
+        p=_component(fitting.p().config),
         data=Data(),
         training=Training(steps=9, batch=4),
     )

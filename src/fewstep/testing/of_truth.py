@@ -47,11 +47,11 @@ def learns(fitting: Fitting) -> None:
 def _distance(o: Objective, fitting: Fitting) -> float:
     """Mean square of the model's error, on data at one point."""
     f, x, was = o.f, fitting.examples(256).x, o.training
-    p, t = f.p, f.time(f.p.T if not o.makes.from_any_time else min(3.0, 0.7 * f.p.T), x)
     o.eval()
     if o.makes.decodes:
-        y = f.F(x, t)
+        y = f.F(x, x.new_zeros(len(x)))
     else:
+        p, t = f.p, f.time(f.p.T if not o.makes.from_any_time else min(3.0, 0.7 * f.p.T), x)
         x_t = p.diffuse(x, t, torch.randn_like(x))
         y = f(x_t, t) if o.makes.maps_to_eps else f.D(x_t, t)
     o.train(was)
