@@ -62,7 +62,7 @@ class AutoencoderModel(StoredModel):
     @property
     def network(self) -> Autoencoder:
         """The autoencoder itself."""
-        return cast("Autoencoder", super().network)
+        return cast("Autoencoder", unwrapped(self.F))
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
