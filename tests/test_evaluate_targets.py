@@ -20,6 +20,7 @@ from fewstep.cli import run
 from fewstep.evaluation import Evaluator, FeatureNetwork, Features, Scores
 from fewstep.evaluation.table import Line, Setting, as_json, folded, show
 from fewstep.sampling import shared
+from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP
 
 OWN = "test_evaluate_targets:means"
 DIGITS = fewstep.load("digits", split="test")
@@ -283,3 +284,27 @@ def test_csv_has_nothing_where_there_is_no_score(tmp_path: Path) -> None:
     with out.open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert row["precision"] == ""
+
+
+def test_samplers_by_spec_give_a_line_each(tmp_path: Path) -> None:
+    fewstep.save_images(DIGITS.images[:60], tmp_path / "real.npz")
+    for name, trained in (("edm", DIFFUSION), ("fm", FLOW_MAP), ("cm", CONSISTENCY)):
+        f = FlowMap(MLP((1, 8, 8), width=4, blocks=1, two_time=name == "fm"), EDM(T=20.0))
+        f.trained = trained
+        f.save(tmp_path / f"{name}.safetensors")
+    edm, fm, cm = (tmp_path / f"{name}.safetensors" for name in ("edm", "fm", "cm"))
+    words = ("--reference", tmp_path / "real.npz", "--no-baselines", "--metrics", "fd")
+    specs = ("jumps(times=(2.0,))", "jumps(gamma=0)")
+    lines = scored(tmp_path, fm, *words, "--sampler", specs[1], "jumps", "--steps", 1, 3)
+    found = [(name, line["nfe"]) for name, line in lines.items()]
+    assert [nfe for _, nfe in found] == [3, 3]  # the last of each name
+    assert found[0][0] == f"{fm.name} (jumps(gamma=0.0))"
+    assert lines[found[0][0]]["sampler"].startswith("jumps(gamma=0.0, times=(")
+    lines = scored(tmp_path, edm, cm, *words, "--solver", "euler", "--steps", 2)
+    assert lines[edm.name]["sampler"] == "walk(steps=2, solver=euler)"
+    assert lines[cm.name]["sampler"].startswith("jumps(times=")
+    left_out = "a consistency model takes no solver: --solver left out."
+    assert left_out in lines[cm.name]["notes"]
+    assert left_out not in lines[edm.name]["notes"]
+    (line,) = scored(tmp_path, cm, *words, "--sampler", specs[0]).values()
+    assert (line["sampler"], line["nfe"]) == (specs[0], 2)

@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,16 @@ from fewstep.networks import MLP
 from fewstep.parameterization import EDM
 from fewstep.runs.directory import open_model
 from fewstep.runs.time_points import MOST, SearchState, greedy_search
-from fewstep.sampling import Jumps, Multistep, NoiseStreams, default_taus, sample, sampler_for
+from fewstep.sampling import (
+    Jumps,
+    Multistep,
+    NoiseStreams,
+    default_taus,
+    jumps,
+    sample,
+    sampler_for,
+)
+from fewstep.trained import FLOW_MAP
 
 BEST = (9.0, 0.8)  # far from the default points, which a coarse grid has among its own
 QUICK = ["-n", "30", "--grid", "3", "--rounds", "1", "--seeds", "2", "--device", "cpu"]
@@ -186,6 +196,33 @@ def test_a_candidate_is_scored_as_it_will_be_sampled(
     assert default_taus(FlowMap.load(model), 2) in used
     assert len({*used}) == 5
     assert all(len(taus) == 1 for taus in used)
+
+
+def test_points_are_found_for_the_jumps_that_were_asked_for(
+    model: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f = FlowMap.load(model)
+    f.trained = FLOW_MAP
+    f.save(model)
+    used: set[float] = set()
+    along = jumps.along
+
+    def spy(*arguments: Any, gamma: float, **rest: Any) -> object:
+        used.add(gamma)
+        return along(*arguments, gamma=gamma, **rest)
+
+    monkeypatch.setattr(jumps, "along", spy)
+    assert tune(call, model, "--steps", 2)[0] == 0
+    assert tune(call, model, "--steps", 2, "--sampler", "jumps(gamma=0.5)")[0] == 0
+    assert used == {0.0, 0.5}
+    for spec, expected in (
+        ("walk", "has no argument times"),
+        ("jumps(times=(1.0,))", "times is given twice"),
+        ("jumps(gamma=2)", "gamma from 0 to 1"),
+    ):
+        code, _, err = tune(call, model, "--steps", 2, "--sampler", spec)
+        assert code == 2
+        assert expected in err
 
 
 @pytest.mark.parametrize(("lucky", "kept"), [(0, False), (-20, False), (0.1, True)])

@@ -26,6 +26,7 @@ from fewstep.runs.real import Real
 from fewstep.runs.run import Data
 from fewstep.runs.stored_taus import TAUS, keep_taus
 from fewstep.runs.time_points import FRESH, MOST, Search, SearchState, Verdict, greedy_search
+from fewstep.sampling import sampler_for
 
 
 def counts_of(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
@@ -53,6 +54,7 @@ def tune_steps(
     /,
     *,
     steps: Counts = (2, 3, 4),
+    sampler: str | None = None,
     reference: str | None = None,
     features: str | None = None,
     weights: Path | None = None,
@@ -86,6 +88,9 @@ def tune_steps(
         Run folder, checkpoint folder or model file of a consistency model.
     steps
         Numbers of network evaluations to find time points for, 2 to 16, such as 2 4 or 2..4.
+    sampler
+        The jumps that the points are for, as a spec, such as jumps(gamma=0.5); default the model's
+        own.
     reference
         Real images or statistics to score against, as evaluate takes them. Default the images
         that the run trained on.
@@ -127,9 +132,11 @@ def tune_steps(
     evaluator = _evaluator(model, reference, features, weights, on)
     n = n or evaluator.n
     settings = {"model": sha256_of(file), "evaluator": evaluator.fingerprint, "n": n}
+    if sampler is not None:
+        settings["sampler"] = sampler_for(f, sampler=sampler, taus=()).spec
     with locked(home):
         state = SearchState(home / f"tune-steps-{file.stem}.json", settings)
-        search = Search(f, evaluator, state, n, seed, seeds, batch)
+        search = Search(f, evaluator, state, n, seed, seeds, batch, sampler)
         with progress("searching", search.cost(counts, grid, rounds)) as advance:
             search = replace(search, advance=advance)
             taus = greedy_search(f.p, counts[-1], search.mean_fd, grid=grid, rounds=rounds)

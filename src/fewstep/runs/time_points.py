@@ -198,6 +198,7 @@ class Search:
         seed: first seed; the search takes ``seeds`` of them, the verdict the `FRESH` next ones.
         seeds: how many seeds a score of the search is the mean of.
         batch: samples made at once; default that of `sample`.
+        sampler: spec of the jumps that the points are for; default the model's own.
         advance: called with the network evaluations per sample of each score.
     """
 
@@ -208,6 +209,7 @@ class Search:
     seed: int = 1
     seeds: int = 5
     batch: int | None = None
+    sampler: str | None = None
     advance: Callable[[int], None] = field(default=lambda count: None)
 
     def fd(self, taus: tuple[float, ...], seed: int) -> float:
@@ -239,6 +241,6 @@ class Search:
 
     def _fd(self, taus: tuple[float, ...], seed: int) -> float:
         labels, _ = labels_like(self.evaluator, self.f, self.n)
-        sampler = sampler_for(self.f, len(taus) + 1, taus=taus)
+        sampler = sampler_for(self.f, len(taus) + 1, taus=taus, sampler=self.sampler)
         x = sample(self.f, self.n, sampler, seed=seed, labels=labels, batch=self.batch)
         return float(self.evaluator.score(to_uint8(x)).fd)
