@@ -12,11 +12,13 @@ import torch
 
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM
 from fewstep.recipes import RECIPES
 from fewstep.runs import dry_run as needs
+from fewstep.runs import step
 from fewstep.runs.activations import activations
 from fewstep.runs.directory import open_model
 from fewstep.runs.dry_run import check_memory, dry_run, needs_of
@@ -24,6 +26,7 @@ from fewstep.runs.estimate import duration
 from fewstep.runs.execute import train
 from fewstep.runs.run import component
 from fewstep.runs.step import Speed, evaluations
+from two_networks import Matching
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("digits/")])
@@ -56,6 +59,21 @@ def test_the_evaluations_of_a_step(objective: str, trained: int, others: int) ->
     found = evaluations(run, MLP((1, 8, 8)), EDM())
     assert (found.trained, found.others, found.kept) == (trained, others, trained)
     assert found.cost == 3 * trained + others
+
+
+def test_several_networks_count_with_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(run: Any, f: FlowMap) -> Matching:
+        return Matching(f, 10, teacher=f.frozen_copy())
+
+    for module in (step, needs):
+        monkeypatch.setattr(module, "build_objective", build)
+    run, F = RECIPES["digits/cd"](), MLP((4,), width=8, blocks=1)
+    count = evaluations(run, F, EDM(T=5.0))
+    # twice: a sample, and the fake denoiser with gradient; then a sample with it, and two denoisers
+    assert (count.trained, count.others, count.kept) == (2 + 1, 2 + 2, 1)
+    copies = needs._copies(run, F, EDM(T=5.0))
+    assert copies["fake"] == 4 + 1
+    assert 0 < copies["critic"] * sum(x.numel() for x in F.parameters()) == 4 * (5 * 16 + 32 + 17)
 
 
 def test_activations_are_what_autograd_keeps() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -273,3 +274,22 @@ def test_a_turn_that_appears_later_is_named(tmp_path: Path) -> None:
     o.turns = lambda k: (Turn("late", o.loss_at, ("f", "w")),)  # type: ignore[method-assign]
     with pytest.raises(FewstepError, match="no turn 'late' in step 0"):
         t.step(1)
+
+
+def test_every_loss_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here by a compiler that changes no bit."""
+    compiled: list[str] = []
+
+    def compiler(loss: Any, **_: Any) -> Any:
+        compiled.append(loss.__name__)
+        return functools.wraps(loss)(lambda *words, **named: loss(*words, **named))
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    plain, t = trainer(tmp_path / "a"), trainer(tmp_path / "b", compile=True)
+    assert compiled == ["fake_loss", "critic_loss", "loss_at"]
+    for k in range(2):
+        for a, b in zip(plain.step(k).values(), t.step(k).values(), strict=True):
+            assert torch.equal(a, b)
+    o = Broken(turns=lambda o: (Turn("f", lambda *words, **named: None, ("f", "w")),))
+    with pytest.raises(FewstepError, match=r"turn f is no method of Broken.*cannot be compiled"):
+        trainer(tmp_path / "c", o, compile=True)

@@ -17,6 +17,7 @@ from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.memory import free_memory
 from fewstep.needs import TeacherUse
 from fewstep.networks import Autoencoder, Network, skeleton
+from fewstep.objectives.base import weights_of
 from fewstep.parameterization import Parameterization
 from fewstep.runs.activations import activations, of_vgg
 from fewstep.runs.components import make_model, make_network, make_p, objective_of
@@ -83,7 +84,7 @@ def needs_of(
     copies = _copies(run, F, p)
     parameters = sum(x.numel() for x in F.parameters())
     memory = Memory(
-        state=sum(copies.values()) * parameters * BYTES,
+        state=round(sum(copies.values()) * parameters * BYTES),
         fixed=kept.fixed,
         per_image=int(kept.per_image * count.kept) + _of_distance(run, shape, bf16),
         batch=run.training.batch,
@@ -194,11 +195,18 @@ def _of_distance(run: Run, shape: tuple[int, ...], bf16: bool) -> int:
     return of_vgg(max(shape[1:]), bf16=bf16).per_image
 
 
-def _copies(run: Run, F: Network, p: Parameterization) -> dict[str, int]:
-    """How many numbers training holds per parameter, by what they are."""
-    copies = {"weights": 1, "gradients": 1, "optimiser": 2, "averages": len(run.training.ema)}
+def _copies(run: Run, F: Network, p: Parameterization) -> dict[str, float]:
+    """How many numbers training holds per parameter of the map, by what they are."""
+    averages = len(run.training.ema)
+    copies: dict[str, float] = {"weights": 1, "gradients": 1, "optimiser": 2, "averages": averages}
     if objective_of(run).needs.teacher is TeacherUse.DISTIL:
         copies["teacher"] = 1
-    if "f_minus" in build_objective(run, make_model(F, p)).changing():
+    objective = build_objective(run, make_model(F, p))
+    trained, changing = objective.trained_modules(), objective.changing()
+    if "f_minus" in changing:
         copies["target"] = 1
+    parameters = max(1, sum(x.numel() for x in F.parameters()))
+    for name in trained.keys() - {"f"}:
+        held = 4 + averages * (name in objective.averaged())
+        copies[name] = held * sum(x.numel() for x in weights_of(trained[name])) / parameters
     return copies

@@ -84,7 +84,7 @@ class DryRun:
     num_classes: int
     parameters: int
     flops: int
-    copies: dict[str, int]
+    copies: dict[str, float]
     memory: Memory
     step_flops: float
     training: Training
@@ -98,7 +98,7 @@ class DryRun:
     @property
     def state_bytes(self) -> int:
         """Memory of all copies, in bytes; activations come on top."""
-        return sum(self.copies.values()) * self.parameters * BYTES
+        return round(sum(self.copies.values()) * self.parameters * BYTES)
 
     @property
     def seconds_per_step(self) -> float | None:
@@ -109,7 +109,7 @@ class DryRun:
 
     def __str__(self) -> str:
         classes = f"{self.num_classes} classes" if self.num_classes else "no classes"
-        held = ", ".join(f"{n} x {what}" if n > 1 else what for what, n in self.copies.items())
+        held = ", ".join(f"{n:g} x {what}" if n > 1 else what for what, n in self.copies.items())
         memory = self.memory
         lines = {
             "examples": f"{self.shape}, {classes}",
