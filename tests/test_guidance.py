@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from fewstep.guidance import Guided
 from fewstep.networks import MLP
 from fewstep.objectives import CD, OBJECTIVES
 from fewstep.parameterization import EDM, VP, Parameterization, RectifiedFlow
-from fewstep.trained import DIFFUSION
+from fewstep.sampling import sample, sampler_for
+from fewstep.trained import CONSISTENCY, DIFFUSION, GENERATOR, NESTED, Trained
 
 MEANS, V = torch.tensor([-0.8, 0.3, 0.9], dtype=torch.float64), 0.04
 PROCESSES = [EDM(T=20.0), VP(), RectifiedFlow()]
@@ -101,6 +103,113 @@ def test_a_weight_of_one_is_no_guidance_to_the_bit() -> None:
 def test_weights_and_intervals_out_of_range_are_named(w: float, interval, hint: str) -> None:
     with pytest.raises(FewstepError, match=hint):
         Guided(w, interval)
+
+
+# Samplers
+
+
+def counted(f: FlowMap) -> list[int]:
+    """Filled with the rows of every evaluation of a network."""
+    rows: list[int] = []
+    f.F.register_forward_hook(lambda F, x, y: rows.append(len(y)))
+    return rows
+
+
+SPECS = [
+    "walk",
+    "walk(steps=5, solver=euler, guidance=2)",
+    "walk(steps=9, guidance=guided(w=2, interval=(0.3, 5)))",
+    "walk(steps=9, solver=churn, guidance=guided(w=2, interval=(0.3, 5)))",
+    "walk(steps=6, solver=dpm3, guidance=guided(w=0))",
+    "walk(nfe=20, solver=dpm3, guidance=3)",
+    "walk(nfe=21, solver=dpm3, guidance=guided(w=3, interval=(0.3, 5)))",
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("p", PROCESSES[:2], ids=lambda p: type(p).__name__)
+def test_the_evaluations_of_a_guided_walk_are_exact(spec: str, p: Parameterization) -> None:
+    f = conditional()
+    f.p = p
+    rows, sampler = counted(f), sampler_for(f, sampler=spec)
+    asked = sampler.nfe
+    sample(f, 4, sampler, batch=4)
+    assert len(rows) == asked == sampler.nfe
+    assert sampler_for(f, sampler=sampler.spec) == sampler
+
+
+def test_an_adaptive_solver_counts_the_second_evaluations_of_what_is_still_on_its_way() -> None:
+    f, rows = conditional(), []
+    rows = counted(f)
+    plain, double, part = (
+        sampler_for(f, sampler=f"walk(solver=rk45, guidance={guidance})")
+        for guidance in ("1", "2", "guided(w=2, interval=(0.3, 5))")
+    )
+    for sampler in (plain, double, part):
+        rows.clear()
+        sample(f, 1, sampler)
+        assert sampler.nfe <= len(rows)
+        assert sampler is part or sampler.nfe == len(rows)
+    assert double.nfe % 2 == 0
+
+
+@pytest.mark.parametrize("nfe", [1, 19])
+def test_a_budget_that_guidance_cannot_spend_names_its_neighbours(nfe: int) -> None:
+    hint = "2 is least" if nfe == 1 else "it can spend 18 or 20"
+    with pytest.raises(FewstepError, match=f"exactly {nfe} network evaluations: {hint}"):
+        sampler_for(conditional(), solver="euler", nfe=nfe, guidance=2.0)
+
+
+def test_guidance_of_one_is_the_walk_without_to_the_bit() -> None:
+    f = conditional()
+    plain = sample(f, 8, steps=6)
+    assert torch.equal(sample(f, 8, steps=6, guidance=1.0), plain)
+    assert not torch.equal(sample(f, 8, steps=6, guidance=2.0), plain)
+
+
+def test_a_models_own_weight_is_the_default_and_one_turns_it_off(tmp_path: Path) -> None:
+    f = conditional()
+    plain, guided = sample(f, 8, steps=6), sample(f, 8, steps=6, guidance=2.0)
+    f.trained = replace(f.trained, guidance=2.0)
+    f.save(tmp_path / "f.safetensors")
+    f = FlowMap.load(tmp_path / "f.safetensors")
+    assert sampler_for(f, 6).nfe == 22
+    assert torch.equal(sample(f, 8, steps=6), guided)
+    assert torch.equal(sample(f, 8, steps=6, guidance=1.0), plain)
+
+
+def test_a_map_takes_the_weight_that_it_has_learned_as_an_input() -> None:
+    f = conditional(guidance_embedding=True)
+    f.trained = replace(CONSISTENCY, weights=(1.0, 4.0), guidance=1.0)
+    for steps in (1, 3):
+        low, high = (sample(f, 8, steps=steps, guidance=w) for w in (1.0, 4.0))
+        assert torch.equal(sample(f, 8, steps=steps), low)
+        assert not torch.equal(low, high)
+    assert sampler_for(f, 3, guidance=4.0).nfe == 3
+    with pytest.raises(FewstepError, match="guidance weights from 1 to 4, got 5"):
+        sampler_for(f, guidance=5.0)
+    with pytest.raises(FewstepError, match="leave out the interval"):
+        sample(f, 1, guidance="guided(w=2, interval=(0.3, 5))")
+
+
+@pytest.mark.parametrize(
+    ("trained", "hint"),
+    [
+        (DIFFUSION, "needs a null class: the model was trained without one.*label dropout"),
+        (CONSISTENCY, "denoisers of diffusion models; this is a consistency model"),
+        (replace(NESTED, null_class=True), "denoisers of diffusion models; this is a model that"),
+        (replace(GENERATOR, null_class=True), "denoisers of diffusion models; this is a generator"),
+    ],
+)
+def test_models_that_cannot_be_guided_are_named(trained: Trained, hint: str) -> None:
+    f = conditional()
+    f.trained = trained
+    with pytest.raises(FewstepError, match=hint):
+        sampler_for(f, guidance=2.0)
+    sampler_for(f, guidance=1.0)
+    free = FlowMap(MLP((1,), width=8), EDM(T=20.0), trained=DIFFUSION)
+    with pytest.raises(FewstepError, match="guidance needs classes: the model is unconditional"):
+        sampler_for(free, guidance=2.0)
 
 
 # Teachers of a distillation

@@ -76,10 +76,16 @@ class FlowMap(StoredModel):
         self, x: Tensor, c_noise: Tensor, c_noise_s: Tensor | None, condition: Condition = NONE
     ) -> Tensor:
         """``F(x, c_noise)``, computed in the type of its weights; the result has that of ``x``."""
+        if self.network.guidance_embedding and condition.w is None:
+            condition = self._with_default_weight(condition, c_noise)
         given = condition.of(self.network.takes)
         if c_noise_s is not None:
             given["c_noise_s"] = c_noise_s
         return self.F(x.to(self.dtype), c_noise, **given).to(x.dtype)
+
+    def _with_default_weight(self, condition: Condition, c_noise: Tensor) -> Condition:
+        w = self.trained.guidance
+        return condition if w is None else replace(condition, w=torch.full_like(c_noise, w))
 
     def time(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``t`` as one time per example [B], in at least float32, on the device of ``x``."""

@@ -11,7 +11,7 @@ function of ``D`` in both terms, so the formula guides them as well.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
-from fewstep.parameterization import Parameterization, expand, time_dtype
+from fewstep.parameterization import Parameterization, expand, per_row
 from fewstep.registry import Registry
 
 EVERYWHERE = (0.0, math.inf)
@@ -61,6 +61,7 @@ class Guided:
     def __post_init__(self) -> None:
         if not 0 <= self.w < math.inf:
             raise FewstepError(f"a guidance weight is a number from 0 on, got {self.w}.")
+        object.__setattr__(self, "w", float(self.w))
         if self.interval is not None:
             object.__setattr__(self, "interval", checked_interval(self.interval))
 
@@ -68,6 +69,11 @@ class Guided:
     def off(self) -> bool:
         """Whether the model is as without guidance."""
         return self.w == 1
+
+    @property
+    def doubles(self) -> bool:
+        """Whether a guided evaluation takes two of the network."""
+        return self.w not in (0, 1)
 
     @property
     def everywhere(self) -> bool:
@@ -83,7 +89,20 @@ class Guided:
     def evaluations(self, p: Parameterization, t: Tensor) -> Tensor:
         """Network evaluations of the guided denoiser at times [B]: [B], each 1 or 2."""
         inside = torch.ones_like(t) if self.everywhere else self.inside(p, t).to(t)
-        return 1 + inside * (self.w not in (0, 1))
+        return 1 + inside * self.doubles
+
+    def as_input(self, condition: Condition, x: Tensor) -> Condition:
+        """A condition with the weight, for a network that has learned it as an input.
+
+        Raises:
+            FewstepError: an interval, which such a network knows nothing of.
+        """
+        if not self.everywhere:
+            raise FewstepError(
+                "this model takes the guidance weight as an input, at every noise level: leave out "
+                "the interval."
+            )
+        return replace(condition, w=torch.full((len(x),), self.w, dtype=x.dtype, device=x.device))
 
     def __call__(self, f: Denoising) -> GuidedModel:
         return GuidedModel(f, self)
@@ -107,7 +126,7 @@ class GuidedModel:
             return self.f.D(x, t, condition)
         if self.guidance.everywhere:
             return self._guided(x, t, condition)
-        inside = self.guidance.inside(self.p, _per_row(t, x))
+        inside = self.guidance.inside(self.p, per_row(t, x))
         if not torch.compiler.is_compiling():  # a graph has both cases
             if not inside.any():
                 return self.f.D(x, t, condition)
@@ -119,7 +138,7 @@ class GuidedModel:
 
     def velocity(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
         """``dx/dt`` of the guided PF-ODE: [B, *shape]."""
-        return self.p.velocity(x, self.D(x, t, condition), _per_row(t, x))
+        return self.p.velocity(x, self.D(x, t, condition), per_row(t, x))
 
     def _guided(self, x: Tensor, t: Tensor | float, condition: Condition) -> Tensor:
         null = self.f.D(x, t, condition.null())
@@ -158,7 +177,3 @@ def checked_interval(interval: object) -> tuple[float, float]:
         case (int() | float() as low, int() | float() as high) if 0 <= low < high:
             return float(low), float(high)
     raise FewstepError(f"an interval of guidance is two numbers 0 <= low < high, got {interval}.")
-
-
-def _per_row(t: Tensor | float, x: Tensor) -> Tensor:
-    return torch.as_tensor(t, dtype=time_dtype(x), device=x.device).expand(x.shape[0])

@@ -11,6 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
+from fewstep.cli.sampling import GUIDANCE, INTERVAL, guided
 from fewstep.cli.targets import Samplers, Targets
 from fewstep.data import Dataset
 from fewstep.distributed import Processes, processes
@@ -48,6 +49,8 @@ def evaluate(
     solver: str | None = None,
     grid: str | None = None,
     clip: bool = False,
+    guidance: Annotated[tuple[float, ...], Parameter(help=f"{GUIDANCE}."), ANY_NUMBER] = (),
+    guidance_interval: Annotated[tuple[float, float] | None, INTERVAL] = None,
     n: Annotated[Whole | None, Parameter(alias="-n")] = None,
     seed: Whole = 0,
     checkpoint: str = "last",
@@ -149,7 +152,8 @@ def evaluate(
         Arithmetic of the network: fp32, bf16 or fp16; default that of its weights. Times and noise
         stay in float32.
     """
-    samplers = Samplers(steps, nfe, solver, grid, clip, sampler)
+    guides = tuple(g for w in guidance or (None,) if (g := guided(w, guidance_interval)))
+    samplers = Samplers(steps, nfe, solver, grid, clip, sampler, guides)
     check_metrics(metrics)
     _check(targets, out, n, bootstrap)
     group = processes(device)

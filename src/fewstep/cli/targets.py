@@ -17,6 +17,7 @@ from fewstep.evaluation import Evaluator, Scores
 from fewstep.evaluation.images import check_size, conformed, in_channels, load_images
 from fewstep.evaluation.table import Line
 from fewstep.flow_map import FlowMap
+from fewstep.guidance import Guided
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
@@ -34,7 +35,7 @@ def is_model(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Samplers:
-    """How a model is sampled: by each sampler, once for each count of steps or of evaluations.
+    """How a model is sampled: by each sampler, for each count and for each guidance.
 
     A solver, a grid and clipping are for the models among the targets that solve the PF-ODE.
     """
@@ -45,6 +46,7 @@ class Samplers:
     grid: str | None = None
     clip: bool = False
     samplers: tuple[str, ...] = ()
+    guidance: tuple[Guided, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps and self.nfe:
@@ -73,9 +75,10 @@ class Samplers:
         walk: dict[str, Any] = {"solver": self.solver, "grid": self.grid, "clip": self.clip}
         walk = walk if solves else {}
         return [
-            replace(count, sampler=spec, **walk)
+            replace(count, sampler=spec, guidance=guidance, **walk)
             for spec in self.samplers or (None,)
             for count in counts or [Asked()]
+            for guidance in self.guidance or (None,)
         ]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from fewstep.errors import FewstepError, unknown
+from fewstep.guidance import Guided, guidance_of
 from fewstep.registry import parameters
 from fewstep.sampling.jumps import Jumps
 from fewstep.sampling.model import Model
@@ -27,6 +28,7 @@ def sampler_for(
     nfe: int | None = None,
     grid: TimeGrid | str | None = None,
     clip: bool = False,
+    guidance: Guided | float | str | None = None,
 ) -> Sampler:
     """The sampler of a model, with what the model decides filled in.
 
@@ -40,13 +42,15 @@ def sampler_for(
         taus: time points of `Jumps`.
         solver, grid, clip: of `Walk`.
         nfe: network evaluations to spend exactly, instead of ``steps``.
+        guidance: classifier-free guidance: a weight, 1 for none, or a spec such as
+            ``guided(w=2, interval=(0.3, 5))``; default the model's own.
 
     Raises:
         FewstepError: a sampler that the model does not admit, or an argument that the sampler does
             not take; an argument given twice; an ``nfe`` that the solver cannot spend; steps or
             time points that a distilled model does not have.
     """
-    return Asked(steps, nfe, taus, solver, grid, clip, sampler).of(f)
+    return Asked(steps, nfe, taus, solver, grid, clip, sampler, guidance).of(f)
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,14 @@ class Asked:
     grid: TimeGrid | str | None = None
     clip: bool = False
     sampler: Sampler | str | None = None
+    guidance: Guided | float | str | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.nfe is not None:
             raise FewstepError("give the number of steps or of network evaluations, not both.")
         checked_count(self.steps, "steps")
         checked_count(self.nfe, "nfe")
+        guidance_of(self.guidance)
         if self.sampler is not None:
             with_arguments(build(self.sampler), self.given)
         elif self.solver is not None or self.grid is not None:
@@ -85,6 +91,7 @@ class Asked:
         times = None if self.taus is None else tuple(self.taus)
         named: dict[str, Any] = {"steps": self.steps, "nfe": self.nfe, "times": times}
         named |= {"solver": self.solver, "grid": self.grid, "clip": self.clip or None}
+        named["guidance"] = None if self.guidance is None else guidance_of(self.guidance)
         return {name: value for name, value in named.items() if value is not None}
 
     def of(self, f: Model) -> Sampler:
@@ -94,6 +101,10 @@ class Asked:
             FewstepError: see `sampler_for`.
         """
         trained, given = f.trained, self.given
+        if "guidance" in given:
+            trained.check_guidance(f.num_classes, given["guidance"].w)
+            if not (trained.solves or trained.maps_to_eps or self.sampler):  # none, and asked for
+                del given["guidance"]
         if self.sampler is not None:
             return with_arguments(build(self.sampler), given).fitted(f)
         trained.check_steps(self.steps or self.nfe, self.taus)
@@ -110,7 +121,7 @@ def _that_takes(given: dict[str, Any], own: Sampler | None) -> Sampler | None:
     """The sampler that arguments mean: the model's own, or the one that alone takes one of them."""
     for sampler in (Jumps(), Walk()):
         for name in given:
-            if name not in ("steps", "nfe") and name in parameters(type(sampler)):
+            if name not in ("steps", "nfe", "guidance") and name in parameters(type(sampler)):
                 return own if own is not None and name in parameters(type(own)) else sampler
     return own
 

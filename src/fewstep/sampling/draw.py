@@ -11,6 +11,7 @@ from torch import Tensor
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.finite import check_finite
+from fewstep.guidance import Guided
 from fewstep.mode import evaluating
 from fewstep.sampling.choice import sampler_for
 from fewstep.sampling.labels import Labels, check_labels
@@ -57,6 +58,7 @@ def sample(
     sampler: Sampler | str | None = None,
     *,
     steps: int | None = None,
+    guidance: Guided | float | str | None = None,
     label: Labels | None = None,
     seed: int = 0,
     labels: Labels | None = None,
@@ -76,6 +78,7 @@ def sample(
             `sampler_for` with so many ``steps``.
         steps: evaluations of a consistency model (default 1), solver steps of a diffusion model
             (default 18); every other choice is the sampler's.
+        guidance: classifier-free guidance, a weight or its spec; default the model's own.
         label: the class, by name or number, of all samples or of each [n]; default all in turn.
         seed: the samples depend on it alone (and on the labels): to the bit, on one machine, where
             the network has no convolutions or ``n`` is a multiple of 8; else to rounding.
@@ -94,8 +97,10 @@ def sample(
         raise FewstepError("give label or labels, not both.")
     if isinstance(sampler, Sampler) and steps is not None:
         raise FewstepError("give a sampler or steps, not both: a sampler has its own.")
+    if isinstance(sampler, Sampler) and guidance is not None:
+        raise FewstepError("give a sampler or guidance, not both: a sampler has its own.")
     classes, n = check_labels(f, labels if label is None else label, n), whole(n, "n")
-    sampler = sampler_for(f, steps, sampler=sampler)
+    sampler = sampler_for(f, steps, sampler=sampler, guidance=guidance)
     if batch is not None and (batch := whole(batch, "the batch")) < 1:
         raise FewstepError(f"the batch must hold at least 1 sample, got {batch}.")
     indices = range(n) if indices is None else _of(n, indices)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
+from fewstep.guidance import Guided, guidance_of
 from fewstep.parameterization import Parameterization, per_row
 from fewstep.sampling.model import Model
 from fewstep.sampling.noise import NoiseStreams
@@ -45,6 +46,7 @@ class Jumps(Sampler):
             which a consistency model has not learned.
         N: jumps, at times of the model's own (`default_taus`); default one more than ``times``.
         times: decreasing times between ``T`` and ``eps``.
+        guidance: weight of a map that takes one as an input, or its spec; default the map's own.
 
     Raises:
         FewstepError: a share out of range, or numbers that contradict each other.
@@ -53,6 +55,7 @@ class Jumps(Sampler):
     gamma: float = 1.0
     N: int | None = None
     times: tuple[float, ...] = ()
+    guidance: Guided | float | str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1:
@@ -60,6 +63,8 @@ class Jumps(Sampler):
         N, times = checked_count(self.N, "steps"), tuple(map(float, self.times))
         if N is not None and times and len(times) != N - 1:
             raise FewstepError(f"{N} steps take {N - 1} time points, got {len(times)}.")
+        if self.guidance is not None:
+            object.__setattr__(self, "guidance", guidance_of(self.guidance))
         object.__setattr__(self, "gamma", float(self.gamma))
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "N", None if times else N)
@@ -80,6 +85,8 @@ class Jumps(Sampler):
 
     def fitted(self, f: Model) -> Jumps:
         self.check(f.trained)
+        if isinstance(self.guidance, Guided) and not self.guidance.off:
+            f.trained.check_takes_weight(self.guidance.w)
         own = self if self.N is None else replace(self, N=None, times=default_taus(f, self.N))
         check_taus(own.times, f.p)
         return own
@@ -89,6 +96,8 @@ class Jumps(Sampler):
     ) -> Iterator[Tensor]:
         own, p = self.fitted(f), f.p
         x = p.prior(noise.normal(f.device, f.x_dtype))
+        if isinstance(own.guidance, Guided) and f.trained.weights is not None:
+            condition = own.guidance.as_input(condition, x)
         return along(f, x, (p.T, *own.times), noise, condition, gamma=own.gamma)
 
 

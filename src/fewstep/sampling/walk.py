@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from copy import copy
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
+from fewstep.guidance import Guided, guidance_of
 from fewstep.parameterization import Parameterization, per_row
 from fewstep.registry import spec_of
 from fewstep.sampling.model import Model
@@ -38,6 +44,8 @@ class Walk(Sampler):
         grid: a grid of times or its spec; default that of the solver's paper.
         budget: network evaluations to spend exactly, instead of ``N``; ``nfe`` in a spec.
         clip: clip the denoised ``D`` of every evaluation to [-1, 1]; see `Denoiser`.
+        guidance: classifier-free guidance, as a weight or a spec such as ``guided(w=2, interval=
+            (0.3, 5))``; default the model's own. A budget pays its second evaluations, too.
 
     Raises:
         FewstepError: no steps, both steps and a budget, an unknown solver or grid, or a budget that
@@ -51,6 +59,7 @@ class Walk(Sampler):
     grid: TimeGrid | str | None = None
     budget: int | None = None
     clip: bool = False
+    guidance: Guided | float | str | None = None
     _solver: Integrator = field(init=False, repr=False, compare=False)
     _spend: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _measured: deque[float] = field(init=False, repr=False, compare=False)
@@ -61,6 +70,8 @@ class Walk(Sampler):
             object.__setattr__(self, "solver", spec_of(solver))
         if isinstance(self.grid, str):
             object.__setattr__(self, "grid", spec_of(TIME_GRIDS.build(self.grid)))
+        if self.guidance is not None:
+            object.__setattr__(self, "guidance", guidance_of(self.guidance))
         object.__setattr__(self, "_solver", solver)
         object.__setattr__(self, "_spend", self._spent(solver))
         object.__setattr__(self, "_measured", deque(maxlen=1))
@@ -70,8 +81,8 @@ class Walk(Sampler):
         N, budget = checked_count(self.N, "steps"), checked_count(self.budget, "nfe")
         if N is not None and budget is not None:
             raise FewstepError("give the number of steps or of network evaluations, not both.")
-        if solver.adaptive:
-            return ()
+        if solver.adaptive or (budget is not None and self._doubles):
+            return ()  # which the model decides
         return solver.evaluations(N or SOLVER_STEPS) if budget is None else solver.split(budget)
 
     @property
@@ -90,16 +101,33 @@ class Walk(Sampler):
         return self._solver.convergence is not None and not self.adaptive
 
     @property
+    def guided(self) -> Guided | None:
+        """The guidance, where it takes second evaluations of the network."""
+        guidance = self.guidance
+        return guidance if isinstance(guidance, Guided) and not guidance.off else None
+
+    @property
+    def _doubles(self) -> bool:
+        return self.guided is not None and self.guided.doubles
+
+    @property
     def nfe(self) -> int:
         """Network evaluations per sample; of an adaptive solver the mean of its last batch.
 
         Raises:
-            FewstepError: of an adaptive solver that has not sampled yet.
+            FewstepError: of an adaptive solver that has not sampled yet; of guidance in an interval
+                of noise levels that has not met a model.
         """
         if not self.adaptive:
-            return sum(self._spend)
+            if not self._doubles:
+                return sum(self._spend)
+            if self.budget is not None:
+                return self.budget
+            if self.guided is not None and self.guided.everywhere:
+                return 2 * sum(self._spend)
         if not self._measured:
-            raise FewstepError("an adaptive solver knows its evaluations only after sampling.")
+            who = "an adaptive solver" if self.adaptive else "guidance in an interval"
+            raise FewstepError(f"{who} knows its evaluations only after sampling.")
         return round(self._measured[0])
 
     def check(self, trained: Trained) -> None:
@@ -109,7 +137,39 @@ class Walk(Sampler):
         self.check(f.trained)
         if self.clip and f.latents is not None:
             raise FewstepError("clip is for pixels; this model works on an autoencoder's latents.")
-        return self
+        default = f.trained.guidance
+        own = self if self.guidance is not None or default is None else self._with(default)
+        if own.guided is not None:
+            f.trained.check_guidance(f.num_classes, own.guided.w)
+        return own._counted(f.p) if own._doubles and not own.adaptive else own
+
+    def _with(self, guidance: float) -> Walk:
+        own = replace(self, guidance=guidance)
+        object.__setattr__(own, "_measured", self._measured)
+        return own
+
+    def _counted(self, p: Parameterization) -> Walk:
+        """This walk of guided evaluations in a process, whose second ones are counted."""
+        if self.budget is None:
+            self._measured.append(self._cost(p, self._spend))
+            return self
+        own = self._spending(_split(self._solver, self.budget, partial(self._cost, p)))
+        self._measured.append(self.budget)
+        return own
+
+    def _spending(self, spend: tuple[int, ...]) -> Walk:
+        """This walk with so many evaluations of the denoiser in each step."""
+        own = copy(self)
+        object.__setattr__(own, "_spend", spend)
+        return own
+
+    def _cost(self, p: Parameterization, spend: tuple[int, ...]) -> int:
+        """Network evaluations of a walk, from the times at which it asks the denoiser."""
+        assert self.guided is not None
+        x, own = torch.zeros(1, 1, dtype=torch.float64), self._spending(spend)
+        model = Denoiser(p, lambda x, t: x, cost=partial(self.guided.evaluations, p))
+        deque(self._solver.walk(model, x, own.times(p), spend, lambda: x), maxlen=0)
+        return round(model.spent)
 
     @constant
     def times(self, p: Parameterization) -> list[float]:
@@ -130,14 +190,48 @@ class Walk(Sampler):
     def states(
         self, f: Model, noise: NoiseStreams, condition: Condition = NONE
     ) -> Iterator[Tensor]:
-        model = Denoiser(f.p, lambda x, t: f.D(x, t, condition), clip=self.clip)
+        model = self._denoiser(f, condition)
         t = self.times(f.p)
         z = noise.normal(f.device, f.x_dtype)
         x = f.p.prior(z) if t[0] == f.p.T else f.p.sigma(per_row(t[0], z))[0] * z
         yield from self._solver.walk(
             model, x, t, self._spend, lambda: noise.normal(f.device, f.x_dtype)
         )
-        self._measured.append(model.spent)
+        if self.adaptive:
+            self._measured.append(model.spent)
+
+    def _denoiser(self, f: Model, condition: Condition) -> Denoiser:
+        """The model as the solver sees it, guided where it is to be."""
+        if self.guided is None:
+            return Denoiser(f.p, lambda x, t: f.D(x, t, condition), clip=self.clip)
+        D = self.guided(f).D
+        cost = partial(self.guided.evaluations, f.p) if self.adaptive else None
+        return Denoiser(f.p, lambda x, t: D(x, t, condition), clip=self.clip, cost=cost)
+
+
+def _split(
+    solver: Integrator, budget: int, cost: Callable[[tuple[int, ...]], int]
+) -> tuple[int, ...]:
+    """Evaluations of the denoiser in each step that cost a budget of the network's, exactly.
+
+    Raises:
+        FewstepError: there are none; the message names the nearest counts that can be spent.
+    """
+
+    def spends(count: int) -> tuple[int, ...]:
+        while True:
+            with suppress(FewstepError):
+                return solver.split(count)
+            count += 1
+
+    least = bisect_left(range(1, budget + 1), budget, key=lambda n: cost(spends(n)))
+    near = {cost(spend): spend for n in range(-3, 3) for spend in [spends(max(1, least + n))]}
+    if budget in near:
+        return near[budget]
+    below = max((n for n in near if n < budget), default=None)
+    above = min(n for n in near if n > budget)
+    could = f"{above} is least" if below is None else f"it can spend {below} or {above}"
+    raise FewstepError(f"a guided walk cannot spend exactly {budget} network evaluations: {could}.")
 
 
 def ODE(

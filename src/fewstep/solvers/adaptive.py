@@ -17,7 +17,7 @@ from torch import Tensor
 from fewstep.errors import FewstepError, NotFinite
 from fewstep.parameterization import expand, time_dtype
 from fewstep.precision import widest
-from fewstep.solvers.integrator import SOLVERS, Denoiser, Draw, Integrator
+from fewstep.solvers.integrator import SOLVERS, Cost, Denoiser, Draw, Integrator
 
 SAFETY, LEAST, MOST = 0.9, 0.2, 10.0  # of a change of the step size, as scipy has them
 TOO_SMALL = 1e-12  # a step below this share of the interval makes no progress
@@ -30,6 +30,7 @@ def rk45(
     end: float,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    cost: Cost | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Solve ``dx/dt = v(x, t)`` from ``start`` to ``end``, each sample with steps of its own.
 
@@ -37,14 +38,15 @@ def rk45(
         v: velocities [B, ...] of points [B, ...] at times [B].
         x: points at ``start`` [B, ...].
         rtol, atol: a step's error may be ``atol + rtol |x|`` in root mean square.
+        cost: network evaluations of ``v`` at times [B]; default 1.
 
     Returns:
-        The points at ``end``, and the evaluations of ``v`` that each needed [B].
+        The points at ``end``, and the network evaluations that each needed [B].
 
     Raises:
         FewstepError: the velocity is not a finite number, or changes too fast.
     """
-    solve = _Solve(v, x, start, end, rtol, atol)
+    solve = _Solve(v, x, start, end, rtol, atol, cost)
     while bool(solve.active.any()):
         solve.step()
     return solve.x, solve.evaluations
@@ -61,10 +63,11 @@ class _Solve:
         end: float,
         rtol: float,
         atol: float,
+        cost: Cost | None = None,
     ) -> None:
         from scipy.integrate import RK45  # here: its import takes a while
 
-        self.v, self.x, self.end = v, x, end
+        self.v, self.x, self.end, self.cost = v, x, end, cost
         self.rtol, self.atol = rtol, atol
         self.A, self.B, self.C, self.E = (c.tolist() for c in (RK45.A, RK45.B, RK45.C, RK45.E))
         self.sign = 1.0 if end > start else -1.0
@@ -77,8 +80,9 @@ class _Solve:
         self.rejected = torch.zeros_like(self.active)
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        self.evaluations += self.active
-        return self.v(x, t.to(time_dtype(x)))
+        t = t.to(time_dtype(x))
+        self.evaluations += self.active if self.cost is None else self.active * self.cost(t)
+        return self.v(x, t)
 
     def norm(self, error: Tensor, scale: Tensor) -> Tensor:
         """Root mean square of ``error / scale`` [B]."""
@@ -183,6 +187,6 @@ class AdaptiveRK45(Integrator):
     ) -> Iterator[Tensor]:
         spent = f.spent
         low = t[-2] if t[-1] == 0 else t[-1]
-        x, evaluations = rk45(f.velocity, x, t[0], low, self.rtol, self.atol)
+        x, evaluations = rk45(f.velocity, x, t[0], low, self.rtol, self.atol, f.cost)
         f.spent = spent + float(evaluations.mean())
         yield f.D(x, low) if t[-1] == 0 else x

@@ -26,6 +26,9 @@ from fewstep.traced import constant
 Draw = Callable[[], Tensor]
 """The next standard normal noise [B, ...], one stream per sample."""
 
+Cost = Callable[[Tensor], Tensor]
+"""Network evaluations of a denoiser at times [B]: [B]."""
+
 NO_DATA = 1e-6  # alpha(T) below it is zero up to rounding: ln(alpha/sigma) has no value there
 LEAST_SNR = 1e-3  # alpha/sigma where walks that need the logarithm start instead
 
@@ -41,16 +44,23 @@ class Denoiser:
         clip: clip ``D`` to [-1, 1], the range of the images that it is a mean of. All else follows
             from the clipped ``D``: ``clip_denoised`` in the code of Ho et al. 2020, static
             thresholding in Saharia et al. 2022 (Imagen), Section 2.3.
+        cost: ``t [B] -> [B]``, network evaluations of ``D`` at these times; default 1.
     """
 
     def __init__(
-        self, p: Parameterization, D: Callable[[Tensor, Tensor], Tensor], *, clip: bool = False
+        self,
+        p: Parameterization,
+        D: Callable[[Tensor, Tensor], Tensor],
+        *,
+        clip: bool = False,
+        cost: Cost | None = None,
     ) -> None:
         self.p = p
         self.clip = clip
         self.spent = 0.0
         """Evaluations per sample; an adaptive solver's mean over the samples."""
         self._D = D
+        self.cost = cost
 
     def time(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``t`` as one time per sample [B]."""
@@ -58,8 +68,9 @@ class Denoiser:
 
     def D(self, x: Tensor, t: Tensor | float) -> Tensor:
         """``E[x_0 | x_t = x]``."""
-        self.spent += 1
-        D = self._D(x, self.time(t, x))
+        t = self.time(t, x)
+        self.spent += 1 if self.cost is None else float(self.cost(t).mean())
+        D = self._D(x, t)
         return D.clamp(-1, 1) if self.clip else D
 
     def epsilon(self, x: Tensor, t: Tensor | float) -> Tensor:

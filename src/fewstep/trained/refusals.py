@@ -209,14 +209,11 @@ class Trained(Record):
         A model is guided by what it says without a class, or has learned the weight as an input.
         """
         if self.weights is not None:
-            self._check_weight(w, *self.weights)
+            self.check_takes_weight(w)
         elif w != 1:
             self.check_flow("guidance")
             if self.known and not self.solves and not self.maps_to_any:
-                raise FewstepError(
-                    f"guidance is for diffusion models; this is {self.name}: distil a guided "
-                    "teacher, such as by --objective.guidance 2."
-                )
+                self.check_takes_weight(w)
             self.check_null_class(num_classes, "the model")
 
     def check_null_class(self, num_classes: int, whose: str, use: str = "guidance") -> None:
@@ -235,7 +232,14 @@ class Trained(Record):
                 "label dropout, --network.label-dropout 0.1."
             )
 
-    def _check_weight(self, w: float, low: float, high: float) -> None:
+    def check_takes_weight(self, w: float) -> None:
+        """Raise `FewstepError` unless the model has learned a guidance weight as an input."""
+        if self.weights is None:
+            raise FewstepError(
+                f"guidance is for the denoisers of diffusion models; this is {self.name}, a map: "
+                "distil a guided teacher, such as by --objective.guidance 2."
+            )
+        low, high = self.weights
         if not low <= w <= high:
             raise FewstepError(
                 f"this model has learned guidance weights from {low:g} to {high:g}, got {w:g}."
