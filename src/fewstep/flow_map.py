@@ -8,6 +8,7 @@ which of its end points mean something (see `fewstep.trained`): a diffusion mode
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
