@@ -346,12 +346,15 @@ def test_a_teacher_of_other_parameters_is_matched_in_python_too() -> None:
     f = Exact(truth, "consistency")
     x, t = torch.randn(5, 3, dtype=torch.float64), torch.linspace(0.05, 1, 5, dtype=torch.float64)
     for name in ("cd", "continuous_cd"):
-        with pytest.warns(FewstepWarning, match="process vp, .* of vp.beta_max=12"):
+        with pytest.warns(FewstepWarning, match="is of vp, .* of vp.beta_max=12"):
             o = OBJECTIVES.call(name, {"f": f, "K": 10, "teacher": teacher})
         expected = truth.p.velocity(x, truth.denoise(x, t), t)
         torch.testing.assert_close(o.teacher.velocity(x, t), expected)
     with pytest.raises(FewstepError, match=r"beta_max 20.0, the map in training 12.0: they must"):
         OBJECTIVES.call("pd", {"f": f, "K": 10, "teacher": teacher})
+    less = FlowMap(MLP((3,), width=4, blocks=1), VP(beta_max=12.0, T=0.5))
+    with pytest.warns(FewstepWarning, match="ends at T=0.5, the map in training at T=1"):
+        OBJECTIVES.call("cd", {"f": f, "K": 10, "teacher": less})
     other = FlowMap(MLP((2,), width=4, blocks=1), VP())
     with pytest.raises(FewstepError, match="has shape"):
         OBJECTIVES.call("cd", {"f": f, "K": 10, "teacher": other})

@@ -44,6 +44,7 @@ def in_process_of(f: FlowMap, teacher: FlowMap, what: str) -> FlowMap:
     """
     check_shapes(teacher, f, what)
     if teacher.p.process.same(f.p.process):
+        say_less_noise(teacher, f, what)
         return teacher
     say_matched(teacher, f, what)
     return teacher.in_process(f.p)
@@ -52,9 +53,19 @@ def in_process_of(f: FlowMap, teacher: FlowMap, what: str) -> FlowMap:
 def say_matched(teacher: FlowMap, f: FlowMap, what: str) -> None:
     """A note on a teacher that is used in another process than its own."""
     warnings.warn(
-        f"{what} is of the process {spec_of(teacher.p.network_process)}, the map in training of "
-        f"{spec_of(f.p.process)}: its network is asked where the signal-to-noise ratio is the "
-        "same.",
+        f"{what} is of {spec_of(teacher.p)}, the map in training of {spec_of(f.p)}: its network is "
+        "asked where the signal-to-noise ratio is the same.",
         FewstepWarning,
         stacklevel=4,
     )
+
+
+def say_less_noise(teacher: FlowMap, f: FlowMap, what: str) -> None:
+    """A note on a map that starts from more noise than the teacher's network was made for."""
+    if f.p.T > teacher.p.T * (1 + 1e-6):
+        warnings.warn(
+            f"{what} ends at T={teacher.p.T:g}, the map in training at T={f.p.T:g}: beyond its own "
+            "end the teacher was never asked.",
+            FewstepWarning,
+            stacklevel=4,
+        )

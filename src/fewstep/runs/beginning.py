@@ -13,7 +13,12 @@ from fewstep.flow_map import FlowMap
 from fewstep.models import AnyModel, as_map
 from fewstep.needs import TeacherUse
 from fewstep.objectives import Objective
-from fewstep.objectives.teachers import check_alike, check_shapes, say_matched
+from fewstep.objectives.teachers import (
+    check_alike,
+    check_shapes,
+    say_less_noise,
+    say_matched,
+)
 from fewstep.parameterization import Parameterization, differences
 from fewstep.runs.components import objective_of
 from fewstep.runs.run import Run
@@ -40,6 +45,8 @@ def begin_from_teacher(run: Run, f: AnyModel, teacher: AnyModel) -> FlowMap:
         f.p = parameterization.match(teacher.p, f.p, eps=f.p.eps, **_chosen(run, f.p))
         teacher = teacher.in_process(f.p)
     check_alike(teacher, f, what)
+    if use is TeacherUse.START:  # one that is followed is compared by the objective
+        say_less_noise(teacher, f, what)
     f.take_network(teacher, path)
     f.info["teacher"] = {"path": str(path), "sha256": fingerprint(teacher)}
     in_float32(teacher, path)
