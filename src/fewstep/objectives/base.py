@@ -231,15 +231,15 @@ class Objective(nn.Module, ABC, Generic[M]):
         """
         return self.trained_modules()
 
-    def averaged(self) -> dict[str, FlowMap]:
-        """The maps that running averages follow: by default every map that is trained."""
+    def averaged(self) -> dict[str, StoredModel]:
+        """The models that running averages follow: by default every one that is trained."""
         trained = self.trained_modules()
-        return {name: m for name, m in trained.items() if isinstance(m, FlowMap)}
+        return {name: m for name, m in trained.items() if isinstance(m, StoredModel)}
 
 
 def weights_of(module: nn.Module) -> list[Tensor]:
     """The parameters that training moves: of a map those of its network."""
-    return module.weights if isinstance(module, FlowMap) else list(module.parameters())
+    return module.weights if isinstance(module, StoredModel) else list(module.parameters())
 
 
 class ConsistencyObjective(Objective):
