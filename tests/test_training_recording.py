@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewstep.condition import Condition
 from fewstep.training import learner as learner_module
-from fewstep.training import trainer as trainer_module
+from fewstep.training import remarks as remarks_module
 from fewstep.training.recording import WARM, Columns, Key, Recorder, Recording
 from test_training import CONFIG, assert_same, make, weights
 
@@ -73,7 +73,7 @@ class OnCpu(Recorder):
 
 
 def use(monkeypatch: pytest.MonkeyPatch, recorder: type[Recorder]) -> None:
-    for module in (learner_module, trainer_module):
+    for module in (learner_module, remarks_module):
         monkeypatch.setattr(module, "Recorder", recorder)
 
 

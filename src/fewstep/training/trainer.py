@@ -10,7 +10,7 @@ processes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -20,27 +20,25 @@ import torch
 from torch import Tensor
 
 from fewstep.condition import Condition
-from fewstep.data import Dataset, batch_indices, save_images, to_uint8
-from fewstep.data.augment import Augmentation
+from fewstep.data import Dataset, save_images, to_uint8
 from fewstep.data.images import grid
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.lock import locked
 from fewstep.objectives import Objective
 from fewstep.objectives.base import M
-from fewstep.objectives.fit import check_augmented, check_columns
 from fewstep.objectives.turns import Turn
 from fewstep.precision import HALF
 from fewstep.stored_model import StoredModel
-from fewstep.training.arithmetic import autocast, mix, repeatable, seed_streams, set_up, stream
+from fewstep.training.arithmetic import autocast, repeatable, set_up
+from fewstep.training.batches import Batches
 from fewstep.training.checkpoint import Checkpoint, Checkpoints
 from fewstep.training.config import Training
 from fewstep.training.ema import Averages
-from fewstep.training.examples import Share, fitted
 from fewstep.training.learner import Learner, learners_of
 from fewstep.training.logbook import Logbook
 from fewstep.training.meter import Meter
-from fewstep.training.recording import Recorder
+from fewstep.training.remarks import remarks
 from fewstep.training.score import Score
 from fewstep.training.state import State
 from fewstep.training.stopping import stop_signals
@@ -92,12 +90,8 @@ class Trainer(Generic[M]):
         self.objective = objective.to(self.group.device)
         # Convolutions are fastest with channels last; only 4-dimensional weights are touched.
         objective._apply(_channels_last)
-        self.share = Share.of(config, self.group)
-        self.data = data = fitted(data, objective.f)
-        check_columns(objective.name, objective.needs, data, config.flip or config.augment > 0)
-        self.augment = Augmentation(config.augment) if config.augment else None
-        if self.augment is not None:
-            check_augmented(objective.f, data)
+        self.batches = Batches(objective, data, config, self.group)
+        self.data = self.batches.data
         _check_type(objective.f)
         self.group.spread(objective.state_dict().values())
         self.learners = learners_of(objective, config, self.group)
@@ -162,7 +156,7 @@ class Trainer(Generic[M]):
                 f"{self.directory} has made {start} steps already, of {config.steps}: nothing is "
                 "trained. For other settings give another folder."
             )
-        for note in (*self.notes, *_remarks(config, self.data, self.group.device)):
+        for note in (*self.notes, *remarks(config, self.data, self.group.device)):
             log.say(note)
         with log, stop_signals() as stop, Writer(self.checkpoints) as writer:
             self._loop(start, log, stop, writer)
@@ -225,24 +219,17 @@ class Trainer(Generic[M]):
 
     def _take(self, learner: Learner, turn: Turn, k: int, repeat: int) -> Tensor:
         """A step of a turn's optimiser, with a batch of its own: loss and gradient's norm [2]."""
-        config, device, mine = self.config, self.group.device, self.share.mine
+        config, device, objective = self.config, self.group.device, self.objective
         losses = []
-        for part, micro in enumerate(self._batch(learner, turn, k, repeat).chunk(self.share.total)):
-            if part not in mine:
-                continue
-            seed_streams(stream(config.seed, k, part, learner.number, repeat), device)
-            x, label = self.data.batch(micro, device, config.flip)
-            x, augment = (x, None) if self.augment is None else self.augment(x)
-            given = label if self.objective.f.num_classes else None
-            condition = Condition(label=given, augment=augment)
-            columns = {n: self.data.column(n, micro, device) for n in self.objective.needs.columns}
+        for part in self.batches.parts(learner.number, k, turn.repeat, repeat):
+            x, condition, columns = part.x, part.condition, part.columns
             if learner.recorder is not None:
-                condition, times = self.objective.drawn(x, k, condition, turn)
+                condition, times = objective.drawn(x, k, condition, turn)
                 words = (turn.loss, (x, *times), condition, columns)
                 losses.append(learner.recorder(self._backward, *words))
                 continue
-            with learner.waiting(part != mine[-1]), autocast(config.precision, device):
-                loss = learner.module(x, k, condition, turn, **columns).mean() / len(mine)
+            with learner.waiting(not part.last), autocast(config.precision, device):
+                loss = learner.module(x, k, condition, turn, **columns).mean() / self._parts
                 with repeatable(device, deterministic=config.deterministic):
                     loss.backward()
             losses.append(loss.detach())
@@ -261,16 +248,15 @@ class Trainer(Generic[M]):
         """Add the gradients of a micro-batch; its part of the loss. A recorder calls it."""
         config, device = self.config, self.group.device
         with autocast(config.precision, device):
-            mean = loss(*tensors, condition=condition, **columns).mean() / len(self.share.mine)
+            mean = loss(*tensors, condition=condition, **columns).mean() / self._parts
             with repeatable(device, deterministic=config.deterministic):
                 mean.backward()
         return mean.detach()
 
-    def _batch(self, learner: Learner, turn: Turn, k: int, repeat: int) -> Tensor:
-        """Indices of a batch [B]; every turn goes through the data in an order of its own."""
-        config, number = self.config, learner.number
-        seed = mix(config.seed, number) if number else config.seed
-        return batch_indices(len(self.data), config.batch, k * turn.repeat + repeat, seed)
+    @property
+    def _parts(self) -> int:
+        """Micro-batches of a batch in this process."""
+        return len(self.batches.share.mine)
 
     def rate(self, learner: Learner, k: int) -> float:
         """The learning rate of a turn in step ``k``, in the objective's round."""
@@ -326,25 +312,6 @@ class Trainer(Generic[M]):
         if self.group.first:
             self.checkpoints.prune()  # what a process that was killed had no time to drop
         return checkpoint.step
-
-
-def _remarks(config: Training, data: Dataset, device: torch.device) -> Iterator[str]:
-    """What of the settings and the images is worth a line before a training starts."""
-    if config.cuda_graphs and not Recorder.possible_on(device):
-        yield f"note: CUDA graphs are of NVIDIA GPUs; on {device.type} nothing is recorded."
-    if config.warmup > config.steps // 4:
-        yield (
-            f"note: the learning rate rises over the first {config.warmup:,} steps, and this "
-            f"training has {config.steps:,}: a warm-up of a twentieth, --warmup "
-            f"{config.steps // 20}, learns more from them."
-        )
-    if config.batch > len(data):
-        yield (
-            f"note: a batch of {config.batch} is more than the {len(data)} images of "
-            f"{data.name}; some appear in it more than once."
-        )
-    if data.skipped:
-        yield (f"note: images of {data.name} that cannot be read and are left out: {data.skipped}.")
 
 
 def _check_type(f: StoredModel) -> None:

@@ -1,0 +1,30 @@
+"""What of a training's settings and images is worth a line before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from fewstep.data import Dataset
+from fewstep.training.config import Training
+from fewstep.training.recording import Recorder
+
+
+def remarks(config: Training, data: Dataset, device: torch.device) -> Iterator[str]:
+    """One line for each."""
+    if config.cuda_graphs and not Recorder.possible_on(device):
+        yield f"note: CUDA graphs are of NVIDIA GPUs; on {device.type} nothing is recorded."
+    if config.warmup > config.steps // 4:
+        yield (
+            f"note: the learning rate rises over the first {config.warmup:,} steps, and this "
+            f"training has {config.steps:,}: a warm-up of a twentieth, --warmup "
+            f"{config.steps // 20}, learns more from them."
+        )
+    if config.batch > len(data):
+        yield (
+            f"note: a batch of {config.batch} is more than the {len(data)} images of "
+            f"{data.name}; some appear in it more than once."
+        )
+    if data.skipped:
+        yield (f"note: images of {data.name} that cannot be read and are left out: {data.skipped}.")
