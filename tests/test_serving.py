@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from PIL import Image
 from fewstep.data import to_uint8
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.guidance import Guided
 from fewstep.networks import MLP, UNet
 from fewstep.parameterization import EDM
 from fewstep.sampling import sample, sampler_for
@@ -175,6 +177,31 @@ def test_images_are_made_by_the_sampler_asked_for(
         assert told["steps"] == len(entry["strip"]) == found["steps"] == steps
     again = post(client, "generations", model=model, n=2, seed=7, sampler=told["sampler"])
     assert [d["b64_json"] for d in again["data"]] == [d["b64_json"] for d in found["data"]]
+
+
+def test_images_and_frames_are_guided_as_asked() -> None:
+    f = network_map(1, 3, "diffusion")
+    f.trained = replace(f.trained, null_class=True)
+    shelf = Shelf({"guided": f, "teacher": network_map(1, 3, "diffusion")})
+    app = create_app(Engine(shelf.models), shelf, limits=LIMITS)
+    with TestClient(app, base_url="http://localhost") as client:
+        described = client.get("/v1/models").json()["data"]
+        assert [(m["guides"], m["guidance"]) for m in described] == [(True, None), (False, None)]
+        asked = {"guidance": 2.5, "guidance_interval": [0.3, 5.0]}
+        found = post(client, "generations", n=2, seed=7, steps=4, **asked)
+        expected = to_uint8(sample(f, 2, steps=4, seed=7, guidance=Guided(2.5, (0.3, 5.0))))
+        for i, entry in enumerate(found["data"]):
+            made = pixels(entry["b64_json"]).astype(int)
+            assert np.abs(made - expected[i, 0].numpy()).max() <= 1
+            told = settings(entry["b64_json"])["sampler"]
+            assert told == "walk(steps=4, guidance=guided(w=2.5, interval=(0.3, 5.0)))"
+        ends: dict[str, Any] = {"from": {"seed": 7}, "to": {"seed": 8}, "class": 0}
+        frames = post(client, "interpolations", frames=2, steps=4, **ends, **asked)["data"]
+        first = pixels(frames[0]["b64_json"]).astype(int)
+        assert np.abs(first - expected[0, 0].numpy()).max() <= 1
+        message = refused(client, "generations", model="teacher", guidance=2)
+        assert "needs a null class" in message
+        assert "give both" in refused(client, "generations", guidance_interval=[0.3, 5.0])
 
 
 @pytest.mark.parametrize("label", [1, "bee", "1"])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewstep.cli.command import Whole, command
 from fewstep.cli.job import Files, say
+from fewstep.cli.sampling import GUIDANCE, INTERVAL, guided
 from fewstep.data import check_place, save_images, to_float, to_uint8
 from fewstep.editing import decode, encode, latents, walk
 from fewstep.editing.pictures import cut, placed, read
@@ -19,6 +20,7 @@ from fewstep.editing.task import lost_of
 from fewstep.editing.written import to_pil
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.guidance import Guided
 from fewstep.sampling import default_taus, sampler_for
 
 FILMS = (".gif", ".webp")
@@ -35,6 +37,8 @@ def interpolate(
     frames: Whole = 9,
     sampler: str | None = None,
     steps: Whole | None = None,
+    guidance: Annotated[float | None, Parameter(help=f"{GUIDANCE}.")] = None,
+    guidance_interval: Annotated[tuple[float, float] | None, INTERVAL] = None,
     seed: Whole = 0,
     teacher: Path | None = None,
     fps: float = 12.0,
@@ -79,7 +83,7 @@ def interpolate(
     label = _label(f, o, from_)
     coder = f if teacher is None else Files(out=o.out, device=o.device).open(teacher)
     ends = [_latent(f, coder, word, seed, label) for word in (from_, to)]
-    how = _how(f, steps, sampler)
+    how = _how(f, steps, sampler, guided(guidance, guidance_interval))
     z = walk(torch.cat(ends), frames)
     x = decode(f, z, seed=seed, labels=label, batch=o.batch, **how)
     images = to_uint8(x)
@@ -126,10 +130,12 @@ def _latent(f: FlowMap, coder: FlowMap, word: str, seed: int, label: int | None)
     return encode(coder, to_float(cut(p.pixels, (size[0], size[1]), "resize")), labels=label)
 
 
-def _how(f: FlowMap, steps: int | None, sampler: str | None) -> dict[str, Any]:
+def _how(
+    f: FlowMap, steps: int | None, sampler: str | None, guidance: Guided | None
+) -> dict[str, Any]:
     """What `decode` is told of the sampler."""
-    if sampler is not None or f.trained.maps_to_any:
-        return {"sampler": sampler_for(f, steps, sampler=sampler)}
+    if sampler or guidance or f.trained.guidance or f.trained.maps_to_any:
+        return {"sampler": sampler_for(f, steps, sampler=sampler, guidance=guidance)}
     if steps is not None and steps < 1:
         raise FewstepError(f"decoding needs at least 1 step, got steps={steps}.")
     if f.trained.solves:

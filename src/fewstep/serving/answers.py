@@ -18,6 +18,7 @@ from fewstep.editing import decode, latents, walk
 from fewstep.editing.task import How
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.guidance import Guided
 from fewstep.sampling import Sampler, default_taus, sampler_for
 from fewstep.serving.aside import aside
 from fewstep.serving.edits import Editing, task_of
@@ -58,19 +59,21 @@ class Answers:
 
     def __init__(self, engine: Engine, shelf: Shelf, limits: Limits) -> None:
         self.engine, self.shelf, self.limits = engine, shelf, limits
-        self._samplers: dict[tuple[str, str | None, int | None], Sampler] = {}
+        self._samplers: dict[tuple[str, str | None, int | None, Guided | None], Sampler] = {}
         self._held = 0
 
-    def sampler(self, name: str, spec: str | None, steps: int | None) -> Sampler:
-        """The sampler of a model by its spec and a number of steps; made once.
+    def sampler(
+        self, name: str, spec: str | None, steps: int | None, guidance: Guided | None
+    ) -> Sampler:
+        """The sampler of a model by its spec, a number of steps and guidance; made once.
 
         Raises:
             FewstepError: one that the model does not admit, that spends more than the limit, or
                 that cannot say beforehand what it spends.
         """
-        asked = name, spec, steps
+        asked = name, spec, steps, guidance
         if asked not in self._samplers:
-            sampler = sampler_for(self.shelf.models[name], steps, sampler=spec)
+            sampler = sampler_for(self.shelf.models[name], steps, sampler=spec, guidance=guidance)
             self.limits.check_sampler(sampler)
             if len(self._samplers) >= KEPT:
                 self._samplers.pop(next(iter(self._samplers)))
@@ -82,7 +85,8 @@ class Answers:
         name, f = self.shelf[body.model]
         steps = body.steps if body.sampler else body.steps or f.trained.default_steps
         self.limits.check(body.n, steps)
-        job = Generating(name, f, body, self.sampler(name, body.sampler, steps), self.limits)
+        sampler = self.sampler(name, body.sampler, steps, _guided(body))
+        job = Generating(name, f, body, sampler, self.limits)
         if body.stream:
             events = job.events(lambda work: self.result(work, request))
             first = await anext(events)  # an error that is known now is an answer, not an event
@@ -151,8 +155,9 @@ class Answers:
         name, f = self.shelf[body.model]
         self.limits.check(body.frames, body.steps)
         sampler: Sampler | None = None
-        if body.sampler is not None or f.trained.maps_to_any:
-            sampler = self.sampler(name, body.sampler, body.steps)
+        guidance = _guided(body)
+        if body.sampler or guidance or f.trained.guidance or f.trained.maps_to_any:
+            sampler = self.sampler(name, body.sampler, body.steps, guidance)
         steps = body.steps or (sampler.count if sampler else f.trained.default_steps)
         scale = parse_size(
             body.size, (f.image_shape[1], f.image_shape[2]), self.limits.pixels // body.frames
@@ -246,3 +251,16 @@ def _end_class(f: FlowMap, label: int | str | None, start: End) -> int | None:
     if number is None and f.num_classes:
         return start.index % f.num_classes
     return number
+
+
+def _guided(body: GenerationBody | InterpolationBody) -> Guided | None:
+    """The guidance that is asked for.
+
+    Raises:
+        FewstepError: an interval without a weight; either out of range.
+    """
+    if body.guidance is not None:
+        return Guided(body.guidance, body.guidance_interval)
+    if body.guidance_interval is not None:
+        raise FewstepError("guidance_interval says where guidance applies: give both.")
+    return None

@@ -19,6 +19,12 @@ SAMPLER = (
     "default the model's own. What it leaves open, such as its steps, the other fields say."
 )
 
+GUIDANCE = (
+    "Weight of classifier-free guidance, for a model that knows a null class; 1 is none, default "
+    "the model's own."
+)
+INTERVAL = "Noise levels sigma/alpha, a lower and a higher, between which guidance applies."
+
 
 class Body(BaseModel):
     """What all requests have in common: unknown fields are refused, so that no typo is ignored."""
@@ -62,6 +68,8 @@ class GenerationBody(Images):
     """``POST /v1/images/generations``."""
 
     sampler: Spec | None = Field(None, description=SAMPLER)
+    guidance: float | None = Field(None, ge=0, le=1000, description=GUIDANCE)
+    guidance_interval: tuple[float, float] | None = Field(None, description=INTERVAL)
     strip: bool = Field(False, description="Also the images after every step.")
     stream: bool = Field(
         False, description="Server-sent events: every step as it is done, then the whole answer."
@@ -127,5 +135,7 @@ class InterpolationBody(BaseModel):
     frames: int = Field(9, ge=2, le=64)
     steps: int | None = Field(None, ge=1, le=10_000)
     sampler: Spec | None = Field(None, description=SAMPLER)
+    guidance: float | None = Field(None, ge=0, le=1000, description=GUIDANCE)
+    guidance_interval: tuple[float, float] | None = Field(None, description=INTERVAL)
     label: Label | None = Field(None, alias="class")
     size: str | None = Field(None, max_length=20)

@@ -85,6 +85,8 @@ class Shelf:
                 "shape": list(f.image_shape),
                 "classes": class_names(f),
                 "sampler": f.trained.sampler,
+                "guides": f.trained.guides,
+                "guidance": f.trained.guidance,
                 "default_steps": f.trained.default_steps,
                 "max_steps": f.trained.steps or most_steps,
                 "tasks": tasks_of(f),

@@ -124,6 +124,11 @@ class Record:
         return self.denoises and not self.maps_to_eps and self.steps is None
 
     @property
+    def guides(self) -> bool:
+        """Whether a guidance weight means something."""
+        return self.weights is not None or (self.null_class and (self.solves or self.maps_to_any))
+
+    @property
     def kind(self) -> str | None:
         """One word for people: diffusion, consistency, generator, flow_map or autoencoder."""
         if self.ends == "eps" and self.starts == "T":

@@ -33,6 +33,9 @@ export class Generate {
       model.solves ? "such as walk(solver=dpm3, nfe=12)" : "such as jumps(times=(0.8,))";
     this.form.querySelector("[data-steps-note]").textContent =
       model.solves ? "steps of the solver" : "network evaluations per image";
+    const guidance = this.form.querySelector(".guidance");
+    guidance.hidden = !model.guides;
+    this.form.elements.guidance.placeholder = model.guidance ?? "none";
     this.commands();
   }
 
@@ -46,6 +49,7 @@ export class Generate {
       steps: COUNTED.test(sampler) ? null : Number(settings.steps), // a sampler may say them itself
       sampler,
       class: settings.class || null,
+      ...(this.app.model.guides ? guidance(settings) : {}),
     };
   }
 
@@ -193,11 +197,20 @@ export class Generate {
     } catch {
       return; // the error is shown when the form is sent
     }
-    const { model, n, seed, steps, sampler } = request;
-    const flags = words({ "-n": n, "--sampler": sampler, "--steps": steps, "--seed": seed, "--label": request.class, "-o": "samples.png" });
+    const { model, n, seed, steps, sampler, guidance_interval } = request;
+    const between = guidance_interval ? ` --guidance-interval ${guidance_interval.join(" ")}` : "";
+    const flags = words({ "-n": n, "--sampler": sampler, "--steps": steps, "--guidance": request.guidance, "--seed": seed, "--label": request.class, "-o": "samples.png" }) + between;
     terminal(this.section.querySelector(".terminal"), [
       ["Command line", `fewstep sample ${run(model)} ${flags}`],
       ["HTTP", curl("v1/images/generations", request)],
     ]);
   }
+}
+
+/** The weight and the noise levels of guidance, where they are given. */
+function guidance(settings) {
+  const [w, ...interval] = ["guidance", "guidance_low", "guidance_high"].map((name) => settings[name]?.trim() || null);
+  if (interval.every((level) => level === null)) return w === null ? {} : { guidance: Number(w) };
+  if ([w, ...interval].includes(null)) throw new Error("Give the guidance and both noise levels between which it applies.");
+  return { guidance: Number(w), guidance_interval: interval.map(Number) };
 }
