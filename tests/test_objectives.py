@@ -90,6 +90,7 @@ def broken(cls: type[Objective], loss: Callable[[Tensor, Objective], Tensor]) ->
     [
         ("vanishes_at_the_truth_alone", lambda loss, o: loss + 1e-6, "loss of the truth is"),
         ("vanishes_at_the_truth_alone", lambda loss, o: 0 * loss, "is 0, as at the truth"),
+        ("learns", lambda loss, o: -loss, "data at 0.4 led to -"),
         (
             "gives_each_example_a_loss_and_each_weight_a_gradient",
             lambda loss, o: loss.mean(),
@@ -107,13 +108,6 @@ def test_every_contract_can_be_broken(
 ) -> None:
     with pytest.raises(Broken, match=fault):
         CONTRACTS[contract](broken(OBJECTIVES[name], loss))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(OBJECTIVES))
-def test_a_loss_of_the_wrong_sign_does_not_learn(name: str) -> None:
-    with pytest.raises(Broken, match="not half of the way"):
-        CONTRACTS["learns"](broken(OBJECTIVES[name], lambda loss, o: -loss))
 
 
 @pytest.mark.gpu

@@ -6,10 +6,8 @@ closed form (`fewstep.testing.truth`), and the networks have some thousand weigh
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -25,10 +23,10 @@ from fewstep.objectives import Objective
 from fewstep.parameterization import PARAMETERIZATIONS, Parameterization
 from fewstep.runs.components import make_model
 from fewstep.testing.truth import Exact, Gaussian, exact_network
-from fewstep.trained import DIFFUSION, Trained
+from fewstep.trained import Trained
 
 POINT = 0.4  # the data
-ELSEWHERE = -0.4  # the data of a model to start from, which training has to leave
+ELSEWHERE = -0.4  # where a map begins that has to learn them
 STRONGEST = 20.0  # noise, of processes without an end of their own
 Example = Callable[[Tensor], Tensor]
 """A column from examples x [B, *shape]: [B, ...]."""
@@ -118,17 +116,13 @@ class Fitting:
         columns = {name: Sharded([value]) for name, value in self.examples(n).columns.items()}
         return replace(found, columns=columns)
 
-    def denoiser(self, m: float) -> FlowMap:
-        """A trained diffusion model of data at the point ``m``, with the map's network."""
-        return copy.deepcopy(_denoiser(self.p(), self.shape, self.needs.two_time, m))
-
-    def exact(self, trained: Trained, m: float = POINT, *, eps: float = 1e-6) -> FlowMap:
+    def exact(self, trained: Trained, m: float = POINT, *, eps: float | None = 1e-6) -> FlowMap:
         """The truth about data at the point ``m``, in float64.
 
         Args:
             trained: what it is taken for.
             m: the point.
-            eps: the end of the map, where it need not be 0.
+            eps: the end of the map, where it need not be 0; None is the usual one.
         """
         p = self.p(eps)
         F = exact_network(self.needs.network, p, m, self.shape)
@@ -150,22 +144,3 @@ def random(network: Network) -> Network:
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
     return network
-
-
-@lru_cache
-def _denoiser(p: Parameterization, shape: tuple[int, ...], two_time: bool, m: float) -> FlowMap:
-    """Trained by regression on ``m`` at evenly spread noise levels."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        F = random(MLP(shape, width=16, blocks=1, two_time=two_time))
-        f = FlowMap(F, p, trained=DIFFUSION)
-        optimizer = torch.optim.Adam(F.parameters(), lr=1e-2)
-        x = torch.full((256, *shape), m)
-        low, high = p.log_snr(torch.tensor([p.T * (1 - 1e-4), p.t_min]))
-        for _ in range(400):
-            t = p.time_of_log_snr(low + (high - low) * torch.rand(len(x)))
-            error = f.D(p.diffuse(x, t, torch.randn_like(x)), t) - x
-            optimizer.zero_grad()
-            error.square().mean().backward()
-            optimizer.step()
-    return f.requires_grad_(True).eval()

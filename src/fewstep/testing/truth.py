@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
@@ -29,7 +29,7 @@ STATES = 4  # of a trajectory of pairs
 class Gaussian:
     """Data ``N(m, v I)``; ``v = 0`` is a single point."""
 
-    def __init__(self, p: Parameterization, m: float = 0.3, v: float = 0.49) -> None:
+    def __init__(self, p: Parameterization, m: float | Tensor = 0.3, v: float = 0.49) -> None:
         self.p, self.m, self.v = p, m, v
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
@@ -73,11 +73,19 @@ class Gaussian:
 Columns = dict[str, Tensor]
 
 
+class Point(MLP):
+    """A network with a point ``m`` for its one weight that matters."""
+
+    def __init__(self, m: float, shape: tuple[int, ...]) -> None:
+        super().__init__(shape, width=4, blocks=1, two_time=True)
+        self.m = nn.Parameter(torch.full(shape, m, dtype=torch.float64))
+
+
 class Exact(FlowMap):
     """A map that is the truth about data at one point, in whatever way it is asked.
 
-    Its denoiser, its map to any time and its raw prediction ``F(x, t, s)`` agree. The weights of
-    its network play no part.
+    Its denoiser, its map to any time and its raw prediction ``F(x, t, s)`` agree. The point is its
+    weight: training moves it.
 
     Args:
         p: the parameterization.
@@ -86,12 +94,18 @@ class Exact(FlowMap):
         shape: of one example.
     """
 
+    F: Point
+
     def __init__(
         self, p: Parameterization, trained: Trained, m: float, shape: tuple[int, ...]
     ) -> None:
-        super().__init__(MLP(shape, width=4, blocks=1, two_time=True), p, trained=trained)
-        self.truth = Gaussian(p, m, 0.0)
+        super().__init__(Point(m, shape), p, trained=trained)
         self.double()
+
+    @property
+    def truth(self) -> Gaussian:
+        """About data at its point."""
+        return Gaussian(self.p, self.F.m, 0.0)
 
     def forward(
         self,
@@ -127,11 +141,11 @@ class Exact(FlowMap):
 
 
 class ExactOperator(FourierOperator):
-    """A network whose trajectories lead to one point, in a process."""
+    """A network whose trajectories lead to one point, its weight, in a process."""
 
     def __init__(self, p: Parameterization, m: float, shape: tuple[int, ...]) -> None:
         super().__init__(shape, base="mlp(width=4, blocks=1)", times=STATES)
-        self.p, self.m = p, m
+        self.p, self.m = p, nn.Parameter(torch.full(shape, m, dtype=torch.float64))
 
     def trajectory(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         p, T = self.p, x.new_full((len(x),), self.p.T)
@@ -142,18 +156,18 @@ class ExactOperator(FourierOperator):
 
 
 class ExactAutoencoder(MLPAutoencoder):
-    """An autoencoder of one point, whose latents say nothing."""
+    """An autoencoder of one point, its weight; its latents say nothing."""
 
     def __init__(self, m: float, shape: tuple[int, ...]) -> None:
         super().__init__(shape, latents=1, width=4, blocks=1)
-        self.m = m
+        self.m = nn.Parameter(torch.full(shape, m, dtype=torch.float64))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         zero = x.new_zeros(len(x), *self.latent_shape)
         return zero, zero
 
     def decode(self, z: Tensor) -> Tensor:
-        return z.new_full((len(z), *self.shape), self.m)
+        return self.m.expand(len(z), *self.shape)
 
 
 def exact_network(
