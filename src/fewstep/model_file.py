@@ -12,7 +12,7 @@ import json
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,24 @@ class Header:
             return json.dumps(parts)
         except (TypeError, ValueError, RecursionError) as error:
             raise FewstepError(f"info must hold plain JSON values: {error}.") from error
+
+    def with_taus(self, taus: Mapping[str, tuple[float, ...]]) -> Header:
+        """The same with time points that were found for these weights."""
+        return replace(self, trained=replace(self.trained, taus={**self.trained.taus, **taus}))
+
+    def line(self, parameters: int) -> str:
+        """What the model is, in a line."""
+        shape = " x ".join(str(n) for n in self.network.get("shape", ()))
+        classes = self.network.get("num_classes")
+        parts = [
+            f"{self.trained.name}, {shape}" + (f" in {classes} classes" if classes else ""),
+            f"{self.network.get('name')} of {parameters:,} parameters",
+            "" if self.parameterization is None else str(self.parameterization.get("name")),
+            "" if self.latents is None else "of latents",
+            f"by {self.info['recipe']}" if self.info.get("recipe") else "",
+            "" if self.trained.step is None else f"step {self.trained.step:,}",
+        ]
+        return ", ".join(filter(None, parts))
 
     @classmethod
     def read(cls, text: str) -> Header:

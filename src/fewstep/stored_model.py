@@ -190,9 +190,15 @@ class StoredModel(nn.Module):
         Raises:
             FewstepError: a value of `info` that cannot be stored.
         """
+        return {HEADER: self._described_by().text()}
+
+    def _described_by(self) -> Header:
         latents = None if self.latents is None else self.latents.config
-        header = Header(self.network.config, self.process, self.trained, self.info, latents)
-        return {HEADER: header.text()}
+        return Header(self.network.config, self.process, self.trained, self.info, latents)
+
+    def __repr__(self) -> str:
+        numbers = sum(x.numel() for x in named_tensors(self.network).values())
+        return f"<{type(self).__name__}: {self._described_by().line(numbers)}>"
 
     def save(self, path: str | Path) -> None:
         """Write weights, in their own type, and description as one file, whole or not at all.

@@ -46,6 +46,11 @@ app.command(
 app.command(
     "fewstep.cli.importing:app", name="import", help="Make a model of another project's weights."
 )
+app.command(
+    "fewstep.cli.info:app",
+    name="info",
+    help="Show what a model is and how to sample it, or how two runs differ.",
+)
 app.command("fewstep.cli.exporting:app", name="export", help="Write a model for another project.")
 app.command(
     "fewstep.cli.evaluate:app", name="evaluate", help="Score models or images in one table."
