@@ -7,7 +7,7 @@ command line, the contract tests and `fewstep list` find it.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from fewstep.objectives.base import OBJECTIVES, ConsistencyObjective, Objective
+from fewstep.objectives.base import OBJECTIVES, Objective
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
@@ -15,6 +15,7 @@ for _module in iter_modules(__path__):
 from fewstep.needs import Needs, TeacherUse  # noqa: E402
 from fewstep.objectives.autoencoder import VariationalAutoencoder  # noqa: E402
 from fewstep.objectives.cd import CD  # noqa: E402
+from fewstep.objectives.consistency import ConsistencyObjective  # noqa: E402
 from fewstep.objectives.continuous import ContinuousCD, ContinuousCT  # noqa: E402
 from fewstep.objectives.ct import CT  # noqa: E402
 from fewstep.objectives.ddpm import DDPM  # noqa: E402

@@ -12,11 +12,8 @@ from fewstep.distances import Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs, TeacherUse
-from fewstep.objectives.base import (
-    OBJECTIVES,
-    ConsistencyObjective,
-    neighbours,
-)
+from fewstep.objectives.base import OBJECTIVES
+from fewstep.objectives.consistency import ConsistencyObjective, neighbours
 from fewstep.objectives.guided import Guide
 from fewstep.schedules import INDEX_DISTRIBUTIONS, ConstantN, IndexDistribution
 from fewstep.solvers import PHI, Solver

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fewstep.distances import Distance
 from fewstep.flow_map import FlowMap
-from fewstep.objectives.base import OBJECTIVES, ConsistencyTraining
+from fewstep.objectives.base import OBJECTIVES
+from fewstep.objectives.consistency import ConsistencyTraining
 from fewstep.schedules import (
     INDEX_DISTRIBUTIONS,
     IndexDistribution,

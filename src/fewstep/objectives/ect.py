@@ -10,10 +10,8 @@ from fewstep.distances import Distance
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout
-from fewstep.objectives.base import (
-    OBJECTIVES,
-    ConsistencyObjective,
-)
+from fewstep.objectives.base import OBJECTIVES
+from fewstep.objectives.consistency import ConsistencyObjective
 from fewstep.parameterization import expand
 from fewstep.schedules import LogNormal, SigmoidGap
 from fewstep.weightings import Weighting

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewstep.flow_map import FlowMap
-from fewstep.objectives.base import ConsistencyObjective
+from fewstep.objectives.consistency import ConsistencyObjective
 from fewstep.objectives.continuous import ContinuousConsistency
 from fewstep.parameterization import EDM
 from fewstep.schedules import karras_grid
