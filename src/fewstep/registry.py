@@ -74,6 +74,8 @@ class Registry(Generic[T]):
         Raises:
             FewstepError: unknown name, unknown argument, or text that is not a spec.
         """
+        if isinstance(spec, int | float | tuple | list | None):
+            raise FewstepError(f"a {self.kind} is a spec, name(argument=value), got {spec!r:.60}.")
         if not isinstance(spec, str):
             return spec
         name, arguments = parse(spec)

@@ -17,6 +17,11 @@ from fewstep.schedules import TimeGrid
 from fewstep.solvers import SOLVERS, Integrator
 from fewstep.spec import parse
 
+OTHER_NAMES = {
+    "multistep": "jumps, such as jumps(times=(0.8,))",
+    "ode": "walk, such as walk(solver=heun, steps=18)",
+}
+
 
 def sampler_for(
     f: Model,
@@ -135,8 +140,12 @@ def build(sampler: Sampler | str) -> Sampler:
     if isinstance(sampler, str) and (name := parse(sampler)[0]) not in SAMPLERS:
         if name in SOLVERS:
             raise FewstepError(f"{name} is a solver: the sampler is walk(solver={sampler}).")
+        if name in OTHER_NAMES:
+            raise FewstepError(f"the sampler {name} is called {OTHER_NAMES[name]}.")
         raise unknown("sampler", name, SAMPLERS)
-    return _without_idle(SAMPLERS.build(sampler)) if isinstance(sampler, str) else sampler
+    if not isinstance(sampler, str):
+        return sampler
+    return _without_idle(SAMPLERS.build(sampler), parse(sampler)[1])
 
 
 def with_arguments(sampler: Sampler, given: dict[str, Any]) -> Sampler:
@@ -156,11 +165,12 @@ def with_arguments(sampler: Sampler, given: dict[str, Any]) -> Sampler:
         if getattr(sampler, known[name].name) != known[name].default:
             raise FewstepError(f"{name} is given twice, in the sampler {sampler.spec} and besides.")
     fields: Any = {known[name].name: value for name, value in own.items()}
-    return _without_idle(replace(cast("Any", sampler), **fields)) if fields else sampler
+    return _without_idle(replace(cast("Any", sampler), **fields), own) if fields else sampler
 
 
-def _without_idle(sampler: Sampler) -> Sampler:
-    """The sampler, in which everything that was asked for counts."""
-    if isinstance(sampler, Walk) and sampler.adaptive and (sampler.N or sampler.budget):
+def _without_idle(sampler: Sampler, said: dict[str, Any]) -> Sampler:
+    """The sampler, in which everything that was said counts."""
+    counts = said.get("steps") or said.get("nfe")
+    if isinstance(sampler, Walk) and sampler.adaptive and counts:
         raise FewstepError(f"{sampler.solver} chooses its own steps: set rtol and atol instead.")
     return sampler

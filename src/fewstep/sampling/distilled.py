@@ -57,6 +57,7 @@ class NestedDDIM(Sampler):
         trained.check_nested(self.nfe)
 
     def fitted(self, f: Model) -> NestedDDIM:
+        f.trained.check_nested(self.N or f.trained.steps or 1)
         own = self if self.N is not None else replace(self, N=f.trained.steps)
         own.check(f.trained)
         return own

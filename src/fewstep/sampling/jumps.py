@@ -58,14 +58,15 @@ class Jumps(Sampler):
     guidance: Guided | float | str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gamma <= 1:
-            raise FewstepError(f"jumps need gamma from 0 to 1, got {self.gamma:g}.")
-        N, times = checked_count(self.N, "steps"), tuple(map(float, self.times))
+        gamma, times = _numbers(self.gamma, self.times)
+        if not 0 <= gamma <= 1:
+            raise FewstepError(f"jumps need gamma from 0 to 1, got {gamma:g}.")
+        N = checked_count(self.N, "steps")
         if N is not None and times and len(times) != N - 1:
             raise FewstepError(f"{N} steps take {N - 1} time points, got {len(times)}.")
         if self.guidance is not None:
             object.__setattr__(self, "guidance", guidance_of(self.guidance))
-        object.__setattr__(self, "gamma", float(self.gamma))
+        object.__setattr__(self, "gamma", gamma)
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "N", None if times else N)
 
@@ -101,6 +102,16 @@ class Jumps(Sampler):
         return along(f, x, (p.T, *own.times), noise, condition, gamma=own.gamma)
 
 
+def _numbers(gamma: float, times: Sequence[float]) -> tuple[float, tuple[float, ...]]:
+    """Both as Python's numbers, of whatever kind of number or array they are."""
+    try:
+        return float(gamma), tuple(map(float, times))
+    except (TypeError, ValueError):
+        raise FewstepError(
+            f"jumps take a number gamma and a list of times, got {gamma!r:.40} and {times!r:.40}."
+        ) from None
+
+
 def Multistep(taus: Sequence[float] = ()) -> Jumps:
     """``x <- f(x_T, T)``; then for each ``tau``: noise up to ``tau``, and ``x <- f(x_tau, tau)``.
 
@@ -110,7 +121,7 @@ def Multistep(taus: Sequence[float] = ()) -> Jumps:
     Args:
         taus: decreasing times between ``T`` and ``eps``.
     """
-    return Jumps(times=tuple(taus))
+    return Jumps(times=taus)  # type: ignore[arg-type]
 
 
 def along(

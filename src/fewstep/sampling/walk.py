@@ -68,13 +68,17 @@ class Walk(Sampler):
         solver = SOLVERS.build(self.solver)
         if isinstance(self.solver, str):  # however it was written
             object.__setattr__(self, "solver", spec_of(solver))
-        if isinstance(self.grid, str):
-            object.__setattr__(self, "grid", spec_of(TIME_GRIDS.build(self.grid)))
+        if self.grid is not None:
+            grid = TIME_GRIDS.build(self.grid)
+            object.__setattr__(self, "grid", spec_of(grid) if isinstance(self.grid, str) else grid)
         if self.guidance is not None:
             object.__setattr__(self, "guidance", guidance_of(self.guidance))
         object.__setattr__(self, "_solver", solver)
         object.__setattr__(self, "_spend", self._spent(solver))
         object.__setattr__(self, "_measured", deque(maxlen=1))
+        if solver.adaptive:
+            object.__setattr__(self, "N", None)
+            object.__setattr__(self, "budget", None)
 
     def _spent(self, solver: Integrator) -> tuple[int, ...]:
         """Network evaluations of each step; none where the solver chooses its steps."""
