@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -172,8 +173,7 @@ class Integrator(ABC):
         Raises:
             FewstepError: there are none; the message names the nearest counts that can be spent.
         """
-        least = sum(self.evaluations(1))
-        N = 1 + max(0, -((least - nfe) // self.cost))  # each further step has its cost
+        N = 1 + bisect_left(range(1, nfe), nfe, key=lambda N: sum(self.evaluations(N)))
         above = sum(self.evaluations(N))
         if above == nfe:
             return self.evaluations(N)
