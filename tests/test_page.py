@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             for weight in network.parameters():
                 weight.add_(0.1 * torch.randn_like(weight))  # the last layer begins at 0
         f = FlowMap(network, EDM(T=20.0, sigma_data=0.75), info={"kind": kind})
+        f.trained = replace(f.trained, null_class=kind == "diffusion")
         paths.append(tmp_path_factory.mktemp("models") / f"{kind}.safetensors")
         f.save(paths[-1])
     return paths
@@ -289,6 +291,30 @@ def test_a_sampler_by_its_spec(open_page: Open, tmp_path: Path) -> None:
     page.locator("#generate-sampler").fill("jump")
     page.click("#generate form.controls .primary")
     page.wait_for_selector("text=unknown sampler 'jump'")
+
+
+def test_a_model_with_a_null_class_is_guided(open_page: Open, tmp_path: Path) -> None:
+    page = open_page(refusals=1)
+    assert not page.is_visible("#generate-guidance")
+    page.select_option("#model", "diffusion")
+    page.locator("#generate-n").fill("2")
+    page.locator("#generate-guidance").fill("2.5")
+    run(page, "generate")
+    page.click("#generate .sheets > .grid .tile:nth-child(1)")
+    path = saved(page, "#generate [data-act=download]", tmp_path)
+    assert settings(path)["sampler"].endswith("guidance=guided(w=2.5))")
+    page.locator("#generate [name=guidance_low]").fill("0.3")
+    page.click("#generate form.controls .primary")
+    page.wait_for_selector("text=both noise levels")
+    page.locator("#generate [name=guidance_high]").fill("5")
+    run(page, "generate")
+    page.click("#generate .terminal summary")
+    line = page.inner_text("#generate .terminal pre >> nth=0")
+    assert "--guidance 2.5" in line
+    assert "--guidance-interval 0.3 5" in line
+    page.locator("#generate [name=guidance_high]").fill("0.1")
+    page.click("#generate form.controls .primary")
+    page.wait_for_selector("text=low < high")
 
 
 def test_an_image_is_varied_edited_and_interpolated_from(open_page: Open) -> None:
