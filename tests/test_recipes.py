@@ -210,3 +210,10 @@ def test_a_teacher_of_another_process(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(f.D(x, t, Condition(label)), expected)
     with pytest.raises(FewstepError, match="num_classes"):
         train(replace(recipe, data=replace(recipe.data, labels=False)), tmp_path / "x", quiet=True)
+
+
+def test_a_process_that_does_not_fit_is_refused_before_data_are_read(tmp_path: Path) -> None:
+    wrong = RECIPES["digits/ect"](p__eps=0.1, data="nowhere.parquet", teacher="nowhere")
+    with pytest.raises(FewstepError, match="ect maps to the data itself: it needs eps=0"):
+        train(wrong, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()

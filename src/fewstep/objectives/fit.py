@@ -26,31 +26,49 @@ def check_map(name: str, needs: Needs, f: StoredModel) -> None:
         raise FewstepError(f"{name} {fault}.")
 
 
+def check_process(name: str, needs: Needs, p: Parameterization) -> None:
+    """Raise `FewstepError` for the first need that a parameterization does not meet.
+
+    It takes no data and no network to tell.
+
+    Args:
+        name: of the objective.
+        needs: of the objective.
+        p: that of the map that it is to train.
+    """
+    for fault in _faults_of_process(needs, p):
+        raise FewstepError(f"{name} {fault}.")
+
+
 def _faults(needs: Needs, f: StoredModel) -> Iterator[str]:
     F = f.network
     if needs.network not in F.gives:
         wanted = NETWORKS.get(needs.network, "a network that maps noise to images")
         yield f"needs {wanted}, and {F.config['name']} is none"
     if isinstance(f, FlowMap):
-        yield from _faults_of_map(needs, F, f.p)
+        yield from _faults_of_network(needs, F)
+        yield from _faults_of_process(needs, f.p)
 
 
-def _faults_of_map(needs: Needs, F: Network, p: Parameterization) -> Iterator[str]:
+def _faults_of_network(needs: Needs, F: Network) -> Iterator[str]:
     if needs.two_time and not F.two_time:
         yield (
             "trains a map between any two times: it needs a network that takes both, and this "
             f"{F.config['name']} takes one. Give two_time=True, --network.two-time"
         )
-    if needs.processes and not _is_one_of(p, needs.processes):
-        yield f"needs the process {' or '.join(needs.processes)}, not {p.config['name']}"
-    if needs.eps_zero and p.eps != 0:
-        yield f"maps to the data itself: it needs eps=0, --p.eps 0, and got {p.eps}"
     if F.label_dropout and (needs.every_class or not F.num_classes):
         why = "needs the class of every example" if F.num_classes else "has no classes to hide"
         yield f"{why}: leave out label_dropout, --network.label-dropout"
     if needs.null_class and not F.label_dropout:
         why = "give label_dropout, --network.label-dropout 0.1" if F.num_classes else "give classes"
         yield f"learns with and without a class, and this network hides none: {why}"
+
+
+def _faults_of_process(needs: Needs, p: Parameterization) -> Iterator[str]:
+    if needs.processes and not _is_one_of(p, needs.processes):
+        yield f"needs the process {' or '.join(needs.processes)}, not {p.config['name']}"
+    if needs.eps_zero and p.eps != 0:
+        yield f"maps to the data itself: it needs eps=0, --p.eps 0, and got {p.eps}"
     if needs.forms and p.form not in needs.forms:
         forms = " or ".join(needs.forms)
         yield f"needs the form {forms}, --p.form {needs.forms[0]}, not {p.form}"

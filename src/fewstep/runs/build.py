@@ -12,10 +12,18 @@ from fewstep.distributed import Processes
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.models import AnyModel
+from fewstep.needs import LATENTS
 from fewstep.networks import Autoencoder
 from fewstep.objectives import Objective
+from fewstep.objectives.fit import check_process
 from fewstep.runs.beginning import begin_from_teacher, check_pairs, take_weights
-from fewstep.runs.components import make_network, make_objective, make_p, plugins_of
+from fewstep.runs.components import (
+    make_network,
+    make_objective,
+    make_p,
+    objective_of,
+    plugins_of,
+)
 from fewstep.runs.directory import Record, RunDirectory
 from fewstep.runs.dry_run import check_memory
 from fewstep.runs.images import classes_in, held_out, with_known_classes
@@ -93,6 +101,12 @@ class Build:
         )
         return trainer, replace(self.record, sources=self.parts.sources)
 
+    def check_process(self) -> None:
+        """Refuse one that does not fit before any data are read."""
+        needs = objective_of(self.run).needs
+        if needs.network != LATENTS:
+            check_process(self.run.objective.name, needs, make_p(self.run))
+
     def find_images(self) -> None:
         self.images = self.parts.images()
 
@@ -155,6 +169,7 @@ class Build:
 
 
 STOPS = (
+    Build.check_process,
     Build.find_images,
     Build.find_models,
     Build.number_classes,
