@@ -19,6 +19,7 @@ from fewstep.objectives import CT
 from fewstep.objectives.turns import Turn
 from fewstep.parameterization import EDM
 from fewstep.runs.directory import open_model
+from fewstep.testing import CONTRACTS, Fitting
 from fewstep.training.arithmetic import stream
 from fewstep.training.metrics import read_metrics
 from fewstep.training.trainer import Trainer
@@ -38,6 +39,9 @@ def files(folder: Path) -> dict[str, Tensor]:
         for path in newest.glob("*.safetensors")
         for key, value in load_file(path).items()
     }
+
+
+SLOW = ("compiles_as_one_graph", "learns")  # of which there are quicker tests here
 
 
 class Killed(Exception):
@@ -293,3 +297,8 @@ def test_every_loss_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     o = Broken(turns=lambda o: (Turn("f", lambda *words, **named: None, ("f", "w")),))
     with pytest.raises(FewstepError, match=r"turn f is no method of Broken.*cannot be compiled"):
         trainer(tmp_path / "c", o, compile=True)
+
+
+@pytest.mark.parametrize("contract", [name for name in CONTRACTS if name not in SLOW])
+def test_what_holds_for_every_objective_holds_for_one_of_several_networks(contract: str) -> None:
+    CONTRACTS[contract](Fitting(Matching))

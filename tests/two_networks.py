@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -9,6 +11,7 @@ from torch.nn.functional import softplus
 from fewstep.condition import NONE, Condition
 from fewstep.data import Dataset
 from fewstep.flow_map import FlowMap
+from fewstep.needs import Needs, TeacherUse
 from fewstep.networks import MLP
 from fewstep.objectives import Objective
 from fewstep.objectives.turns import Turn
@@ -37,15 +40,16 @@ class Matching(Objective):
     """
 
     makes = GENERATOR
+    needs = Needs(teacher=TeacherUse.DISTIL)
     paper = "Yin et al. 2024, Algorithm 1, with a critic"
 
     def __init__(self, f: FlowMap, K: int, *, teacher: FlowMap) -> None:
         super().__init__(f, K)
         self.teacher = self.hold(teacher)
         self.fake = teacher.frozen_copy().requires_grad_()
-        width = f.shape[0]
+        width = math.prod(f.shape)
         self.critic = nn.Sequential(
-            nn.Linear(width, 16), nn.BatchNorm1d(16), nn.SiLU(), nn.Linear(16, 1)
+            nn.Flatten(), nn.Linear(width, 16), nn.BatchNorm1d(16), nn.SiLU(), nn.Linear(16, 1)
         )
 
     def trained_modules(self) -> dict[str, nn.Module]:
@@ -72,7 +76,7 @@ class Matching(Objective):
         with torch.no_grad():
             y_t = self.f.p.diffuse(y, *times, torch.randn_like(y))
             gap = self.fake.D(y_t, *times, condition) - self.teacher.D(y_t, *times, condition)
-        matched = (y - (y - gap).detach()).square().mean(1) / 2
+        matched = (y - (y - gap).detach()).square().flatten(1).mean(1) / 2
         return matched + 0.1 * softplus(-self.critic(y)[:, 0])
 
     def fake_loss(
@@ -81,7 +85,7 @@ class Matching(Objective):
         with torch.no_grad():
             y = self.samples(x, condition)
         y_t = self.f.p.diffuse(y, *times, torch.randn_like(y))
-        return (self.fake.D(y_t, *times, condition) - y).square().mean(1)
+        return (self.fake.D(y_t, *times, condition) - y).square().flatten(1).mean(1)
 
     def critic_loss(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor

@@ -23,7 +23,7 @@ def learns(fitting: Fitting) -> None:
     has one, is the truth about the data that it is trained on.
     """
     f = fitting.exact(fitting.objective.makes, ELSEWHERE, eps=None)
-    o = fitting.build(f, fitting.exact(DIFFUSION, eps=None), K=LONG).train()
+    o = fitting.build(f, fitting.exact(DIFFUSION, eps=None), K=LONG).double().train()
     moved = {turn.name: torch.optim.Adam(o.weights_of(turn), lr=0.01) for turn in o.turns(0)}
     for k in range(STEPS):
         for turn, loss in losses(o, fitting.examples(64, torch.float64), k):
@@ -37,7 +37,12 @@ def learns(fitting: Fitting) -> None:
 
 @contract
 def vanishes_at_the_truth_alone(fitting: Fitting) -> None:
-    """Data at one point: the PF-ODE is a straight line, which every solver follows exactly."""
+    """Data at one point: the PF-ODE is a straight line, which every solver follows exactly.
+
+    Networks that are trained against one another have no such zero in common.
+    """
+    if len(fitting.build(fitting.map()).turns(0)) > 1:
+        return
     right, wrong = (_largest_loss(fitting, m) for m in (POINT, 0.7))
     must(right < ZERO, f"the loss of the truth is {right:.3g}")
     must(wrong > 1e3 * ZERO, f"the loss of what is not the truth is {wrong:.3g}, as at the truth")
