@@ -5,6 +5,7 @@ Zheng, Nie, Vahdat, Azizzadenesheli, Anandkumar 2023 (DFNO), Section 3.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -94,9 +95,10 @@ class FourierOperator(Network):
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, False
         self.M = times
         common = {"shape": shape, "num_classes": num_classes, "label_dropout": label_dropout}
+        stream = torch.get_rng_state()
         self.base = NETWORKS.build(base, two_time=True, **common)
-        if isinstance(self.base, mlp.MLP) and self.base.embed_s is not None:
-            self.base.embed_s.reset_parameters()  # all places would be alike at zero
+        if isinstance(self.base, mlp.MLP):
+            tell_apart(self.base, stream)
         self.label_dropout = self.base.label_dropout
         if not insert(self.base, times, modes):
             raise FewstepError(f"DFNO is made from an mlp or a unet, not from {base}.")
@@ -119,6 +121,19 @@ class FourierOperator(Network):
         c_noise_s: Tensor | None = None,
     ) -> Tensor:
         return self.trajectory(x, c_noise, label)[:, -1]
+
+
+def tell_apart(base: mlp.MLP, stream: Tensor) -> None:
+    """Start the embedding of the places at random: at zero, as of end times, all would be alike.
+
+    The numbers are those that the layer drew when the network was built from a state of the random
+    stream, before it was set to zero: they follow those of the layer before it.
+    """
+    if base.embed_s is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(stream)
+            for layer in (copy.deepcopy(base.embed_t), base.embed_s):
+                layer.reset_parameters()
 
 
 def insert(network: nn.Module, times: int, modes: int | None) -> int:
