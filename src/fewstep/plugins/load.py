@@ -8,13 +8,22 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from fewstep.errors import FewstepError
 from fewstep.names import LEDGER, Filed, loading, top
-from fewstep.plugins.code import INIT, check_place, digest, file_of, is_path, module_file, sources
+from fewstep.plugins.code import (
+    INIT,
+    INSTALLED,
+    check_place,
+    digest,
+    file_of,
+    is_path,
+    module_file,
+    sources,
+)
 
 HOW = (
     'put @OBJECTIVES.register("name") above a class, say, or @RECIPES.add("name") above a function '
@@ -76,8 +85,17 @@ def load_plugin(which: str | Path) -> Plugin:
 def plugin_of(filed: Filed) -> Plugin:
     """The plugin that gave a name; a module that was imported without ours is one, too."""
     if filed not in _GAVE:
-        _GAVE[filed] = _of_module(top(filed.module))
+        _GAVE[filed] = _imported(_of_module(top(filed.module)))
     return _GAVE[filed]
+
+
+def _imported(plugin: Plugin) -> Plugin:
+    """A module that a program has imported, or the program itself, as --plugin would name it."""
+    file = plugin.file
+    if file is None or INSTALLED & set(file.parts):
+        return plugin
+    home = file.absolute().parent if file.name == INIT else file.absolute()
+    return replace(plugin, name=home.stem, given=str(home))
 
 
 def code_of(cls: type) -> str:

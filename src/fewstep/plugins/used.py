@@ -105,7 +105,7 @@ def check_used(used: Iterable[Used], whose: object) -> None:
 
 def _missing(plugin: Used, missing: list[str], whose: object) -> str:
     what = " and ".join(missing)
-    there = Path(plugin.given).exists() or "/" not in plugin.given
+    there = Path(plugin.given).exists() or Path(plugin.given).name == plugin.given
     where = plugin.given if there else f"PATH, where {plugin.given} is now"
     return (
         f"{whose} needs the plugin {plugin.name} for its {what}: give it with --plugin {where}, or "
