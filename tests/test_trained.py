@@ -21,7 +21,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.likelihood import Likelihood
 from fewstep.models import as_map, as_sampled
 from fewstep.networks import MLP
-from fewstep.objectives import CT, PD, Objective, ScoreMatching
+from fewstep.objectives import CT, OBJECTIVES, PD, Objective, ScoreMatching
 from fewstep.parameterization import EDM, RectifiedFlow
 from fewstep.runs.directory import open_model
 from fewstep.runs.sources import fingerprint
@@ -74,7 +74,7 @@ def test_an_objective_keeps_classes_and_time_points() -> None:
     f = make(Trained(classes=("a",), taus={"2": (0.5,)}, step=7))
     CT(f, K=10)
     assert f.trained == replace(CONSISTENCY, classes=("a",), taus={"2": (0.5,)})
-    PD(f, K=10, teacher=f.frozen_copy(), start_steps=8, final_steps=4)
+    PD(f, K=10, teacher=make(DIFFUSION), start_steps=8, final_steps=4)
     assert (f.trained.steps, f.trained.starts) == (4, "steps")
 
 
@@ -156,6 +156,13 @@ def test_what_needs_a_velocity_refuses_maps(what: str, made: str) -> None:
 def test_distilled_models_know_their_own_process_alone(made: str) -> None:
     with pytest.raises(FewstepError, match="its own process"):
         make(MADE[made]).in_process(RectifiedFlow())
+
+
+@pytest.mark.parametrize("made", ["consistency", "two steps", "generator"])
+def test_a_teacher_that_has_no_velocity(made: str) -> None:
+    for method in ("cd", "continuous_cd", "pd"):
+        with pytest.raises(FewstepError, match=r"^the teacher (is a |was distilled itself)"):
+            OBJECTIVES.call(method, {"f": make(), "K": 10, "teacher": make(MADE[made])})
 
 
 def test_times_move_to_another_process() -> None:

@@ -166,7 +166,8 @@ def _flags(run: Run) -> Iterator[inspect.Parameter]:
             yield _flag(name, str | None, getattr(run, name), companion.help, "data")
     yield from _record_flags(run.data, "data")
     yield from _record_flags(run.training, "training")
-    for kind in ("objective", "network", "p"):
+    has_process = not objective_of(run).makes.decodes
+    for kind in ("objective", "network", *("p",) * has_process):
         yield from _component_flags(run, kind)
 
 

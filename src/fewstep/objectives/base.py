@@ -29,7 +29,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs
 from fewstep.objectives.fit import check_map
-from fewstep.objectives.teachers import in_process_of
+from fewstep.objectives.teachers import check_follows, in_process_of
 from fewstep.objectives.turns import Turn, held_fixed
 from fewstep.registry import Registry
 from fewstep.stored_model import StoredModel
@@ -92,8 +92,7 @@ class Objective(nn.Module, ABC, Generic[M]):
                 was trained for something else.
         """
         assert isinstance(self.f, FlowMap), "only a map follows a teacher"
-        if teacher.trained.known:
-            teacher.trained.check_teacher("the teacher", follow=True)
+        check_follows(teacher)
         return self.hold(in_process_of(self.f, teacher, "the teacher"))
 
     def train(self, mode: bool = True) -> Self:

@@ -13,7 +13,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.objectives.guided import check_teacher_of_hidden
-from fewstep.objectives.teachers import check_alike
+from fewstep.objectives.teachers import check_alike, check_follows
 from fewstep.parameterization import time_dtype
 from fewstep.schedules import HalvingN, nested_times
 from fewstep.solvers import ddim_step, denoised_of_step
@@ -68,6 +68,7 @@ class PD(Objective):
         self.N = HalvingN(start_steps, final_steps, K)
         f.trained = replace(f.trained, steps=final_steps)
         check_alike(teacher, f, "the teacher")
+        check_follows(teacher)
         self.teacher = self.hold(teacher)
         check_teacher_of_hidden(f, teacher)
         self.d = DISTANCES.build(distance)

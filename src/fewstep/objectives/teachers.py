@@ -33,6 +33,12 @@ def check_alike(teacher: FlowMap, f: FlowMap, what: str) -> None:
         )
 
 
+def check_follows(teacher: FlowMap) -> None:
+    """Raise `FewstepError` for a teacher that was trained for something else than its PF-ODE."""
+    if teacher.trained.known:
+        teacher.trained.check_teacher("the teacher", follow=True)
+
+
 def in_process_of(f: FlowMap, teacher: FlowMap, what: str) -> FlowMap:
     """A teacher in the process of the map that follows its PF-ODE.
 
