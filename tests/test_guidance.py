@@ -6,20 +6,25 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 from fewstep.condition import NONE, Condition
+from fewstep.data import Dataset, load, to_uint8
 from fewstep.errors import FewstepError
+from fewstep.evaluation import train_classifier
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided
 from fewstep.networks import MLP
-from fewstep.objectives import CD, OBJECTIVES
+from fewstep.objectives import CD, OBJECTIVES, ScoreMatching
 from fewstep.parameterization import EDM, VP, Parameterization, RectifiedFlow
 from fewstep.sampling import sample, sampler_for
 from fewstep.trained import CONSISTENCY, DIFFUSION, GENERATOR, NESTED, Trained
+from fewstep.training.config import Training
+from fewstep.training.trainer import Trainer
 
 MEANS, V = torch.tensor([-0.8, 0.3, 0.9], dtype=torch.float64), 0.04
 PROCESSES = [EDM(T=20.0), VP(), RectifiedFlow()]
@@ -210,6 +215,44 @@ def test_models_that_cannot_be_guided_are_named(trained: Trained, hint: str) -> 
     free = FlowMap(MLP((1,), width=8), EDM(T=20.0), trained=DIFFUSION)
     with pytest.raises(FewstepError, match="guidance needs classes: the model is unconditional"):
         sampler_for(free, guidance=2.0)
+
+
+def test_a_training_may_note_the_weight_that_its_model_is_sampled_with(tmp_path: Path) -> None:
+    data = Dataset.from_arrays(np.zeros((8, 1, 4, 4), dtype=np.uint8), np.arange(8) % 3)
+    config = Training(steps=1, batch=8, guidance=2.0)
+
+    def trained(label_dropout: float) -> FlowMap:
+        F = MLP((1, 4, 4), num_classes=3, width=8, blocks=1, label_dropout=label_dropout)
+        return Trainer(
+            ScoreMatching(FlowMap(F, EDM(T=20.0)), 1), data, config, tmp_path, quiet=True
+        ).run()
+
+    f = trained(0.5)
+    assert (f.trained.null_class, f.trained.guidance) == (True, 2.0)
+    assert sampler_for(f, 3).nfe == 10
+    with pytest.raises(FewstepError, match="needs a null class"):
+        trained(0.0)
+    with pytest.raises(FewstepError, match="guidance is a weight from 0 on, got -1"):
+        Training(guidance=-1.0)
+
+
+@pytest.mark.slow
+def test_guidance_shows_the_class_of_digits_more_clearly(tmp_path: Path) -> None:
+    """A little trained, the network hits the class more often at w = 2 than without guidance."""
+    data = load("digits")
+    F = MLP(data.shape, num_classes=10, width=128, label_dropout=0.15)
+    f = FlowMap(F, EDM(T=20.0, sigma_data=0.752))
+    config = Training(steps=700, batch=128, lr=3e-3, optimizer="adam", ema=(12_800.0,), warmup=30)
+    f = Trainer(ScoreMatching(f, config.steps), data, config, tmp_path, quiet=True).run()
+    network, label = (
+        train_classifier(data.images, data.labels, cache=tmp_path),
+        torch.arange(500) % 10,
+    )
+    shown = {}
+    for w in (1.0, 2.0):
+        x = to_uint8(sample(f, 500, steps=8, guidance=w, labels=label))
+        shown[w] = float((network(x).logits.argmax(1) == label).double().mean())
+    assert shown[2.0] > shown[1.0] + 0.03
 
 
 # Teachers of a distillation

@@ -75,6 +75,9 @@ class Training:
     augment: float = 0.0
     """Probability of each of EDM's augmentations: turned, scaled, stretched, shifted, mirrored. The
     network is told which, so that samples do not show them; for small sets of images."""
+    guidance: float | None = None
+    """Guidance weight that the model is sampled with where none is asked for, as are its previews
+    in training; for a network with label_dropout."""
     log_every: int = 50
     """Steps between two lines of the log."""
     sample_every: int = 1000
@@ -101,6 +104,8 @@ class Training:
             raise FewstepError(f"augment must be a probability from 0 to 1, got {self.augment}.")
         if self.augment and self.flip:
             raise FewstepError("augment mirrors half of the images, too: leave out flip.")
+        if self.guidance is not None and not 0 <= self.guidance < math.inf:
+            raise FewstepError(f"guidance is a weight from 0 on, got {self.guidance}.")
         if any(not 0 <= beta < 1 for beta in self.betas):
             raise FewstepError(f"betas must be in [0, 1), got {self.betas}.")
         if self.clip is not None and not self.clip > 0:

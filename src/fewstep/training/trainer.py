@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Generic, cast
@@ -93,6 +94,7 @@ class Trainer(Generic[M]):
         self.batches = Batches(objective, data, config, self.group)
         self.data = self.batches.data
         _check_type(objective.f)
+        _set_guidance(objective.f, config.guidance)
         self.group.spread(objective.state_dict().values())
         self.learners = learners_of(objective, config, self.group)
         self.state = State(objective, config, self.learners)
@@ -312,6 +314,17 @@ class Trainer(Generic[M]):
         if self.group.first:
             self.checkpoints.prune()  # what a process that was killed had no time to drop
         return checkpoint.step
+
+
+def _set_guidance(f: StoredModel, w: float | None) -> None:
+    """Note the weight that a map is sampled with where none is asked for.
+
+    Raises:
+        FewstepError: a map that cannot be guided.
+    """
+    if w is not None:
+        f.trained.check_guidance(f.num_classes, w)
+        f.trained = replace(f.trained, guidance=w)
 
 
 def _check_type(f: StoredModel) -> None:
