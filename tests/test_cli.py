@@ -477,6 +477,8 @@ def refused(answer: Answer, *expected: str) -> None:
         ("sample RUNS/cd --sampler jumps(", ["cannot read 'jumps('"]),
         ("sample RUNS/edm --sampler jumps(steps=2)", ["diffusion model"]),
         ("sample RUNS/edm --sampler heun", ["walk(solver=heun)"]),
+        ("sample RUNS/edm --solver jumps(steps=2)", ["jumps is a sampler", "--sampler jumps("]),
+        ("sample RUNS/cd --sampler multistep", ["jumps(times=(0.8,))"]),
         ("sample RUNS/edm --sampler walk(solver=churn(S_chrun=1))", ["S_churn"]),
         ("sample RUNS/edm --sampler walk(solver=rk45,steps=3)", ["rk45", "rtol"]),
         ("sample RUNS/edm --sampler walk(steps=3,nfe=5)", ["not both"]),

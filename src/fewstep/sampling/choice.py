@@ -83,6 +83,7 @@ class Asked:
         if self.sampler is not None:
             with_arguments(build(self.sampler), self.given)
         elif self.solver is not None or self.grid is not None:
+            _check_no_sampler(self.solver)
             Walk(None, self.solver or "heun", self.grid)
 
     @property
@@ -120,6 +121,12 @@ class Asked:
         if suited is None:
             trained.check_known("the sampler")
         return with_arguments(suited or Jumps(), given).fitted(f)
+
+
+def _check_no_sampler(solver: Integrator | str | None) -> None:
+    """Raise `FewstepError` for a sampler where a solver is asked for."""
+    if isinstance(solver, str) and parse(solver)[0] in SAMPLERS:
+        raise FewstepError(f"{parse(solver)[0]} is a sampler, no solver: give --sampler {solver}.")
 
 
 def _that_takes(given: dict[str, Any], own: Sampler | None) -> Sampler | None:

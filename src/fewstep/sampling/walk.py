@@ -31,7 +31,9 @@ from fewstep.trained import SOLVER_STEPS, Trained
 @SAMPLERS.register("walk")
 @dataclass(frozen=True)
 class Walk(Sampler):
-    """From ``T`` to the data in the steps of a solver: the sampler of a diffusion model.
+    """From ``T`` to the data in steps of a solver, as ``fewstep list solvers`` shows them.
+
+    The sampler of a diffusion model.
 
     Solvers that end at 0 walk ``N`` times from ``T`` to ``t_min`` and then a last step to 0, where
     the velocity is not defined and the Euler step is the denoiser (Karras et al. 2022,
