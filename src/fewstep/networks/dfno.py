@@ -5,7 +5,6 @@ Zheng, Nie, Vahdat, Azizzadenesheli, Anandkumar 2023 (DFNO), Section 3.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -132,8 +131,8 @@ def tell_apart(base: mlp.MLP, stream: Tensor) -> None:
     if base.embed_s is not None:
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(stream)
-            for layer in (copy.deepcopy(base.embed_t), base.embed_s):
-                layer.reset_parameters()
+            nn.Linear(base.embed_t.in_features, base.embed_t.out_features)
+            base.embed_s.reset_parameters()
 
 
 def insert(network: nn.Module, times: int, modes: int | None) -> int:
