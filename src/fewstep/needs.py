@@ -66,7 +66,7 @@ class Needs:
         said = {
             "a teacher to start from": self.teacher is TeacherUse.START,
             "a teacher to distil": self.teacher is TeacherUse.DISTIL,
-            f"pairs with {' and '.join(self.columns)}": bool(self.columns),
+            f"pairs ({', '.join(self.columns)})": bool(self.columns),
             NETWORKS.get(self.network, ""): self.network in NETWORKS,
             "a two-time network": self.two_time,
             f"the process {' or '.join(self.processes)}": bool(self.processes),
