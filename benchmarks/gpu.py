@@ -4,7 +4,8 @@
     python benchmarks/gpu.py --rehearse --out /tmp/x  # the same in seconds, tiny, on the CPU
 
 Every part is a process of its own with its own time limit, and its results are on disk at once.
-Two lanes run side by side: in one the parts that only compute, one after another, in the other two
+First come the tests, those that compile and the others side by side, and nothing beside them. Then
+two lanes run side by side: in one the parts that only compute, one after another, in the other two
 at a time of those that first compile for minutes. A lock lets one of them time the device at a
 time, on cores that nobody else uses. The speedrun comes last, alone, and takes what time is left.
 Writes gpu.json, gpu.md and log.txt.
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -25,23 +25,26 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+TESTS = {"tests": "not compiled", "tests-compiled": "compiled"}  # and their keywords
+FOR_TESTS = 150  # seconds
 LIMITS = {  # seconds of each part, the lane that they share in order
-    "tests": 110,
-    "kernels": 40,
+    "kernels": 45,
+    "choices": 50,
     "recorded": 45,
-    "choices": 45,
     "eager": 60,
-    "adm": 30,
+    "adm": 60,
     "sampling": 60,
 }
-COMPILED = {"edm": 512, "ct": 512, "ect": 256, "edm-any": 512, "cd": 128}  # batch sizes
+COMPILED = {"edm": 512, "ct": 512, "ect": 256, "edm-any": 512, "cd": 128, "ct-whole": 512}
 COMPILING = ["compiled-ct", "graphs", "compiled-edm", "compiled-ect"]
-BY_NAME = ["compiled-edm-any", "compiled-cd"]  # those that there is no time for in a whole run
+# those that there is no time for in a whole run
+BY_NAME = ["compiled-ct-whole", "compiled-edm-any", "compiled-cd"]
 SLOTS = 2  # parts that compile side by side
 THREADS = 5  # that compile in each of them
 SPEEDRUN = 145  # seconds that are kept for it
@@ -149,9 +152,11 @@ class Run:
                 waiting, compiling = [], []
             time.sleep(0.1)
 
-    def alone(self, name: str) -> None:
-        part = self.start(name, self.options.seconds)
-        while not self.finished(part):
+    def beside(self, names: list[str], seconds: float) -> None:
+        """Some parts at once, and nothing else."""
+        working = [self.start(name, seconds) for name in names]
+        while working:
+            working = [part for part in working if not self.finished(part)]
             time.sleep(0.1)
 
     def write(self) -> None:
@@ -209,13 +214,13 @@ def _shown(item: tuple[str, Any]) -> str:
 def run_part(name: str, options: argparse.Namespace) -> int:
     """Work on a part in this process."""
     quiet = () if name == "speedrun" else set_cores_aside()
-    if name == "tests":
-        words = ["-m", "gpu", "-v", "--no-header", "--tb=short", "--show-capture=no"]
-        words += ["--durations=8", "-p", "no:cacheprovider"]
+    if name in TESTS:
+        # twice, since the project's settings have a -q
+        words = ["-vv", "--no-header", "--tb=short", "--show-capture=no", "-k", TESTS[name]]
+        words += ["-m", "gpu", "--durations=12", "-p", "no:cacheprovider"]
+        words += ["-o", "faulthandler_timeout=60"]
         tests = [ROOT / "tests/test_gpu.py", ROOT / "tests/test_objectives.py"]
-        with (options.out / "device.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # nobody times the device beside them
-            return _pytest([*words, *map(str, tests)], options.out / "tests.json")
+        return _pytest([*words, *map(str, tests)], options.out / f"{name}.json")
     from gpu_parts import kernels, sampling, speedrun, training
     from gpu_parts.stage import Stage
 
@@ -256,15 +261,15 @@ def set_cores_aside() -> tuple[int, ...]:
 
 
 def _pytest(words: list[str], result: Path) -> int:
-    """Run tests; what they have said so far is kept from line to line."""
-    started, said = time.time(), []
-    command = [sys.executable, "-m", "pytest", *words]
+    """Run tests; what they have said so far is kept, the name of the one that runs included."""
+    started, text = time.time(), ""
+    command = [sys.executable, "-u", "-m", "pytest", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            print(line.decode(errors="replace"), end="", flush=True)
-            if b" PASSED " not in line:
-                said.append(line.decode(errors="replace").rstrip()[:300])
+        for chunk in iter(partial(process.stdout.read1, 65_536), b""):
+            print(chunk.decode(errors="replace"), end="", flush=True)
+            text += chunk.decode(errors="replace")
+            said = [line.rstrip()[:300] for line in text.splitlines() if " PASSED " not in line]
             record = {"what": "pytest -m gpu", "seconds": time.time() - started, "end": said[-60:]}
             result.write_text(json.dumps([record]))
     return process.returncode
@@ -285,12 +290,13 @@ def main() -> int:
     run = Run(options.out, options)
     run.install(sorted((options.carried / "wheels").glob("*.whl")) if options.carried else [])
     beside = [*COMPILING, *BY_NAME, "small"]
-    chosen = options.parts or [*LIMITS, *COMPILING, "speedrun"]
+    chosen = options.parts or [*TESTS, *LIMITS, *COMPILING, "speedrun"]
     if options.rehearse and not options.parts:  # the same parts in fewer processes
-        beside, chosen = ["small"], ["tests", "small", "speedrun"]
+        beside, chosen = ["small"], [*TESTS, "small", "speedrun"]
+    run.beside([n for n in TESTS if n in chosen], FOR_TESTS)
     run.lanes([n for n in LIMITS if n in chosen], [n for n in beside if n in chosen])
     if "speedrun" in chosen:
-        run.alone("speedrun")
+        run.beside(["speedrun"], options.seconds)
     run.write()
     print((options.out / "gpu.md").read_text()[-11_000:])
     return 0

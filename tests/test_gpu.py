@@ -19,6 +19,7 @@ from fewstep.evaluation import Evaluator
 from fewstep.evaluation.resnet56 import ResNet56
 from fewstep.flow_map import FlowMap
 from fewstep.networks import NETWORKS
+from fewstep.networks.convolution import without_bias
 from fewstep.networks.dropout import SharedDropout, dropout
 from fewstep.networks.norm import fused, group_norm
 from fewstep.objectives import OBJECTIVES, TeacherUse
@@ -46,6 +47,7 @@ CONFIG = Training(
     sample_every=0,
     checkpoint_every=3,
     log_every=4,
+    cuda_graphs=False,
 )
 
 
@@ -240,6 +242,30 @@ def test_recorded_steps_have_the_bits_of_those_that_are_launched(
     assert resumed(tmp_path, monkeypatch, config, "ect")
 
 
+def test_what_cannot_be_recorded_is_launched_to_the_same_bits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loss that waits for the device: its recording breaks off."""
+
+    def trained(folder: Path, config: Training) -> list[Tensor]:
+        trainer = make(folder, config, "ect")
+        loss = trainer.objective.loss_at
+
+        def loss_at(*words: Any, **named: Any) -> Tensor:
+            found = loss(*words, **named)
+            return found if float(found.detach().mean()) < 1e9 else 2 * found
+
+        trainer.objective.loss_at = loss_at  # type: ignore[method-assign]
+        trainer.run()
+        return weights(trainer)
+
+    launched = trained(tmp_path / "launched", CONFIG)
+    recorded = trained(tmp_path / "recorded", replace(CONFIG, cuda_graphs=True))
+    assert all(map(torch.equal, launched, recorded))
+    said = capsys.readouterr()
+    assert "a step is not recorded as a CUDA graph" in said.out + said.err
+
+
 @pytest.mark.parametrize("objective", ["score_matching", "ct", "cd"])
 def test_every_loss_can_be_recorded(objective: str, tmp_path: Path) -> None:
     trainer = make(tmp_path, replace(CONFIG, cuda_graphs=True), objective)
@@ -268,10 +294,12 @@ def test_one_rank_of_recorded_steps_makes_the_same(tmp_path: Path) -> None:
         dist.destroy_process_group()
 
 
-NORM_SHAPES = [(4, 128, 16, 16), (3, 24, 6, 5), (2, 384, 8, 8), (5, 8, 4, 4)]
+# all pixels of an image in hand; of (2, 64, 40, 40) and (2, 96, 64, 64) a part at a time
+NORM_SHAPES = [(4, 128, 16, 16), (3, 24, 6, 5), (2, 384, 32, 32), (5, 8, 4, 4)]
+NORM_SHAPES += [(2, 64, 40, 40), (2, 96, 64, 64)]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, True], ids=["launched", "compiled"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_norm_and_activation_are_torchs(compiled: bool, dtype: torch.dtype) -> None:
     """Values and gradients beside float64, far from zero; the layout stays."""
@@ -326,3 +354,39 @@ def test_dropout_inside_the_norms_kernel() -> None:
     )
     torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-5)
     assert torch.equal(norm.eval().silu(x, p=0.3), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_sum_with_a_bias_in_one_kernel_is_torchs(biased: bool, dtype: torch.dtype) -> None:
+    from fewstep.networks.sum_kernel import Sum
+
+    torch.manual_seed(0)
+    for shape in ((4, 128, 16, 16), (3, 24, 6, 5), (2, 384, 8, 8), (64, 256, 32, 32)):
+        maps = (torch.randn(shape, device="cuda", dtype=dtype) + 1 for _ in range(3))
+        a, b, g = (x.to(memory_format=torch.channels_last) for x in maps)
+        leaves = [a, b, *([torch.randn(shape[1], device="cuda")] if biased else [])]
+        leaves = [leaf.requires_grad_() for leaf in leaves]
+        y = Sum.apply(a, b, leaves[2] if biased else None, 0.7)
+        found = [y, *torch.autograd.grad(y, leaves, g)]
+        exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+        z = 0.7 * (exact[0] + exact[1] + (exact[2][:, None, None] if biased else 0))
+        limit = 2e-6 if dtype == torch.float32 else 0.01
+        for mine, right in zip(found, [z, *torch.autograd.grad(z, exact, g.double())], strict=True):
+            assert float((mine - right).detach().norm() / right.detach().norm()) < limit
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_wide_convolution_is_torchs(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = False
+    conv = torch.nn.Conv2d(384, 64, 3, padding=1, bias=False, device="cuda")
+    x = torch.randn(4, 384, 16, 16, device="cuda", dtype=dtype)
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    y, exact = without_bias(conv, x), conv(x.float())
+    g = torch.randn_like(y)
+    found = torch.autograd.grad(y, (x, conv.weight), g)
+    right = torch.autograd.grad(exact, (x, conv.weight), g.float())
+    for a, b in zip((y, *found), (exact, *right), strict=True):
+        assert a.is_contiguous(memory_format=torch.channels_last)
+        assert float((a - b).detach().norm() / b.detach().norm()) < 0.01

@@ -1,78 +1,19 @@
-"""The group norm for channels_last maps on a GPU, and what compiles around it."""
+"""What stands around the convolutions of a U-Net, computed as on a GPU."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, fx, nn
-from torch._dynamo.backends.common import aot_autograd
-from torch._functorch.aot_autograd import make_boxed_func
-from torch._inductor.decomposition import select_decomp_table
+from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.networks import UNet, norm
+from fewstep.networks import ADM, UNet, convolution, layers
+from fewstep.networks.convolution import WideConv
 from fewstep.networks.layers import doubled
-from fewstep.networks.norm import FusedNorm, RelaidNorm, group_norm
 
 LAST = torch.channels_last
-
-
-@pytest.fixture
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(norm, "loses_layout", lambda x: x.is_contiguous(memory_format=LAST))
-
-
-@pytest.mark.parametrize(
-    ("dtype", "error"), [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 0.01)]
-)
-@pytest.mark.parametrize("kind", [RelaidNorm, FusedNorm])
-def test_norms_of_channels_last_maps_are_torchs(
-    kind: Any, dtype: torch.dtype, error: float
-) -> None:
-    """Values and gradients beside float64, far from zero; and the layout stays."""
-    torch.manual_seed(0)
-    x = (2 * torch.randn(3, 24, 6, 5) + 3).to(dtype, memory_format=LAST).requires_grad_()
-    weight, bias = (torch.randn(24, dtype=dtype).requires_grad_() for _ in range(2))
-    g = torch.randn(3, 24, 6, 5).to(dtype, memory_format=LAST)
-    y = kind.apply(x, weight, bias, 6, 1e-6)[0]
-    found = [y.detach(), *torch.autograd.grad(y, (x, weight, bias), g)]
-    assert all(map_.is_contiguous(memory_format=LAST) for map_ in found[:2])
-    assert all(value.dtype == dtype for value in found)
-    exact = [value.detach().double().requires_grad_() for value in (x, weight, bias)]
-    expected = functional.group_norm(exact[0], 6, *exact[1:], eps=1e-6)
-    for a, b in zip(
-        found, [expected, *torch.autograd.grad(expected, exact, g.double())], strict=True
-    ):
-        assert float((a - b).detach().norm() / b.detach().norm()) < error
-
-
-@pytest.mark.usefixtures("as_on_a_gpu")
-def test_a_network_computes_the_same_with_the_norm_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    F = UNet((3, 8, 8), channels=8, multipliers=(1, 2), blocks=1, dropout=0.0)
-    for parameter in F.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    x, c_noise = torch.randn(2, 3, 8, 8), torch.randn(2)
-    there = F(x, c_noise)
-    monkeypatch.undo()
-    torch.testing.assert_close(there, F(x, c_noise), rtol=0, atol=1e-5)
-
-
-@pytest.mark.usefixtures("as_on_a_gpu")
-@pytest.mark.parametrize("half", [False, True])
-def test_the_norm_of_gpus_has_every_derivative(half: bool) -> None:
-    """Inside functorch's transforms and with autocast as well."""
-    n = group_norm(12)
-    x = torch.randn(2, 12, 4, 4).to(torch.bfloat16 if half else torch.float32, memory_format=LAST)
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        gradient = torch.func.grad(lambda x: (n(x) ** 3).sum())(x)
-        again = x.clone().requires_grad_()
-        (n(again) ** 3).sum().backward()
-        assert torch.equal(gradient, again.grad if again.grad is not None else again)
-        torch.func.jvp(n, (x,), (torch.randn_like(x),))
 
 
 def test_doubling_compiles_to_the_same_values_and_gradients() -> None:
@@ -85,30 +26,39 @@ def test_doubling_compiles_to_the_same_values_and_gradients() -> None:
     assert compiled(x).is_contiguous(memory_format=LAST)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("as_on_a_gpu")
-def test_no_convolution_of_a_compiled_network_gets_a_map_of_another_layout() -> None:
-    """It would copy the map; the image's own layout is the last gradient's."""
-    F = UNet((3, 8, 8), channels=8, multipliers=(1, 1), blocks=1, attention=(), dropout=0.1)
-    F = F.to(memory_format=LAST)
-    seen: Counter[str] = Counter()
+def test_the_gradient_of_weights_in_parts_is_that_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(convolution, "WIDEST", 4)
+    x = torch.randn(3, 10, 6, 5, dtype=torch.double).to(memory_format=LAST).requires_grad_()
+    w = torch.randn(7, 10, 3, 3, dtype=torch.double, requires_grad=True)
+    y = functional.conv2d(x, w, padding=1)
+    g = torch.randn_like(y)
+    expected = torch.autograd.grad(y, (x, w), g)
+    compiled = torch.compile(WideConv.apply, fullgraph=True, backend="aot_eager")
+    for conv in (WideConv.apply, compiled):
+        found = conv(x, w, (1, 1))
+        torch.testing.assert_close(found, y)
+        torch.testing.assert_close(torch.autograd.grad(found, (x, w), g), expected)
 
-    def look(graph: fx.GraphModule, inputs: list[Tensor]) -> Any:
-        for node in graph.graph.nodes:
-            name = str(node.target)
-            seen["scatter"] += "index_put" in name
-            if node.op == "call_function" and "convolution" in name:
-                maps = node.args[: 2 if "backward" in name else 1]
-                values = [m.meta["val"] for m in maps]
-                moved = sum(not v.is_contiguous(memory_format=LAST) for v in values)
-                seen[f"{name} moved"] += moved
-                seen[name] += 1
-        return make_boxed_func(graph.forward)
 
-    backend = aot_autograd(fw_compiler=look, bw_compiler=look, decompositions=select_decomp_table())
-    x, c_noise = torch.randn(2, 3, 8, 8), torch.randn(2)
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.compile(F, fullgraph=True, backend=backend)(x, c_noise).sum().backward()
-    assert seen["aten.convolution.default"] == seen["aten.convolution_backward.default"] > 10
-    assert seen["aten.convolution.default moved"] == seen["scatter"] == 0
-    assert seen["aten.convolution_backward.default moved"] <= 1
+def _plain_sum(a: Tensor, b: Tensor, bias: Tensor | None, gain: float) -> Tensor:
+    return (a + b if bias is None else a + b + bias[:, None, None]) * gain
+
+
+@pytest.mark.parametrize("kind", [UNet, ADM])
+def test_biases_that_are_added_with_the_branches_sum_are_those_of_the_convolutions(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    F = kind((3, 8, 8), channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0)
+    for parameter in F.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    F, x, c_noise = F.double(), torch.randn(2, 3, 8, 8, dtype=torch.double), torch.randn(2)
+    y = F(x, c_noise.double())
+    expected = torch.autograd.grad(y.sin().sum(), list(F.parameters()), allow_unused=True)
+    monkeypatch.setattr(layers, "fused", lambda x: True)
+    monkeypatch.setattr(layers, "_summed", _plain_sum)
+    again = F(x, c_noise.double())
+    torch.testing.assert_close(again, y)
+    found = torch.autograd.grad(again.sin().sum(), list(F.parameters()), allow_unused=True)
+    torch.testing.assert_close(found, expected)

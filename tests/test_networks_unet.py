@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from fewstep.errors import FewstepError
 from fewstep.networks import from_config
-from fewstep.networks.layers import Attention, Resample, dropout
+from fewstep.networks.dropout import dropout
+from fewstep.networks.layers import Attention, Resample
 from fewstep.networks.norm import group_norm
 from fewstep.networks.unet import DDPMPP, NCSNPP, UNet
 

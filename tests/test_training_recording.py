@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.condition import Condition
 from fewstep.training import learner as learner_module
 from fewstep.training import remarks as remarks_module
-from fewstep.training.recording import WARM, Columns, Key, Recorder, Recording
+from fewstep.training.recording import FEW, WARM, Columns, Key, Recorder, Recording, helps
 from test_training import CONFIG, assert_same, make, weights
 
 RECORDED = replace(CONFIG, cuda_graphs=True, steps=10)
@@ -121,6 +121,36 @@ def test_what_cannot_be_recorded_is_launched_and_said(
         "when stream is capturing"
     ]
     assert_same(weights(trainer), ended(tmp_path / "b"))
+
+
+@pytest.mark.usefixtures("recorded")
+def test_steps_are_recorded_unasked_where_that_helps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Few images at once and an objective of this package; and it is said."""
+
+    def recorded(objective: str = "ict", **settings: Any) -> bool:
+        trainer = make(tmp_path / "a", replace(CONFIG, **settings), objective)
+        return all(learner.recorder is not None for learner in trainer.learners.values())
+
+    assert recorded()
+    assert recorded(batch=2 * FEW, microbatches=2)
+    assert recorded(batch=2 * FEW, compile=True)
+    assert not recorded(batch=2 * FEW)
+    assert not recorded(cuda_graphs=False)
+    make(tmp_path / "b", replace(CONFIG, steps=1)).run()
+    said = capsys.readouterr()
+    assert "note: steps are recorded as CUDA graphs" in said.out + said.err
+
+
+def test_what_others_wrote_is_recorded_if_asked_alone(tmp_path: Path) -> None:
+    class Theirs(nn.Identity):
+        pass
+
+    objective = make(tmp_path, CONFIG).objective
+    assert helps(objective, 1, compiled=False)
+    objective.theirs = Theirs()
+    assert not helps(objective, 1, compiled=True)
 
 
 def test_without_a_gpu_nothing_is_recorded(

@@ -1,9 +1,10 @@
-"""What single kernels of CIFAR-10's network reach: its convolutions, and the norm's tiles."""
+"""What single kernels of CIFAR-10's network reach: its convolutions, and the norm's kernel."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,17 @@ from gpu_parts.stage import H100_BF16, Stage, replaced, timed
 from gpu_parts.training import cifar10_network
 
 BATCH = 512
-TILES = [(64, 4096), (64, 2048), (32, 4096), (32, 2048), (16, 2048), (128, 4096)]  # width, size
+WAYS: dict[str, dict[str, int]] = {  # of the norm's kernel
+    "read twice": {"HELD": 0},
+    "twice as many in hand": {"SHARE": 16384},
+    "half as many in hand": {"SHARE": 4096},
+    "32 channels at least": {"NARROW": 32, "HELD": 32768},
+}
+WIDE = [  # inputs, outputs, size, side: in CIFAR-10's network, in ADM's
+    *((512, 256, 3, 32), (384, 256, 3, 32), (512, 256, 3, 16), (512, 256, 3, 8)),
+    *((384, 384, 3, 32), (576, 384, 3, 32), (960, 384, 3, 32), (1152, 576, 3, 16)),
+    *((512, 256, 1, 32),),
+]
 SHAPES = [(256, 32), (512, 32), (256, 16)]  # channels, pixels of a side
 
 
@@ -40,7 +51,43 @@ class Layer:
 
 def kernels(stage: Stage) -> None:
     _norms(stage)
+    _weights_in_parts(stage)
     _convolutions(stage)
+
+
+def _weights_in_parts(stage: Stage) -> None:
+    """The gradient of a wide convolution's weights at once, and in parts with their copies."""
+    batch, found = 2 if stage.rehearse else 128, {}
+    with stage.trying("gradients of weights"):
+        for layer in (Layer(*numbers) for numbers in WIDE[: 1 if stage.rehearse else None]):
+            make = partial(torch.randn, device=stage.device, dtype=torch.bfloat16)
+            shapes = (batch, layer.inputs), (batch, layer.outputs)
+            x, y = (
+                make(*s, layer.side, layer.side).to(memory_format=torch.channels_last)
+                for s in shapes
+            )
+            w = make(layer.outputs, layer.inputs, layer.size, layer.size)
+            w = w.to(memory_format=torch.channels_last)
+            times = []
+            for width in (layer.inputs, 256, 128):
+                step = partial(_gradient_of_weights, x, w, y, width)
+                step()
+                with stage.alone():
+                    times.append(timed(stage, step, 0.05, 30)["ms"])
+            found[str(layer)] = " ".join(f"{1e-9 * layer.flops(batch) / t:.0f}" for t in times)
+        stage.report("gradients of weights: whole, 256, 128 at once, TFLOP/s", **found)
+
+
+def _gradient_of_weights(x: Tensor, w: Tensor, y: Tensor, width: int) -> Tensor:
+    pad = w.shape[2] // 2
+    sizes = ([1, 1], [pad, pad], [1, 1], False, [0, 0], 1)
+
+    def gradient(x: Tensor, w: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        words = (y, x, w, None, *sizes, [False, True, False])
+        return torch.ops.aten.convolution_backward(*words)[1]
+
+    return torch.cat(list(map(gradient, x.split(width, 1), w.split(width, 1))), 1)
 
 
 def layers(network: nn.Module, shape: tuple[int, ...]) -> Counter[Layer]:
@@ -127,20 +174,22 @@ def _norms(stage: Stage) -> None:
             if not stage.rehearse:
                 found["now"] = _activated(stage, shape, 0.0)
                 found["now, dropout"] = _activated(stage, shape, 0.1)
-                found |= _tiles(stage, shape)
+                found |= _ways(stage, shape)
             pass_ms = _copy(stage, shape) / 2
             stage.report(
                 f"norm {shape}", one_read_or_write_ms=pass_ms, forward_and_backward_ms=found
             )
 
 
-def _tiles(stage: Stage, shape: tuple[int, ...]) -> dict[str, Any]:
+def _ways(stage: Stage, shape: tuple[int, ...]) -> dict[str, Any]:
     from fewstep.networks import norm_kernel
 
     found = {}
-    for width, size in TILES:
-        with replaced(norm_kernel, "WIDTH", width), replaced(norm_kernel, "TILE", size):
-            found[f"{width} channels, {size}"] = _activated(stage, shape, 0.0)
+    for name, numbers in WAYS.items():
+        with ExitStack() as stack:
+            for constant, value in numbers.items():
+                stack.enter_context(replaced(norm_kernel, constant, value))
+            found[name] = _activated(stage, shape, 0.0)
     return found
 
 

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fewstep.data import Dataset
 from fewstep.distributed import Processes
 from fewstep.flow_map import FlowMap
-from fewstep.networks import ADM, Network, UNet, layers, norm
+from fewstep.networks import ADM, Network, UNet, convolution, layers
 from fewstep.networks.adm import IMAGENET64
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM
@@ -178,13 +178,33 @@ def _ceilings(stage: Stage) -> None:
 
 
 def compiled(stage: Stage, name: str, batch: int) -> None:
-    """The whole loss as one graph; "-any" after the method also takes what differs in its bits."""
+    """The whole loss as one graph, launched and recorded.
+
+    "-any" after the method also takes what differs in its bits, "-whole" finds the gradient of the
+    weights of wide convolutions at once.
+    """
     if stage.rehearse:
         torch.compiler.set_stance("force_eager")
-    method, _, free = name.partition("-")
-    settings: dict[str, Any] = {"precision": "bf16", "compile": True, "deterministic": not free}
-    what = f"{method} bf16 compiled" + ", any algorithms" * bool(free)
-    measure(stage, what, method, batch, **settings)
+    method, _, how = name.partition("-")
+    settings: dict[str, Any] = {"precision": "bf16", "compile": True, "deterministic": how != "any"}
+    what = f"{method} bf16 compiled" + {"any": ", any algorithms", "whole": ", whole"}.get(how, "")
+    wide = torch.iinfo(torch.int64).max if how == "whole" else convolution.WIDEST
+    with replaced(convolution, "WIDEST", wide):
+        for graphs in (False, True):
+            said = what + ", recorded" * graphs
+            measure(stage, said, method, batch, cuda_graphs=graphs, **settings)
+        if not stage.rehearse:
+            with read_twice():
+                measure(stage, f"{what}, norms read twice", method, batch, **settings)
+
+
+@contextmanager
+def read_twice() -> Iterator[None]:
+    """The norm's kernel keeps no image."""
+    from fewstep.networks import norm_kernel
+
+    with replaced(norm_kernel, "HELD", 0):
+        yield
 
 
 SHARE = 16  # of ECT's batch of 128, on one of eight GPUs
@@ -209,35 +229,45 @@ def graphs(stage: Stage) -> None:
 
 
 def adm(stage: Stage) -> None:
-    """ADM at 64 pixels, in micro-batches."""
-    for batch, parts in ((4, 2),) if stage.rehearse else ((64, 2), (256, 8)):
-        what = f"adm64 ct bf16, micro-batches of {batch // parts}"
+    """ADM at 64 pixels, in micro-batches of 32: launched, and as CUDA graphs."""
+    batch, parts = (4, 2) if stage.rehearse else (64, 2)
+    for graphs in (False, True):
+        what = f"adm64 ct bf16, micro-batches of {batch // parts}" + ", recorded" * graphs
         with stage.trying(what):
             network = partial(adm_network, stage)
-            settings = {"precision": "bf16", "microbatches": parts}
+            settings = {"precision": "bf16", "microbatches": parts, "cuda_graphs": graphs}
             step = stepper(make(stage, "ct", batch, network, **settings))
-            work = 4 * flops(network)
-            _measured(stage, what, step, batch, work, profile=parts == 2, settings=settings)
+            _measured(stage, what, step, batch, 4 * flops(network), settings=settings)
 
 
 def choices(stage: Stage) -> None:
     """What each choice of the step gains: EDM, bf16, without a compiler."""
     batch = 256
     measure(stage, "as it is", "edm", batch, precision="bf16")
-    with torchs_norm():
-        measure(stage, "torch's norm, its maps laid out anew", "edm", batch, precision="bf16")
-        with replaced(torch, "channels_last", torch.contiguous_format):
-            measure(stage, "torch's norm, contiguous", "edm", batch, precision="bf16")
+    with replaced(convolution, "WIDEST", torch.iinfo(torch.int64).max):
+        measure(stage, "gradients of wide weights at once", "edm", batch, precision="bf16")
+    with sums_apart():
+        measure(stage, "biases and sums apart", "edm", batch, precision="bf16")
+    if not stage.rehearse:
+        with read_twice():
+            measure(stage, "norms read twice", "edm", batch, precision="bf16")
     free = {"precision": "bf16", "deterministic": False}
     measure(stage, "cuDNN times its algorithms", "edm", batch, profile=False, **free)
     _host(stage)
 
 
 @contextmanager
-def torchs_norm() -> Iterator[None]:
-    """Without the kernel of norm, shift, activation and dropout."""
-    with replaced(norm, "fused", lambda x: False), replaced(layers, "fused", lambda x: False):
+def sums_apart() -> Iterator[None]:
+    """Without the kernel of biases, sum and factor."""
+    never = replaced(layers, "summed_at_once", lambda a, b: False)
+    with never, replaced(layers, "branches_sum", _branches_apart):
         yield
+
+
+def _branches_apart(
+    conv: nn.Conv2d, h: Tensor, skip: nn.Module, x: Tensor, *, balanced: bool
+) -> Tensor:
+    return layers.balanced_sum(conv(h), skip(x)) if balanced else conv(h) + skip(x)
 
 
 def _host(stage: Stage) -> None:

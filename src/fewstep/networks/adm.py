@@ -22,7 +22,13 @@ from fewstep.networks.embeddings import (
     weight_embedding,
     with_weight,
 )
-from fewstep.networks.layers import Attention, Direction, conv_and_shift, doubled
+from fewstep.networks.layers import (
+    Attention,
+    Direction,
+    branches_sum,
+    conv_and_shift,
+    doubled,
+)
 from fewstep.networks.norm import group_norm
 
 EPS = 1e-5  # of every group norm
@@ -78,8 +84,8 @@ class Block(nn.Module):
             h = self.norm1.silu(self.conv0(h), film=(scale, offset), p=self.p)
         else:
             h = self.norm1.silu(*conv_and_shift(self.conv0, h, e), p=self.p)
-        h = self.conv1(h)
-        return self.skip(_resample(x, self.direction)) + h
+        x = _resample(x, self.direction)
+        return branches_sum(self.conv1, h, self.skip, x, balanced=False)
 
 
 class Level(nn.ModuleList):

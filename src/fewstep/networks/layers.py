@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fewstep.networks.convolution import without_bias
 from fewstep.networks.norm import forward_mode, fused, group_norm
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
@@ -49,13 +50,44 @@ def conv_and_shift(conv: nn.Conv2d, x: Tensor, shift: Tensor) -> tuple[Tensor, T
     """
     if not fused(x):
         return conv(x), shift
-    h = functional.conv2d(x, conv.weight, None, conv.stride, conv.padding)
-    return h, shift if conv.bias is None else shift + conv.bias
+    return without_bias(conv, x), shift if conv.bias is None else shift + conv.bias
 
 
 def balanced_sum(a: Tensor, b: Tensor) -> Tensor:
     """``(a + b) / sqrt(2)``, which keeps the variance of independent summands."""
+    if summed_at_once(a, b):
+        return _summed(a, b, None, math.sqrt(0.5))
     return (a + b).mul_(math.sqrt(0.5))
+
+
+def branches_sum(
+    conv: nn.Conv2d, h: Tensor, skip: nn.Module, x: Tensor, *, balanced: bool
+) -> Tensor:
+    """``conv(h) + skip(x)``, balanced or not; the skip is a convolution of one pixel or nothing.
+
+    Where that is one kernel, it adds the biases as well, and a compiler does that by itself.
+    """
+    if torch.compiler.is_compiling() or not (fused(h) and fused(x)):
+        a, b = conv(h), skip(x)
+        return balanced_sum(a, b) if balanced else a + b
+    layers = [layer for layer in (conv, skip) if isinstance(layer, nn.Conv2d)]
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    a = without_bias(conv, h)
+    b = without_bias(skip, x) if isinstance(skip, nn.Conv2d) else x
+    bias = sum(biases[1:], biases[0]) if biases else None
+    return _summed(a, b.to(a.dtype), bias, math.sqrt(0.5) if balanced else 1.0)
+
+
+def summed_at_once(a: Tensor, b: Tensor) -> bool:
+    """Whether a sum of such maps is one kernel."""
+    compiling = torch.compiler.is_compiling()
+    return not compiling and fused(a) and fused(b) and a.dtype == b.dtype and a.shape == b.shape
+
+
+def _summed(a: Tensor, b: Tensor, bias: Tensor | None, gain: float) -> Tensor:
+    from fewstep.networks.sum_kernel import Sum
+
+    return Sum.apply(a, b, bias, gain)
 
 
 def doubled(x: Tensor) -> Tensor:
@@ -206,5 +238,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         h, shift = conv_and_shift(self.conv0, self.resample(self.norm0.silu(x)), self.affine(e))
-        h = self.conv1(self.norm1.silu(h, shift, p=self.dropout))
-        return self.attention(balanced_sum(h, self.skip(self.resample(x))))
+        h = self.norm1.silu(h, shift, p=self.dropout)
+        return self.attention(
+            branches_sum(self.conv1, h, self.skip, self.resample(x), balanced=True)
+        )

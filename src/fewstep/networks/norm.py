@@ -2,6 +2,7 @@
 
 On a GPU torch's own kernel wants and gives contiguous maps: between convolutions, which are fastest
 with channels last, every norm would change the layout of a map and of its gradient, several times.
+There it is a kernel of this package, where Triton and a C compiler are at hand, as on Linux.
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from shutil import which
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function, forward_ad
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from fewstep.networks.dropout import dropout, dropout_seed, mask
@@ -73,10 +73,6 @@ class GroupNorm(nn.GroupNorm):
             return self._in_one_kernel(x, None, None, 0.0, activated=False)
         if forward_mode(x):
             return self._plain(x)
-        compiling = torch.compiler.is_compiling()
-        # on an H100 `FusedNorm` compiled in float32 failed its test, and passed it in halves
-        if loses_layout(x) and (x.dtype in HALF or not compiling):
-            return self._channels_last(x)
         return super().forward(x) if x.dtype not in HALF else self._half(x)
 
     def _plain(self, x: Tensor) -> Tensor:
@@ -89,12 +85,6 @@ class GroupNorm(nn.GroupNorm):
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
             return functional.group_norm(x, self.num_groups, weight, bias, self.eps)
-
-    def _channels_last(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            return FusedNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)[0]
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        return RelaidNorm.apply(x, weight, bias, self.num_groups, self.eps)[0]
 
 
 def group_norm(channels: int, eps: float = 1e-6) -> GroupNorm:
@@ -126,108 +116,3 @@ def fused(x: Tensor) -> bool:
 def transformed(x: Tensor) -> bool:
     """Whether ``x`` is one of `torch.func`'s, inside one of its transforms."""
     return not torch.compiler.is_compiling() and torch._C._functorch.maybe_get_level(x) >= 0
-
-
-def loses_layout(x: Tensor) -> bool:
-    """Whether torch's own norm would give another memory format than that of ``x``."""
-    return x.device.type == "cuda" and x.is_contiguous(memory_format=torch.channels_last)
-
-
-class RelaidNorm(Function):
-    """torch's kernels; the map and its gradient are laid out with channels last at once.
-
-    Otherwise everything up to the next convolution, which does it in any case, would work on two
-    layouts at a time, and the convolution would do it again for its own gradient.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        N, C, H, W = x.shape
-        y, mean, rstd = torch.native_group_norm(
-            x.contiguous(), weight, bias, N, C, H * W, groups, eps
-        )
-        return y.contiguous(memory_format=torch.channels_last), mean, rstd
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, _, ctx.groups, _ = inputs
-        _, mean, rstd = output
-        ctx.mark_non_differentiable(mean, rstd)
-        ctx.save_for_backward(x, weight, mean, rstd)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, rstd = ctx.saved_tensors
-        N, C, H, W = x.shape
-        dx, dweight, dbias = torch.ops.aten.native_group_norm_backward(
-            gradients[0].contiguous(),
-            x.contiguous(),
-            mean,
-            rstd,
-            weight,
-            N,
-            C,
-            H * W,
-            ctx.groups,
-            [True, True, True],
-        )
-        return dx.contiguous(memory_format=torch.channels_last), dweight, dbias, None, None
-
-
-class FusedNorm(Function):
-    """Plain operations for a compiler, which fuses them with what stands before and after.
-
-    Two passes over the maps forward and two backward, each along the channels: first sums of every
-    image and channel [N, C], then one expression for each pixel.
-    """
-
-    @staticmethod
-    def forward(
-        x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        wide = _wide(x)
-        variances, means = torch.var_mean(wide, (2, 3), correction=0)  # [N, C]
-        means = means.unflatten(1, (groups, -1))
-        mean = means.mean(2)  # [N, groups]
-        within = variances.unflatten(1, (groups, -1)).mean(2)
-        rstd = (within + (means - mean[:, :, None]).square().mean(2) + eps).rsqrt()
-        scale = _spread(rstd, x) * weight
-        shift = bias - _spread(mean, x) * scale
-        return (wide * _pixels(scale) + _pixels(shift)).to(x.dtype), mean, rstd
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        RelaidNorm.setup_context(ctx, inputs, output)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, rstd = ctx.saved_tensors
-        dy, n = _wide(gradients[0]), x[0].numel() // ctx.groups
-        centred = _wide(x) - _pixels(_spread(mean, x))
-        dweight, dbias = (dy * centred).sum((2, 3)), dy.sum((2, 3))  # [N, C]
-        along, level = (
-            (part * weight).unflatten(1, (ctx.groups, -1)).sum(2) / n for part in (dweight, dbias)
-        )
-        slope = _spread(along * rstd**3, x)
-        dx = dy * _pixels(_spread(rstd, x) * weight)
-        dx = dx - centred * _pixels(slope) - _pixels(_spread(level * rstd, x))
-        dweight = (dweight * _spread(rstd, x)).sum(0)
-        return dx.to(x.dtype), dweight.to(weight.dtype), dbias.sum(0).to(weight.dtype), None, None
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _spread(of_groups: Tensor, x: Tensor) -> Tensor:
-    """One value per channel [N, C] from one per group [N, groups]."""
-    return of_groups.repeat_interleave(x.shape[1] // of_groups.shape[1], dim=1)
-
-
-def _pixels(of_channels: Tensor) -> Tensor:
-    """[N, C] to [N, C, 1, 1]."""
-    return of_channels[:, :, None, None]

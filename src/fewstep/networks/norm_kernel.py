@@ -2,7 +2,8 @@
 
 ``y = dropout(silu(norm(x + shift) weight + bias))``, the shift one number for each image and
 channel; shift, activation and dropout are optional. A program of the kernel works on all pixels of
-an image and on some whole groups. It reads them twice, for the sums and then for the values, the
+an image and on some whole groups. Where these are few enough it has them all in hand, and each
+number is read once. Of larger images it reads them twice, for the sums and then for the values, the
 second time from the cache. Nothing but ``x``, the means and the deviations is kept for the backward
 pass, which computes the rest again, the dropout's mask from its seed. Sums are in float32, about
 the first pixel of each channel so that they do not cancel, and in an order that depends on the
@@ -20,8 +21,11 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd import Function
 
-WIDTH = 64  # channels of a program: 128 bytes of each pixel in half precision
-TILE = 4096  # numbers of a map that a program has in hand
+WIDTH = 128  # channels of a program: 256 bytes of each pixel in half precision
+TILE = 4096  # numbers of a map that a program has in hand at a time
+HELD = 16384  # numbers of an image that a program can keep; 0 to keep none
+SHARE = 8192  # of those it takes no more than these where its channels are not too few:
+NARROW = 16  # 32 bytes, the least that memory moves
 
 Settings = tuple[int, bool, float]  # groups, activated, p
 Results = tuple[Tensor, Tensor, Tensor]
@@ -85,15 +89,21 @@ def _forward_kernel(
     x += n * P * C + channel[None, :]
     y += n * P * C + channel[None, :]
     first = tl.load(x, mask=real[None, :], other=0.0).to(tl.float32)
-    total = tl.zeros([PB, GB * DB], tl.float32)
-    squares = tl.zeros([PB, GB * DB], tl.float32)
-    for start in range(0, P, PB):
-        at = start + pixel
-        here = (at < P)[:, None] & real[None, :]
-        value = tl.load(x + at[:, None] * C, mask=here, other=0.0).to(tl.float32)
-        value = tl.where(here, value - first, 0.0)
-        total += value
-        squares += value * value
+    if PB >= P:
+        here = (pixel < P)[:, None] & real[None, :]
+        held = tl.load(x + pixel[:, None] * C, mask=here, other=0.0).to(tl.float32)
+        total = tl.where(here, held - first, 0.0)
+        squares = total * total
+    else:
+        total = tl.zeros([PB, GB * DB], tl.float32)
+        squares = tl.zeros([PB, GB * DB], tl.float32)
+        for start in range(0, P, PB):
+            at = start + pixel
+            here = (at < P)[:, None] & real[None, :]
+            value = tl.load(x + at[:, None] * C, mask=here, other=0.0).to(tl.float32)
+            value = tl.where(here, value - first, 0.0)
+            total += value
+            squares += value * value
     own = tl.sum(total, axis=0) / P  # about the first pixel
     spread = tl.sum(squares, axis=0) / P - own * own
     added = _per_channel(shift, n * C + channel, real, shifted)
@@ -111,7 +121,10 @@ def _forward_kernel(
     for start in range(0, P, PB):
         at = start + pixel
         here = (at < P)[:, None] & real[None, :]
-        value = tl.load(x + at[:, None] * C, mask=here, other=0.0).to(tl.float32)
+        if PB >= P:
+            value = held
+        else:
+            value = tl.load(x + at[:, None] * C, mask=here, other=0.0).to(tl.float32)
         value = value * scale[None, :] + offset[None, :]
         if activated:
             value = value * tl.sigmoid(value)
@@ -131,6 +144,22 @@ def _slope(value, gradient, activated: tl.constexpr):
 
 
 @triton.jit
+def _normal_and_gradient(
+    x, dy, n, at, channel, C, real, w, b, rstd, centre, seed, threshold, gain,
+    P: tl.constexpr, activated: tl.constexpr, dropped: tl.constexpr,
+):  # fmt: skip
+    """Of some pixels the normal values, and the gradient before activation and dropout."""
+    here = (at < P)[:, None] & real[None, :]
+    place = n * P * C + channel[None, :] + at[:, None] * C
+    normal = tl.load(x + place, mask=here, other=0.0).to(tl.float32)
+    normal = normal * rstd[None, :] + centre[None, :]
+    g = tl.load(dy + place, mask=here, other=0.0).to(tl.float32)
+    if dropped:
+        g = g * _kept(seed, place, threshold, gain)
+    return normal, _slope(normal * w[None, :] + b[None, :], g, activated)
+
+
+@triton.jit
 def _backward_kernel(
     x, shift, weight, bias, seed, means, rstds, dy, dx, dshift, dweight, dbias, threshold, gain,
     C, groups,
@@ -147,23 +176,27 @@ def _backward_kernel(
     mean = tl.load(means + n * groups + channel // D, mask=real, other=0.0)
     rstd = tl.load(rstds + n * groups + channel // D, mask=real, other=0.0)
     centre = (_per_channel(shift, n * C + channel, real, shifted) - mean) * rstd
-    level = tl.zeros([PB, GB * DB], tl.float32)
-    along = tl.zeros([PB, GB * DB], tl.float32)
-    normals = tl.zeros([PB, GB * DB], tl.float32)
-    for start in range(0, P, PB):
-        at = start + pixel
-        here = (at < P)[:, None] & real[None, :]
-        normal = tl.load(x + base + at[:, None] * C, mask=here, other=0.0).to(tl.float32)
-        normal = normal * rstd[None, :] + centre[None, :]
-        g = tl.load(dy + base + at[:, None] * C, mask=here, other=0.0).to(tl.float32)
-        if dropped:
-            index = (n * P + at)[:, None] * C + channel[None, :]
-            g = g * _kept(seed, index, threshold, gain)
-        g = _slope(normal * w[None, :] + b[None, :], g, activated)
-        level += g
-        along += g * normal
-        if shifted:
-            normals += tl.where(here, normal, 0.0)
+    if PB >= P:
+        normal, g = _normal_and_gradient(
+            x, dy, n, pixel, channel, C, real, w, b, rstd, centre, seed, threshold, gain,
+            P, activated, dropped,
+        )  # fmt: skip
+        level, along = g, g * normal
+        normals = tl.where((pixel < P)[:, None] & real[None, :], normal, 0.0)
+    else:
+        level = tl.zeros([PB, GB * DB], tl.float32)
+        along = tl.zeros([PB, GB * DB], tl.float32)
+        normals = tl.zeros([PB, GB * DB], tl.float32)
+        for start in range(0, P, PB):
+            at = start + pixel
+            normal, g = _normal_and_gradient(
+                x, dy, n, at, channel, C, real, w, b, rstd, centre, seed, threshold, gain,
+                P, activated, dropped,
+            )  # fmt: skip
+            level += g
+            along += g * normal
+            if shifted:
+                normals += tl.where((at < P)[:, None] & real[None, :], normal, 0.0)
     level_c = tl.sum(level, axis=0)
     along_c = tl.sum(along, axis=0)
     tl.store(dbias + n * C + channel, level_c, mask=real)
@@ -175,21 +208,30 @@ def _backward_kernel(
         tl.store(dshift + n * C + channel, rstd * moved, mask=real)
     for start in range(0, P, PB):
         at = start + pixel
-        here = (at < P)[:, None] & real[None, :]
-        normal = tl.load(x + base + at[:, None] * C, mask=here, other=0.0).to(tl.float32)
-        normal = normal * rstd[None, :] + centre[None, :]
-        g = tl.load(dy + base + at[:, None] * C, mask=here, other=0.0).to(tl.float32)
-        if dropped:
-            index = (n * P + at)[:, None] * C + channel[None, :]
-            g = g * _kept(seed, index, threshold, gain)
-        g = _slope(normal * w[None, :] + b[None, :], g, activated)
+        if PB < P:
+            normal, g = _normal_and_gradient(
+                x, dy, n, at, channel, C, real, w, b, rstd, centre, seed, threshold, gain,
+                P, activated, dropped,
+            )  # fmt: skip
         g = rstd[None, :] * (w[None, :] * g - level_g[None, :] - normal * along_g[None, :])
+        here = (at < P)[:, None] & real[None, :]
         tl.store(dx + base + at[:, None] * C, g.to(dx.dtype.element_ty), mask=here)
 
 
 def _power(n: int) -> int:
     """The least power of two that is not below ``n``."""
     return 1 << (n - 1).bit_length()
+
+
+def _tile(P: int, D: int, groups: int) -> dict[str, int]:
+    """The program's places: for channels of a group, groups, pixels; and its warps."""
+    DB, whole = _power(D), _power(P)
+    held = max(DB, NARROW) * whole <= HELD
+    width = max(NARROW, min(WIDTH // 2, SHARE // whole)) if held else WIDTH
+    GB = max(1, min(width // DB, _power(groups)))
+    PB = whole if held else max(1, min(TILE // (GB * DB), whole))
+    warps = max(1, min(16 if held else 8, PB * GB * DB // (1024 if held else 512)))
+    return {"DB": DB, "GB": GB, "PB": PB, "num_warps": warps}
 
 
 def _launch(kernel: Any, x: Tensor, words: Sequence[Any], settings: Settings, *last: Any) -> None:
@@ -200,12 +242,9 @@ def _launch(kernel: Any, x: Tensor, words: Sequence[Any], settings: Settings, *l
     drop = (round(p * 2**24), 1 / (1 - p))
     N, C, H, W = x.shape
     D = C // groups
-    DB = _power(D)
-    GB = max(1, min(WIDTH // DB, _power(groups)))
-    PB = max(1, min(TILE // (GB * DB), _power(H * W)))
-    warps = max(1, min(8, PB * GB * DB // 512))
-    grid = (-(-groups // GB), N)  # those of one image together: they share its lines of memory
-    sizes = {"P": H * W, "D": D, "DB": DB, "GB": GB, "PB": PB, "num_warps": warps}
+    sizes = {"P": H * W, "D": D, **_tile(H * W, D, groups)}
+    # those of one image together: they share its lines of memory
+    grid = (-(-groups // sizes["GB"]), N)
     with torch.cuda.device_of(x):
         kernel[grid](x, *words, *drop, C, groups, *last, **sizes, **kinds)
 

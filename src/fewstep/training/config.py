@@ -67,9 +67,10 @@ class Training:
     what it has and takes the fastest; a run that was resumed then agrees to rounding alone."""
     compile: bool = False
     """Compile the loss with torch.compile: minutes at the start, then faster on a GPU."""
-    cuda_graphs: bool = False
+    cuda_graphs: bool | None = None
     """On an NVIDIA GPU record the kernels of a step once and replay them, to the same bits: many
-    times faster where a process has few images, since nothing waits for Python."""
+    times faster where a process has few images, since nothing waits for Python. Default: with
+    compile and up to 64 images at once, for objectives and networks of this package."""
     flip: bool = False
     """Mirror half of the images left to right."""
     augment: float = 0.0

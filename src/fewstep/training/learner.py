@@ -17,8 +17,9 @@ from fewstep.errors import FewstepError, FewstepWarning, listed
 from fewstep.objectives import Objective
 from fewstep.objectives.turns import Turn, check_turns, held_fixed
 from fewstep.training.config import Training
+from fewstep.training.examples import Share
 from fewstep.training.optimizers import make_optimizer
-from fewstep.training.recording import Recorder
+from fewstep.training.recording import Recorder, helps
 
 
 class Learner:
@@ -49,11 +50,17 @@ class Learner:
         self._checked = False
         self.module: nn.Module = objective
         self._in_turn = _InTurn(objective, turn)
-        recorded = config.cuda_graphs and Recorder.possible_on(group.device)
-        self.recorder = Recorder(self.weights) if recorded else None
+        self.recorder = Recorder(self.weights) if self._recorded(objective, group) else None
         if group.world > 1 and self.recorder is None:
             self.reduce(group.device)
         self.begin()
+
+    def _recorded(self, objective: Objective[Any], group: Processes) -> bool:
+        wanted, config = self.config.cuda_graphs, self.config
+        if wanted is None:
+            images = config.batch // Share.of(config, group).total
+            wanted = helps(objective, images, compiled=config.compile)
+        return wanted and Recorder.possible_on(group.device)
 
     def begin(self) -> None:
         """Start anew: an optimiser without a past."""

@@ -16,17 +16,31 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.condition import Condition
 
 WARM = 3  # calls that compute as usual first: in them kernels are compiled and chosen
+FEW = 64  # images at once, up to which a GPU waits for Python
+OURS = ("fewstep", "torch")  # what may be recorded unasked: its losses depend on tensors alone
 
 Columns = Mapping[str, Tensor]
 Loss = Callable[..., Tensor]
 Backward = Callable[[Loss, Sequence[Tensor], Condition, Columns], Tensor]
 Call = Callable[[Sequence[Tensor], Condition, Columns], Tensor]
 Key = tuple[Any, ...]
+
+
+def helps(objective: nn.Module, images: int, *, compiled: bool) -> bool:
+    """Whether steps are recorded where nobody has said.
+
+    Args:
+        objective: what is minimised; other people's may depend on more than tensors.
+        images: that a process computes at once.
+        compiled: whether its losses are, which launch their kernels one by one as well.
+    """
+    ours = all(type(module).__module__.split(".")[0] in OURS for module in objective.modules())
+    return ours and (compiled or images <= FEW)
 
 
 @dataclass
@@ -105,6 +119,14 @@ class Recorder:
             self.tell(f"note: a step is not recorded as a CUDA graph, and launched anew: {reason}")
         return self.possible
 
+    def _as_before(self, gradients: list[Tensor | None], stream: torch.cuda.Stream) -> None:
+        """After a recording that failed, which torch leaves half way."""
+        torch.cuda.set_stream(stream)
+        generator = torch.cuda.default_generators[stream.device_index]
+        generator.graphsafe_set_state(generator.clone_state())  # which is not being recorded
+        for p, gradient in zip(self.weights, gradients, strict=True):
+            p.grad = gradient
+
     def _record(
         self,
         key: Key,
@@ -118,9 +140,14 @@ class Recorder:
         mine = {name: x.clone() for name, x in columns.items()}
         pool = next((r.graph.pool() for r in self._recordings.values()), None)
         graph = torch.cuda.CUDAGraph()
-        # Another thread may write a checkpoint meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            loss = call(own, Condition(**given), mine)
+        gradients, stream = [p.grad for p in self.weights], torch.cuda.current_stream()
+        try:
+            # Another thread may write a checkpoint meanwhile.
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                loss = call(own, Condition(**given), mine)
+        except RuntimeError:
+            self._as_before(gradients, stream)
+            raise
         if not key[0]:
             self._gradients = [p.grad for p in self.weights]
         return Recording(graph, [*own, *given.values(), *mine.values()], loss)

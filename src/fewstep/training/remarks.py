@@ -11,8 +11,15 @@ from fewstep.training.config import Training
 from fewstep.training.recording import Recorder
 
 
-def remarks(config: Training, data: Dataset, device: torch.device) -> Iterator[str]:
-    """One line for each."""
+def remarks(
+    config: Training, data: Dataset, device: torch.device, *, recorded: bool
+) -> Iterator[str]:
+    """One line for each; ``recorded`` says whether steps are."""
+    if recorded and config.cuda_graphs is None:
+        yield (
+            "note: steps are recorded as CUDA graphs and replayed, to the same bits; with "
+            "--no-cuda-graphs they are launched kernel by kernel."
+        )
     if config.cuda_graphs and not Recorder.possible_on(device):
         yield f"note: CUDA graphs are of NVIDIA GPUs; on {device.type} nothing is recorded."
     if config.warmup > config.steps // 4:

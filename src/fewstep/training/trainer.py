@@ -158,7 +158,9 @@ class Trainer(Generic[M]):
                 f"{self.directory} has made {start} steps already, of {config.steps}: nothing is "
                 "trained. For other settings give another folder."
             )
-        for note in (*self.notes, *remarks(config, self.data, self.group.device)):
+        recorded = any(learner.recorder for learner in self.learners.values())
+        said = remarks(config, self.data, self.group.device, recorded=recorded)
+        for note in (*self.notes, *said):
             log.say(note)
         with log, stop_signals() as stop, Writer(self.checkpoints) as writer:
             self._loop(start, log, stop, writer)
