@@ -17,9 +17,10 @@ from fewstep.evaluation import Evaluator, Scores
 from fewstep.evaluation.images import check_size, conformed, in_channels, load_images
 from fewstep.evaluation.table import Line
 from fewstep.flow_map import FlowMap
-from fewstep.guidance import Guided
+from fewstep.guidance import Guided, guidance_of
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
+from fewstep.registry import spec_of
 from fewstep.runs.directory import open_model
 from fewstep.runs.real import labels_like
 from fewstep.sampling import Asked, Sampler
@@ -55,7 +56,7 @@ class Samplers:
 
     def of(self, f: FlowMap) -> list[tuple[str | None, Sampler]]:
         """The samplers of a model, each with the spec that it was asked for by."""
-        return [(asked.spec, asked.of(f)) for asked in self._asked(self._solves(f))]
+        return [(_said(asked), asked.of(f)) for asked in self._asked(self._solves(f))]
 
     def notes(self, f: FlowMap) -> list[str]:
         """What is left out for a model."""
@@ -80,6 +81,12 @@ class Samplers:
             for count in counts or [Asked()]
             for guidance in self.guidance or (None,)
         ]
+
+
+def _said(asked: Asked) -> str | None:
+    """What was said of sampling, beside its steps, which a table has in a column of their own."""
+    guidance = None if asked.guidance is None else spec_of(guidance_of(asked.guidance))
+    return ", ".join(said for said in (asked.spec, guidance) if said) or None
 
 
 @dataclass(frozen=True)
