@@ -21,7 +21,7 @@ from fewstep.guidance import Guided
 from fewstep.networks import MLP
 from fewstep.objectives import CD, OBJECTIVES, ScoreMatching
 from fewstep.parameterization import EDM, VP, Parameterization, RectifiedFlow
-from fewstep.sampling import sample, sampler_for
+from fewstep.sampling import as_model, sample, sampler_for
 from fewstep.trained import CONSISTENCY, DIFFUSION, GENERATOR, NESTED, Trained
 from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer
@@ -181,6 +181,21 @@ def test_a_models_own_weight_is_the_default_and_one_turns_it_off(tmp_path: Path)
     assert sampler_for(f, 6).nfe == 22
     assert torch.equal(sample(f, 8, steps=6), guided)
     assert torch.equal(sample(f, 8, steps=6, guidance=1.0), plain)
+
+
+def test_a_denoiser_from_elsewhere_is_guided() -> None:
+    law = Classes(EDM(T=20.0))
+
+    def D(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        return law.D(x, t, Condition(label))
+
+    f = as_model(law.p, (1,), D=D, num_classes=3, null_class=True, dtype=torch.float64)
+    x = sample(f, 300, steps=10, guidance=4.0, label=0)
+    assert law.evaluations == sampler_for(f, 10, guidance=4.0).nfe * 2  # in two batches
+    assert float(x.mean()) < float(sample(f, 300, steps=10, label=0).mean())  # away from the others
+    plain = as_model(law.p, (1,), D=D, num_classes=3)
+    with pytest.raises(FewstepError, match="needs a null class"):
+        sample(plain, 1, guidance=4.0)
 
 
 def test_a_map_takes_the_weight_that_it_has_learned_as_an_input() -> None:

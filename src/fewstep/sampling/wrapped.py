@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ def as_model(
     X: Evaluated | None = None,
     num_classes: int = 0,
     classes: Sequence[str] = (),
+    null_class: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
     decode: Callable[[Tensor], Tensor] | None = None,
@@ -46,6 +48,7 @@ def as_model(
         X: a map ``X(x, t, s)`` from any time to any lower one; with ``D`` it has a denoiser too.
         num_classes: default as many as ``classes``; 0 for an unconditional model.
         classes: their names.
+        null_class: whether None in place of the classes means none, so that it can be guided.
         device: where it computes; default that of the callable's weights, or the CPU.
         dtype: type of the points, float32 or float64.
         decode: makes images [B, *image_shape] of points at time 0, in a latent space.
@@ -70,6 +73,7 @@ def as_model(
         tuple(shape),
         known,
         names_for(num_classes or len(names), names or None),
+        null_class,
         device,
         dtype,
         decode,
@@ -86,6 +90,7 @@ class Wrapped(nn.Module):
         shape: tuple[int, ...],
         calls: dict[str, Evaluated],
         classes: tuple[str, ...],
+        null_class: bool,
         device: torch.device | str | None,
         dtype: torch.dtype,
         decode: Callable[[Tensor], Tensor] | None,
@@ -93,7 +98,7 @@ class Wrapped(nn.Module):
     ) -> None:
         super().__init__()
         self.p, self.shape, self.image_shape, self.classes = p, shape, image_shape, classes
-        self.calls = calls
+        self.calls, self.null_class = calls, null_class
         self.parts = nn.ModuleList(c for c in calls.values() if isinstance(c, nn.Module))
         self.latents = decode
         self.x_dtype = torch.promote_types(dtype, torch.float32)
@@ -103,7 +108,8 @@ class Wrapped(nn.Module):
     def trained(self) -> Trained:
         """What the callables are."""
         made = DIFFUSION if "D" in self.calls else CONSISTENCY
-        return FLOW_MAP if "X" in self.calls else made
+        made = FLOW_MAP if "X" in self.calls else made
+        return replace(made, null_class=self.null_class)
 
     @property
     def num_classes(self) -> int:
