@@ -34,7 +34,7 @@ ROOT = HERE.parent
 TESTS = {"tests": "not compiled", "tests-compiled": "compiled"}  # and their keywords
 FOR_TESTS = 150  # seconds
 LIMITS = {  # seconds of each part, the lane that they share in order
-    "kernels": 45,
+    "kernels": 60,
     "choices": 50,
     "recorded": 45,
     "eager": 60,

@@ -262,6 +262,7 @@ def test_what_cannot_be_recorded_is_launched_to_the_same_bits(
     launched = trained(tmp_path / "launched", CONFIG)
     recorded = trained(tmp_path / "recorded", replace(CONFIG, cuda_graphs=True))
     assert all(map(torch.equal, launched, recorded))
+    torch.cuda.empty_cache()  # which fails while torch believes that a recording goes on
     said = capsys.readouterr()
     assert "a step is not recorded as a CUDA graph" in said.out + said.err
 

@@ -50,8 +50,8 @@ class Layer:
 
 
 def kernels(stage: Stage) -> None:
-    _norms(stage)
     _weights_in_parts(stage)
+    _norms(stage)
     _convolutions(stage)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -84,6 +85,7 @@ class Recorder:
         self._seen: Counter[Key] = Counter()
         self._recordings: dict[Key, Recording] = {}
         self._gradients: list[Tensor | None] = []
+        self._pool: Any = None
 
     def __call__(
         self,
@@ -119,9 +121,13 @@ class Recorder:
             self.tell(f"note: a step is not recorded as a CUDA graph, and launched anew: {reason}")
         return self.possible
 
-    def _as_before(self, gradients: list[Tensor | None], stream: torch.cuda.Stream) -> None:
+    def _as_before(
+        self, gradients: list[Tensor | None], stream: torch.cuda.Stream, pool: Any
+    ) -> None:
         """After a recording that failed, which torch leaves half way."""
         torch.cuda.set_stream(stream)
+        with suppress(RuntimeError):  # it has ended
+            torch._C._cuda_endAllocateToPool(stream.device_index, pool)
         generator = torch.cuda.default_generators[stream.device_index]
         generator.graphsafe_set_state(generator.clone_state())  # which is not being recorded
         for p, gradient in zip(self.weights, gradients, strict=True):
@@ -138,16 +144,16 @@ class Recorder:
         own = [x.clone() for x in tensors]
         given = {name: x.clone() for name, x in condition.given().items()}
         mine = {name: x.clone() for name, x in columns.items()}
-        pool = next((r.graph.pool() for r in self._recordings.values()), None)
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), self._pool or torch.cuda.graph_pool_handle()
         gradients, stream = [p.grad for p in self.weights], torch.cuda.current_stream()
         try:
             # Another thread may write a checkpoint meanwhile.
             with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 loss = call(own, Condition(**given), mine)
         except RuntimeError:
-            self._as_before(gradients, stream)
+            self._as_before(gradients, stream, pool)
             raise
+        self._pool = pool
         if not key[0]:
             self._gradients = [p.grad for p in self.weights]
         return Recording(graph, [*own, *given.values(), *mine.values()], loss)
