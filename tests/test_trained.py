@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,22 @@ NEEDS_VELOCITY = {
 def test_what_needs_a_velocity_refuses_maps(what: str, made: str) -> None:
     with pytest.raises(FewstepError, match=rf"^{what} needs a (diffusion )?model"):
         NEEDS_VELOCITY[what](make(MADE[made]), torch.zeros(2, 3))
+
+
+def test_a_flow_map_has_a_velocity_where_its_form_gives_one() -> None:
+    x = torch.zeros(2, 3)
+    for form, admitted in {"ddim": True, "shifted": False}.items():
+        f = FlowMap(MLP((3,), width=8, blocks=1, two_time=True), EDM(form=form), trained=FLOW_MAP)
+        uses = [
+            *(partial(use, f, x) for use in NEEDS_VELOCITY.values()),
+            partial(sample, f, 2, ODE(3)),
+        ]
+        for use in uses:
+            if admitted:
+                use()
+            else:
+                with pytest.raises(FewstepError, match="the form of this flow map does not"):
+                    use()
 
 
 @pytest.mark.parametrize("made", ["two steps", "generator"])

@@ -141,6 +141,7 @@ class Walk(Sampler):
 
     def fitted(self, f: Model) -> Walk:
         self.check(f.trained)
+        f.trained.check_diagonal("a solver", flow=f.p.flow)
         if self.clip and f.latents is not None:
             raise FewstepError("clip is for pixels; this model works on an autoencoder's latents.")
         default = f.trained.guidance

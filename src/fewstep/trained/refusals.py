@@ -77,6 +77,19 @@ class Trained(Record):
             )
         self.check_any_time(what)
 
+    def check_diagonal(self, what: str, *, flow: bool) -> None:
+        """Raise `FewstepError` for a flow map whose form does not make it a denoiser at ``s = t``.
+
+        Args:
+            what: needs the velocity.
+            flow: whether the form is a flow's, `Parameterization.flow`.
+        """
+        if self.maps_to_any and not flow:
+            raise FewstepError(
+                f"{what} needs the velocity of the PF-ODE, which the form of this flow map does "
+                "not give at s = t: train one of a form that does, such as --p.form ddim."
+            )
+
     def check_maps(self, what: str) -> None:
         """Raise `FewstepError` unless ``f(x, t)`` means something at every time ``t``.
 
