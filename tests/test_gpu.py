@@ -326,7 +326,7 @@ def test_norm_and_activation_are_torchs(compiled: bool, dtype: torch.dtype) -> N
                 z = z * (1 + scale[0])[:, :, None, None] + scale[1][:, :, None, None]
             z = functional.silu(z)
             exact = [z, *torch.autograd.grad(z, [a, w, b, s, *scale], g.double())]
-            limit = 2e-6 if dtype == torch.float32 else 0.01
+            limit = 1e-5 if dtype == torch.float32 else 0.01  # the shift's is a difference of sums
             for mine, right in zip(found, exact, strict=True):
                 error = (mine - right).detach().norm() / right.detach().norm()
                 assert float(error) < limit
