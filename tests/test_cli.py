@@ -619,8 +619,8 @@ def test_a_wrong_distance_names_every_right_one(call: Call, tmp_path: Path) -> N
 
 
 def test_an_interrupt_is_no_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(words: list[str], **how: object) -> None:
+    def stop(*words: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fewstep.cli.program", stop)
+    monkeypatch.setattr("fewstep.cli.call", stop)
     assert call("list") == (130, "", "fewstep: interrupted.\n")

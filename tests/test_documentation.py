@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import fewstep
-from fewstep.cli import app, program
+from fewstep.cli import app
 from fewstep.objectives import OBJECTIVES
 from fewstep.training.validation import energy_distance
 
@@ -108,7 +108,7 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_every_command_of_the_documents_parses(command: str) -> None:
-    _, bound, _ = program.parse_args(shlex.split(command)[1:], exit_on_error=False)
+    _, bound, _ = app.meta.parse_args(shlex.split(command)[1:], exit_on_error=False)
     if not bound.arguments.get("plugin"):  # without which its recipes are not known
         app.parse_args(bound.arguments["words"], exit_on_error=False, print_error=False)
 

@@ -10,11 +10,10 @@ import sys
 import warnings
 from contextlib import suppress
 from io import TextIOWrapper
-from typing import Any
 
 from cyclopts import App
 
-from fewstep.cli.every import with_options
+from fewstep.cli.every import call, take_options
 from fewstep.cli.faults import answer
 from fewstep.errors import FewstepWarning
 from fewstep.version import __version__
@@ -92,7 +91,7 @@ app.command(
     help="Let the shell complete commands, recipes and flags.",
 )
 
-program = with_options(app)
+take_options(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -111,9 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     try:
-        result: Any = program(
-            arguments, exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        result = call(app, sys.argv[1:] if arguments is None else arguments)
         _flush()
     except (Exception, KeyboardInterrupt) as error:
         return answer(error)

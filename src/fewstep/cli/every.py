@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +14,12 @@ from fewstep.plugins.installed import load_installed, load_named, named
 if TYPE_CHECKING:
     from fewstep.cli.config import Config
 
+OPTIONS = ("--plugin", "--config")
 EVERY = Group.create_ordered("Every command", sort_key=1000)
 
 
-def with_options(app: App) -> App:
-    """A program whose commands all take the options of every command."""
+def take_options(app: App) -> None:
+    """Give all commands of a program the options of every command."""
 
     def launch(
         *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
@@ -44,14 +46,25 @@ def with_options(app: App) -> App:
         load_plugins((*(which for file in settings for which in file.plugins()), *plugin))
         app.config = settings
         try:
-            return app(words, exit_on_error=False, print_error=False, result_action="return_value")
+            return _called(app, words)
         finally:
             app.config = ()
 
     app.meta.suppress_keyboard_interrupt = False
     app.meta.help_flags = app.meta.version_flags = ()
     app.meta.default(launch)
-    return app.meta
+
+
+def call(app: App, words: Sequence[str]) -> Any:
+    """Run a program on the words of a command line; what its command returns."""
+    if any(word.startswith(OPTIONS) for word in words):
+        return _called(app.meta, words)
+    load_plugins(())
+    return _called(app, words)  # where none of the options is there, words are read once
+
+
+def _called(app: App, words: Sequence[str]) -> Any:
+    return app(words, exit_on_error=False, print_error=False, result_action="return_value")
 
 
 def read_config(path: Path) -> Config:
