@@ -8,6 +8,7 @@ import pkgutil
 import re
 import runpy
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,13 @@ from fewstep.cli import app
 from fewstep.objectives import OBJECTIVES
 from fewstep.training.validation import energy_distance
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -120,6 +127,19 @@ def test_links_and_files_exist(document: Path) -> None:
         assert (document.parent / target).exists(), target
     for path in re.findall(r"`((?:src|docs|tests|examples|benchmarks)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path
+
+
+def test_the_layers_are_those_that_are_enforced() -> None:
+    told = (ROOT / "docs" / "architecture.md").read_text().partition("## Layers")[2]
+    drawn = [line[4:].split("  ")[0] for line in told.splitlines() if line.startswith("    ")]
+    contract = PROJECT["tool"]["importlinter"]["contracts"][0]
+    assert drawn == contract["layers"]
+
+
+def test_every_extra_is_documented() -> None:
+    told = (ROOT / "docs" / "releases.md").read_text()
+    extras = set(PROJECT["project"]["optional-dependencies"]) - {"dev"}
+    assert {name for name in extras if f"| `{name}` |" not in told} == set()
 
 
 def test_public_names_exist() -> None:

@@ -204,7 +204,7 @@ class TimeItself(Preconditioning):
 @PRECONDITIONINGS.register("vp_discrete")
 @dataclass(frozen=True)
 class ChainIndex(TimeItself):
-    """As `TimeItself`, of a chain of ``N`` steps: ``c_noise`` is 0 at step 1, ``time_scale`` at N.
+    """As ``time_itself``, of a chain of steps: ``c_noise`` is 0 at step 1, ``time_scale`` at N.
 
     Of 1000 steps it is the index ``n - 1`` that such networks take.
     """

@@ -92,7 +92,7 @@ class LinearBetas(VariancePreserving):
 @PROCESSES.register("sub_vp")
 @dataclass(frozen=True)
 class SubVariancePreserving(LinearBetas):
-    """Sub-VP: `LinearBetas`' alpha with the smaller noise ``sigma = 1 - alpha^2``.
+    """Sub-VP: the alpha of ``vp`` with the smaller noise ``sigma = 1 - alpha^2``.
 
     Song et al. 2021 (Score SDE), Eq. 29 in Appendix B.
     """
