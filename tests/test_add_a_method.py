@@ -126,15 +126,13 @@ def test_the_method_is_scored_and_described(
     words = ("evaluate", run, "--steps", 1, 2, "-n", 32, "--bootstrap", 0, "--metrics", "fd")
     code, out, _ = call(*words)
     assert code == 0
-    assert len(re.findall(r"  [12] +32 ", out)) == 2
+    assert len(re.findall(r"  [12] +32 ", out)) == 2, "a line for one step and one for two"
     told = call("info", run)[1]
     assert f"{run}: a flow map, 1 x 8 x 8 in 10 classes" in told
     assert "\n  sampler     jumps(gamma=0)" in told
     plugin = run.parents[1] / "mean_flow.py"
     gives = "objective mean_flow and recipe digits/mean-flow"
-    assert f"\n  plugin      {plugin}, for its {gives}\n" in told, (
-        "a line for one step and one for two"
-    )
+    assert f"\n  plugin      {plugin}, for its {gives}\n" in told
 
 
 def test_a_network_of_one_s_own(folder: Path, call: Call) -> None:

@@ -22,7 +22,7 @@ from fewstep.networks import MLP
 from fewstep.objectives import CD, OBJECTIVES, ScoreMatching
 from fewstep.parameterization import EDM, VP, Parameterization, RectifiedFlow
 from fewstep.sampling import as_model, sample, sampler_for
-from fewstep.trained import CONSISTENCY, DIFFUSION, GENERATOR, NESTED, Trained
+from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP, GENERATOR, NESTED, Trained
 from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer
 
@@ -219,6 +219,7 @@ def test_a_map_takes_the_weight_that_it_has_learned_as_an_input() -> None:
         (CONSISTENCY, "denoisers of diffusion models; this is a consistency model"),
         (replace(NESTED, null_class=True), "denoisers of diffusion models; this is a model that"),
         (replace(GENERATOR, null_class=True), "denoisers of diffusion models; this is a generator"),
+        (replace(FLOW_MAP, null_class=True), "jumps of a flow map take no weight.*--sampler walk"),
     ],
 )
 def test_models_that_cannot_be_guided_are_named(trained: Trained, hint: str) -> None:
@@ -236,17 +237,21 @@ def test_a_training_may_note_the_weight_that_its_model_is_sampled_with(tmp_path:
     data = Dataset.from_arrays(np.zeros((8, 1, 4, 4), dtype=np.uint8), np.arange(8) % 3)
     config = Training(steps=1, batch=8, guidance=2.0)
 
-    def trained(label_dropout: float) -> FlowMap:
+    class OfFlows(ScoreMatching):
+        makes = FLOW_MAP
+
+    def trained(label_dropout: float, objective: type[ScoreMatching] = ScoreMatching) -> FlowMap:
         F = MLP((1, 4, 4), num_classes=3, width=8, blocks=1, label_dropout=label_dropout)
-        return Trainer(
-            ScoreMatching(FlowMap(F, EDM(T=20.0)), 1), data, config, tmp_path, quiet=True
-        ).run()
+        o = objective(FlowMap(F, EDM(T=20.0)), 1)
+        return Trainer(o, data, config, tmp_path, quiet=True).run()
 
     f = trained(0.5)
     assert (f.trained.null_class, f.trained.guidance) == (True, 2.0)
     assert sampler_for(f, 3).nfe == 10
     with pytest.raises(FewstepError, match="needs a null class"):
         trained(0.0)
+    with pytest.raises(FewstepError, match="jumps of a flow map take no weight"):
+        trained(0.5, OfFlows)
     with pytest.raises(FewstepError, match="guidance is a weight from 0 on, got -1"):
         Training(guidance=-1.0)
 

@@ -124,6 +124,12 @@ def test_commands_can_be_pasted(trained: Trained, commands: list[str], tmp_path:
         assert any(f"{command} -o" in line for line in found), found
 
 
+def test_a_weight_that_is_an_input_is_shown(call: Call, tmp_path: Path) -> None:
+    trained = replace(CONSISTENCY, weights=(1.0, 4.0), guidance=1.0)
+    FlowMap(MLP((3,), width=8, blocks=1), EDM(), trained=trained).save(tmp_path / "f.safetensors")
+    assert "it takes a guidance weight from 1 to 4" in call(tmp_path / "f.safetensors")[1]
+
+
 def test_nothing_to_show_is_one_line(call: Call, tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("no model at all, only text of some length")
     (tmp_path / "broken").mkdir()

@@ -140,6 +140,15 @@ def test_jumps_that_end_between_need_a_map_to_any_time() -> None:
         CONSISTENCY.check_jumps(3, gamma=0.5)
 
 
+def test_a_map_from_a_few_times_jumps_from_these_alone() -> None:
+    f = make(replace(CONSISTENCY, starts=(20.0, 1.0)))
+    assert sampler_for(f, 2) == Multistep((1.0,))
+    assert sample(f, 2, Multistep((1.0,))).shape == (2, 3)
+    for asked in ({"sampler": Multistep((0.5,))}, {"steps": 3}):
+        with pytest.raises(FewstepError, match=r"learned to start at 20, 1 alone, and not at "):
+            sampler_for(f, **asked)
+
+
 NEEDS_VELOCITY = {
     "a likelihood": lambda f, x: Likelihood().log_density(f, x, NoiseStreams(0, range(2), f.shape)),
     "encoding": editing.encode,

@@ -110,14 +110,17 @@ def _facts_of_model(one: Described) -> Iterator[tuple[str, str]]:
     if trained.null_class:
         weight = "none" if trained.guidance is None else f"{trained.guidance:g}"
         yield "guidance", f"it has a null class; weight by default {weight}"
+    if trained.weights is not None:
+        low, high = trained.weights
+        yield "weights", f"it takes a guidance weight from {low:g} to {high:g}"
     yield "network", _spec(header.network)
     yield "process", "none" if header.parameterization is None else _spec(header.parameterization)
     if header.latents is not None:
         yield "latents", f"{_spec(header.latents)}, {held.decoder:,} parameters"
-    if one.record is None:
-        for name in ("recipe", "objective", "data"):
-            if value := header.info.get(name):
-                yield name, str(value)
+    told = set() if one.record is None else {"recipe", "objective", *one.record.sources}
+    for name in ("recipe", "objective", "data"):
+        if name not in told and (value := header.info.get(name)):
+            yield name, str(value)
     teacher = header.info.get("teacher")
     if teacher and (one.record is None or "teacher" not in one.record.sources):
         yield "teacher", f"{teacher.get('path')}, SHA-256 {str(teacher.get('sha256'))[:12]}"

@@ -82,7 +82,7 @@ class Jumps(Sampler):
         return [*(landing(p, t, self.gamma) for t in self.times), p.eps]
 
     def check(self, trained: Trained) -> None:
-        trained.check_jumps(self.nfe, self.gamma if self.nfe > 1 else 1.0)
+        trained.check_jumps(self.nfe, self.gamma if self.nfe > 1 else 1.0, self.times)
 
     def fitted(self, f: Model) -> Jumps:
         self.check(f.trained)
@@ -90,6 +90,7 @@ class Jumps(Sampler):
             f.trained.check_takes_weight(self.guidance.w)
         own = self if self.N is None else replace(self, N=None, times=default_taus(f, self.N))
         check_taus(own.times, f.p)
+        own.check(f.trained)
         return own
 
     def states(
@@ -174,13 +175,18 @@ def check_taus(taus: Sequence[float], p: Parameterization) -> None:
 def default_taus(f: Model, steps: int) -> tuple[float, ...]:
     """Time points for ``steps`` jumps of a model.
 
-    Those stored with the model where it has some for this number of steps. Else, of a map to any
-    time, the interior points of the process's own grid, such as even ones where the flow is
-    straight; of a consistency model those of Karras' grid with ``steps + 1`` points.
+    Those stored with the model where it has some for this number of steps; those that it has
+    learned to start at, where these are just as many. Else, of a map to any time, the interior
+    points of the process's own grid, such as even ones where the flow is straight; of a consistency
+    model those of Karras' grid with ``steps + 1`` points.
     """
     stored = f.trained.taus.get(str(steps))
     if stored is not None:
         return tuple(stored)
+    if not isinstance(starts := f.trained.starts, str):
+        inner = sorted((t for t in starts if f.p.eps < t < f.p.T), reverse=True)
+        if len(inner) == steps - 1:
+            return tuple(inner)
     if steps > 1 and f.trained.maps_to_any:
         return _own_grid(f.p, steps)
     return tuple(karras_grid(steps + 1, f.p, dtype=torch.float64).flip(0)[1:-1].tolist())

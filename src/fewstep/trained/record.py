@@ -125,8 +125,8 @@ class Record:
 
     @property
     def guides(self) -> bool:
-        """Whether a guidance weight means something."""
-        return self.weights is not None or (self.null_class and (self.solves or self.maps_to_any))
+        """Whether a guidance weight means something to its own sampler."""
+        return self.weights is not None or (self.null_class and self.solves)
 
     @property
     def kind(self) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import isclose
 
 from fewstep.errors import FewstepError
 from fewstep.trained.record import Record, in_steps
@@ -178,12 +179,15 @@ class Trained(Record):
                 "which solves nothing: give steps (--steps, --nfe) or time points (--taus)."
             )
 
-    def check_jumps(self, evaluations: int, gamma: float = 1.0) -> None:
+    def check_jumps(
+        self, evaluations: int, gamma: float = 1.0, times: Sequence[float] = ()
+    ) -> None:
         """Raise `FewstepError` where jumps of the map mean nothing.
 
         Args:
             evaluations: of the network, the first from ``T``.
             gamma: how much of the noise is new after each jump; below 1 a jump ends between.
+            times: that the later jumps start at, where they are known.
         """
         if self.decodes:
             self.check_steps(0)
@@ -191,11 +195,22 @@ class Trained(Record):
             raise FewstepError(f"time points are for consistency models; this is {self.name}.")
         self.check_steps(evaluations)
         if evaluations > 1:
-            self.check_any_time("sampling in several jumps")
+            self._check_starts_at(times)
         if gamma < 1 and self.known and not self.maps_to_any:
             raise FewstepError(
                 f"jumps with gamma={gamma:g} end between T and eps, and this is {self.name}, "
                 "which knows the way to eps alone: take gamma=1."
+            )
+
+    def _check_starts_at(self, times: Sequence[float]) -> None:
+        if isinstance(self.starts, str):
+            self.check_any_time("sampling in several jumps")
+            return
+        known = self.starts
+        if strange := [t for t in times if not any(isclose(t, s, rel_tol=1e-6) for s in known)]:
+            raise FewstepError(
+                f"this model has learned to start at {', '.join(f'{t:g}' for t in known)} alone, "
+                f"and not at {strange[0]:g}."
             )
 
     def check_nested(self, steps: int) -> None:
@@ -247,6 +262,11 @@ class Trained(Record):
 
     def check_takes_weight(self, w: float) -> None:
         """Raise `FewstepError` unless the model has learned a guidance weight as an input."""
+        if self.weights is None and self.maps_to_any:
+            raise FewstepError(
+                "guidance is for a walk along the denoiser, and jumps of a flow map take no "
+                "weight: give --sampler walk."
+            )
         if self.weights is None:
             raise FewstepError(
                 f"guidance is for the denoisers of diffusion models; this is {self.name}, a map: "

@@ -326,6 +326,8 @@ def _set_guidance(f: StoredModel, w: float | None) -> None:
     """
     if w is not None:
         f.trained.check_guidance(f.num_classes, w)
+        if w != 1 and f.trained.maps_to_any:  # whose own sampler, jumps, takes no other weight
+            f.trained.check_takes_weight(w)
         f.trained = replace(f.trained, guidance=w)
 
 
