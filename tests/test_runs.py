@@ -197,6 +197,7 @@ def test_more_steps_go_on_from_the_last_checkpoint(project: Path, call: Call) ->
     assert call(*same)[0] == 0, "what was not asked for stays"
     refused(call(*same, "--steps", 6), "has made 10 steps already", "--steps 6")
     refused(call("train", run, "--batch", 3), "does not take --batch", "--steps and --lr")
+    refused(call("train", "--resume", run), "a recipe or a run before --resume", "train RUN")
     refused(call(*same, "--seed", 3, "--flip"), "seed was 0, now 3", "flip was False, now True")
 
 

@@ -69,7 +69,10 @@ def _name_and_arguments(node: ast.expr, depth: int) -> tuple[str, dict[str, Any]
         return node.id, {}
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
         raise ValueError("not a call with keyword arguments")
-    return node.func.id, {str(k.arg): _value(k.value, depth - 1) for k in node.keywords}
+    arguments = {str(k.arg): _value(k.value, depth - 1) for k in node.keywords}
+    if len(arguments) < len(node.keywords):
+        raise ValueError("an argument is given twice")  # Python's parser alone lets it pass
+    return node.func.id, arguments
 
 
 def _value(node: ast.expr, depth: int) -> Any:

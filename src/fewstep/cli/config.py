@@ -34,7 +34,7 @@ class Config:
 
     def __init__(self, path: Path) -> None:
         self.path, self.settings = path, dict[str, Any]()
-        for key, value in _flat(_read(path)):
+        for key, value in _all_of(path):
             if (name := _spelled(key)) in self.settings:
                 raise FewstepError(f"{path}: {key} is set twice.")
             self.settings[name] = value
@@ -69,6 +69,14 @@ class Config:
             update_argument_collection(
                 {name: value}, str(self.path), arguments, root_keys=(), allow_unknown=False
             )
+
+
+def _all_of(path: Path) -> list[tuple[str, Any]]:
+    """The settings of a file, which an alias of YAML may have put inside themselves."""
+    try:
+        return list(_flat(_read(path)))
+    except RecursionError:
+        raise FewstepError(f"{path}: its tables stand too deep inside each other.") from None
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -107,9 +115,22 @@ def _yaml(path: Path, text: str) -> Any:
     except ImportError as error:
         raise FewstepError(f"{path} needs: pip install 'fewstep[yaml]'") from error
     try:
+        _check_once(path, yaml.compose(text, Loader=yaml.SafeLoader))
         return yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise FewstepError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+
+
+def _check_once(path: Path, node: Any) -> None:
+    """Raise `FewstepError` for a key that stands twice in a table: YAML would take the last."""
+    if node is None or node.id != "mapping":
+        return
+    seen = set[str]()
+    for key, value in node.value:
+        if (name := str(key.value)) in seen:
+            raise FewstepError(f"{path}: {name} is set twice.")
+        seen.add(name)
+        _check_once(path, value)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -84,6 +84,11 @@ def _superfluous(words: list[str]) -> str:
 def _fixed(error: UnknownOptionError) -> str:
     """The line for a setting of a recipe that is given to a run folder, or to nothing."""
     named = Path(*(error.root_input_tokens or [])[1:2])
+    if error.token.keyword is None:
+        return (
+            f"name a recipe or a run before {error.token.value}: fewstep train RUN goes on with a "
+            "run, fewstep train RECIPE begins one, fewstep list names the recipes."
+        )
     if not (named.exists() or str(named).startswith("-")):
         from fewstep.cli.train import no_recipe
 
