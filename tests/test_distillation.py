@@ -211,6 +211,20 @@ def test_the_student_becomes_the_teacher_between_rounds_alone() -> None:
     assert o.N(9) != o.N(10)
 
 
+@pytest.mark.parametrize("more", ["two_time", "guidance_embedding"])
+def test_a_student_that_is_told_more_becomes_the_teacher_too(more: str) -> None:
+    teacher = tiny()
+    f = FlowMap(MLP((3,), width=8, blocks=1, **{more: True}), teacher.p)
+    o = PD(f, 30, teacher=teacher, start_steps=8, final_steps=2)
+    x, t = torch.randn(16, 3), torch.full((16,), 2.0)
+    assert torch.equal(o.teacher.D(x, t), teacher.D(x, t))
+    with torch.no_grad():
+        for parameter in f.parameters():
+            parameter.add_(0.01)
+    o.after_step(9)
+    assert torch.equal(o.teacher.D(x, t), f.D(x, t))
+
+
 @pytest.mark.parametrize("weighting", list(WEIGHTINGS))
 @pytest.mark.parametrize("distance", [name for name in DISTANCES if name != "lpips"])
 def test_pd_gives_distances_and_weightings_only_what_they_take(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
+from fewstep.errors import FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES, Objective
@@ -69,7 +71,7 @@ class PD(Objective):
         f.trained = replace(f.trained, steps=final_steps)
         check_alike(teacher, f, "the teacher")
         check_follows(teacher)
-        self.teacher = self.hold(teacher)
+        self.teacher = self.hold(_in_network_of(f, teacher))
         check_teacher_of_hidden(f, teacher)
         self.d = DISTANCES.build(distance)
         self.lambda_ = weighting_for(f.p, weighting)
@@ -104,3 +106,19 @@ class PD(Objective):
 
     def changing(self) -> dict[str, nn.Module]:
         return super().changing() | {"teacher": self.teacher}
+
+
+def _in_network_of(f: FlowMap, teacher: FlowMap) -> FlowMap:
+    """A teacher in the network of the student, whose weights it has after a round.
+
+    A student may be told more than its first teacher, such as the end of a map. That adds nothing
+    at first: the teacher stays the same to the bit.
+    """
+    if not teacher.tensors().keys() < f.tensors().keys():
+        return teacher
+    fitting = f.frozen_copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewstepWarning)  # the student's start has said so
+        fitting.take_network(teacher, "the teacher")
+    fitting.trained = teacher.trained
+    return fitting
