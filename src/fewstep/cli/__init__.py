@@ -83,7 +83,7 @@ app.command(
     help="Check the paper's statements numerically, and write a page about them.",
 )
 app.command(
-    "fewstep.cli.listing:app", name="list", help="Show recipes, objectives, networks, solvers."
+    "fewstep.cli.listing:app", name="list", help="Show recipes, objectives, networks, samplers, ..."
 )
 app.command(
     "fewstep.cli.completion:app",

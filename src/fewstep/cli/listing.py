@@ -66,7 +66,7 @@ class Row(NamedTuple):
 
 
 def list_(*what: Annotated[What, Parameter(help="Which lists; default all.")]) -> None:
-    """Show recipes, objectives, networks, solvers and the rest, one line each.
+    """Show recipes, objectives, networks, samplers and the rest, one line each.
 
     Examples:
       fewstep list

@@ -39,10 +39,8 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
 from fewstep.sampling import NoiseStreams, along, default_taus
+from fewstep.sampling.jumps import Restore
 from fewstep.whole import whole
-
-Restore = Callable[[Tensor], Tensor]
-"""Puts what is known into images [B, *shape]."""
 
 RHO = 7.0  # of Karras' grid, whose coordinate `strength` is
 
