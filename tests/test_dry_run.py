@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
+from fewstep.needs import Needs
 from fewstep.networks import MLP
-from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.objectives import OBJECTIVES, ScoreMatching, TeacherUse
+from fewstep.objectives.fit import check_columns
 from fewstep.parameterization import EDM
 from fewstep.recipes import RECIPES
 from fewstep.runs import dry_run as needs
@@ -74,6 +77,26 @@ def test_several_networks_count_with_their_turns(monkeypatch: pytest.MonkeyPatch
     copies = needs._copies(run, F, EDM(T=5.0))
     assert copies["fake"] == 4 + 1
     assert 0 < copies["critic"] * sum(x.numel() for x in F.parameters()) == 4 * (5 * 16 + 32 + 17)
+
+
+class Weighted(ScoreMatching):
+    needs = Needs(columns=("importance",))
+
+    def loss_at(self, x: Tensor, *times: Tensor, **others: Any) -> Tensor:
+        return others.pop("importance") * super().loss_at(x, *times, **others)
+
+
+def test_a_column_that_no_folder_of_pairs_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted, told and refused as what it is."""
+    monkeypatch.setitem(OBJECTIVES._classes, "weighted", Weighted)
+    run = replace(RECIPES["digits/edm"](), objective=component("weighted"))
+    found = dry_run(run, recipe="digits/weighted")
+    assert found.step_flops == dry_run(RECIPES["digits/edm"](), recipe="digits/edm").step_flops
+    assert "--data with importance, by a reader of your own" in str(found)
+    assert Weighted.needs.words == ("data with importance",)
+    data = Dataset.from_arrays(np.zeros((8, 1, 8, 8), dtype=np.uint8), np.arange(8) % 3)
+    with pytest.raises(FewstepError, match="learns from importance of each image"):
+        check_columns("weighted", Weighted.needs, data, flip=False)
 
 
 def test_activations_are_what_autograd_keeps() -> None:

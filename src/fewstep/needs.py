@@ -19,6 +19,8 @@ class TeacherUse(Enum):
     DISTIL = "starts from a diffusion model's weights and follows its PF-ODE"
 
 
+PAIRS = ("noise", "trajectory", "times")
+"""Columns of the folders that ``fewstep pairs`` makes; a reader of the user's may give others."""
 IMAGES, TRAJECTORIES, LATENTS = "images", "trajectories", "latents"
 """What networks give: an image, all states on the way to it, or a code and what it decodes to."""
 NETWORKS = {
@@ -61,12 +63,19 @@ class Needs:
     every_class: bool = False
 
     @property
+    def other_columns(self) -> tuple[str, ...]:
+        """The columns that no folder of pairs has."""
+        return tuple(name for name in self.columns if name not in PAIRS)
+
+    @property
     def words(self) -> tuple[str, ...]:
         """Each need in a few words; what every objective needs is not said."""
+        pairs = [name for name in self.columns if name in PAIRS]
         said = {
             "a teacher to start from": self.teacher is TeacherUse.START,
             "a teacher to distil": self.teacher is TeacherUse.DISTIL,
-            f"pairs ({', '.join(self.columns)})": bool(self.columns),
+            f"pairs ({', '.join(pairs)})": bool(pairs),
+            f"data with {', '.join(self.other_columns)}": bool(self.other_columns),
             NETWORKS.get(self.network, ""): self.network in NETWORKS,
             "a two-time network": self.two_time,
             f"the process {' or '.join(self.processes)}": bool(self.processes),

@@ -110,6 +110,11 @@ def check_columns(name: str, needs: Needs, data: Dataset, flip: bool) -> None:
         flip: whether the training mirrors or moves them.
     """
     missing = [column for column in needs.columns if column not in data.columns]
+    if other := [column for column in missing if column in needs.other_columns]:
+        raise FewstepError(
+            f"{name} learns from {' and '.join(other)} of each image; {data.name} has none: give "
+            "data whose reader gives them, Dataset.columns."
+        )
     if missing:
         how = " --trajectory 4" * ("trajectory" in missing)
         raise FewstepError(

@@ -109,7 +109,8 @@ def load_data(run: Run) -> Dataset:
     try:
         return load(run.data)
     except FewstepError as error:
-        if not objective_of(run).needs.columns:
+        needs = objective_of(run).needs
+        if not needs.columns or needs.other_columns:
             raise
         raise FewstepError(
             f"{run.objective.name} learns from pairs, which fewstep pairs makes; {error}"

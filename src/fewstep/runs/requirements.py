@@ -16,7 +16,9 @@ def asks(run: Run, family: str = "") -> tuple[str, ...]:
     needs, found = objective_of(run).needs, []
     if needs.teacher is not TeacherUse.NONE:
         found.append(f"--teacher {run.teacher or f'RUN, a diffusion model{such}'}")
-    if needs.columns:
+    if needs.other_columns:
+        found.append(f"--data with {', '.join(needs.columns)}, by a reader of your own")
+    elif needs.columns:
         found.append(f"--data with pairs ({', '.join(needs.columns)}), which fewstep pairs makes")
     elif run.data.data is None:
         found.append("--data with images")

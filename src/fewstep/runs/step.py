@@ -80,13 +80,15 @@ def evaluations(run: Run, F: Network, p: Parameterization) -> Evaluations:
         "trajectory": torch.ones(2, M, 4),
         "times": torch.full((2, M), p.t_min),
     }
-    given = {name: columns[name] for name in objective.needs.columns}
+    # Of a column that a reader of the user's gives nobody knows the shape: a number an example.
+    given = {name: columns.get(name, torch.ones(2)) for name in objective.needs.columns}
     most, turns = 0.0, objective.turns(0)
     with torch.random.fork_rng(devices=[]):
         for turn in turns:
             for _ in range(turn.repeat):
                 found["kept"] = 0.0
-                alone = _counting(turn.name) if len(turns) > 1 else nullcontext()
+                sure = len(turns) == 1 and given.keys() <= columns.keys()
+                alone = nullcontext() if sure else _counting(turn.name)
                 with objective.only(turn), alone:
                     objective(x, 0, turn=turn, **given)
                 most = max(most, found["kept"])
@@ -95,13 +97,14 @@ def evaluations(run: Run, F: Network, p: Parameterization) -> Evaluations:
 
 @contextmanager
 def _counting(turn: str) -> Iterator[None]:
-    """A block whose loss may not admit the small network that stands for the real one."""
+    """A block whose loss may not admit what stands for the real network and columns."""
     try:
         yield
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         warnings.warn(
             f"the turn {turn} is not in the estimate: its loss could not be computed with a small "
-            f"network in the place of the map's ({str(error).splitlines()[0][:120]}).",
+            "network in the place of the map's and a number in that of each further column "
+            f"({str(error).splitlines()[0][:120]}).",
             FewstepWarning,
             stacklevel=4,
         )

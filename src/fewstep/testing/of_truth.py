@@ -89,8 +89,9 @@ def check_masks(fitting: Fitting, device: str) -> None:
     recorders = {id(m): m for m in o.modules() if isinstance(m, _Recorder)}
     for recorder in recorders.values():
         recorder.masks.clear()
-    x = fitting.examples(16).x.to(device)
-    o(x, 50)
+    batch = fitting.examples(16)
+    columns = {name: column.to(device) for name, column in batch.columns.items()}
+    o(batch.x.to(device), 50, **columns)
     drawn = [mask for r in recorders.values() for mask in r.masks if (mask != 1).any()]
     must(drawn, "dropout is off in training")
     same = all(torch.equal(drawn[0], mask) for mask in drawn)

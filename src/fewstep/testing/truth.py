@@ -65,7 +65,8 @@ class Gaussian:
         known = {"noise": z, "trajectory": torch.stack(states, 1), "times": s}
         if missing := [name for name in names if name not in known]:
             raise FewstepError(
-                f"pairs have no column {missing[0]!r}, but {', '.join(known)}: give examples of it."
+                f"pairs have no column {missing[0]!r}, but {', '.join(known)}: give examples, "
+                f"Fitting(objective, columns={{{missing[0]!r}: lambda x: ...}})."
             )
         return {name: known[name] for name in names}
 
