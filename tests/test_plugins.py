@@ -135,6 +135,13 @@ def test_a_model_file_says_which_plugin_its_network_is_from(plugin: Path, call: 
     assert call(*words, "--plugin", "my_methods.py")[0] == 0
 
 
+def test_every_command_that_is_advised_has_its_plugin(plugin: Path, call: Call) -> None:
+    words = ("digits/mine", *TINY[: TINY.index("--quiet")], "--out", "run", "--plugin", plugin)
+    assert call("train", *words)[1].splitlines()[-1].endswith(f"samples.png --plugin {plugin}")
+    assert f"samples.png --plugin {plugin}\n" in call("info", "run")[1]
+    assert "samples.png --plugin my_methods.py\n" in call("info", "run/model.safetensors")[1]
+
+
 def test_a_model_of_known_parts_needs_no_plugin(plugin: Path, call: Call) -> None:
     code = NETWORK.replace('component("mine"', 'component("mlp"').replace(
         "digits/mine", "digits/as"

@@ -83,7 +83,7 @@ def test_what_is_no_spec_is_refused(spec: str) -> None:
         ("ddim(eta=1e999)", "eta"),
         (f"ddim(eta={2**63})", "eta .* is too large"),
         ("rk45(rtol=-1)", "rtol"),
-        ("euler(order=1)", "'order'"),
+        ("euler(order=1)", "'order'. Known: none"),
         ("ddim(eta=half)", "eta of the solver 'ddim' must be a number, got 'half'"),
         ("ddim(eta='0')", "must be a number, got '0'"),
         ("ddim(eta=True)", "must be a number, got True"),

@@ -40,7 +40,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> FewstepError:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return FewstepError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+    return FewstepError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}.")
 
 
 def not_there(kind: str, path: Path, known: Iterable[str] = ()) -> FewstepError:

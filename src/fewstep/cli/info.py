@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from fewstep.cli.command import command
-from fewstep.plugins.used import Used
 from fewstep.runs.described import Described, described, differences
 
 LONGEST = 48  # characters of a value in a comparison
@@ -75,7 +74,7 @@ def _lines(one: Described) -> Iterator[str]:
 def _facts(one: Described) -> Iterator[tuple[str, str]]:
     if one.held is not None:
         yield from _facts_of_model(one)
-    for plugin in _plugins(one):
+    for plugin in one.plugins:
         yield "plugin", f"{plugin.given}, for its {' and '.join(plugin.gives)}"
     if one.record is not None:
         run = one.record.run
@@ -87,13 +86,6 @@ def _facts(one: Described) -> Iterator[tuple[str, str]]:
         how = f"batch {run.training.batch}, {run.training.optimizer}, lr {run.training.lr:g}"
         yield "training", f"{made}, {how}"
         yield "begun by", f"fewstep {one.record.fewstep}, torch {one.record.torch}"
-
-
-def _plugins(one: Described) -> tuple[Used, ...]:
-    """The user's own code that the run, or of a file alone the model, was made with."""
-    if one.record is not None:
-        return one.record.plugins
-    return () if one.held is None else one.held.header.plugins
 
 
 def _facts_of_model(one: Described) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.cli.faults import INTERRUPTED
-from fewstep.plugins.used import check_used
+from fewstep.plugins.used import check_used, options
+from fewstep.runs.components import plugins_of
+from fewstep.runs.described import described
 from fewstep.runs.directory import RunDirectory
 from fewstep.runs.dry_run import dry_run
 from fewstep.runs.execute import train
@@ -53,11 +55,11 @@ def _train(run: Run, out: Path, recipe: str, device: str | None, quiet: bool) ->
     except Interrupted as stop:
         print(
             f"fewstep: interrupted at step {stop.step} of {run.training.steps}; everything is "
-            f"saved. To go on: fewstep train {out}",
+            f"saved. To go on: fewstep train {out}{options(plugins_of(recipe, run))}",
             file=sys.stderr,
         )
         return INTERRUPTED
     if not quiet:
         print(f"{'already trained' if finished else 'trained'}: {out}/model.safetensors")
-        print(f"next: fewstep sample {out} -o samples.png")
+        print(f"next: fewstep sample {out} -o samples.png{options(described(out).needed)}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -70,6 +71,11 @@ def _texts(value: Any) -> Iterator[str]:
 def _words(text: str) -> Iterator[str]:
     yield text
     yield from re.findall(r"[^\W\d]\w*", text)
+
+
+def options(used: Iterable[Used]) -> str:
+    """The words that give plugins to a command, with a space before them."""
+    return "".join(f" --plugin {shlex.quote(plugin.given)}" for plugin in used)
 
 
 def check_outside(used: Iterable[Used], home: Path) -> None:

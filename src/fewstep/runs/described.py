@@ -12,6 +12,7 @@ from fewstep.errors import not_there
 from fewstep.exchange.checkpoint import is_foreign
 from fewstep.model_file import HEADER, Header, open_model_file
 from fewstep.named_tensors import LATENTS
+from fewstep.plugins.used import Used, options
 from fewstep.runs.directory import Record, RunDirectory, load_any, model_file
 from fewstep.runs.stored_taus import read_taus
 from fewstep.trained import Trained, json_of
@@ -83,14 +84,29 @@ class Described:
         return parts | ({"note": self.note} if self.note else {})
 
     @property
+    def plugins(self) -> tuple[Used, ...]:
+        """The user's own code that the run, or of a file alone the model, was made with."""
+        if self.record is not None:
+            return self.record.plugins
+        return () if self.held is None else self.held.header.plugins
+
+    @property
+    def needed(self) -> tuple[Used, ...]:
+        """Those that the model file itself asks for."""
+        names = () if self.held is None else {used.name for used in self.held.header.plugins}
+        return tuple(used for used in self.plugins if used.name in names)
+
+    @property
     def commands(self) -> list[str]:
         """How to go on with it on the command line."""
         place = shlex.quote(str(self.path))
-        ways = [f"fewstep sample {place} {how} -o samples.png" for how in self._ways()]
+        end = f"-o samples.png{options(self.needed)}"
+        ways = [f"fewstep sample {place} {how} {end}" for how in self._ways()]
         unfinished = self.record is not None and not (
             (self.trained.step or 0) >= self.record.run.training.steps
         )
-        return [f"fewstep train {place}"] * unfinished + [" ".join(way.split()) for way in ways]
+        train = f"fewstep train {place}{options(self.plugins)}"
+        return [train] * unfinished + [" ".join(way.split()) for way in ways]
 
     def _ways(self) -> list[str]:
         """Arguments of sample that suit the model."""
