@@ -142,6 +142,14 @@ def test_every_extra_is_documented() -> None:
     assert {name for name in extras if f"| `{name}` |" not in told} == set()
 
 
+def test_every_document_is_linked() -> None:
+    texts = {path: path.read_text() for path in DOCUMENTS}
+    for document in DOCUMENTS[1:]:
+        link = re.compile(rf"\]\((docs/)?{re.escape(document.name)}[)#]")
+        others = (text for path, text in texts.items() if path != document)
+        assert any(map(link.search, others)), document.name
+
+
 def test_public_names_exist() -> None:
     assert all(hasattr(fewstep, name) for name in fewstep.__all__)
     with pytest.raises(AttributeError):

@@ -75,7 +75,8 @@ def pairs(
     wish = Wish(n=n, how=asked, seed=seed, trajectory=trajectory or 0, batch=batch)
     made = make_pairs(f, out, wish, model=model, group=group)
     if group.first:
-        print(f"{out}: {made.n} pairs by {model}, {made.solver} with {made.steps} steps")
+        steps = f"{made.steps} step{'' if made.steps == 1 else 's'}"
+        print(f"{out}: {made.n} pairs by {model}, {made.solver} with {steps}")
 
 
 app = command(pairs)
