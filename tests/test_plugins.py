@@ -140,6 +140,10 @@ def test_every_command_that_is_advised_has_its_plugin(plugin: Path, call: Call) 
     assert call("train", *words)[1].splitlines()[-1].endswith(f"samples.png --plugin {plugin}")
     assert f"samples.png --plugin {plugin}\n" in call("info", "run")[1]
     assert "samples.png --plugin my_methods.py\n" in call("info", "run/model.safetensors")[1]
+    forget("my_methods")
+    moved = plugin.rename(plugin.with_name("moved.py"))
+    again = call("train", "run", "--steps", 4, "--plugin", moved)[1]
+    assert again.splitlines()[-1].endswith(f"samples.png --plugin {moved}")
 
 
 def test_a_model_of_known_parts_needs_no_plugin(plugin: Path, call: Call) -> None:

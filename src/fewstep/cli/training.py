@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.cli.faults import INTERRUPTED
-from fewstep.plugins.used import check_used, options
+from fewstep.plugins.used import among, check_used, options
 from fewstep.runs.components import plugins_of
 from fewstep.runs.described import described
 from fewstep.runs.directory import RunDirectory
@@ -61,5 +61,6 @@ def _train(run: Run, out: Path, recipe: str, device: str | None, quiet: bool) ->
         return INTERRUPTED
     if not quiet:
         print(f"{'already trained' if finished else 'trained'}: {out}/model.safetensors")
-        print(f"next: fewstep sample {out} -o samples.png{options(described(out).needed)}")
+        needed = among(described(out).needed, plugins_of(recipe, run))  # where they are now
+        print(f"next: fewstep sample {out} -o samples.png{options(needed)}")
     return 0

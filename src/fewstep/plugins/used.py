@@ -78,6 +78,12 @@ def options(used: Iterable[Used]) -> str:
     return "".join(f" --plugin {shlex.quote(plugin.given)}" for plugin in used)
 
 
+def among(needed: Iterable[Used], known: Iterable[Used]) -> tuple[Used, ...]:
+    """What is known of the plugins that are needed, such as where they are."""
+    where = {used.name: used for used in known}
+    return tuple(where.get(used.name, used) for used in needed)
+
+
 def check_outside(used: Iterable[Used], home: Path) -> None:
     """Raise `FewstepError` for a plugin in the folder of a run that is to begin with it."""
     for plugin in used:

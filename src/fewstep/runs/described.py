@@ -12,7 +12,7 @@ from fewstep.errors import not_there
 from fewstep.exchange.checkpoint import is_foreign
 from fewstep.model_file import HEADER, Header, open_model_file
 from fewstep.named_tensors import LATENTS
-from fewstep.plugins.used import Used, options
+from fewstep.plugins.used import Used, among, options
 from fewstep.runs.directory import Record, RunDirectory, load_any, model_file
 from fewstep.runs.stored_taus import read_taus
 from fewstep.trained import Trained, json_of
@@ -93,8 +93,7 @@ class Described:
     @property
     def needed(self) -> tuple[Used, ...]:
         """Those that the model file itself asks for."""
-        names = () if self.held is None else {used.name for used in self.held.header.plugins}
-        return tuple(used for used in self.plugins if used.name in names)
+        return () if self.held is None else among(self.held.header.plugins, self.plugins)
 
     @property
     def commands(self) -> list[str]:
