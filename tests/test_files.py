@@ -147,7 +147,7 @@ def test_a_model_that_cannot_be_written_leaves_the_one_before(
         path.write_bytes(b"cut off")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fewstep.flow_map.write_tensors", full)
+    monkeypatch.setattr("fewstep.stored_model.write_tensors", full)
     with pytest.raises(FewstepError, match="No space left"):
         f.save(tmp_path / "m.safetensors")
     assert load_file(tmp_path / "m.safetensors").keys() == before.keys()

@@ -141,6 +141,11 @@ class FlowMap(StoredModel):
         """``X = c_skip(t, s) x + c_out(t, s) F_x`` for times [B]."""
         return expand(self.p.c_skip(t, s), x) * x + expand(self.p.c_out(t, s), x) * F_x
 
+    @property
+    def flows(self) -> bool:
+        """Whether ``D`` is the denoiser: of a map to any time, where its form is a flow's."""
+        return self.p.flow or not self.trained.maps_to_any
+
     def D(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
         """The denoiser ``E[x_0 | x_t = x]`` of a diffusion model.
 

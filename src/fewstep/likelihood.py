@@ -94,7 +94,7 @@ class Likelihood:
             NotFinite: the model gives NaN or infinities.
         """
         f.trained.check_denoises("a likelihood")
-        f.trained.check_diagonal("a likelihood", flow=f.p.flow)
+        f.trained.check_diagonal("a likelihood", flow=f.flows)
         if f.latents is not None:
             raise FewstepError(
                 "a likelihood is of pixels; this model has one of an autoencoder's latents alone."

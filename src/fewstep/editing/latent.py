@@ -219,7 +219,7 @@ def encode(
     f.trained.check_denoises(
         "encoding", "encode with the diffusion model that it was distilled from"
     )
-    f.trained.check_diagonal("encoding", flow=f.p.flow)
+    f.trained.check_diagonal("encoding", flow=f.flows)
 
     def part(rows: slice, condition: Condition) -> Tensor:
         x_T = _solve(f, x[rows].to(f.device), _grid(f, N), solver, condition)

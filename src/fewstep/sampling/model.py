@@ -68,3 +68,11 @@ class Model(Protocol):
 
     def image(self, x: Tensor) -> Tensor:
         """The images of points at time 0: [B, *shape] to [B, *image_shape]."""
+
+
+def flows(f: Model) -> bool:
+    """Whether ``D`` is the denoiser at every time: a flow map of ours says so by its form.
+
+    The denoiser of a model from elsewhere was given as such.
+    """
+    return bool(getattr(f, "flows", True))

@@ -19,7 +19,7 @@ from fewstep.errors import FewstepError
 from fewstep.guidance import Guided, guidance_of
 from fewstep.parameterization import Parameterization, per_row
 from fewstep.registry import spec_of
-from fewstep.sampling.model import Model
+from fewstep.sampling.model import Model, flows
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
 from fewstep.schedules import TIME_GRIDS, TimeGrid
@@ -141,7 +141,7 @@ class Walk(Sampler):
 
     def fitted(self, f: Model) -> Walk:
         self.check(f.trained)
-        f.trained.check_diagonal("a solver", flow=f.p.flow)
+        f.trained.check_diagonal("a solver", flow=flows(f))
         if self.clip and f.latents is not None:
             raise FewstepError("clip is for pixels; this model works on an autoencoder's latents.")
         default = f.trained.guidance
