@@ -7,6 +7,9 @@ import torch
 
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.networks import MLP
+from fewstep.parameterization import EDM
 
 
 def condition() -> Condition:
@@ -39,3 +42,17 @@ def test_a_field_that_the_network_does_not_take_is_named() -> None:
     assert list(condition().of(("label", "w", "embedding"))) == ["label", "w", "embedding"]
     with pytest.raises(FewstepError, match="takes no embedding, but label, w"):
         condition().of(("label", "w"))
+
+
+def test_a_class_may_be_given_by_itself_and_is_never_taken_for_a_time() -> None:
+    f = FlowMap(MLP((3,), num_classes=4, width=16, blocks=1), EDM())
+    for parameter in f.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, y = torch.randn(2, 3), torch.tensor([1, 3])
+    for call in (f, f.D, f.score, f.velocity):
+        assert torch.equal(call(x, 1.0, label=y), call(x, 1.0, condition=Condition(label=y)))
+        assert not torch.equal(call(x, 1.0, label=y), call(x, 1.0))
+    with pytest.raises(FewstepError, match="label="):
+        f(x, 1.0, y)
+    with pytest.raises(FewstepError, match="label="):
+        f.D(x, 1.0, y)  # type: ignore[arg-type]

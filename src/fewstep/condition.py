@@ -74,5 +74,19 @@ class Condition:
         return Condition(**{name: change(value) for name, value in self.given().items()})
 
 
+def told(condition: Condition, label: Tensor | None = None) -> Condition:
+    """A condition with a class that was given by itself.
+
+    Raises:
+        FewstepError: something else in the place of a condition, such as the class itself.
+    """
+    if not isinstance(condition, Condition):
+        raise FewstepError(
+            "a model is conditioned by label=..., or by condition=Condition(...), not by "
+            f"{type(condition).__name__}."
+        )
+    return condition if label is None else replace(condition, label=label)
+
+
 NONE = Condition()
 """Nothing: an unconditional network's condition, and a conditional one's for no class."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fewstep import parameterization
-from fewstep.condition import NONE, Condition
+from fewstep.condition import NONE, Condition, told
 from fewstep.errors import FewstepError, unknown
 from fewstep.latents import Latents
 from fewstep.model_file import Header
@@ -98,6 +98,8 @@ class FlowMap(StoredModel):
         t: Tensor | float,
         s: Tensor | float | None = None,
         condition: Condition = NONE,
+        *,
+        label: Tensor | None = None,
     ) -> Tensor:
         """``X(x, t, s)``; without ``s`` the consistency function ``f(x, t) = X(x, t, eps)``.
 
@@ -109,7 +111,14 @@ class FlowMap(StoredModel):
             t: times of ``x``, [B] or a number.
             s: times to map to, [B] or a number; default ``eps``.
             condition: what the network is conditioned on, such as the class of each row.
+            label: the class of each row, int64 [B]: short for ``condition=Condition(label)``.
+
+        Raises:
+            FewstepError: whole numbers in the place of the times ``s``, such as classes.
         """
+        if isinstance(s, Tensor) and not s.is_floating_point():
+            raise FewstepError("s is the time to map to; a class is given as label=...")
+        condition = told(condition, label)
         t, s = self.time(t, x), self.time(self.p.eps if s is None else s, x)
         return self.of_prediction(self.prediction(x, t, s, condition), x, t, s).to(x.dtype)
 
@@ -146,12 +155,20 @@ class FlowMap(StoredModel):
         """Whether ``D`` is the denoiser: of a map to any time, where its form is a flow's."""
         return self.p.flow or not self.trained.maps_to_any
 
-    def D(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
+    def D(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        condition: Condition = NONE,
+        *,
+        label: Tensor | None = None,
+    ) -> Tensor:
         """The denoiser ``E[x_0 | x_t = x]`` of a diffusion model.
 
         It is the map to the data, ``X(x, t, 0)``. A two-time network is the diffusion model on the
         diagonal: then it is ``a(t) x + b(t) F(x, t, t)`` with what the network predicts.
         """
+        condition = told(condition, label)
         if not self.network.two_time:
             return self(x, t, 0.0, condition)
         t = self.time(t, x)
@@ -192,15 +209,29 @@ class FlowMap(StoredModel):
         t, s = self.time(t, x), self.time(self.p.eps if s is None else s, x)
         return TANGENTS[how](lambda x, t: self(x, t, s, condition), x, t, s, v)
 
-    def score(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
+    def score(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        condition: Condition = NONE,
+        *,
+        label: Tensor | None = None,
+    ) -> Tensor:
         """``grad log p_t(x)`` of a diffusion model."""
         t = self.time(t, x)
-        return self.p.score(x, self.D(x, t, condition), t)
+        return self.p.score(x, self.D(x, t, told(condition, label)), t)
 
-    def velocity(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
+    def velocity(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        condition: Condition = NONE,
+        *,
+        label: Tensor | None = None,
+    ) -> Tensor:
         """``dx/dt`` of the PF-ODE of a diffusion model."""
         t = self.time(t, x)
-        return self.p.velocity(x, self.D(x, t, condition), t)
+        return self.p.velocity(x, self.D(x, t, told(condition, label)), t)
 
     def in_process(self, p: Parameterization) -> FlowMap:
         """This model as one of the process of ``p``, by matching the signal-to-noise ratio.

@@ -114,11 +114,20 @@ class Exact(FlowMap):
         t: Tensor | float,
         s: Tensor | float | None = None,
         condition: Condition = NONE,
+        *,
+        label: Tensor | None = None,
     ) -> Tensor:
         t, s = self.time(t, x), self.time(self.p.eps if s is None else s, x)
         return self.truth.flow(x, t, s)
 
-    def D(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
+    def D(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        condition: Condition = NONE,
+        *,
+        label: Tensor | None = None,
+    ) -> Tensor:
         return self.truth.denoise(x, self.time(t, x))
 
     def prediction(

@@ -144,6 +144,8 @@ class ExactDenoiser(FlowMap):
         t: Tensor | float,
         s: Tensor | float | None = None,
         condition: Condition = NONE,
+        *,
+        label: Tensor | None = None,
     ) -> Tensor:
         return self.data.D(x, self.time(t, x)) + self.bias
 
@@ -165,6 +167,8 @@ class ExactConsistency(FlowMap):
         t: Tensor | float,
         s: Tensor | float | None = None,
         condition: Condition = NONE,
+        *,
+        label: Tensor | None = None,
     ) -> Tensor:
         t, s = self.time(t, x), self.time(self.p.eps if s is None else s, x)
         wrong = super().forward(x, t, s) - self.p.c_skip(t, s)[:, None] * x
