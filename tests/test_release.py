@@ -7,11 +7,14 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from fewstep.errors import FewstepWarning
 from fewstep.flow_map import FlowMap
+from fewstep.moved import MOVED
 from fewstep.networks import MLP
 from fewstep.parameterization import EDM
 from fewstep.trained import CONSISTENCY
@@ -99,3 +102,21 @@ def test_the_version_is_one() -> None:
     assert f'version = "{__version__}"' in project
     assert f"version: {__version__}" in citation
     assert len([line for line in program().splitlines() if line.strip()]) <= 20
+
+
+@pytest.mark.parametrize("old", list(MOVED))
+def test_a_module_that_moved_is_found_under_its_old_name(old: str) -> None:
+    sys.modules.pop(old, None)
+    with pytest.warns(FewstepWarning, match=re.escape(f"{old} is {MOVED[old]} now")):
+        found = import_module(old)
+    now = import_module(MOVED[old])
+    names = [name for name in vars(now) if not name.startswith("_")]
+    assert names
+    assert all(getattr(found, name) is getattr(now, name) for name in names)
+    with pytest.raises(AttributeError):
+        _ = found.nothing_of_the_kind
+
+
+def test_what_is_nowhere_is_found_nowhere() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        import_module("fewstep.recipes.nothing_of_the_kind")

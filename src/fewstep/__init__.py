@@ -8,7 +8,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fewstep.moved import find_moved
 from fewstep.version import __version__
+
+find_moved()
 
 _HOME = {
     "FewstepError": "errors",
