@@ -12,6 +12,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
+from fewstep.objectives import ScoreMatching
 from fewstep.parameterization import (
     EDM,
     FORMS,
@@ -321,3 +322,10 @@ def test_every_process_in_every_other(name: str, dtype: torch.dtype) -> None:
         D = expand(a, x) * x.to(dtype) + expand(b, x) * F.to(dtype)
         loose: dict[str, Any] = {"rtol": 20 * tolerance, "atol": 20 * tolerance}
         torch.testing.assert_close(D, truth.denoise(x, wide).to(dtype), **(close | loose))
+
+
+def test_what_only_a_two_time_network_is_told_is_refused_of_another() -> None:
+    p = EDM(second="gap")
+    ScoreMatching(FlowMap(MLP((3,), width=8, blocks=1, two_time=True), p), K=1)
+    with pytest.raises(FewstepError, match=r"second='gap'.* takes one time"):
+        ScoreMatching(FlowMap(MLP((3,), width=8, blocks=1), p), K=1)

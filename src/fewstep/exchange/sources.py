@@ -20,7 +20,6 @@ from fewstep import networks, parameterization
 from fewstep.errors import FewstepError, listed
 from fewstep.exchange import adm, edm2, song
 from fewstep.exchange.checkpoint import Checkpoint, read_checkpoint
-from fewstep.exchange.pickles import Record
 from fewstep.exchange.published import LINEAR, Published, pickled, published
 from fewstep.exchange.tensors import Pair, read_tensors
 from fewstep.flow_map import FlowMap
@@ -98,6 +97,8 @@ class Layout:
         arguments: our network's arguments from the state dict and what is wanted.
         pairs: our tensors and theirs.
         unused: whether a tensor holds nothing learned.
+        silent: whether its names and shapes leave the size of the images and the order of queries,
+            keys and values open.
     """
 
     project: str
@@ -106,6 +107,7 @@ class Layout:
     arguments: Callable[[Mapping[str, Tensor], Wanted], dict[str, Any]]
     pairs: Callable[[Any, bool], Iterable[Pair]]
     unused: Callable[[str], bool] = lambda name: False
+    silent: bool = False
 
 
 LAYOUTS = (
@@ -131,6 +133,7 @@ LAYOUTS = (
         adm.is_openai,
         lambda tensors, wanted: adm.read_openai(tensors, wanted.size),
         lambda F, lead: adm.pairs_openai(F, heads_lead=lead),
+        silent=True,
     ),
     Layout(
         "EDM2's U-Net",
@@ -224,7 +227,7 @@ class _Reading:
             raise FewstepError(
                 f"{self.file.path} is {self.layout.project}, but {error}."
             ) from error
-        if self.layout.is_it is adm.is_openai and self.wanted.size is None:
+        if self.layout.silent and self.wanted.size is None:
             self.notes.append(
                 f"its images are taken to be {found['shape'][1]} pixels wide (--size)"
             )
@@ -262,7 +265,7 @@ class _Reading:
         return out is not None and read is not None and len(out) == 2 * read.shape[1]
 
     def _heads_lead(self) -> bool:
-        if self.layout.is_it is not adm.is_openai:
+        if not self.layout.silent:
             return True
         if self.wanted.heads_lead is not None:
             return self.wanted.heads_lead
@@ -367,6 +370,3 @@ class _Reading:
                 f"{self.file.path} has the name of a published model of {expected:,} parameters, "
                 f"but {count:,}: it is another one. Give it another name, and say what it is."
             )
-
-
-__all__ = ["Imported", "Record", "Wanted", "import_model"]

@@ -48,6 +48,12 @@ def _faults(needs: Needs, f: StoredModel) -> Iterator[str]:
     if isinstance(f, FlowMap):
         yield from _faults_of_network(needs, F)
         yield from _faults_of_process(needs, f.p)
+        if "second" in f.p.config and not F.two_time:
+            yield (
+                f"has second={f.p.second!r}, which tells a network the end of its map, and this "
+                f"{F.config['name']} takes one time: leave out --p.second, or give "
+                "--network.two-time"
+            )
 
 
 def _faults_of_network(needs: Needs, F: Network) -> Iterator[str]:
