@@ -16,7 +16,7 @@ from fewstep.cli.catalogue import entries
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Needs
+from fewstep.needs import Cost, Needs
 from fewstep.networks import MLP, MLPAutoencoder, Network
 from fewstep.objectives import (
     CD,
@@ -29,6 +29,7 @@ from fewstep.objectives import (
     ScoreMatching,
     TeacherUse,
 )
+from fewstep.objectives.papers import papers
 from fewstep.parameterization import (
     EDM,
     PFGM,
@@ -72,6 +73,26 @@ def test_every_objective(name: str, contract: str) -> None:
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_every_objective_names_the_year_of_its_paper(name: str) -> None:
     assert any(str(year) in OBJECTIVES[name].paper for year in range(2014, 2026))
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_every_objective_says_what_it_costs_and_what_to_cite(name: str) -> None:
+    assert OBJECTIVES[name].cost is not None
+    assert OBJECTIVES[name].citation in papers()
+
+
+def test_a_wrong_declaration_is_told() -> None:
+    class Wrong(ECT):
+        cost = Cost(forward=3)
+        citation = "nobody2020nothing"
+
+    with pytest.raises(Broken, match="nobody2020nothing"):
+        CONTRACTS["describes_itself"](Fitting(Wrong))
+    Wrong.citation = "@misc{mine2026,\n  title = {Mine},\n}"
+    with pytest.raises(Broken, match="cost says 5 evaluations an image, and a step makes 4"):
+        CONTRACTS["describes_itself"](Fitting(Wrong))
+    Wrong.cost = None
+    CONTRACTS["describes_itself"](Fitting(Wrong))
 
 
 def broken(cls: type[Objective], loss: Callable[[Tensor, Objective], Tensor]) -> Fitting:

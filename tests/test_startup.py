@@ -92,6 +92,12 @@ def test_the_catalogue_is_what_is_registered(name: str) -> None:
     }
 
 
+def test_the_catalogue_reads_what_an_objective_declares() -> None:
+    """Also what it has from its base."""
+    found = {e.name: (e.needs, e.cost) for e in entries() if e.registry == "OBJECTIVES"}
+    assert found == {name: (OBJECTIVES[name].needs, OBJECTIVES[name].cost) for name in OBJECTIVES}
+
+
 COUNTED = """
 import docstring_parser
 from fewstep.cli import recipe, run

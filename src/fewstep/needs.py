@@ -1,6 +1,7 @@
-"""What an objective needs of the map that it trains, of the data and of other models.
+"""What an objective says of itself: what it needs, what it costs, and where its minimum is.
 
-One declaration, ``Objective.needs``, is read by ``fewstep list``, by ``--dry-run``, by the way from
+What it needs of the map that it trains, of the data and of other models is one declaration,
+``Objective.needs``: it is read by ``fewstep list``, by ``--dry-run``, by the way from
 a run to its training, by the errors and by the contracts of objectives, which build a map that
 fits. Nothing here imports torch, so that a list of objectives does not wait for it.
 """
@@ -87,3 +88,58 @@ class Needs:
             "no label dropout": self.every_class,
         }
         return tuple(words for words, needed in said.items() if needed)
+
+
+class FixedPoint(Enum):
+    """Where the minimum of an objective is, of a network that can be any function.
+
+    That is: which map makes the expectation of its loss smallest or, where the loss has a floor or
+    a stop-gradient, makes the expectation of its gradient vanish.
+    """
+
+    DENOISER = "the denoiser E[x_0 | x_t]"
+    """The diffusion model of the data; its map in one step is no sample of them."""
+    MAP = "the exact map along the PF-ODE"
+    """Of the data, or of the teacher's PF-ODE, whatever the settings."""
+    LAW = "the law of the data"
+    """Any map that takes the law of the noise to that; it need not follow the PF-ODE."""
+    LIMIT = "the exact map as the gap between two times closes"
+    """At a finite gap it is another map, whose distance from that vanishes with the gap."""
+    NONE = "nothing that is known"
+    """No map along the PF-ODE, or nobody has said."""
+
+
+BACKWARD = 2
+"""Network evaluations that a backward pass costs."""
+TANGENT = 2
+"""Network evaluations that a forward-mode derivative adds to the pass that it comes with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one training step costs for each image, at the objective's default settings.
+
+    In passes through a network of the map's size; a part of the batch counts as a part of a pass.
+
+    Args:
+        forward: passes forwards through the map in training and its averages, with or without
+            gradient.
+        backward: passes backwards.
+        tangent: derivatives in forward mode, each beside a pass forwards.
+        teacher: passes of frozen models.
+    """
+
+    forward: float = 1
+    backward: float = 1
+    tangent: float = 0
+    teacher: float = 0
+
+    @property
+    def evaluations(self) -> float:
+        """The same in evaluations of the network, forwards and without gradient."""
+        return self.forward + BACKWARD * self.backward + TANGENT * self.tangent + self.teacher
+
+    @property
+    def words(self) -> str:
+        """In a few words, for a list."""
+        return f"{self.evaluations:g} evaluations an image"

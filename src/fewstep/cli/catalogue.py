@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import fewstep.needs
 from fewstep.names import plugin_files
-from fewstep.needs import Needs, TeacherUse
+from fewstep.needs import Cost, Needs, TeacherUse
 
 SOURCES = Path(__file__).parents[1]
 
@@ -27,6 +27,7 @@ class Entry(NamedTuple):
         summary: its first line.
         paper: that it is from.
         needs: of an objective.
+        cost: of an objective; None where it says nothing.
     """
 
     registry: str
@@ -34,6 +35,7 @@ class Entry(NamedTuple):
     summary: str
     paper: str | None
     needs: Needs
+    cost: Cost | None
 
 
 def entries() -> Iterator[Entry]:
@@ -41,18 +43,19 @@ def entries() -> Iterator[Entry]:
     classes = list(_classes())
     by_name = {node.name: node for node in reversed(classes)}
     for node in classes:
-        yield from _entries_of(node, _needs(node, by_name))
+        yield from _entries_of(node, by_name)
 
 
 def _classes() -> Iterator[ast.ClassDef]:
     """The classes of the files that register some, or declare what some need."""
     for path in (*sorted(SOURCES.rglob("*.py")), *map(Path, plugin_files())):
         text = path.read_text(encoding="utf-8")
-        if ".register(" in text or "needs = Needs(" in text:
+        if any(mark in text for mark in (".register(", "needs = Needs(", "cost = Cost(")):
             yield from (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef))
 
 
-def _entries_of(node: ast.ClassDef, needs: Needs) -> Iterator[Entry]:
+def _entries_of(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Iterator[Entry]:
+    needs, cost = (_declared(node, name, classes) for name in ("needs", "cost"))
     summary = (ast.get_docstring(node) or "").split("\n", 1)[0]
     for decorator in node.decorator_list:
         match decorator:
@@ -62,7 +65,14 @@ def _entries_of(node: ast.ClassDef, needs: Needs) -> Iterator[Entry]:
                 ),
                 args=[ast.Constant(value=str(name))],
             ):
-                yield Entry(registry, name, summary, _paper(node), needs)
+                yield Entry(
+                    registry,
+                    name,
+                    summary,
+                    _paper(node),
+                    Needs() if needs is None else Needs(**needs),
+                    None if cost is None else Cost(**cost),
+                )
 
 
 def _paper(node: ast.ClassDef) -> str | None:
@@ -71,13 +81,16 @@ def _paper(node: ast.ClassDef) -> str | None:
     return str(value.value) if isinstance(value, ast.Constant) else None
 
 
-def _needs(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Needs:
-    """The class's ``needs = Needs(...)``, or that of the first of its bases that has one."""
-    value = _assigned(node, "needs")
+def _declared(
+    node: ast.ClassDef, name: str, classes: Mapping[str, ast.ClassDef]
+) -> dict[str, Any] | None:
+    """The arguments of the class's ``name = Call(...)``, or of the first of its bases with one."""
+    value = _assigned(node, name)
     if isinstance(value, ast.Call):
-        return Needs(**{str(k.arg): _literal(k.value) for k in value.keywords})
+        return {str(k.arg): _literal(k.value) for k in value.keywords}
     bases = (classes.get(base.id) for base in node.bases if isinstance(base, ast.Name))
-    return next((_needs(base, classes) for base in bases if base is not None), Needs())
+    found = (_declared(base, name, classes) for base in bases if base is not None)
+    return next((arguments for arguments in found if arguments is not None), None)
 
 
 def _literal(node: ast.expr) -> Any:

@@ -52,17 +52,18 @@ NARROW = 60  # columns below which a description goes below its name
 
 
 class Row(NamedTuple):
-    """A name, what it is, the paper that it is from, and what it needs."""
+    """A name, what it is, the paper that it is from, what it needs and what a step costs."""
 
     name: str
     summary: str
     paper: str = ""
     needs: str = ""
+    cost: str = ""
 
     @property
     def rest(self) -> str:
         """What stands behind the summary."""
-        return "; ".join(filter(None, (self.paper, self.needs)))
+        return "; ".join(filter(None, (self.paper, self.needs, self.cost)))
 
 
 def list_(*what: Annotated[What, Parameter(help="Which lists; default all.")]) -> None:
@@ -87,8 +88,9 @@ def rows() -> dict[str, list[Row]]:
     for entry in entries():
         if kind := REGISTRIES.get(entry.registry):
             needs = f"needs {', '.join(words)}" if (words := entry.needs.words) else ""
+            cost = "" if entry.cost is None else entry.cost.words
             summary = _sentence(entry.summary)
-            lists[kind].append(Row(entry.name, summary, entry.paper or "", needs))
+            lists[kind].append(Row(entry.name, summary, entry.paper or "", needs, cost))
     return lists
 
 

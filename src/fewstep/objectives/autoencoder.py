@@ -7,7 +7,7 @@ from torch import Tensor
 from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
-from fewstep.needs import LATENTS, Needs
+from fewstep.needs import LATENTS, Cost, FixedPoint, Needs
 from fewstep.networks.autoencoder import draw, kl_to_standard_normal
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.trained import AUTOENCODER
@@ -35,6 +35,9 @@ class VariationalAutoencoder(Objective[AutoencoderModel]):
     makes = AUTOENCODER
     needs = Needs(network=LATENTS)
     paper = "Kingma & Welling 2014; first stage of Vahdat, Kreis, Kautz 2021 (LSGM)"
+    citation = "kingma2014auto"
+    fixed_point = FixedPoint.NONE
+    cost = Cost()
 
     def __init__(self, f: AutoencoderModel, K: int, *, beta: float = 0.01) -> None:
         super().__init__(f, K)

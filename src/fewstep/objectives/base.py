@@ -27,7 +27,7 @@ from typing_extensions import TypeVar
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Needs
+from fewstep.needs import Cost, FixedPoint, Needs
 from fewstep.objectives.fit import check_map
 from fewstep.objectives.teachers import check_follows, in_process_of
 from fewstep.objectives.turns import Turn, held_fixed
@@ -58,6 +58,12 @@ class Objective(nn.Module, ABC, Generic[M]):
     """Authors, year, and where in the paper."""
     needs: ClassVar[Needs] = Needs()
     """What must be there before the first step."""
+    fixed_point: ClassVar[FixedPoint] = FixedPoint.NONE
+    """Where its minimum is."""
+    cost: ClassVar[Cost | None] = None
+    """What a step costs at its default settings; None where nobody has said."""
+    citation: ClassVar[str] = ""
+    """Key of the paper in `fewstep.objectives.papers`, or a BibTeX entry of its own; "" is none."""
 
     f: M
 

@@ -11,7 +11,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.distances import Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Needs, TeacherUse
+from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.consistency import ConsistencyObjective, neighbours
 from fewstep.objectives.guided import Guide
@@ -44,6 +44,9 @@ class CD(ConsistencyObjective):
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Algorithm 2 (consistency distillation)"
+    citation = "song2023consistency"
+    fixed_point = FixedPoint.LIMIT
+    cost = Cost(forward=2, teacher=2)
     needs = Needs(teacher=TeacherUse.DISTIL)
     teacher: FlowMap
 

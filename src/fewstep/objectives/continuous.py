@@ -28,7 +28,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Needs, TeacherUse
+from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout, check_dropout
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.objectives.guided import Guide
@@ -157,6 +157,9 @@ class ContinuousCD(ContinuousConsistency):
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Theorems 3 to 5 (continuous-time CD)"
+    citation = "song2023consistency"
+    fixed_point = FixedPoint.MAP
+    cost = Cost(forward=2, tangent=1, teacher=1)
     needs = Needs(teacher=TeacherUse.DISTIL, continuous=True)
     teacher: FlowMap
 
@@ -214,6 +217,9 @@ class ContinuousCT(ContinuousConsistency):
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Theorem 6 (continuous-time CT)"
+    citation = "song2023consistency"
+    fixed_point = FixedPoint.MAP
+    cost = Cost(forward=2, tangent=1)
     needs = Needs(teacher=TeacherUse.START, continuous=True)
 
     def __init__(

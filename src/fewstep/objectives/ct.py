@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fewstep.distances import Distance
 from fewstep.flow_map import FlowMap
+from fewstep.needs import Cost, FixedPoint
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.consistency import ConsistencyTraining
 from fewstep.schedules import (
@@ -34,6 +35,9 @@ class CT(ConsistencyTraining):
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Algorithm 3 (consistency training)"
+    citation = "song2023consistency"
+    fixed_point = FixedPoint.LIMIT
+    cost = Cost(forward=2)
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Needs
+from fewstep.needs import Cost, FixedPoint, Needs
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.parameterization.chain import Chain
 from fewstep.trained import DIFFUSION
@@ -31,6 +31,9 @@ class DDPM(Objective):
     makes = DIFFUSION
     needs = Needs(processes=("vp_discrete",))
     paper = "Ho, Jain, Abbeel 2020, Algorithm 1 and Eq. 14 (DDPM)"
+    citation = "ho2020denoising"
+    fixed_point = FixedPoint.DENOISER
+    cost = Cost()
 
     def __init__(self, f: FlowMap, K: int, *, weighting: Weighting | str = "snr") -> None:
         super().__init__(f, K)

@@ -11,7 +11,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.needs import TRAJECTORIES, Needs
+from fewstep.needs import TRAJECTORIES, Cost, FixedPoint, Needs
 from fewstep.networks.dfno import FourierOperator
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.solvers import ddim_step
@@ -37,6 +37,9 @@ class DFNO(Objective):
 
     makes = GENERATOR
     paper = "Zheng, Nie, Vahdat, Azizzadenesheli, Anandkumar 2023 (DFNO), Section 3"
+    citation = "zheng2023fast"
+    fixed_point = FixedPoint.MAP
+    cost = Cost()
     needs = Needs(
         columns=("noise", "trajectory", "times"),
         network=TRAJECTORIES,

@@ -8,7 +8,7 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.distances import Distance
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Needs, TeacherUse
+from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.consistency import ConsistencyObjective
@@ -37,6 +37,9 @@ class ECT(ConsistencyObjective):
     """
 
     paper = "Geng, Pokle, Luo, Lin, Kolter 2024 (ECT)"
+    citation = "geng2024consistency"
+    fixed_point = FixedPoint.LIMIT
+    cost = Cost(forward=2)
     needs = Needs(teacher=TeacherUse.START, eps_zero=True)
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fewstep.distances import Distance
 from fewstep.flow_map import FlowMap
+from fewstep.needs import Cost, FixedPoint
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.consistency import ConsistencyTraining
 from fewstep.schedules import DoublingN, LogNormalIndex
@@ -28,6 +29,9 @@ class ICT(ConsistencyTraining):
     """
 
     paper = "Song & Dhariwal 2023 (iCT), Table 1"
+    citation = "song2023improved"
+    fixed_point = FixedPoint.LIMIT
+    cost = Cost(forward=2)
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Needs, TeacherUse
+from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.trained import GENERATOR
 
@@ -30,6 +30,9 @@ class KD(Objective):
 
     makes = GENERATOR
     paper = "Luhman & Luhman 2021 (knowledge distillation); of flows Liu, Gong, Liu 2022"
+    citation = "luhman2021knowledge"
+    fixed_point = FixedPoint.MAP
+    cost = Cost()
     needs = Needs(teacher=TeacherUse.START, columns=("noise",), every_class=True)
 
     def __init__(self, f: FlowMap, K: int, *, distance: Distance | str = "l2") -> None:

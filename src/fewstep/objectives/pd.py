@@ -12,7 +12,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.errors import FewstepWarning
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Needs, TeacherUse
+from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.objectives.guided import check_teacher_of_hidden
 from fewstep.objectives.teachers import check_alike, check_follows
@@ -52,6 +52,9 @@ class PD(Objective):
 
     makes = NESTED
     paper = "Salimans & Ho 2022, Algorithm 2 (progressive distillation)"
+    citation = "salimans2022progressive"
+    fixed_point = FixedPoint.LIMIT
+    cost = Cost(teacher=2)
     needs = Needs(teacher=TeacherUse.DISTIL)
     teacher: FlowMap
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Needs
+from fewstep.needs import Cost, FixedPoint, Needs
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.score_matching import ScoreMatching
 from fewstep.parameterization.exploding import ElectricField
@@ -33,6 +33,9 @@ class PFGMpp(ScoreMatching):
 
     needs = Needs(processes=("pfgm",))
     paper = "Xu, Liu, Tian, Tong, Tegmark, Jaakkola 2023, Eq. 3 and Section 4 (PFGM++)"
+    citation = "xu2023pfgmpp"
+    fixed_point = FixedPoint.DENOISER
+    cost = Cost()
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Needs, TeacherUse
+from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.trained import DIFFUSION
 
@@ -27,6 +27,9 @@ class RF(Objective):
 
     makes = DIFFUSION
     paper = "Liu, Gong, Liu 2022, Eq. 1 (rectified flow)"
+    citation = "liu2022flow"
+    fixed_point = FixedPoint.DENOISER
+    cost = Cost()
 
     def __init__(self, f: FlowMap, K: int) -> None:
         super().__init__(f, K)
@@ -59,6 +62,9 @@ class Reflow(RF):
     """
 
     paper = "Liu, Gong, Liu 2022, Algorithm 1 (reflow)"
+    citation = "liu2022flow"
+    fixed_point = FixedPoint.DENOISER
+    cost = Cost()
     needs = Needs(teacher=TeacherUse.START, columns=("noise",))
 
     def loss_at(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
+from fewstep.needs import Cost, FixedPoint
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.schedules import LogNormal
 from fewstep.trained import DIFFUSION
@@ -32,6 +33,9 @@ class ScoreMatching(Objective):
 
     makes = DIFFUSION
     paper = "Karras, Aittala, Aila, Laine 2022 (EDM), Table 1"
+    citation = "karras2022elucidating"
+    fixed_point = FixedPoint.DENOISER
+    cost = Cost()
 
     def __init__(
         self,

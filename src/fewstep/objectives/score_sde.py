@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
+from fewstep.needs import Cost, FixedPoint
 from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.schedules import TRAINING_TIMES, TrainingTimes
 from fewstep.trained import DIFFUSION
@@ -30,6 +31,9 @@ class ScoreSDE(Objective):
 
     makes = DIFFUSION
     paper = "Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole 2021, Eq. 7 (Score SDE)"
+    citation = "song2021score"
+    fixed_point = FixedPoint.DENOISER
+    cost = Cost()
 
     def __init__(
         self,

@@ -97,6 +97,7 @@ def needs_of(
         flops=kept.flops,
         copies=copies,
         memory=memory,
+        evaluations=count.cost,
         step_flops=kept.flops * count.cost * run.training.batch,
         training=run.training,
         device=device,

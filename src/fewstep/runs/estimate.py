@@ -70,6 +70,7 @@ class DryRun:
         flops: floating-point operations of one network evaluation of one image.
         copies: of all parameters that training holds, by what they are.
         memory: of a training.
+        evaluations: of the network for each image of a step, forwards and without gradient.
         step_flops: operations of a step, over all processes.
         training: how.
         device: where it would train.
@@ -86,6 +87,7 @@ class DryRun:
     flops: int
     copies: dict[str, float]
     memory: Memory
+    evaluations: float
     step_flops: float
     training: Training
     device: torch.device
@@ -116,6 +118,7 @@ class DryRun:
             "images": self.images or "not looked at: the settings say their size",
             "network": f"{self.parameters:,} parameters",
             "evaluation": f"{self.flops / 1e9:,.4g} GFLOPs an image",
+            "iteration": f"{self.evaluations:.4g} network evaluations an image",
             "state": f"{gib(memory.state)} for {held}",
             "activations": f"{memory.per_image / 2**20:,.4g} MiB an image, "
             f"{memory.images} images at once"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fewstep.errors import FewstepWarning
 from fewstep.models import AnyModel
+from fewstep.needs import BACKWARD, TANGENT
 from fewstep.networks import MLP, FourierOperator, Network
 from fewstep.networks.norm import forward_mode
 from fewstep.objectives import Objective
@@ -22,8 +23,7 @@ from fewstep.runs.activations import evaluated
 from fewstep.runs.components import make_model, make_objective, objective_of
 from fewstep.runs.run import COMPANIONS, Run
 
-BACKWARD = 2  # evaluations that a backward pass costs
-TANGENT = 2  # evaluations that a forward-mode derivative adds
+ROWS = 16  # of the batch that evaluations are counted on
 REAL = 200e9  # operations, forwards and backwards of one image, up to which the network is timed
 AT_ONCE = 50e9  # operations of one timed step, unless one image has more
 OF_CONVOLUTION = 2 / 3  # share of a plain convolution's speed that a whole U-Net reaches
@@ -62,26 +62,36 @@ def evaluations(run: Run, F: Network, p: Parameterization) -> Evaluations:
     """Counted in a step of the run's objective with a tiny network in the place of ``F``."""
     if objective_of(run).makes.decodes:
         return Evaluations(1, 0, 1)
-    stand_in = _stand_in(F)
-    objective = build_objective(run, make_model(stand_in, p)).train()
+    M = _times(F)
+    return counted(build_objective(run, make_model(_stand_in(F), p)).train(), p, M)
+
+
+def counted(objective: Objective, p: Parameterization, M: int = 1) -> Evaluations:
+    """Counted in the first step of an objective on points of four numbers.
+
+    Args:
+        objective: on an mlp, or on a dfno that is made from one.
+        p: the parameterization of its map.
+        M: states of a trajectory.
+    """
     found = {"trained": 0.0, "others": 0.0, "kept": 0.0}
 
     def count(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        cost = 1 + TANGENT * forward_mode(args[0])
+        cost = (1 + TANGENT * forward_mode(args[0])) * len(args[0]) / (ROWS * M)
         found["trained" if torch.is_grad_enabled() else "others"] += cost
         found["kept"] += cost * torch.is_grad_enabled()
 
     for part in objective.modules():
         if isinstance(part, MLP):
             part.register_forward_pre_hook(count)
-    x, M = torch.zeros(2, 4), _times(F)
+    x = torch.zeros(ROWS, 4)
     columns = {
-        "noise": torch.ones(2, 4),
-        "trajectory": torch.ones(2, M, 4),
-        "times": torch.full((2, M), p.t_min),
+        "noise": torch.ones(ROWS, 4),
+        "trajectory": torch.ones(ROWS, M, 4),
+        "times": torch.full((ROWS, M), p.t_min),
     }
     # Of a column that a reader of the user's gives nobody knows the shape: a number an example.
-    given = {name: columns.get(name, torch.ones(2)) for name in objective.needs.columns}
+    given = {name: columns.get(name, torch.ones(ROWS)) for name in objective.needs.columns}
     most, turns = 0.0, objective.turns(0)
     with torch.random.fork_rng(devices=[]):
         for turn in turns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,13 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from fewstep.condition import NONE, Condition
+from fewstep.errors import FewstepError
+from fewstep.needs import Cost, FixedPoint
 from fewstep.objectives import Objective
+from fewstep.objectives.papers import bibtex
 from fewstep.objectives.turns import Turn
-from fewstep.testing.contract import contract, losses, must
+from fewstep.runs.step import counted
+from fewstep.testing.contract import Broken, contract, losses, must
 from fewstep.testing.fitting import Examples, Fitting
 from fewstep.trained import Trained
 
@@ -25,6 +30,28 @@ def describes_itself(fitting: Fitting) -> None:
     must("``" in (cls.__doc__ or ""), "its docstring has no formula, which stands in ``...``")
     must(isinstance(getattr(cls, "paper", None), str), "paper does not say where it is from")
     must(isinstance(cls.makes, Trained) and cls.makes.known, "makes does not say what f can do")
+    must(isinstance(cls.fixed_point, FixedPoint), "fixed_point is none of FixedPoint")
+    _check_citation(cls.citation)
+    _check_cost(fitting, cls.cost)
+
+
+def _check_citation(citation: str) -> None:
+    """Of a method whose author gives none there is nothing to hold it against."""
+    try:
+        found = citation and bibtex(citation)
+    except FewstepError as fault:
+        raise Broken(f"citation: {fault}") from None
+    must(isinstance(found, str), "citation is no text")
+
+
+def _check_cost(fitting: Fitting, cost: Cost | None) -> None:
+    """What is declared against what a step at the default settings does."""
+    if cost is None or fitting.settings or fitting.columns or fitting.objective.makes.decodes:
+        return
+    o = replace(fitting, shape=(4,)).build(replace(fitting, shape=(4,)).map()).train()
+    found = counted(o, fitting.p(), getattr(o.f.network, "M", 1)).cost
+    near = abs(found - cost.evaluations) < 0.01 * found
+    must(near, f"cost says {cost.evaluations:g} evaluations an image, and a step makes {found:g}")
 
 
 @contract
