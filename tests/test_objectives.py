@@ -83,6 +83,7 @@ def test_every_objective_says_what_it_costs_and_what_to_cite(name: str) -> None:
 
 def test_a_wrong_declaration_is_told() -> None:
     class Wrong(ECT):
+        __doc__ = ECT.__doc__
         cost = Cost(forward=3)
         citation = "nobody2020nothing"
 
