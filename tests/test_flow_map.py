@@ -85,6 +85,7 @@ def test_two_time_networks_see_the_end() -> None:
         "unet(channels=8, multipliers=(1, 2), blocks=1)",
         "adm(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8)",
         "edm2(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8)",
+        "dit(width=16, blocks=2, heads=2)",
     ],
 )
 @pytest.mark.parametrize("process", ["edm(eps=0.0)", "vp", "rectified_flow(second='gap')"])
@@ -130,6 +131,8 @@ NETWORK_SPECS = [
     "unet(channels=8, multipliers=(1, 2), blocks=1, encoder='residual', "
     "resample_filter=(1, 3, 3, 1), embedding='fourier')",
     "adm(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8)",
+    "dit(width=16, blocks=2, heads=2)",
+    "dit(width=16, blocks=2, heads=2, positions='rope', qk_norm=True)",
     "dfno(base='mlp(width=16, blocks=1)')",
 ]
 

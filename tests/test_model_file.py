@@ -28,6 +28,7 @@ from fewstep.networks import (
     MLP,
     NETWORKS,
     ConvAutoencoder,
+    DiT,
     FourierOperator,
     MLPAutoencoder,
     Network,
@@ -46,6 +47,7 @@ MAKE: dict[str, Callable[[], Network]] = {
     "ncsnpp": lambda: UNet((1, 16, 16), **CONV, **NCSNPP),
     "adm": lambda: ADM((3, 16, 16), **{**CONV, "channels": 32}, head_channels=32, attention=(8,)),
     "adm-1-channel": lambda: ADM((1, 8, 8), **{**CONV, "channels": 32}, head_channels=32),
+    "dit": lambda: DiT((4, 8, 16), num_classes=3, width=32, blocks=1, heads=2, positions="rope"),
     "dfno": lambda: FourierOperator((1, 8, 8), base="mlp(width=32)"),
     "conv_autoencoder": lambda: ConvAutoencoder((1, 8, 8), channels=8, multipliers=(1, 2)),
 }

@@ -1,4 +1,4 @@
-"""What stands around the convolutions of a U-Net, computed as on a GPU."""
+"""Norms, and what stands around the convolutions of a U-Net, computed as on a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.networks import ADM, UNet, convolution, layers
+from fewstep.networks import ADM, NETWORKS, UNet, convolution, layers
 from fewstep.networks.convolution import WideConv
 from fewstep.networks.layers import doubled
 
@@ -62,3 +62,36 @@ def test_biases_that_are_added_with_the_branches_sum_are_those_of_the_convolutio
     torch.testing.assert_close(again, y)
     found = torch.autograd.grad(again.sin().sum(), list(F.parameters()), allow_unused=True)
     torch.testing.assert_close(found, expected)
+
+
+SPECS = {
+    "mlp": "mlp(width=16, blocks=2)",
+    "unet": "unet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0)",
+    "adm": "adm(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8, "
+    "time_scale=1)",
+    "edm2": "edm2(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8)",
+    "dit": "dit(width=16, blocks=2, heads=2, positions='rope', qk_norm=True)",
+}
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_the_gradient_of_a_forward_mode_derivative(spec: str) -> None:
+    """It is that of a difference: a loss of a tangent moves the weights as it should."""
+    F = NETWORKS.build(spec, shape=(3, 8, 8), two_time=True).double().eval()
+    for parameter in F.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    x, v = torch.randn(2, 2, 3, 8, 8, dtype=torch.double)
+    c, s, u = torch.randn(3, 2, dtype=torch.double)
+
+    def at(h: float) -> Tensor:
+        y: Tensor = F(x + h * v, c + h * u, None, s)
+        return y
+
+    _, exact = torch.func.jvp(lambda x, c: F(x, c, None, s), (x, c), (v, u))
+    near = (at(1e-5) - at(-1e-5)) / 2e-5
+    torch.testing.assert_close(exact, near, rtol=1e-5, atol=1e-5)
+    mine, theirs = (
+        torch.autograd.grad(d.square().mean(), list(F.parameters()), materialize_grads=True)
+        for d in (exact, near)
+    )
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)

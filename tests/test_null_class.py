@@ -22,6 +22,7 @@ SPECS = {
     "unet": "unet(channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0)",
     "adm": "adm(channels=32, multipliers=(1,), blocks=1, attention=(), head_channels=32)",
     "edm2": "edm2(channels=8, multipliers=(1,), blocks=1, attention=(), head_channels=8)",
+    "dit": "dit(width=8, blocks=1, heads=2)",
     "dfno": "dfno(base='mlp(width=8, blocks=1)')",
 }
 each = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
@@ -62,7 +63,7 @@ def test_a_label_dropout_that_is_no_probability_is_named(spec: str, p: float) ->
         network(spec, label_dropout=p)
 
 
-@pytest.mark.parametrize("name", ["mlp", "unet", "adm"])
+@pytest.mark.parametrize("name", ["mlp", "unet", "adm", "dit"])
 def test_a_network_that_takes_a_weight_starts_as_one_that_takes_none(name: str) -> None:
     plain = network(SPECS[name])
     F = NETWORKS.build(SPECS[name], shape=(1, 4, 4), num_classes=3, guidance_embedding=True)

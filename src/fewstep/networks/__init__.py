@@ -1,8 +1,9 @@
 """Raw networks ``F(x, c_noise, label=None, c_noise_s=None)``, which know nothing of diffusion.
 
 `MLP` is for points and tiny images; `UNet` is the DDPM++/NCSN++ U-Net of EDM; `ADM` is the U-Net of
-ADM for larger images; `FourierOperator` gives whole trajectories. `MLPAutoencoder` and
-`ConvAutoencoder` make the latent spaces of other models.
+ADM for larger images; `DiT` is the diffusion transformer, for pixels and latents; `FourierOperator`
+gives whole trajectories. `MLPAutoencoder` and `ConvAutoencoder` make the latent spaces of other
+models.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from fewstep.networks.adm import ADM
 from fewstep.networks.autoencoder import Autoencoder, ConvAutoencoder, MLPAutoencoder
 from fewstep.networks.base import NETWORKS, Network, plain_name, unwrapped
 from fewstep.networks.dfno import FourierOperator
+from fewstep.networks.dit import DiT
 from fewstep.networks.edm2 import EDM2UNet
 from fewstep.networks.mlp import MLP
 from fewstep.networks.skeleton import skeleton, unfinished
@@ -24,6 +26,7 @@ __all__ = [
     "NETWORKS",
     "Autoencoder",
     "ConvAutoencoder",
+    "DiT",
     "EDM2UNet",
     "FourierOperator",
     "MLPAutoencoder",

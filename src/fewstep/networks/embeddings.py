@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,15 @@ from torch.nn import functional
 from fewstep.errors import FewstepError
 from fewstep.networks.layers import xavier
 
+if TYPE_CHECKING:
+    from typing import Self
+
 END, GUIDANCE, AUGMENTATION = "the end of a map", "a guidance weight", "augmentations"
 """What a network may be told besides time and class; keys of `Network.added`."""
 
 
-class TimeEmbedding(nn.Module):
-    """``(sin(w c), cos(w c))`` at ``n`` frequencies ``w``: [B] -> [B, 2 n]."""
+class Fixed(nn.Module):
+    """Numbers ``w`` that nothing trains, kept in at least float32: there are phases among them."""
 
     w: Tensor
 
@@ -25,13 +29,17 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         self.register_buffer("w", w, persistent=stored)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TimeEmbedding:
-        """Frequencies stay in at least float32: in half precision a time's phase is lost."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """In half precision a phase would be lost."""
         w = self.w
         super()._apply(fn, recurse)
         if torch.finfo(self.w.dtype).bits < 32 <= torch.finfo(w.dtype).bits:
             self.w = w.to(self.w.device)
         return self
+
+
+class TimeEmbedding(Fixed):
+    """``(sin(w c), cos(w c))`` at ``n`` frequencies ``w``: [B] -> [B, 2 n]."""
 
     @classmethod
     def positional(cls, width: int) -> TimeEmbedding:

@@ -21,6 +21,7 @@ from fewstep.networks.embeddings import (
     weight_embedding,
     with_weight,
 )
+from fewstep.networks.norm import layer_norm
 
 MOST_FREQUENCIES = 4096
 
@@ -40,7 +41,7 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         scale, shift = self.affine(e).chunk(2, dim=1)
-        u = torch.addcmul(shift, functional.layer_norm(h, h.shape[1:]), 1 + scale)
+        u = torch.addcmul(shift, layer_norm(h), 1 + scale)
         u = dropout(functional.silu(self.W1(u)), self.dropout, self.training)
         return h + self.W2(u)
 

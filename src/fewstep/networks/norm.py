@@ -1,4 +1,4 @@
-"""Group norm whose maps stay in the channels_last memory format, on every device.
+"""Norms: of tokens, and of groups whose maps stay channels_last, on every device.
 
 On a GPU torch's own kernel wants and gives contiguous maps: between convolutions, which are fastest
 with channels last, every norm would change the layout of a map and of its gradient, several times.
@@ -25,6 +25,18 @@ Film = tuple[Tensor, Tensor]
 def forward_mode(x: Tensor) -> bool:
     """Whether ``x`` carries a tangent, as inside `torch.func.jvp`."""
     return forward_ad.unpack_dual(x).tangent is not None
+
+
+def layer_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """``(x - mean) / sqrt(var + eps)`` over the last dimension.
+
+    The forward-mode derivative of torch's own is right, but the gradient of that derivative is not:
+    it takes mean and variance for constants. Where one may be asked for, this does without it.
+    """
+    if forward_mode(x) and torch.is_grad_enabled():
+        var, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
+        return (x - mean) * (var + eps).rsqrt()
+    return functional.layer_norm(x, x.shape[-1:], eps=eps)
 
 
 class GroupNorm(nn.GroupNorm):
