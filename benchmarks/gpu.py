@@ -41,10 +41,13 @@ LIMITS = {  # seconds of each part, the lane that they share in order
     "adm": 60,
     "sampling": 60,
 }
-COMPILED = {"edm": 512, "ct": 512, "ect": 256, "edm-any": 512, "cd": 128, "ct-whole": 512}
+COMPILED = {  # batches of compiled steps
+    **{"edm": 512, "ct": 512, "ect": 256, "cd": 128},
+    **{"edm-any": 512, "ct-any": 512, "ct-whole": 512},
+}
 COMPILING = ["compiled-ct", "graphs", "compiled-edm", "compiled-ect"]
 # those that there is no time for in a whole run
-BY_NAME = ["compiled-ct-whole", "compiled-edm-any", "compiled-cd"]
+BY_NAME = ["compiled-ct-any", "compiled-ct-whole", "compiled-edm-any", "compiled-cd"]
 SLOTS = 2  # parts that compile side by side
 THREADS = 5  # that compile in each of them
 SPEEDRUN = 145  # seconds that are kept for it
