@@ -42,8 +42,13 @@ LIMITS = {  # seconds of each part, the lane that they share in order
     "sampling": 60,
 }
 COMPILED = {  # batches of compiled steps
-    **{"edm": 512, "ct": 512, "ect": 256, "cd": 128},
-    **{"edm-any": 512, "ct-any": 512, "ct-whole": 512},
+    "edm": 512,
+    "ct": 512,
+    "ect": 256,
+    "cd": 128,
+    "edm-any": 512,
+    "ct-any": 512,
+    "ct-whole": 512,
 }
 COMPILING = ["compiled-ct", "graphs", "compiled-edm", "compiled-ect"]
 # those that there is no time for in a whole run
