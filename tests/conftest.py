@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from fewstep.cli import run
+from fewstep.exchange import hub as models_of_the_hub
+from hub import Hub, serving
 
 torch.set_num_threads(1)
 
@@ -38,6 +40,27 @@ def call(
         return code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub of models on this machine, empty, with an empty cache; no token is set."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    with serving() as server:
+        settings = {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "hub-cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "no-token"),
+            "HF_HUB_DISABLE_XET": True,
+        }
+        for name, value in settings.items():  # the library reads its variables on import alone
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        models_of_the_hub.forget()
+        yield server
+    models_of_the_hub.forget()
 
 
 @pytest.fixture

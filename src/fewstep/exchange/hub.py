@@ -1,0 +1,322 @@
+"""Models of the Hugging Face hub: ``hub:OWNER/NAME[/FILE][@REVISION]`` as a folder on this machine.
+
+The hub's own library fetches, keeps and authorises: ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and
+``HF_HUB_OFFLINE`` mean what they mean to it. A branch or a tag is resolved to a commit once in a
+process, so that all parts of a program see the same files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePath
+from typing import Any
+
+from fewstep.data.sources import HUB
+from fewstep.errors import FewstepError, listed, refusal
+from fewstep.exchange.hub_files import DESCRIPTIONS, chosen, is_like
+from fewstep.progress import on_terminal
+
+NAMED = "hub:OWNER/NAME, hub:OWNER/NAME@REVISION or hub:OWNER/NAME/FILE"
+NEEDS = "models of the hub need: pip install 'fewstep[hub]'"
+_PART = r"[\w][\w.-]*"
+_NAME = re.compile(
+    rf"(?P<repo>{_PART}(/{_PART})?)(/(?P<inside>[^@/][^@]*))?(@(?P<revision>[^@\s]+))?"
+)
+_PAGE = re.compile(r"https?:/+(?P<host>[\w.:-]+)/+(?P<rest>.+)")
+_TREE = re.compile(
+    r"(?P<repo>[^/]+/[^/]+)/(tree|blob|resolve)/(?P<revision>[^/]+)(/(?P<inside>.+))?"
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+
+
+@dataclass(frozen=True)
+class HubName:
+    """A name of the hub, taken apart.
+
+    Args:
+        repo: ``OWNER/NAME``, or ``NAME`` of a model that has no owner.
+        inside: a file or folder of the repository; "" for all of it.
+        revision: branch, tag or commit; None for the repository's newest.
+    """
+
+    repo: str
+    inside: str = ""
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        at = "" if self.revision is None else f"@{self.revision}"
+        return HUB + "/".join(filter(None, (self.repo, self.inside))) + at
+
+    @classmethod
+    def of(cls, name: str | PurePath) -> HubName:
+        """The parts of a name, or of the address of a model's page.
+
+        Raises:
+            FewstepError: a name that is none; the message says how they are written.
+        """
+        text = _text(name)
+        page = _PAGE.fullmatch(text)
+        return _of_page(text, page["rest"]) if page else _of_name(text)
+
+
+def _text(name: str | PurePath) -> str:
+    """The name as it was written: a path may have other separators."""
+    return name.as_posix() if isinstance(name, PurePath) else name
+
+
+def _of_name(text: str) -> HubName:
+    match = _NAME.fullmatch(text.removeprefix(HUB).rstrip("/"))
+    if match is None:
+        raise FewstepError(f"{text!r} names no model of the hub: write {NAMED}.")
+    return HubName(match["repo"], match["inside"] or "", match["revision"])
+
+
+def _of_page(text: str, rest: str) -> HubName:
+    rest = rest.partition("?")[0].removeprefix("models/").rstrip("/")
+    if rest.startswith(("datasets/", "spaces/")):
+        raise FewstepError(
+            f"{text!r} is no model but one of the hub's {rest.partition('/')[0]}: write {NAMED}."
+        )
+    if match := _TREE.fullmatch(rest):
+        return HubName(match["repo"], match["inside"] or "", match["revision"])
+    return _of_name(HUB + rest)
+
+
+def is_hub(name: object) -> bool:
+    """Whether a name is of the hub: ``hub:...``, or the address of a page there."""
+    if not isinstance(name, str | PurePath):
+        return False
+    text = _text(name)
+    page = _PAGE.fullmatch(text)
+    return text.startswith(HUB) or (page is not None and page["host"] in _hosts())
+
+
+def _hosts() -> tuple[str, ...]:
+    own = _PAGE.fullmatch(os.environ.get("HF_ENDPOINT", "") + "/-")
+    return HOSTS if own is None else (*HOSTS, own["host"])
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Files of a repository of the hub on this machine.
+
+    Args:
+        folder: with the files, as they are in the repository.
+        repo: its name.
+        revision: the full hash of the commit.
+        inside: what of it is meant: a file or a folder; "" for all of it.
+    """
+
+    folder: Path
+    repo: str
+    revision: str
+    inside: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that was asked for."""
+        return self.folder / self.inside
+
+    @property
+    def name(self) -> str:
+        """The name by which the very same files are found again."""
+        return str(HubName(self.repo, self.inside, self.revision))
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """What the model's card says in its front matter; nothing where there is none."""
+        return front_matter(self.folder)
+
+    @property
+    def licence(self) -> str | None:
+        """The licence that the card names."""
+        named = self.card.get("license_name") or self.card.get("license")
+        return named if isinstance(named, str) and named else None
+
+
+def fetched(name: str | PurePath, patterns: Sequence[str] | None = None) -> Fetched:
+    """The files of ``hub:NAME[@REVISION]``, from the hub or from its library's cache.
+
+    Args:
+        name: which; also the address of a model's page.
+        patterns: which files, such as ``("*.json", "unet/*")``; default those of a model, its
+            weights once and in the safest format.
+
+    Raises:
+        FewstepError: no such model, file or revision; no right to it; no connection, and nothing in
+            the cache; files of no model that is known.
+    """
+    return _fetched(HubName.of(name), None if patterns is None else tuple(patterns))
+
+
+def forget() -> None:
+    """Ask the hub again what its branches and tags mean, as after something was pushed."""
+    _fetched.cache_clear()
+
+
+def pinned(name: str) -> str:
+    """The name with the commit that it stands for; other names and paths as they are."""
+    return fetched(name).name if is_hub(name) else name
+
+
+@lru_cache(maxsize=64)
+def _fetched(name: HubName, patterns: tuple[str, ...] | None) -> Fetched:
+    with _in_words(name):
+        repository = _Repository.of(name)
+        files = repository.files
+        if patterns is not None:
+            return repository.download([file for file in files if is_like(file, patterns)])
+        small = [file for file in files if is_like(file, DESCRIPTIONS)]
+        found = repository.download(small)
+        pick = chosen(files, name.inside, found.folder, str(name))
+        return replace(repository.download([*small, *pick.files]), inside=pick.inside)
+
+
+@dataclass(frozen=True)
+class _Repository:
+    """The names of a commit's files, and whether only the library's cache can give them."""
+
+    name: HubName
+    commit: str
+    files: tuple[str, ...]
+    cached: bool = False
+
+    @classmethod
+    def of(cls, name: HubName) -> _Repository:
+        """What the hub says; without a connection, what is in the cache."""
+        hub = _library()
+        try:
+            info = hub.HfApi().model_info(name.repo, revision=name.revision)
+            return cls(name, info.sha, tuple(file.rfilename for file in info.siblings or ()))
+        except Exception as error:
+            if _is_answer(error):
+                raise
+        folder = Path(_snapshot(name, name.revision, (), cached=True))
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        names = tuple(path.relative_to(folder).as_posix() for path in files)
+        return cls(name, folder.name, names, cached=True)
+
+    def download(self, files: Sequence[str]) -> Fetched:
+        """Files of the commit. The branch or tag that was asked for is remembered for the cache."""
+        folder = Path(_snapshot(self.name, self.name.revision, files, self.cached))
+        if folder.name != self.commit:  # somebody pushed in between
+            folder = Path(_snapshot(self.name, self.commit, files, self.cached))
+        return Fetched(folder, self.name.repo, self.commit, self.name.inside)
+
+
+def _snapshot(name: HubName, revision: str | None, files: Sequence[str], cached: bool) -> str:
+    return _library().snapshot_download(
+        name.repo,
+        revision=revision,
+        allow_patterns=list(files),
+        local_files_only=cached,
+        tqdm_class=_bar(),
+    )
+
+
+def _bar() -> Any:
+    """The library's bars, where somebody sees them move."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Silent(tqdm):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **{**settings, "disable": True})
+
+    return tqdm if on_terminal() else Silent
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether an error is what the hub answered, rather than that it could not be reached."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return isinstance(error, ValueError) or (status is not None and status < 500)
+
+
+def front_matter(folder: Path) -> dict[str, Any]:
+    """The YAML at the beginning of a folder's README.md; nothing where there is none."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return {}
+    try:
+        return _library().metadata_load(card) or {}
+    except Exception:  # somebody else's card is no reason not to read a model
+        return {}
+
+
+def _library() -> Any:
+    try:
+        import huggingface_hub
+        import huggingface_hub.constants
+    except ImportError as error:
+        raise FewstepError(NEEDS) from error
+    return huggingface_hub
+
+
+@contextmanager
+def _in_words(name: HubName) -> Iterator[None]:
+    """Inside, what the library raises is a `FewstepError` of one line."""
+    try:
+        yield
+    except FewstepError:
+        raise
+    except Exception as error:  # the library raises a dozen kinds for one missing connection
+        raise _refusal(name, error) from error
+
+
+def _refusal(name: HubName, error: Exception) -> FewstepError:
+    from huggingface_hub import errors
+
+    shown = str(replace(name, inside=""))
+    where = f"{_library().constants.ENDPOINT}/{name.repo}"
+    if isinstance(error, errors.GatedRepoError):
+        return FewstepError(
+            f"{shown} is only for those who have accepted its conditions: accept them at {where}, "
+            f"and {_with_token()}."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return FewstepError(f"{replace(name, revision=None)} has no revision {name.revision!r}.")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return FewstepError(
+            f"there is no model {name.repo!r} at {where}, or it is private: check the name, or "
+            f"{_with_token()}.{_other_kind(name)}"
+        )
+    if isinstance(error, errors.HFValidationError):
+        return FewstepError(f"{shown} names no model of the hub ({_short(error)}): write {NAMED}.")
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return FewstepError(f"{shown} is not in the cache, and {_unreached()}.")
+    if isinstance(error, OSError) and error.errno is not None:
+        return refusal(error)
+    return FewstepError(f"cannot fetch {shown} from {where}: {_short(error)}.")
+
+
+def _with_token() -> str:
+    """What to do about a right that is missing."""
+    if _library().get_token():
+        return "use a token that may read it: HF_TOKEN, or hf auth login"
+    return "give a token that may read it: set HF_TOKEN, or run hf auth login"
+
+
+def _unreached() -> str:
+    constants = _library().constants
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set: fetch it once with a connection"
+    return f"{constants.ENDPOINT} cannot be reached: check the connection"
+
+
+def _other_kind(name: HubName) -> str:
+    """Whether a data set has the name that a model was looked for under."""
+    try:
+        known = _library().HfApi().repo_exists(name.repo, repo_type="dataset")
+    except Exception:  # one line about the model is enough
+        known = False
+    return f" There is a data set of that name: --data {HUB}{name.repo}." if known else ""
+
+
+def _short(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (listed(lines[:2]) or type(error).__name__).rstrip(".")[:200]

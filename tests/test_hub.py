@@ -1,0 +1,163 @@
+"""Models of the hub, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fewstep.errors import FewstepError
+from fewstep.exchange.hub import Fetched, HubName, fetched, forget, is_hub, pinned
+from hub import TOKEN, Hub
+
+FILES = {"README.md": b"---\nlicense: mit\n---\n# A model\n", "model.safetensors": b"weights"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("hub:ann/digits", HubName("ann/digits")),
+        ("hub:gpt2", HubName("gpt2")),
+        ("hub:ann/digits/", HubName("ann/digits")),
+        ("hub:ann/digits@v1.0", HubName("ann/digits", "", "v1.0")),
+        ("hub:ann/digits@refs/pr/1", HubName("ann/digits", "", "refs/pr/1")),
+        ("hub:ann/digits/sub/a b.pkl@main", HubName("ann/digits", "sub/a b.pkl", "main")),
+        (Path("hub:ann/digits@v1"), HubName("ann/digits", "", "v1")),
+        ("https://huggingface.co/ann/digits", HubName("ann/digits")),
+        (Path("https://hf.co/ann/digits/"), HubName("ann/digits")),
+        ("https://huggingface.co/ann/digits/tree/v1", HubName("ann/digits", "", "v1")),
+        ("https://huggingface.co/ann/x/blob/main/a/b.pkl", HubName("ann/x", "a/b.pkl", "main")),
+    ],
+)
+def test_names_of_the_hub_are_taken_apart(name: str | Path, expected: HubName) -> None:
+    assert is_hub(name)
+    assert HubName.of(name) == expected
+    assert HubName.of(str(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["hub:", "hub:/", "hub: ann/digits", "hub:a b", "hub:@main", "hub:ann/x@", "hub:ann//x"]
+)
+def test_what_is_no_name_says_how_they_are_written(name: str) -> None:
+    assert is_hub(name)
+    with pytest.raises(FewstepError, match=r"names no model of the hub: write hub:OWNER/NAME"):
+        fetched(name)
+
+
+def test_a_data_set_is_no_model_and_a_path_no_name() -> None:
+    with pytest.raises(FewstepError, match="one of the hub's datasets"):
+        HubName.of("https://huggingface.co/datasets/ann/photos")
+    others = ("runs/hub:x", "huggingface.co/a/b", "https://example.org/a/b", None, "")
+    assert not any(is_hub(name) for name in others)
+
+
+def test_a_model_is_fetched_with_the_commit_that_it_was(hub: Hub) -> None:
+    first = hub.add("ann/digits", FILES)
+    found = fetched("hub:ann/digits")
+    assert (found.repo, found.revision, found.path) == ("ann/digits", first, found.folder)
+    assert found.licence == "mit"
+    assert {f.name: f.read_bytes() for f in found.folder.iterdir()} == FILES
+    hub.add("ann/digits", {"model.safetensors": b"other weights"})
+    assert fetched("hub:ann/digits").revision == first  # one process sees one commit
+    assert pinned("hub:ann/digits") == f"hub:ann/digits@{first}"
+    forget()
+    assert fetched("hub:ann/digits").revision != first
+    assert (fetched(found.name).folder / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_patterns_choose_files(hub: Hub) -> None:
+    hub.add("ann/parts", {"unet/config.json": b"{}", "unet/w.bin": b"1", "vae/w.bin": b"2"})
+    found = fetched("hub:ann/parts", ("unet/*",))
+    files = {f.relative_to(found.folder).as_posix() for f in found.folder.rglob("*.*")}
+    assert files == {"unet/config.json", "unet/w.bin"}
+
+
+def test_the_cache_serves_without_a_connection(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha = hub.add("ann/digits", FILES)
+    hub.add(
+        "ann/digits",
+        {"model.safetensors": b"newer"},
+    )
+    hub.repos["ann/digits"].refs["v1"] = sha
+    assert fetched("hub:ann/digits@v1").revision == sha
+    forget()
+    hub.requests.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("hub:ann/digits@v1", f"hub:ann/digits@{sha}"):
+        assert fetched(name).revision == sha
+    assert not hub.requests
+    with pytest.raises(FewstepError, match="not in the cache, and HF_HUB_OFFLINE is set"):
+        fetched("hub:ann/digits@v2")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    forget()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody's
+    assert fetched("hub:ann/digits@v1").revision == sha
+    with pytest.raises(FewstepError, match=r"hub:bob/x is not in the cache, and http.*reached"):
+        fetched("hub:bob/x")
+
+
+def test_what_the_hub_refuses_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add("ann/digits", FILES)
+    hub.add("ann/secret", FILES, private=True)
+    hub.add("ann/gated", FILES, gated=True)
+    hub.add("ann/photos", {"a.parquet": b""}, kind="dataset")
+    for name, said in {
+        "hub:ann/nothing": "no model 'ann/nothing'.*or it is private.*set HF_TOKEN",
+        "hub:ann/secret": "or it is private",
+        "hub:ann/gated": "accept them at http.*ann/gated",
+        "hub:ann/digits@v9": "hub:ann/digits has no revision 'v9'",
+        "hub:ann/digits/sub": "no 'sub' in it, but README.md, model.safetensors",
+        "hub:ann/photos": "There is a data set of that name: --data hub:ann/photos",
+        "hub:ann/a--b": "names no model of the hub",
+    }.items():
+        with pytest.raises(FewstepError, match=said) as caught:
+            fetched(name)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    for name in ("hub:ann/secret", "hub:ann/gated"):
+        assert fetched(name).licence == "mit"
+
+
+def names(found: Fetched) -> set[str]:
+    return {f.relative_to(found.folder).as_posix() for f in found.folder.rglob("*.*")}
+
+
+def test_weights_are_fetched_once_and_in_the_safest_format(hub: Hub) -> None:
+    parts = [
+        "model_index.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "scheduler/scheduler_config.json",
+    ]
+    left = [
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "safety_checker/model.safetensors",
+        "sample.png",
+    ]
+    hub.add("ann/pipeline", dict.fromkeys([*parts, *left], b'{"_class_name": "UNet2DModel"}'))
+    assert names(fetched("hub:ann/pipeline")) == set(parts)
+    assert fetched("hub:ann/pipeline/unet").path.name == "unet"
+    assert names(fetched("hub:ann/pipeline/unet")) == set(parts)
+
+
+def test_one_file_of_another_project_is_the_model(hub: Hub) -> None:
+    hub.add("ann/edm", {"README.md": b"# x", "edm.pkl": b"1", "log.txt": b""})
+    assert fetched("hub:ann/edm").path.name == "edm.pkl"
+    hub.add("ann/several", {"a.pkl": b"1", "b.pkl": b"2"})
+    with pytest.raises(FewstepError, match=r"several models \(a.pkl, b.pkl\): name one, .*/FILE"):
+        fetched("hub:ann/several")
+    found = fetched("hub:ann/several/b.pkl")
+    assert found.path.read_bytes() == b"2"
+    assert names(found) == {"b.pkl"}
+
+
+def test_a_model_of_another_kind_is_named_before_it_is_fetched(hub: Hub) -> None:
+    config = b'{"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}'
+    hub.add("gpt2", {"config.json": config, "model.safetensors": b"large"})
+    hub.add("ann/words", {"README.md": b"# Words"})
+    with pytest.raises(FewstepError, match=r"no model of images.*seems to be GPT2LMHeadModel"):
+        fetched("hub:gpt2")
+    assert not any("safetensors" in path for _, path in hub.requests)
+    with pytest.raises(FewstepError, match=r"no weights that can be read, but README.md"):
+        fetched("hub:ann/words")
