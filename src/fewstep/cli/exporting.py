@@ -20,7 +20,7 @@ def export(
     model: Path,
     /,
     *,
-    to: Literal["edm", "openai", "onnx", "torch"],
+    to: Literal["diffusers", "edm", "openai", "onnx", "torch"],
     out: Annotated[Path, Parameter(alias="-o")],
     sampler: str | None = None,
     steps: Whole | None = None,
@@ -31,12 +31,13 @@ def export(
 
     onnx and torch are the whole sampler as one graph: noise and class in, images out, times and
     steps inside. Each is checked against this package's own sampler, and timed beside it. edm and
-    openai are state dicts with the names of NVlabs/edm and openai/consistency_models; the lines
-    that load them there are printed.
+    openai are state dicts with the names of NVlabs/edm and openai/consistency_models, and diffusers
+    is the folder of a pipeline; the lines that load them there are printed.
 
     Examples:
       fewstep export runs/digits-cd --to onnx --steps 2 -o cd.onnx
       fewstep export runs/digits-edm --to torch --sampler "walk(steps=10)" -o edm.pt2
+      fewstep export runs/imagenet64-cd --to diffusers -o cd-pipeline
       fewstep export runs/cifar10-ect --to edm -o ect.pt
       fewstep export runs/imagenet64-cd --to openai -o cd.pt
 
@@ -45,9 +46,9 @@ def export(
     model
         Run folder, checkpoint folder or model file.
     to
-        onnx or torch for a graph; edm or openai for a state dict.
+        onnx or torch for a graph; diffusers for a pipeline; edm or openai for a state dict.
     out
-        File to write.
+        File to write; of a pipeline its folder.
     sampler
         Sampler of a graph, such as jumps(steps=2) or walk(solver=dpm2, nfe=10); default the
         model's own.
@@ -65,7 +66,24 @@ def export(
         return
     if sampler is not None or steps is not None:
         raise FewstepError(f"--to {to} writes weights alone: leave out --sampler and --steps.")
-    _write_weights(f, out, to)
+    if to == "diffusers":
+        _write_pipeline(f, out)
+    else:
+        _write_weights(f, out, to)
+
+
+def _write_pipeline(f: FlowMap, out: Path) -> None:
+    from fewstep.exchange.diffusers_out import write_pipeline
+
+    written = write_pipeline(f, out)
+    for note in written.notes:
+        print(f"note: {note}.")
+    print(f"{out}: a {written.kind}")
+    if written.difference is not None:
+        print(f"  largest difference from this package {written.difference:.1e}")
+    print("It is loaded there by")
+    for line in written.load:
+        print(f"  {line.replace('FOLDER', repr(str(out)))}")
 
 
 def _write_weights(f: FlowMap, out: Path, to: str) -> None:

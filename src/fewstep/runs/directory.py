@@ -28,6 +28,7 @@ from fewstep.data.pairs import MANIFEST as PAIRS
 from fewstep.distributed import checked_device
 from fewstep.errors import FewstepError, FewstepWarning, not_there, refusals
 from fewstep.exchange.checkpoint import is_foreign
+from fewstep.exchange.diffusers_out import own_weights
 from fewstep.exchange.sources import import_model
 from fewstep.files import RECORD, SHAPELESS, read_json, replacing
 from fewstep.lock import FILES as LOCK_FILES
@@ -321,6 +322,9 @@ def model_file(
     elif (path / MODEL).is_file() and not directory.checkpoints.all():  # one that was imported
         _say_alone(path / MODEL, checkpoint, ema)
         return path, path / MODEL
+    elif (exported := own_weights(path)) is not None:
+        _say_alone(exported, checkpoint, ema)
+        return path, exported
     else:
         raise _no_model(directory)
     manifest = chosen.manifest
