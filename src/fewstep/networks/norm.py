@@ -23,8 +23,18 @@ Film = tuple[Tensor, Tensor]
 
 
 def forward_mode(x: Tensor) -> bool:
-    """Whether ``x`` carries a tangent, as inside `torch.func.jvp`."""
+    """Whether ``x`` carries a tangent, as inside `torch.func.jvp`.
+
+    A compiler is told whether it is inside one: it cannot ask a tensor outside of it.
+    """
+    if torch.compiler.is_compiling():
+        return _differentiating()
     return forward_ad.unpack_dual(x).tangent is not None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _differentiating() -> bool:
+    return forward_ad._current_level >= 0
 
 
 def layer_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
