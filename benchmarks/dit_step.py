@@ -2,8 +2,8 @@
 
     python benchmarks/dit_step.py [--batch 4] [--size 16] [--repeats 5]
 
-Both are DiT-S/2 on random latents in float32, on one CPU thread. Prints the CPU seconds of a forward
-pass, of a forward and a backward pass, and of a forward-mode derivative (`torch.func.jvp`), each
+Both are DiT-S/2 on random latents in float32, on one CPU thread. Prints the CPU seconds of a pass
+forwards, of one forwards and backwards, and of a forward-mode derivative (`torch.func.jvp`), each
 the median of passes that alternate between the two, and the ratio ours / theirs; and by how much
 the outputs and the derivatives differ. Writes benchmarks/results/dit_step.json. The fused attention
 kernel has no forward mode: theirs is asked for one inside `sdpa_kernel(MATH)`, ours by itself.

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from fewstep.networks import ADM, NETWORKS, UNet, convolution, layers
 from fewstep.networks.convolution import WideConv
+from fewstep.networks.forward_mode import Conv2d, Linear, attend
 from fewstep.networks.layers import doubled
 
 LAST = torch.channels_last
@@ -64,6 +66,9 @@ def test_biases_that_are_added_with_the_branches_sum_are_those_of_the_convolutio
     torch.testing.assert_close(found, expected)
 
 
+# Forward mode, of every network
+
+
 SPECS = {
     "mlp": "mlp(width=16, blocks=2)",
     "unet": "unet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0)",
@@ -95,3 +100,76 @@ def test_the_gradient_of_a_forward_mode_derivative(spec: str) -> None:
         for d in (exact, near)
     )
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_a_pass_and_a_derivative_are_one_graph(spec: str) -> None:
+    """The one without a tangent, as of a teacher, comes before that of the map in training."""
+    F = NETWORKS.build(spec, shape=(3, 8, 8)).double().eval()
+    for parameter in F.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    x, c = torch.randn(2, 3, 8, 8, dtype=torch.double), torch.randn(2, dtype=torch.double)
+
+    def loss(x: Tensor, c: Tensor) -> Tensor:
+        v = F(x, c).detach()
+        y, dy = torch.func.jvp(lambda x, c: F(x, c), (x, c), (v, torch.ones_like(c)))
+        return (y + dy).square().mean()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, c), loss(x, c))
+    compiled(x, c).backward()
+
+
+def test_a_derivative_costs_two_products_a_layer() -> None:
+    """Of the input and of its tangent; torch's own has a third, by the tangent of the weights."""
+    layer, conv = Linear(8, 16), Conv2d(4, 4, 3, padding=1)
+    x, v = torch.randn(2, 5, 8)
+    maps, ways = torch.randn(2, 2, 4, 6, 6)
+    for mine, theirs, at, along in (
+        (layer, nn.Linear(8, 16), x, v),
+        (conv, nn.Conv2d(4, 4, 3, padding=1), maps, ways),
+    ):
+        theirs.load_state_dict(mine.state_dict())
+        plain, found, expected = (
+            FlopCounterMode(display=False),
+            FlopCounterMode(display=False),
+            None,
+        )
+        with plain:
+            mine(at)
+        with found:
+            y = torch.func.jvp(mine, (at,), (along,))
+        assert found.get_total_flops() == 2 * plain.get_total_flops()
+        expected = torch.func.jvp(theirs, (at,), (along,))
+        torch.testing.assert_close(y, expected)
+        # The weights may move as well.
+        w = {name: torch.randn_like(p) for name, p in mine.named_parameters()}
+        moved = [
+            torch.func.jvp(
+                lambda w, x, F=F: torch.func.functional_call(F, w, (x,)),
+                (dict(F.named_parameters()), at),
+                (w, along),
+            )
+            for F in (mine, theirs)
+        ]
+        torch.testing.assert_close(*moved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_attention_in_forward_mode_is_that_of_the_kernel(dtype: torch.dtype) -> None:
+    parts = torch.randn(6, 2, 3, 7, 4, dtype=torch.float64)
+    q, k, v = (x.to(dtype) for x in parts[:3])
+    along = tuple(x.to(dtype) for x in parts[3:])
+    y, dy = torch.func.jvp(attend, (q, k, v), along)
+    near = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    assert y.dtype == dy.dtype == dtype
+    torch.testing.assert_close(y, attend(q, k, v), atol=near, rtol=near)
+    ahead, behind = (attend(*(parts[:3] + h * parts[3:])) for h in (1e-5, -1e-5))
+    expected = ((ahead - behind) / 2e-5).to(dtype)
+    torch.testing.assert_close(dy, expected, atol=max(near, 1e-8) * 10, rtol=max(near, 1e-8))
+    # Keys and values that stay where they are.
+    _, alone = torch.func.jvp(lambda q: attend(q, k, v), (q,), along[:1])
+    still = (torch.zeros_like(k), torch.zeros_like(v))
+    expected = torch.func.jvp(attend, (q, k, v), (along[0], *still))[1]
+    torch.testing.assert_close(alone, expected, atol=near, rtol=near)

@@ -22,6 +22,7 @@ from fewstep.networks.embeddings import (
     weight_embedding,
     with_weight,
 )
+from fewstep.networks.forward_mode import Conv2d, Linear
 from fewstep.networks.layers import (
     Attention,
     Direction,
@@ -42,7 +43,7 @@ def _zero(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
+    return Conv2d(inputs, outputs, 3, padding=1)
 
 
 def _resample(x: Tensor, direction: Direction | None) -> Tensor:
@@ -72,10 +73,10 @@ class Block(nn.Module):
         self.p, self.direction, self.scale_shift = p, direction, scale_shift
         self.norm0 = group_norm(inputs, EPS)
         self.conv0 = _conv(inputs, outputs)
-        self.affine = nn.Linear(condition, 2 * outputs if scale_shift else outputs)
+        self.affine = Linear(condition, 2 * outputs if scale_shift else outputs)
         self.norm1 = group_norm(outputs, EPS)
         self.conv1 = _zero(_conv(outputs, outputs))
-        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.skip = nn.Identity() if inputs == outputs else Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         h, e = _resample(self.norm0.silu(x), self.direction), self.affine(e)
@@ -165,11 +166,11 @@ class ADM(Network):
         self.channels, e = channels, 4 * channels
         self.levels, self.time_scale, self.augment = len(multipliers), time_scale, augment
         self.heads, self.head_channels = heads, head_channels
-        self.embed = nn.Sequential(nn.Linear(channels, e), nn.SiLU(), nn.Linear(e, e))
-        self.embed_s = nn.Linear(channels, e, bias=False) if two_time else None
+        self.embed = nn.Sequential(Linear(channels, e), nn.SiLU(), Linear(e, e))
+        self.embed_s = Linear(channels, e, bias=False) if two_time else None
         self.embed_label = ClassEmbedding(num_classes, e) if num_classes else None
         self.embed_w = weight_embedding(e, guidance_embedding)
-        self.embed_augment = nn.Linear(augment, channels, bias=False) if augment else None
+        self.embed_augment = Linear(augment, channels, bias=False) if augment else None
         for layer in (self.embed_s, self.embed_augment):
             if layer is not None:
                 nn.init.zeros_(layer.weight)

@@ -27,8 +27,8 @@ from fewstep.networks.embeddings import (
     weight_embedding,
     with_weight,
 )
-from fewstep.networks.layers import attend, xavier
-from fewstep.networks.norm import layer_norm
+from fewstep.networks.forward_mode import Linear, attend, layer_norm
+from fewstep.networks.layers import xavier
 
 EPS = 1e-6  # of every norm
 PERIOD = 10_000.0  # the longest wave of positions, in patches, over 2 pi
@@ -108,10 +108,10 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, *, qk_norm: bool) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = xavier(nn.Linear(width, 3 * width))
+        self.qkv = xavier(Linear(width, 3 * width))
         self.norm_q = UnitNorm(width // heads) if qk_norm else nn.Identity()
         self.norm_k = UnitNorm(width // heads) if qk_norm else nn.Identity()
-        self.proj = xavier(nn.Linear(width, width))
+        self.proj = xavier(Linear(width, width))
 
     def forward(self, x: Tensor, turn: Tensor | None) -> Tensor:
         qkv = self.qkv(x).unflatten(2, (3, self.heads, -1))
@@ -139,10 +139,10 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = dropout
-        self.affine = zeroed(nn.Linear(width, 6 * width))
+        self.affine = zeroed(Linear(width, 6 * width))
         self.attention = Attention(width, heads, qk_norm=qk_norm)
-        self.W1 = xavier(nn.Linear(width, hidden))
-        self.W2 = xavier(nn.Linear(hidden, width))
+        self.W1 = xavier(Linear(width, hidden))
+        self.W2 = xavier(Linear(hidden, width))
 
     def forward(self, h: Tensor, e: Tensor, turn: Tensor | None) -> Tensor:
         parts = self.affine(e)[:, None].chunk(6, dim=2)
@@ -230,20 +230,20 @@ class DiT(Network):
         self.patch, self.time_scale, self.rope = patch, time_scale, positions == "rope"
         C, H, W = self.shape
         self.fourier = TimeEmbedding.between(FREQUENCIES, 1 / PERIOD, 1.0)
-        self.embed_t = _normal(nn.Linear(2 * FREQUENCIES, width))
-        self.embed_s = zeroed(nn.Linear(2 * FREQUENCIES, width, bias=False)) if two_time else None
-        self.mix = _normal(nn.Linear(width, width))
+        self.embed_t = _normal(Linear(2 * FREQUENCIES, width))
+        self.embed_s = zeroed(Linear(2 * FREQUENCIES, width, bias=False)) if two_time else None
+        self.mix = _normal(Linear(width, width))
         self.embed_label = _normal(ClassEmbedding(num_classes, width)) if num_classes else None
         self.embed_w = weight_embedding(width, guidance_embedding)
-        self.read = xavier(nn.Linear(C * patch**2, width))
+        self.read = xavier(Linear(C * patch**2, width))
         place, channels = (rotary, width // heads) if self.rope else (sincos, width)
         self.positions = place(H // patch, W // patch, channels)
         self.blocks = nn.ModuleList(
             Block(width, hidden or 4 * width, heads, dropout, qk_norm=qk_norm)
             for _ in range(blocks)
         )
-        self.affine = zeroed(nn.Linear(width, 2 * width))
-        self.write = zeroed(nn.Linear(width, C * patch**2))
+        self.affine = zeroed(Linear(width, 2 * width))
+        self.write = zeroed(Linear(width, C * patch**2))
 
     def condition(
         self,

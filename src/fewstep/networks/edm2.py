@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -19,7 +20,8 @@ from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.dropout import dropout
 from fewstep.networks.embeddings import END, check_label
-from fewstep.networks.layers import Direction, attend, doubled
+from fewstep.networks.forward_mode import affine, attend
+from fewstep.networks.layers import Direction, doubled
 
 EPS = 1e-4  # added to every magnitude
 SILU = 0.596  # root mean square of silu of a standard normal variable (Eq. 81)
@@ -78,8 +80,8 @@ class MPLayer(nn.Module):
         w = normalized(wide, self.rows) * (gain / math.sqrt(self.weight[0].numel()))
         w = w.to(x.dtype)
         if w.ndim == 2:
-            return functional.linear(x, w)
-        return functional.conv2d(x, w, padding=w.shape[-1] // 2)
+            return affine(x, w, None, functional.linear)
+        return affine(x, w, None, partial(functional.conv2d, padding=w.shape[-1] // 2))
 
     @torch.no_grad()
     def force_unit(self) -> None:

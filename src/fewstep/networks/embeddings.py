@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.errors import FewstepError
+from fewstep.networks.forward_mode import Linear
 from fewstep.networks.layers import xavier
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class WeightEmbedding(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.features = TimeEmbedding.between(16, 1 / 16, 4.0)
-        self.map = nn.Linear(32, width, bias=False)
+        self.map = Linear(32, width, bias=False)
         nn.init.zeros_(self.map.weight)
 
     def forward(self, w: Tensor) -> Tensor:
@@ -148,12 +149,12 @@ class Conditioning(nn.Module):
         n = 2 * len(embed.w)
         self.num_classes = num_classes
         self.embed = embed
-        self.map_label = xavier(nn.Linear(num_classes, n)) if num_classes else None
-        self.map_s = xavier(nn.Linear(n, n, bias=False), 0.0) if two_time else None
+        self.map_label = xavier(Linear(num_classes, n)) if num_classes else None
+        self.map_s = xavier(Linear(n, n, bias=False), 0.0) if two_time else None
         self.embed_w = weight_embedding(n, guidance)
-        self.map_augment = xavier(nn.Linear(augment, n, bias=False)) if augment else None
-        self.map0 = xavier(nn.Linear(n, width))
-        self.map1 = xavier(nn.Linear(width, width))
+        self.map_augment = xavier(Linear(augment, n, bias=False)) if augment else None
+        self.map0 = xavier(Linear(n, width))
+        self.map1 = xavier(Linear(width, width))
 
     def forward(
         self,

@@ -11,17 +11,16 @@ Feature maps are [B, C, H, W] in the channels_last memory format, of which [B H 
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewstep.networks.convolution import without_bias
-from fewstep.networks.norm import forward_mode, fused, group_norm
+from fewstep.networks.forward_mode import Conv2d, Linear, attend
+from fewstep.networks.norm import fused, group_norm
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 Direction = Literal["up", "down"]
@@ -39,7 +38,7 @@ def xavier(layer: Layer, gain: float = 1.0) -> Layer:
 def conv3x3(
     inputs: int, outputs: int, *, gain: float = 1.0, stride: int = 1, padding: int = 1
 ) -> nn.Conv2d:
-    return xavier(nn.Conv2d(inputs, outputs, 3, stride, padding), gain)
+    return xavier(Conv2d(inputs, outputs, 3, stride, padding), gain)
 
 
 def conv_and_shift(conv: nn.Conv2d, x: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,12 +159,6 @@ class ResidualInput(nn.Module):
         return self.shrink(self.conv(x))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """``softmax(q k^T / sqrt(D)) v``; the fused kernels have no forward-mode derivative."""
-    with sdpa_kernel(SDPBackend.MATH) if forward_mode(q) else nullcontext():
-        return functional.scaled_dot_product_attention(q, k, v)
-
-
 class Attention(nn.Module):
     """``(x + proj(softmax(q k^T / sqrt(D)) v)) / sqrt(2)`` over all pixels, ``q, k, v`` of norm(x).
 
@@ -182,8 +175,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.balanced = heads, balanced
         self.norm = group_norm(channels, eps)
-        self.qkv = xavier(nn.Linear(channels, 3 * channels), math.sqrt(0.2))
-        self.proj = xavier(nn.Linear(channels, channels), 0.0)
+        self.qkv = xavier(Linear(channels, 3 * channels), math.sqrt(0.2))
+        self.proj = xavier(Linear(channels, channels), 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         B, C, H, W = x.shape
@@ -228,12 +221,12 @@ class Block(nn.Module):
         self.dropout = settings.dropout
         self.norm0 = group_norm(inputs)
         self.conv0 = conv3x3(inputs, outputs)
-        self.affine = xavier(nn.Linear(settings.condition, outputs))
+        self.affine = xavier(Linear(settings.condition, outputs))
         self.norm1 = group_norm(outputs)
         self.conv1 = conv3x3(outputs, outputs, gain=0.0)
         plain = inputs == outputs and direction is None
         self.resample = Resample(direction, settings.taps) if direction else nn.Identity()
-        self.skip = nn.Identity() if plain else xavier(nn.Conv2d(inputs, outputs, 1))
+        self.skip = nn.Identity() if plain else xavier(Conv2d(inputs, outputs, 1))
         self.attention = settings.attention(outputs) if attention else nn.Identity()
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:

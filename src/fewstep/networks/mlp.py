@@ -21,7 +21,7 @@ from fewstep.networks.embeddings import (
     weight_embedding,
     with_weight,
 )
-from fewstep.networks.norm import layer_norm
+from fewstep.networks.forward_mode import Linear, layer_norm
 
 MOST_FREQUENCIES = 4096
 
@@ -31,9 +31,9 @@ class Block(nn.Module):
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.affine = nn.Linear(width, 2 * width)
-        self.W1 = nn.Linear(width, hidden)
-        self.W2 = nn.Linear(hidden, width)
+        self.affine = Linear(width, 2 * width)
+        self.W1 = Linear(width, hidden)
+        self.W2 = Linear(hidden, width)
         self.dropout = dropout
         for layer in (self.affine, self.W2):
             nn.init.zeros_(layer.weight)
@@ -104,18 +104,18 @@ class MLP(Network):
         self.label_dropout = checked_label_dropout(label_dropout)
         size = math.prod(self.shape)
         self.fourier = TimeEmbedding.between(frequencies, 0.25, highest)
-        self.embed_t = nn.Linear(2 * frequencies, width)
-        self.embed_s = nn.Linear(2 * frequencies, width, bias=False) if two_time else None
+        self.embed_t = Linear(2 * frequencies, width)
+        self.embed_s = Linear(2 * frequencies, width, bias=False) if two_time else None
         self.embed_label = ClassEmbedding(num_classes, width) if num_classes else None
         if self.embed_s is not None:
             nn.init.zeros_(self.embed_s.weight)
         self.embed_w = weight_embedding(width, guidance_embedding)
-        self.mix = nn.Linear(width, width)
-        self.read = nn.Linear(size, width)
+        self.mix = Linear(width, width)
+        self.read = Linear(size, width)
         self.blocks = nn.ModuleList(
             Block(width, hidden or 2 * width, dropout) for _ in range(blocks)
         )
-        self.write = nn.Linear(width, size)
+        self.write = Linear(width, size)
         nn.init.zeros_(self.write.weight)
         nn.init.zeros_(self.write.bias)
 

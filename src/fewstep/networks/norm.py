@@ -1,4 +1,4 @@
-"""Norms: of tokens, and of groups whose maps stay channels_last, on every device.
+"""Group norm whose maps stay in the channels_last memory format, on every device.
 
 On a GPU torch's own kernel wants and gives contiguous maps: between convolutions, which are fastest
 with channels last, every norm would change the layout of a map and of its gradient, several times.
@@ -13,40 +13,13 @@ from shutil import which
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional
 
 from fewstep.networks.dropout import dropout, dropout_seed, mask
+from fewstep.networks.forward_mode import forward_mode
 from fewstep.precision import HALF
 
 Film = tuple[Tensor, Tensor]
-
-
-def forward_mode(x: Tensor) -> bool:
-    """Whether ``x`` carries a tangent, as inside `torch.func.jvp`.
-
-    A compiler is told whether it is inside one: it cannot ask a tensor outside of it.
-    """
-    if torch.compiler.is_compiling():
-        return _differentiating()
-    return forward_ad.unpack_dual(x).tangent is not None
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _differentiating() -> bool:
-    return forward_ad._current_level >= 0
-
-
-def layer_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """``(x - mean) / sqrt(var + eps)`` over the last dimension.
-
-    The forward-mode derivative of torch's own is right, but the gradient of that derivative is not:
-    it takes mean and variance for constants. Where one may be asked for, this does without it.
-    """
-    if forward_mode(x) and torch.is_grad_enabled():
-        var, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
-        return (x - mean) * (var + eps).rsqrt()
-    return functional.layer_norm(x, x.shape[-1:], eps=eps)
 
 
 class GroupNorm(nn.GroupNorm):

@@ -16,7 +16,7 @@ from fewstep.errors import FewstepWarning
 from fewstep.models import AnyModel
 from fewstep.needs import BACKWARD, TANGENT
 from fewstep.networks import MLP, FourierOperator, Network
-from fewstep.networks.norm import forward_mode
+from fewstep.networks.forward_mode import forward_mode
 from fewstep.objectives import Objective
 from fewstep.parameterization import Parameterization
 from fewstep.runs.activations import evaluated
