@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,19 +21,22 @@ def export(
     model: Path,
     /,
     *,
-    to: Literal["diffusers", "edm", "openai", "onnx", "torch"],
+    to: Literal["diffusers", "edm", "openai", "onnx", "torch", "web"],
     out: Annotated[Path, Parameter(alias="-o")],
     sampler: str | None = None,
     steps: Whole | None = None,
     checkpoint: str = "last",
     ema: str | None = None,
+    ort: Path | None = None,
 ) -> None:
     """Write a model, or a model with its sampler, for another program.
 
     onnx and torch are the whole sampler as one graph: noise and class in, images out, times and
     steps inside. Each is checked against this package's own sampler, and timed beside it. edm and
     openai are state dicts with the names of NVlabs/edm and openai/consistency_models, and diffusers
-    is the folder of a pipeline; the lines that load them there are printed.
+    is the folder of a pipeline; the lines that load them there are printed. web is a folder with
+    the page of fewstep serve, whose model is computed in the browser: any web server can hand it
+    out.
 
     Examples:
       fewstep export runs/digits-cd --to onnx --steps 2 -o cd.onnx
@@ -40,29 +44,38 @@ def export(
       fewstep export runs/imagenet64-cd --to diffusers -o cd-pipeline
       fewstep export runs/cifar10-ect --to edm -o ect.pt
       fewstep export runs/imagenet64-cd --to openai -o cd.pt
+      fewstep export runs/digits-cd --to web -o site
 
     Parameters
     ----------
     model
         Run folder, checkpoint folder or model file.
     to
-        onnx or torch for a graph; diffusers for a pipeline; edm or openai for a state dict.
+        onnx or torch for a graph; diffusers for a pipeline; edm or openai for a state dict; web for
+        a page.
     out
-        File to write; of a pipeline its folder.
+        File to write; of a pipeline or a page its folder.
     sampler
-        Sampler of a graph, such as jumps(steps=2) or walk(solver=dpm2, nfe=10); default the
+        Sampler of a graph or a page, such as jumps(steps=2) or walk(solver=dpm2, nfe=10); default the
         model's own.
     steps
-        Steps of a graph's sampler.
+        Steps of a graph's sampler; of a page's, where it is opened.
     checkpoint
         Checkpoint of a run folder: last, best or a step.
     ema
         Which running average, such as ema-0.9999, or f for the raw weights; default the first.
+    ort
+        For web: onnxruntime-web as a folder or a .tgz; default from npm's registry, into the cache.
     """
+    if ort is not None and to != "web":
+        raise FewstepError(f"--ort is for --to web: leave it out of --to {to}.")
     f = as_map(open_model(model, checkpoint=checkpoint, ema=ema), "an export")
     out.parent.mkdir(parents=True, exist_ok=True)
     if to in ("onnx", "torch"):
         _write_graph(f, out, to, sampler, steps)
+        return
+    if to == "web":
+        _write_page(f, model, out, sampler, steps, ort)
         return
     if sampler is not None or steps is not None:
         raise FewstepError(f"--to {to} writes weights alone: leave out --sampler and --steps.")
@@ -114,6 +127,25 @@ def _write_graph(f: FlowMap, out: Path, to: str, sampler: str | None, steps: int
     print(f"  noise [{rows}] standard normal{label} -> images in [-1, 1]")
     print(f"  largest difference from this package {written.difference:.1e}")
     print(f"  {out.stat().st_size / 2**20:.1f} MiB; one image in {written.latencies}")
+
+
+def _write_page(
+    f: FlowMap, model: Path, out: Path, sampler: str | None, steps: int | None, ort: Path | None
+) -> None:
+    from fewstep.exchange.onnxruntime_web import runtime
+    from fewstep.serving.folder import write_folder
+    from fewstep.serving.shelf import names_for
+
+    (name,) = names_for([model])
+    written = write_folder(f, name, out, lambda: runtime(ort), sampler=sampler, steps=steps)
+    for note in written.notes:
+        print(f"note: {note}.")
+    parts = ", ".join(f"{part} {size / 2**20:.1f}" for part, size in written.sizes.items())
+    print(f"{out}: {written.size / 2**20:.1f} MiB ({parts})")
+    print(f"  largest difference from this package {written.difference:.1e}")
+    print("  any web server can hand it out; to look at it here:")
+    print(f"  python -m http.server --directory {shlex.quote(str(out))}")
+    print("  and open http://localhost:8000")
 
 
 app = command(export)

@@ -53,9 +53,7 @@ class Shelf:
         models: dict[str, FlowMap] = {}
         for path, name in zip(paths, names_for(paths), strict=True):
             f = open_model(path, checkpoint=checkpoint, ema=ema, device=device, precision=precision)
-            if len(f.image_shape) != 3 or f.image_shape[0] not in (1, 3):
-                shape = list(f.image_shape)
-                raise FewstepError(f"{path} makes points of shape {shape}, not images.")
+            check_pictures(f, str(path))
             f.trained.check_known(f"serving {path}")
             models[name] = as_sampled(f).eval().requires_grad_(False)
         return cls(models)
@@ -93,6 +91,12 @@ class Shelf:
             }
             for i, (name, f) in enumerate(self.models.items())
         ]
+
+
+def check_pictures(f: FlowMap, name: str) -> None:
+    """Raise `FewstepError` for a model that makes something else than images."""
+    if len(f.image_shape) != 3 or f.image_shape[0] not in (1, 3):
+        raise FewstepError(f"{name} makes points of shape {list(f.image_shape)}, not images.")
 
 
 def names_for(paths: Sequence[Path]) -> list[str]:

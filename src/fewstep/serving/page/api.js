@@ -1,4 +1,7 @@
 // The server's HTTP API. Addresses are relative, so that the page works behind any prefix.
+//
+// All that the page knows of what answers it is this module's exports. An exported page has another
+// module in its place, which computes the same answers in the browser: `../browser/api.js`.
 
 const token = new URLSearchParams(location.search).get("token");
 
@@ -108,3 +111,18 @@ export async function interpolate(body, { signal } = {}) {
 
 /** Whether requests carry a token; commands that are shown then name a variable for it. */
 export const guarded = Boolean(token);
+
+/** Whether there is an HTTP API, whose requests can be shown. */
+export const served = true;
+
+/** How the seconds of an answer were measured. */
+export const measured = "The fastest of up to 5 runs, as the server measures them. They contain its short wait for other requests to share a batch.";
+
+/** How to have a model of another kind beside those that are here, `runs`. */
+export const beside = (kind, runs) => `Serve a ${kind} model beside it: fewstep serve ${runs.join(" ")} runs/…`;
+
+/** A request and its answer that the page opens with, if there is one. */
+export const first = async () => null;
+
+/** What the foot of the page says, where it is not what stands there. */
+export const about = () => null;

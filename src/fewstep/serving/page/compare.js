@@ -34,7 +34,7 @@ export class Compare {
   /** How to get what is missing. */
   explain() {
     const { student, teacher } = this.form.elements;
-    const add = (kind) => `Serve a ${kind} model beside it: fewstep serve ${this.app.models.map((m) => run(m.id)).join(" ")} runs/…`;
+    const add = (kind) => api.beside(kind, this.app.models.map((m) => run(m.id)));
     this.form.querySelector(".why").textContent =
       student.disabled ? add("consistency") : teacher.disabled ? add("diffusion") : "";
     this.form.querySelector("[data-teacher]").hidden = teacher.disabled;
@@ -92,7 +92,7 @@ export class Compare {
     say("Warming up");
     // The first batch of a model is slower than all that follow.
     for (const id of new Set(this.rows.map((row) => row.request.model)))
-      await api.generate({ ...this.rows[0].request, model: id, steps: 1 }, { signal });
+      await api.generate({ ...this.rows[0].request, model: id, steps: 1 }, { signal, say });
     for (const row of this.rows) {
       say(`${row.title} of ${row.request.model}`);
       const times = [];
@@ -103,7 +103,7 @@ export class Compare {
       }
       this.draw();
     }
-    say(`The fastest of up to ${RUNS} runs, as the server measures them. They contain its short wait for other requests to share a batch.`);
+    say(api.measured);
   }
 
   draw() {
@@ -147,7 +147,7 @@ export class Compare {
       words({ "-n": r.n, "--steps": r.steps, "--seed": r.seed, "--label": r.class, "-o": `${r.model}-${r.steps}.png` });
     terminal(this.section.querySelector(".terminal"), [
       ["Command line", rows.map(line).join("\n")],
-      ["HTTP", rows.map((row) => curl("v1/images/generations", row.request)).join("\n\n")],
+      ["HTTP", api.served ? rows.map((row) => curl("v1/images/generations", row.request)).join("\n\n") : null],
     ]);
   }
 }

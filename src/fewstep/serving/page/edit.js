@@ -174,7 +174,7 @@ export class Edit {
     this.app.remember("edit", this.form);
     say("Editing");
     const files = { image: await this.easel.image(this.file), mask: masked ? await pngOf(mask.mask()) : null };
-    const answer = await api.edit(fields, files, { signal });
+    const answer = await api.edit(fields, files, { signal, say });
     this.settings = fields;
     this.show(answer.data);
     reveal(this.after);

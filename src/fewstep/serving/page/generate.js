@@ -67,7 +67,7 @@ export class Generate {
     };
     let answer;
     try {
-      answer = await api.generate({ ...request, strip: true }, { signal, onPartial });
+      answer = await api.generate({ ...request, strip: true }, { signal, onPartial, say });
     } catch (error) {
       Object.assign(this, { items, variations, selected }); // what was there before comes back
       this.redraw();
@@ -80,13 +80,19 @@ export class Generate {
     say(`${count(n, "image")} in ${milliseconds(answer.seconds ?? total)}`);
   }
 
+  /** Images that were made before, with the request that they answer. */
+  seen({ request, answer }) {
+    this.expect(answer.data.map((image) => ({ ...image, ...request, steps: answer.steps, done: true })), { link: false });
+    this.answer = { ...request, steps: answer.steps };
+  }
+
   /** Empty places for the images that will come; the same one stays selected where it can. */
-  expect(items) {
+  expect(items, how) {
     this.items = items;
     this.variations = [];
     const number = Math.min(this.selected?.index ?? 0, items.length - 1);
     this.selected = items[number];
-    this.redraw();
+    this.redraw(how);
   }
 
   step(index, step, b64) {
@@ -103,7 +109,7 @@ export class Generate {
     return this.runner.run();
   }
 
-  redraw() {
+  redraw(how) {
     const choose = (item) => this.select(item);
     tiles(this.grid, this.items, (item) => this.describe(item), choose);
     tiles(this.varied, this.variations, (item) => this.describe(item), choose);
@@ -111,7 +117,7 @@ export class Generate {
     this.section.querySelector(".stage > .empty").hidden = this.items.length > 0;
     this.section.querySelector(".split").hidden = this.items.length === 0;
     this.section.querySelector("[data-act=sheet]").disabled = !this.items.every((item) => item.done);
-    if (this.items.length) this.select(this.selected);
+    if (this.items.length) this.select(this.selected, how);
   }
 
   describe(item) {
@@ -120,11 +126,11 @@ export class Generate {
     return what + (item.class === null || item.class === undefined ? "" : `, class ${item.class}`);
   }
 
-  select(item) {
+  select(item, { link = true } = {}) {
     this.selected = item;
     press(this.grid, this.items.indexOf(item));
     press(this.varied, this.variations.indexOf(item));
-    if (item.of === undefined) this.app.remember("generate", this.form, { image: item.index });
+    if (link && item.of === undefined) this.app.remember("generate", this.form, { image: item.index });
     this.show();
   }
 
@@ -170,7 +176,7 @@ export class Generate {
     const strength = Number(values(this.varier.form).strength);
     const fields = { model: item.model, task: "vary", n: VARIATIONS, strength, seed: item.seed, class: item.class };
     say("Varying");
-    const answer = await api.edit(fields, { image: blobOf(item.b64_json) }, { signal });
+    const answer = await api.edit(fields, { image: blobOf(item.b64_json) }, { signal, say });
     this.variations = answer.data.map((image, index) => ({
       ...image, index, of, strength, class: item.class, seed: item.seed, model: item.model, done: true,
     }));

@@ -61,7 +61,7 @@ export class Interpolate {
     this.app.remember("interpolate", this.form);
     say("Interpolating");
     this.pause();
-    const answer = await api.interpolate(request, { signal });
+    const answer = await api.interpolate(request, { signal, say });
     this.answer = request;
     this.frames = answer.data;
     this.section.querySelector(".stage > .empty").hidden = true;

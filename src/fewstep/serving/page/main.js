@@ -92,12 +92,20 @@ function warn(text) {
   place.hidden = false;
 }
 
+/** The first look: what there is to be seen before anything was asked for. */
+async function open(app) {
+  const foot = api.about();
+  if (foot !== null) document.querySelector("footer").textContent = foot;
+  const seen = await api.first().catch(() => null);
+  if (seen && !location.hash) app.generate.seen(seen);
+}
+
 document.addEventListener("input", (event) => event.target.form && showValues(event.target.form));
 showValues(document);
 dice(document);
 try {
   const models = await api.models();
-  if (models.length) new App(models);
+  if (models.length) await open(new App(models));
   else warn("The server has no model. Start it with a run: fewstep serve runs/digits-cd");
 } catch (error) {
   warn(error.message);

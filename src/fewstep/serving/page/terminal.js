@@ -1,6 +1,6 @@
 // The command line and the HTTP request that do the same as the page.
 
-import { guarded } from "./api.js";
+import { guarded, served } from "./api.js";
 import { el } from "./widgets.js";
 
 const quoted = (word) => (/^[\w./:=@%+,-]+$/.test(word) ? String(word) : `'${String(word).replaceAll("'", "'\\''")}'`);
@@ -17,14 +17,16 @@ const address = (path) => new URL(path, location.href.split(/[?#]/)[0]).href;
 const head = (path) =>
   `curl ${quoted(address(path))}` + (guarded ? ` \\\n  -H "Authorization: Bearer $FEWSTEP_TOKEN"` : "");
 
-/** A request with a JSON body. */
+/** A request with a JSON body; null where there is no API. */
 export function curl(path, body) {
+  if (!served) return null;
   const text = JSON.stringify(body, (_, value) => value ?? undefined);
   return `${head(path)} \\\n  -H 'Content-Type: application/json' \\\n  -d ${quoted(text)}`;
 }
 
-/** A request with files, `files` by field name. */
+/** A request with files, `files` by field name; null where there is no API. */
 export function curlForm(path, fields, files) {
+  if (!served) return null;
   const parts = [...Object.entries(files).map(([name, file]) => [name, `@${file}`]), ...Object.entries(fields)];
   return head(path) + parts
     .filter(([, value]) => value !== null && value !== undefined && value !== "")
@@ -39,7 +41,7 @@ export const run = (id) => quoted(`runs/${id}`);
 export function terminal(details, commands) {
   details.querySelectorAll(".command").forEach((old) => old.remove());
   details.append(
-    ...commands.map(([title, text]) => {
+    ...commands.filter(([, text]) => text !== null).map(([title, text]) => {
       const copy = el("button", { type: "button" }, "Copy");
       copy.hidden = !navigator.clipboard;
       copy.addEventListener("click", async () => {
