@@ -56,8 +56,8 @@ def export(
     out
         File to write; of a pipeline or a page its folder.
     sampler
-        Sampler of a graph or a page, such as jumps(steps=2) or walk(solver=dpm2, nfe=10); default the
-        model's own.
+        Sampler of a graph or page, such as jumps(steps=2) or walk(solver=dpm2, nfe=10); default
+        the model's own.
     steps
         Steps of a graph's sampler; of a page's, where it is opened.
     checkpoint

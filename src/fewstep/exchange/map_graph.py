@@ -153,4 +153,5 @@ def write(graph: PartGraph, path: Path, say: Callable[[str], Any] = lambda _: No
 def _shapes(graph: PartGraph, shapes: dict[str, Any]) -> Any:
     """As the arguments of ``forward`` are given: a `MapGraph` has some that have no names."""
     rows = tuple(shapes[name] for name in graph.names)
-    return (rows[0], rows[1], rows[2:]) if isinstance(graph, MapGraph) else rows
+    others = isinstance(graph, MapGraph) and len(rows) > 2
+    return (*rows[:2], rows[2:]) if others else rows

@@ -38,6 +38,12 @@ FILES = {
 }
 """What is kept, by the name that it has here, whose endings every web server knows: the interface,
 the engine in WebAssembly with SIMD, and what loads it."""
+SHA256 = {
+    "ort.js": "6ef726f355b791129f7ddf3f62e7877a16b9b777abe87004b8ab306e6b9cf265",
+    "engine.js": "30dd851d9c00622940500f71ddd2ff8820c5cb65270816080175b958705385a8",
+    "engine.wasm": "71aef04959c5c1b6de461b6538e2058e306610034a85aad2742d0c7fd4533fe4",
+}
+"""Of these files, by which those in the cache are known to be whole."""
 SECONDS = 60  # without a byte
 HINT = "give --ort, a folder or a .tgz of onnxruntime-web"
 
@@ -64,14 +70,20 @@ def runtime(given: Path | None = None) -> Runtime:
     """
     if given is not None:
         return _of_folder(given) if given.is_dir() else _of_archive(_read(given), str(given))
-    archive = cache_folder() / f"{NAME}-{VERSION}.tgz"
-    content = archive.read_bytes() if archive.is_file() else b""
-    if integrity(content) != INTEGRITY:  # none yet, or a damaged one
-        content = download(registry())
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(archive) as partial:
+    folder = cache_folder() / f"{NAME}-{VERSION}"
+    kept = {name: _kept(folder / name) for name in FILES}
+    if {name: hashlib.sha256(content).hexdigest() for name, content in kept.items()} == SHA256:
+        return Runtime(VERSION, kept)
+    fetched = _of_archive(download(registry()), f"{NAME} {VERSION}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in fetched.files.items():
+        with replacing(folder / name) as partial:
             partial.write_bytes(content)
-    return _of_archive(content, str(archive))
+    return fetched
+
+
+def _kept(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
 
 
 def integrity(content: bytes) -> str:

@@ -79,7 +79,7 @@ export const greyOf = ([r, g, b]) => r.map((_, i) => (r[i] * 19595 + g[i] * 3847
 /** Generated planes in the bands of a picture, opaque: see fewstep.editing.pictures.Picture.like. */
 export function like({ values }, planes) {
   const colours = values.length < 3 ? 1 : 3;
-  const plain = colours < planes.length ? [greyOf(planes)] : Array.from({ length: colours }, (_, i) => planes[i] ?? planes[0]);
+  const plain = colours < planes.length ? [greyOf(planes)] : Array.from({ length: colours }, (_, i) => (planes[i] ?? planes[0]).slice());
   return values.length > colours ? [...plain, plain[0].map(() => OPAQUE)] : plain;
 }
 

@@ -33,8 +33,11 @@ function along(plane, from, to, lines, [step, next], [toStep, toNext]) {
 
 /** A plane [height, width] as one of [toHeight, toWidth]. */
 function resizedPlane(plane, [height, width], [toHeight, toWidth]) {
-  const wide = width === toWidth ? plane : along(plane, width, toWidth, height, [1, width], [1, toWidth]);
-  return height === toHeight ? wide : along(wide, height, toHeight, toWidth, [toWidth, 1], [toWidth, 1]);
+  const across = (from, h) => (width === toWidth ? from : along(from, width, toWidth, h, [1, width], [1, toWidth]));
+  const down = (from, w) => (height === toHeight ? from : along(from, height, toHeight, w, [w, 1], [w, 1]));
+  // Pillow's order since its version 13; before, the rows always came first.
+  const columnsFirst = height > toHeight && height - toHeight > 2 * (width - toWidth);
+  return columnsFirst ? across(down(plane, width), toHeight) : down(across(plane, height), toWidth);
 }
 
 export const resized = (planes, size, to) => planes.map((plane) => resizedPlane(plane, size, to));
