@@ -23,7 +23,7 @@ from torch import Tensor
 from fewstep.condition import Condition
 from fewstep.data import to_uint8
 from fewstep.errors import FewstepError
-from fewstep.exchange.map_graph import DecoderGraph, MapGraph, ProcessGraph, write
+from fewstep.exchange.map_graph import DecoderGraph, MapGraph, PartGraph, ProcessGraph, write
 from fewstep.exchange.onnxruntime_web import NAME, Runtime
 from fewstep.exchange.programs import Program, program_of
 from fewstep.flow_map import FlowMap
@@ -137,9 +137,7 @@ def check_place(out: Path) -> None:
     if out.is_file():
         raise FewstepError(f"{out} is a file: --to web writes a folder.")
     if out.is_dir() and any(out.iterdir()) and not (out / ABOUT).is_file():
-        raise FewstepError(
-            f"{out} holds something else than an earlier export: name a new folder."
-        )
+        raise FewstepError(f"{out} holds something else than an earlier export: name a new folder.")
 
 
 def programs_of(
@@ -182,9 +180,10 @@ def copy_page(folder: Path) -> None:
 def write_graphs(f: FlowMap, folder: Path, say: Say) -> float:
     """The graphs of a model; the largest difference from this package's own."""
     folder.mkdir()
-    graphs = {"map": MapGraph(f), "process": ProcessGraph(f.p)}
-    parts = {**graphs, "decoder": DecoderGraph(f.latents, f.shape)} if f.latents else graphs
-    return max(write(graph, folder / f"{part}.onnx", say) for part, graph in parts.items())
+    graphs: dict[str, PartGraph] = {"map": MapGraph(f), "process": ProcessGraph(f.p)}
+    if f.latents is not None:
+        graphs["decoder"] = DecoderGraph(f.latents, f.shape)
+    return max(write(graph, folder / f"{part}.onnx", say) for part, graph in graphs.items())
 
 
 def describe(
