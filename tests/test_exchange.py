@@ -16,13 +16,10 @@ import foreign
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.exchange.exported import STATE_DICTS
-from fewstep.exchange.graph import Graph, compared, write_onnx, write_torch
 from fewstep.exchange.sources import Wanted, import_model
 from fewstep.flow_map import FlowMap
 from fewstep.networks import ADM, MLP, UNet
 from fewstep.parameterization import EDM, TrigFlow
-from fewstep.sampling import NoiseStreams, sample, sampler_for
-from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP
 from foreign import CASES, nested, parity, weights_of, write
 
 
@@ -213,61 +210,3 @@ def test_what_a_target_cannot_express_is_named() -> None:
     adm = ADM((3, 8, 8), head_channels=16, attention=(), **small)
     refused("openai", FlowMap(adm, EDM()), "16 channels", "128")
     refused("edm", FlowMap(adm, EDM()), "time_scale=1000.0")
-
-
-# Graphs
-
-
-GRAPHED = [
-    ("consistency", "jumps(steps=2)", 2),
-    ("diffusion", "walk(steps=3)", 1),
-    ("diffusion", "walk(solver=deis, steps=3)", 1),
-    ("diffusion", "walk(solver=ancestral, steps=3)", 3),
-    ("flow_map", "jumps(steps=2, gamma=0.5)", 2),
-]
-
-
-def small(kind: str) -> FlowMap:
-    made = {"consistency": CONSISTENCY, "diffusion": DIFFUSION, "flow_map": FLOW_MAP}[kind]
-    F = MLP((1, 4, 4), num_classes=3, width=16, blocks=1, two_time=kind == "flow_map")
-    for parameter in F.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return FlowMap(F, EDM(T=20.0), trained=made)
-
-
-@pytest.mark.parametrize(("kind", "spec", "draws"), GRAPHED)
-def test_a_sampler_is_one_graph(kind: str, spec: str, draws: int, tmp_path: Path) -> None:
-    """The images are those of a seed, in batches of any size."""
-    f = small(kind)
-    graph = Graph(f, sampler_for(f, sampler=spec))
-    assert graph.draws == draws
-    written = write_torch(graph, tmp_path / "graph.pt2")
-    assert written.difference < 1e-5
-    streams = NoiseStreams(7, range(3), f.shape)
-    noise = torch.stack([streams.normal() for _ in range(draws)], 1)
-    label = torch.tensor([2, 0, 1])
-    images = torch.export.load(tmp_path / "graph.pt2").module()(noise, label)
-    expected = sample(f, 3, sampler_for(f, sampler=spec), seed=7, label=label)
-    torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)
-
-
-def test_a_graph_runs_in_onnxruntime(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    f = small("consistency")
-    written = write_onnx(Graph(f, sampler_for(f, 2)), tmp_path / "graph.onnx")
-    assert written.difference < 1e-5
-    assert "onnxruntime" in written.latencies
-
-
-def test_what_is_no_graph_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    f = small("diffusion")
-    with pytest.raises(FewstepError, match="chooses its own steps"):
-        Graph(f, sampler_for(f, sampler="walk(solver=rk45)"))
-    graph = Graph(f, sampler_for(f, 2))
-    monkeypatch.setattr("fewstep.exchange.graph.find_spec", lambda name: None)
-    with pytest.raises(FewstepError, match=r"pip install 'fewstep\[onnx\]'"):
-        write_onnx(graph, tmp_path / "x.onnx")
-    wrong = {"a wrong one": lambda *inputs: graph(*inputs) + 0.1}
-    with pytest.raises(FewstepError, match="differ by"):
-        compared(graph, wrong)

@@ -94,6 +94,8 @@ class Guided:
     def as_input(self, condition: Condition, x: Tensor) -> Condition:
         """A condition with the weight, for a network that has learned it as an input.
 
+        A weight that each row has of its own stays.
+
         Raises:
             FewstepError: an interval, which such a network knows nothing of.
         """
@@ -102,6 +104,8 @@ class Guided:
                 "this model takes the guidance weight as an input, at every noise level: leave out "
                 "the interval."
             )
+        if condition.w is not None:
+            return condition
         return replace(condition, w=torch.full((len(x),), self.w, dtype=x.dtype, device=x.device))
 
     def __call__(self, f: Denoising) -> GuidedModel:
@@ -110,7 +114,10 @@ class Guided:
 
 @dataclass(frozen=True)
 class GuidedModel:
-    """A model under guidance, as solvers and objectives ask it."""
+    """A model under guidance, as solvers and objectives ask it.
+
+    Where the condition has a weight for each row, it is that instead of the guidance's own.
+    """
 
     f: Denoising
     guidance: Guided
@@ -122,29 +129,31 @@ class GuidedModel:
 
     def D(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
         """The guided denoiser: [B, *shape]."""
-        if self.guidance.off:
-            return self.f.D(x, t, condition)
+        w = self.guidance.w if condition.w is None else condition.w
+        plain = replace(condition, w=None)
+        if not isinstance(w, Tensor) and w == 1:
+            return self.f.D(x, t, plain)
         if self.guidance.everywhere:
-            return self._guided(x, t, condition)
+            return self._guided(x, t, plain, w)
         inside = self.guidance.inside(self.p, per_row(t, x))
         if not torch.compiler.is_compiling():  # a graph has both cases
             if not inside.any():
-                return self.f.D(x, t, condition)
+                return self.f.D(x, t, plain)
             if inside.all():
-                return self._guided(x, t, condition)
-        D = self.f.D(x, t, condition)
-        guided = towards(self.f.D(x, t, condition.null()), D, self.guidance.w)
+                return self._guided(x, t, plain, w)
+        D = self.f.D(x, t, plain)
+        guided = towards(self.f.D(x, t, plain.null()), D, w)
         return torch.where(expand(inside, x), guided, D)
 
     def velocity(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
         """``dx/dt`` of the guided PF-ODE: [B, *shape]."""
         return self.p.velocity(x, self.D(x, t, condition), per_row(t, x))
 
-    def _guided(self, x: Tensor, t: Tensor | float, condition: Condition) -> Tensor:
-        null = self.f.D(x, t, condition.null())
-        if self.guidance.w == 0:
+    def _guided(self, x: Tensor, t: Tensor | float, plain: Condition, w: Tensor | float) -> Tensor:
+        null = self.f.D(x, t, plain.null())
+        if not isinstance(w, Tensor) and w == 0:
             return null
-        return towards(null, self.f.D(x, t, condition), self.guidance.w)
+        return towards(null, self.f.D(x, t, plain), w)
 
 
 def guidance_of(guidance: Guided | float | str | None) -> Guided:

@@ -116,15 +116,17 @@ def _write_weights(f: FlowMap, out: Path, to: str) -> None:
 
 
 def _write_graph(f: FlowMap, out: Path, to: str, sampler: str | None, steps: int | None) -> None:
-    from fewstep.exchange.graph import GRAPHS, Graph
+    from fewstep.exchange.graph import Graph
+    from fewstep.exchange.written import GRAPHS
     from fewstep.sampling import sampler_for
 
     graph = Graph(f, sampler_for(f, steps, sampler=sampler))
     written = GRAPHS[to](graph, out)
     rows = ", ".join(["batch", *map(str, graph.noise_shape)])
-    label = " and label [batch] int64" if f.num_classes else ""
+    label = ", label [batch] int64" if f.num_classes else ""
+    guidance = ", guidance [batch]" if graph.guidance is not None else ""
     print(f"{out}: {graph.sampler.spec}, {graph.sampler.nfe} network evaluations")
-    print(f"  noise [{rows}] standard normal{label} -> images in [-1, 1]")
+    print(f"  noise [{rows}] standard normal{label}{guidance} -> images in [-1, 1]")
     print(f"  largest difference from this package {written.difference:.1e}")
     print(f"  {out.stat().st_size / 2**20:.1f} MiB; one image in {written.latencies}")
 

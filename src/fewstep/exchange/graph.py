@@ -1,39 +1,30 @@
-"""A few-step sampler as one graph: noise and class in, images out.
+"""What a model computes, as one graph: a whole sampler, or the map itself.
 
-The whole sampler is traced, its times and steps as constants in the graph: what runs it needs
-neither this package nor, for ONNX, Python. The noise is an input, so that a graph gives the very
-images that the sampler gives for a seed.
+A graph of a sampler has its times and steps as constants: what runs it needs neither this package
+nor, for ONNX, Python. The noise is an input, so that a graph gives the very images that the
+sampler gives for a seed.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-import warnings
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
-from statistics import median
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch import Tensor, fx, nn
 
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
-from fewstep.files import replacing
+from fewstep.exchange.parts import Answer, Model, Part, answered_by
+from fewstep.exchange.recorded import evaluation, record
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import NoiseStreams, Sampler, Walk
 
-LARGEST_BATCH = 65_536
-TOLERANCE = 1e-4  # of images in [-1, 1]
-REPEATS = 15
 Run = Callable[..., Tensor]
-"""Images [B, ...] from noise [B, draws, ...] and, of a conditional model, classes [B]."""
+"""The result of a graph from its inputs, in their order."""
 
 
 @dataclass
@@ -56,9 +47,9 @@ class Given:
 
 @dataclass
 class Counted:
-    """Noise of which the number of draws is counted."""
+    """Noise of which the number of draws is counted, and the numbers are zero."""
 
-    noise: NoiseStreams
+    shape: tuple[int, ...]
     taken: int = 0
 
     def normal(
@@ -66,11 +57,114 @@ class Counted:
     ) -> Tensor:
         """The next draw."""
         self.taken += 1
-        return self.noise.normal(device, dtype)
+        return torch.zeros(1, *self.shape, dtype=dtype, device=device)
 
 
-class Graph(nn.Module):
-    """``images = graph(noise[, label])`` of a model and a sampler.
+@dataclass(frozen=True)
+class Plan:
+    """A graph whose networks are not looked into.
+
+    Args:
+        graph: torch's functions of the inputs; each evaluation of a network is a call of a module,
+            which is not there yet.
+        constants: the module whose buffers are the graph's constants.
+        parts: the networks, by the names of their modules.
+    """
+
+    graph: fx.Graph
+    constants: nn.Module
+    parts: dict[str, Part]
+
+    def with_modules(self, module: Callable[[Part], nn.Module]) -> nn.Module:
+        """The graph as a module whose parts are those that ``module`` gives."""
+        made = Replay(self.graph)
+        for name, value in self.constants.named_buffers():
+            made.register_buffer(name, value)
+        for name, part in self.parts.items():
+            made.add_module(name, module(part))
+        return made
+
+
+class Replay(nn.Module):
+    """A recorded graph, to be run with other inputs."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return fx.Interpreter(self, graph=self.graph).run(*inputs)
+
+
+class Computation(nn.Module):
+    """What can be written as a graph: a function of named tensors [B, ...] and of a model.
+
+    Args:
+        f: the model.
+    """
+
+    output: str
+    """Name of what it gives."""
+
+    def __init__(self, f: Model) -> None:
+        super().__init__()
+        self.f = f.eval()
+
+    @abstractmethod
+    def inputs(self, rows: int) -> dict[str, Tensor]:
+        """Inputs of so many rows by their names, the same each time."""
+
+    @abstractmethod
+    def computed(self, f: Model, **inputs: Tensor) -> Tensor:
+        """The output [B, ...], by a model that stands for its own."""
+
+    @property
+    @abstractmethod
+    def about(self) -> str:
+        """What it is, in a few words."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the inputs."""
+        return list(self.inputs(1))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The output [B, ...] from inputs [B, ...] in the order of their names."""
+        return self.computed(self.f, **dict(zip(self.names, inputs, strict=True)))
+
+    def example(self, rows: int) -> tuple[Tensor, ...]:
+        """Inputs of so many rows, in the order of their names."""
+        return tuple(self.inputs(rows).values())
+
+    @torch.no_grad()
+    def plan(self) -> Plan:
+        """The graph of it.
+
+        Raises:
+            FewstepError: what it does depends on the numbers of its inputs.
+        """
+        parts: dict[str, Part] = {}
+
+        def answer(part: Part) -> Answer:
+            parts[part.name] = part
+            return lambda *given: evaluation(part.name, *given)
+
+        f = answered_by(self.f, answer)
+
+        def run(*given: Tensor) -> Tensor:
+            return self.computed(f, **dict(zip(self.names, given, strict=True)))
+
+        graph, constants = record(run, self.inputs(1))
+        return Plan(graph, constants, parts)
+
+    def _condition(self, rows: int) -> dict[str, Tensor]:
+        """Classes and weights of so many rows, as far as the model takes them."""
+        label = torch.arange(rows) % max(1, self.f.num_classes)
+        return {"label": label} if self.f.num_classes else {}
+
+
+class Graph(Computation):
+    """``images = graph(noise[, label][, guidance])`` of a model and a sampler.
 
     Args:
         f: the model.
@@ -80,15 +174,22 @@ class Graph(nn.Module):
         FewstepError: an adaptive sampler, or one that the model does not admit.
     """
 
-    def __init__(self, f: FlowMap, sampler: Sampler) -> None:
-        super().__init__()
+    output = "images"
+
+    def __init__(self, f: Model, sampler: Sampler) -> None:
+        super().__init__(f)
         if isinstance(sampler, Walk) and sampler.adaptive:
             raise FewstepError(
                 f"{sampler.spec} chooses its own steps for every batch, and a graph has fixed "
                 "ones: take another solver, such as walk(solver=heun)."
             )
-        self.f, self.sampler = f.eval().float(), sampler.fitted(f)
+        self.sampler = sampler.fitted(cast("FlowMap", f))
+        self.guidance = weight_of(f, self.sampler)
         self.draws = self._count()
+
+    @property
+    def about(self) -> str:
+        return self.sampler.spec
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -98,159 +199,85 @@ class Graph(nn.Module):
     @torch.no_grad()
     def _count(self) -> int:
         """How often the sampler draws noise."""
-        noise = Counted(NoiseStreams(0, (0, 1), self.f.shape))
-        self._sampled(noise, torch.zeros(2, dtype=torch.int64) if self.f.num_classes else None)
+        noise = Counted(self.f.shape)
+        still = answered_by(self.f, lambda part: lambda x, *_: torch.zeros_like(x))
+        given = {"label": torch.zeros(1, dtype=torch.int64)} if self.f.num_classes else {}
+        deque(self._states(still, noise, Condition(**given)), maxlen=0)
         return noise.taken
 
-    def forward(self, noise: Tensor, label: Tensor | None = None) -> Tensor:
-        """Images [B, *image_shape] in [-1, 1] from noise [B, draws, *shape] and classes [B]."""
-        return self._sampled(Given(noise), label)
+    def inputs(self, rows: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(rows, *self.noise_shape, generator=generator)
+        given = {"noise": noise, **self._condition(rows)}
+        if self.guidance is not None:
+            given["guidance"] = torch.full((rows,), self.guidance)
+        return given
 
-    def _sampled(self, noise: Any, label: Tensor | None) -> Tensor:
-        streams = cast("NoiseStreams", noise)
-        (x,) = deque(self.sampler.states(self.f, streams, Condition(label=label)), maxlen=1)
-        return self.f.image(x).clamp(-1, 1)
+    def computed(self, f: Model, **inputs: Tensor) -> Tensor:
+        """Images [B, *image_shape] in [-1, 1]."""
+        condition = Condition(label=inputs.get("label"), w=inputs.get("guidance"))
+        (x,) = deque(self._states(f, Given(inputs["noise"]), condition), maxlen=1)
+        return f.image(x).clamp(-1, 1)
 
-    def example(self, rows: int) -> tuple[Tensor, ...]:
-        """Inputs of so many rows, the same each time."""
-        noise = torch.randn(rows, *self.noise_shape, generator=torch.Generator().manual_seed(0))
-        label = (torch.arange(rows) % self.f.num_classes,) if self.f.num_classes else ()
-        return (noise, *label)
-
-
-@torch.no_grad()
-def program(graph: Graph) -> ExportedProgram:
-    """The graph as a program of torch, for batches of any size."""
-    batch = Dim("batch", min=1, max=LARGEST_BATCH)
-    inputs = graph.example(2)
-    return torch.export.export(
-        graph, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False
-    )
+    def _states(self, f: Model, noise: Any, condition: Condition) -> Any:
+        return self.sampler.states(cast("FlowMap", f), cast("NoiseStreams", noise), condition)
 
 
-@dataclass(frozen=True)
-class Written:
-    """A graph in a file, beside this package's own sampler.
+class MapGraph(Computation):
+    """``x0 = map(x, t[, s][, label][, guidance])``: one evaluation of a model, at any time.
+
+    Of a consistency model it is ``f(x, t)``, the map to ``eps``; of a diffusion model the denoiser
+    ``D(x, t)``; of a map to any time ``X(x, t, s)``. In a latent space the result is a latent.
 
     Args:
-        difference: the largest of an image's numbers.
-        seconds: of one image, by what ran it.
+        f: the model.
+
+    Raises:
+        FewstepError: nobody says what it was trained for.
     """
 
-    difference: float
-    seconds: dict[str, float]
+    output = "x0"
+
+    def __init__(self, f: FlowMap) -> None:
+        super().__init__(f)
+        f.trained.check_known("the map")
 
     @property
-    def latencies(self) -> str:
-        """The times, in words."""
-        return ", ".join(f"{1000 * s:.1f} ms by {name}" for name, s in self.seconds.items())
+    def about(self) -> str:
+        t = self.f.trained
+        return "X(x, t, s)" if t.maps_to_any else "f(x, t)" if t.maps_to_eps else "D(x, t)"
+
+    def inputs(self, rows: int) -> dict[str, Tensor]:
+        f = cast("FlowMap", self.f)
+        t = f.p.T * torch.linspace(0.9, 0.3, rows)
+        x = torch.randn(rows, *f.shape, generator=torch.Generator().manual_seed(0))
+        given = {"x": t.reshape(-1, *(1 for _ in f.shape)) * x, "t": t}
+        if f.trained.maps_to_any:
+            given["s"] = t / 2
+        given |= self._condition(rows)
+        if f.trained.weights is not None:
+            given["guidance"] = torch.full((rows,), weight_of(f, None) or 1.0)
+        return given
+
+    def computed(self, f: Model, **inputs: Tensor) -> Tensor:
+        """Points [B, *shape] at time ``s``, ``eps`` or 0."""
+        f = cast("FlowMap", f)
+        condition = Condition(label=inputs.get("label"), w=inputs.get("guidance"))
+        x, t = inputs["x"], inputs["t"]
+        if f.trained.maps_to_eps or f.trained.maps_to_any:
+            return f(x, t, inputs.get("s"), condition)
+        return f.D(x, t, condition)
 
 
-def write_torch(graph: Graph, path: Path) -> Written:
-    """The graph as a program of torch, which ``torch.export.load(path).module()`` runs.
+def weight_of(f: Model, sampler: Sampler | None) -> float | None:
+    """The guidance weight that stands for a graph's input by default; None where it has none.
 
-    Raises:
-        FewstepError: it gives other images than the sampler.
+    It is an input of a network that has learned it, and of a walk under guidance.
     """
-    made = program(graph)
-    with replacing(path) as partial, partial.open("wb") as file:
-        torch.export.save(made, file)
-    run = torch.export.load(path).module()
-    return compared(graph, {"the exported program": run})
-
-
-def write_onnx(graph: Graph, path: Path) -> Written:
-    """The graph as an ONNX file.
-
-    Raises:
-        FewstepError: the packages that write and run it are not installed; it gives other images
-            than the sampler.
-    """
-    require_onnx()
-    made = program(graph)
-    inputs = graph.example(2)
-    names = ["noise", "label"][: len(inputs)]
-    with torch.no_grad(), quiet():
-        file = torch.onnx.export(
-            made, inputs, input_names=names, output_names=["images"], dynamo=True, verbose=False
-        )
-    if file is None:
-        raise FewstepError(f"torch wrote no ONNX graph of {graph.sampler.spec}.")
-    with replacing(path) as partial:
-        file.save(str(partial), external_data=False)
-    return compared(graph, {"the exported program": made.module(), "onnxruntime": session(path)})
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """A block in which torch's exporter does not tell of packages that nothing here needs."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        log.setLevel(level)
-
-
-GRAPHS: dict[str, Callable[[Graph, Path], Written]] = {"torch": write_torch, "onnx": write_onnx}
-"""What writes a graph, by the name of the target."""
-
-
-def require_onnx() -> None:
-    """Raise `FewstepError` unless what writes and runs ONNX files is installed."""
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise FewstepError(
-            f"ONNX needs {' and '.join(missing)}, which the extra onnx brings: pip install "
-            "'fewstep[onnx]'."
-        )
-
-
-def session(path: Path) -> Run:
-    """A graph in an ONNX file, run by onnxruntime on the CPU with torch's number of threads."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    made = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [given.name for given in made.get_inputs()]
-
-    def run(*inputs: Tensor) -> Tensor:
-        given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
-        return torch.from_numpy(made.run(None, given)[0])
-
-    return run
-
-
-@torch.no_grad()
-def compared(graph: Graph, runs: dict[str, Run]) -> Written:
-    """The graph by all that run it: the largest difference, and the times of one image.
-
-    Raises:
-        FewstepError: a difference above `TOLERANCE`.
-    """
-    inputs, one = graph.example(5), graph.example(1)
-    expected = graph(*inputs)
-    difference = max(float((run(*inputs) - expected).abs().max()) for run in runs.values())
-    if not difference <= TOLERANCE:
-        raise FewstepError(
-            f"the graph of {graph.sampler.spec} gives images that differ by {difference:.1e} from "
-            f"this package's, and {TOLERANCE:g} is the most: it is not to be used."
-        )
-    everything = {"this package": cast("Run", graph), **runs}
-    return Written(difference, {name: latency(run, one) for name, run in everything.items()})
-
-
-def latency(run: Run, inputs: tuple[Tensor, ...]) -> float:
-    """Median seconds of a call."""
-    run(*inputs)
-    taken = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        run(*inputs)
-        taken.append(time.perf_counter() - start)
-    return median(taken)
+    asked = getattr(sampler, "guidance", None)
+    if f.trained.weights is not None:
+        default = f.trained.guidance if f.trained.guidance is not None else f.trained.weights[0]
+        return default if asked is None else asked.w
+    if isinstance(sampler, Walk) and sampler.guided is not None and sampler.guided.doubles:
+        return sampler.guided.w
+    return None

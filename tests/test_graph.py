@@ -1,0 +1,224 @@
+"""Samplers and maps as graphs: the very images of this package, by whatever runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewstep.autoencoder_model import AutoencoderModel
+from fewstep.condition import Condition
+from fewstep.errors import FewstepError
+from fewstep.exchange.graph import Computation, Graph, MapGraph
+from fewstep.exchange.onnx_graph import converted
+from fewstep.exchange.written import compared, session, write_onnx, write_torch
+from fewstep.flow_map import FlowMap
+from fewstep.latents import Latents
+from fewstep.networks import ADM, MLP, EDM2UNet, FourierOperator, MLPAutoencoder, Network, UNet
+from fewstep.parameterization import EDM, PARAMETERIZATIONS, PFGM, Parameterization
+from fewstep.sampling import NoiseStreams, Walk, sample, sampler_for
+from fewstep.solvers import SOLVERS
+from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP, Trained
+
+GUIDED = replace(DIFFUSION, null_class=True)
+WEIGHTED = replace(CONSISTENCY, weights=(1.0, 4.0), guidance=2.0)
+
+
+def filled(module: nn.Module) -> Any:
+    """A module with weights that make every input count."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in module.parameters():
+        nn.init.normal_(weight, std=0.3, generator=generator)
+    return module.eval()
+
+
+def small(
+    trained: Trained, p: Parameterization | None = None, latents: Latents | None = None, **more: Any
+) -> FlowMap:
+    shape = (1, 4, 4) if latents is None else latents.shape
+    two_time = trained == FLOW_MAP
+    F = MLP(shape, num_classes=3, width=16, blocks=1, two_time=two_time, **more)
+    return FlowMap(filled(F), p or EDM(T=20.0), trained=trained, latents=latents)
+
+
+def autoencoder() -> MLPAutoencoder:
+    F: MLPAutoencoder = filled(MLPAutoencoder((1, 4, 4), latents=5, width=16, blocks=1))
+    return F
+
+
+def replayed(graph: Computation) -> Tensor:
+    """Five rows by the recorded graph, which has seen one."""
+    module = graph.plan().with_modules(lambda part: part.module())
+    with torch.no_grad():
+        return module(*graph.example(5))
+
+
+def assert_the_same(graph: Computation) -> None:
+    with torch.no_grad():
+        assert torch.equal(replayed(graph), graph(*graph.example(5)))
+
+
+FIXED = [name for name in SOLVERS if not Walk(2, name).adaptive]
+
+
+@pytest.mark.parametrize("solver", FIXED)
+def test_every_solver_of_fixed_steps_is_a_graph(solver: str) -> None:
+    f = small(GUIDED)
+    assert_the_same(Graph(f, sampler_for(f, sampler=f"walk(solver={solver}, steps=4)")))
+    guided = Graph(f, sampler_for(f, sampler=f"walk(solver={solver}, steps=3, guidance=2)"))
+    assert guided.names == ["noise", "label", "guidance"]
+    assert_the_same(guided)
+
+
+@pytest.mark.parametrize(
+    "p", [n for n in PARAMETERIZATIONS if n not in ("matched", "composed", "pfgm")]
+)
+def test_the_sampler_and_the_map_of_every_process_are_graphs(p: str) -> None:
+    """The map has its times as an input."""
+    p_ = PARAMETERIZATIONS.build(p)
+    for trained, spec in (
+        (DIFFUSION, "walk(steps=3)"),
+        (CONSISTENCY, "jumps(steps=3)"),
+        (FLOW_MAP, "jumps(steps=3, gamma=0.3)"),
+    ):
+        f = small(trained, p_)
+        assert_the_same(Graph(f, sampler_for(f, sampler=spec)))
+        assert_the_same(MapGraph(f))
+
+
+def test_samplers_that_their_models_decide_are_graphs() -> None:
+    f = small(replace(DIFFUSION, starts="steps", steps=4, sampler="nested_ddim"))
+    assert_the_same(Graph(f, sampler_for(f)))
+    f = small(DIFFUSION).in_process(PARAMETERIZATIONS.build("rectified_flow"))
+    assert_the_same(Graph(f, sampler_for(f, 3)))
+    model: Any = AutoencoderModel(autoencoder())
+    assert_the_same(Graph(model, sampler_for(model)))
+
+
+@pytest.mark.parametrize("spec", ["jumps(steps=2)", "walk(steps=3, guidance=2)"])
+def test_the_guidance_of_each_row_is_an_input(spec: str) -> None:
+    f = small(GUIDED) if "walk" in spec else small(WEIGHTED, guidance_embedding=True)
+    graph = Graph(f, sampler_for(f, sampler=spec))
+    module = graph.plan().with_modules(lambda part: part.module())
+    noise, label, _ = graph.example(3)
+    weights = [1.0, 2.0, 3.5]
+    with torch.no_grad():
+        images = module(noise, label, torch.tensor(weights))
+        for i, w in enumerate(weights):
+            bare = spec.partition(", guidance")[0].removesuffix(")") + ")"
+            alone = Graph(f, sampler_for(f, sampler=bare, guidance=w)).sampler
+            (x,) = list(alone.states(f, Rows(noise[i : i + 1]), Condition(label=label[i : i + 1])))[
+                -1:
+            ]
+            torch.testing.assert_close(images[i : i + 1], x.clamp(-1, 1), atol=1e-3, rtol=0)
+
+
+class Rows(NoiseStreams):
+    """Streams whose draws are given."""
+
+    def __init__(self, draws: Tensor) -> None:
+        self.draws = list(draws.unbind(1))
+
+    def normal(self, device: Any = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.draws.pop(0).to(dtype)
+
+
+IN_ONNX: dict[str, Callable[[], Computation]] = {
+    "guided walk": lambda: of(small(GUIDED), "walk(steps=2, guidance=2)"),
+    "jumps in a latent space": lambda: of(
+        small(CONSISTENCY, latents=Latents(autoencoder())), "jumps(steps=2)"
+    ),
+    "weighted map": lambda: MapGraph(small(WEIGHTED, guidance_embedding=True)),
+}
+
+
+def of(f: FlowMap, spec: str) -> Graph:
+    return Graph(f, sampler_for(f, sampler=spec))
+
+
+@pytest.mark.parametrize(
+    "name", [n if "map" in n else pytest.param(n, marks=pytest.mark.slow) for n in IN_ONNX]
+)
+def test_graphs_run_in_onnxruntime(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    graph = IN_ONNX[name]()
+    written = write_onnx(graph, tmp_path / "graph.onnx")
+    assert written.difference < 1e-5
+    assert "onnxruntime" in written.latencies
+    run = session(tmp_path / "graph.onnx")
+    for rows in (1, 7):
+        with torch.no_grad():
+            expected = graph(*graph.example(rows))
+        torch.testing.assert_close(run(*graph.example(rows)), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_long_walk_has_its_network_once() -> None:
+    pytest.importorskip("onnxscript")
+    f = small(DIFFUSION)
+    model = converted(of(f, "walk(steps=9)"))
+    (function,) = model.functions
+    assert [n.op_type for n in model.graph.node].count(function.name) == 17
+    numbers = sum(x.numel() for x in f.F.parameters())
+    content = model.SerializeToString()
+    assert len(content) < 4 * numbers + 40_000
+    assert b".py" not in content  # nothing of the machine that wrote it
+
+
+SMALL: Any = {"num_classes": 3, "blocks": 1, "multipliers": (1, 2), "attention": (4,)}
+NETWORKS: dict[str, Callable[[], Network]] = {
+    "unet": lambda: UNet((1, 8, 8), channels=16, **SMALL),
+    "adm": lambda: ADM((1, 8, 8), channels=32, head_channels=32, **SMALL),
+    "edm2": lambda: EDM2UNet((1, 8, 8), channels=16, head_channels=16, **SMALL),
+    "dfno": lambda: FourierOperator((1, 8, 8), num_classes=3),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", list(NETWORKS))
+@pytest.mark.parametrize("spec", ["walk(steps=3)", "jumps(steps=2)"])
+def test_every_network_runs_in_onnxruntime(network: str, spec: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    trained = DIFFUSION if "walk" in spec else CONSISTENCY
+    f = FlowMap(filled(NETWORKS[network]()), EDM(T=20.0), trained=trained)
+    assert write_onnx(of(f, spec), tmp_path / "x.onnx").difference < 1e-4
+    assert write_onnx(MapGraph(f), tmp_path / "x.onnx").difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("trained", "spec", "draws"), [(DIFFUSION, "walk(solver=ancestral, steps=3)", 3)]
+)
+def test_a_program_of_torch_gives_the_images_of_a_seed(
+    trained: Trained, spec: str, draws: int, tmp_path: Path
+) -> None:
+    f = small(trained)
+    graph = of(f, spec)
+    assert graph.draws == draws
+    assert write_torch(graph, tmp_path / "graph.pt2").difference < 1e-5
+    streams = NoiseStreams(7, range(3), f.shape)
+    noise = torch.stack([streams.normal() for _ in range(draws)], 1)
+    label = torch.tensor([2, 0, 1])
+    images = torch.export.load(tmp_path / "graph.pt2").module()(noise, label)
+    expected = sample(f, 3, sampler_for(f, sampler=spec), seed=7, label=label)
+    torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)
+
+
+def test_what_is_no_graph_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    f = small(DIFFUSION)
+    with pytest.raises(FewstepError, match="chooses its own steps"):
+        of(f, "walk(solver=rk45)")
+    with pytest.raises(FewstepError, match="reads the numbers of its noise"):
+        of(small(DIFFUSION, PFGM()), "walk(steps=2)").plan()
+    graph = of(f, "walk(steps=2)")
+    monkeypatch.setattr("fewstep.exchange.onnx_graph.find_spec", lambda name: None)
+    with pytest.raises(FewstepError, match=r"pip install 'fewstep\[onnx\]'"):
+        write_onnx(graph, tmp_path / "x.onnx")
+    wrong = {"a wrong one": lambda *inputs: graph(*inputs) + 0.1}
+    with pytest.raises(FewstepError, match="differ by"):
+        compared(graph, wrong)
