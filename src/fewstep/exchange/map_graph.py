@@ -20,7 +20,8 @@ from torch.export import Dim
 
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
-from fewstep.exchange.graph import TOLERANCE, quiet, require_onnx, session
+from fewstep.exchange.onnx_graph import quiet, require_onnx
+from fewstep.exchange.written import TOLERANCE, session
 from fewstep.files import replacing
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
