@@ -16,13 +16,13 @@ from torch import Tensor
 
 from fewstep import parameterization
 from fewstep.condition import NONE, Condition, told
-from fewstep.errors import FewstepError, unknown
+from fewstep.errors import FewstepError
 from fewstep.latents import Latents
 from fewstep.model_file import Header
 from fewstep.networks import Autoencoder, Network, unwrapped
 from fewstep.parameterization import Parameterization, expand, per_row
 from fewstep.stored_model import StoredModel
-from fewstep.tangent import TANGENTS
+from fewstep.tangent import Map, derivative
 from fewstep.trained import Trained
 
 
@@ -202,12 +202,38 @@ class FlowMap(StoredModel):
             how: "forward" mode, which is exact, or a finite "difference", for networks without it.
 
         Raises:
-            FewstepError: another ``how``.
+            FewstepError: another ``how``; a network without forward mode.
         """
-        if how not in TANGENTS:
-            raise unknown("way to a tangent", how, TANGENTS)
-        t, s = self.time(t, x), self.time(self.p.eps if s is None else s, x)
-        return TANGENTS[how](lambda x, t: self(x, t, s, condition), x, t, s, v)
+        s = self.time(self.p.eps if s is None else s, x)
+        return self.derivative(lambda x, t: self(x, t, s, condition), x, t, s, v, how=how)
+
+    def derivative(
+        self,
+        X: Map,
+        x: Tensor,
+        t: Tensor | float,
+        s: Tensor | float,
+        v: Tensor,
+        *,
+        how: str = "forward",
+        rate: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """``X(x, t)`` and ``d_t X + J_x X v`` of a function of this model's network; see `tangent`.
+
+        Args:
+            X: takes points [B, *shape] and times [B] and asks the network.
+            x: points at time ``t`` [B, *shape].
+            t: times of ``x``, [B] or a number.
+            s: the earliest time that ``X`` may be asked at, [B] or a number.
+            v: ``dx/dt`` of the path through ``x`` [B, *shape].
+            how: "forward" mode, which is exact, or a finite "difference".
+            rate: what the derivative is multiplied by, [B]; see `fewstep.tangent.forward`.
+
+        Raises:
+            FewstepError: another ``how``; a network without forward mode.
+        """
+        t, s, name = self.time(t, x), self.time(s, x), type(self.network).__name__
+        return derivative(how, name, X, x, t, s, v, rate)
 
     def score(
         self,

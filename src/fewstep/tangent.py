@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.errors import FewstepError, unknown
 from fewstep.networks.dropout import shared
 from fewstep.parameterization import expand
 
@@ -17,13 +19,23 @@ STEP = 1e-3
 Map = Callable[[Tensor, Tensor], Tensor]
 
 
-def forward(X: Map, x: Tensor, t: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """``X`` and ``d_t X + J_x X v`` in one pass of twice to thrice the cost; exact."""
-    found: Any = torch.func.jvp(X, (x, t), (v, torch.ones_like(t)))
+def forward(
+    X: Map, x: Tensor, t: Tensor, s: Tensor, v: Tensor, rate: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """``X`` and ``d_t X + J_x X v`` in one pass of twice to thrice the cost; exact.
+
+    The derivative is taken times the ``rate`` [B], where one is given, from the start of the pass:
+    so none of its parts is large where the rate is small.
+    """
+    pace = torch.ones_like(t) if rate is None else rate
+    moved = v if rate is None else expand(rate, x) * v
+    found: Any = torch.func.jvp(X, (x, t), (moved, pace))
     return found[0], found[1]
 
 
-def difference(X: Map, x: Tensor, t: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def difference(
+    X: Map, x: Tensor, t: Tensor, s: Tensor, v: Tensor, rate: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """``X`` and ``(X(x + h v, t + h) - X(x - h v, t - h)) / 2h``: three passes, one dropout mask.
 
     For networks that have no forward mode. ``h`` is a thousandth of ``t``, less in float64, where
@@ -39,11 +51,41 @@ def difference(X: Map, x: Tensor, t: Tensor, s: Tensor, v: Tensor) -> tuple[Tens
             return X(x + expand(time - t, x) * v, time)
 
     y, below, above = at(t), at(low), at(t + h)
-    return y, (above - below) / expand(t + h - low, x)
+    width = t + h - low
+    return y, (above - below) / expand(width if rate is None else width / rate, x)
 
 
-TANGENTS: dict[str, Callable[[Map, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+TANGENTS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "forward": forward,
     "difference": difference,
 }
 """The ways to a tangent."""
+
+
+def derivative(
+    how: str, network: str, X: Map, x: Tensor, t: Tensor, s: Tensor, v: Tensor, rate: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """``X`` and its derivative by one of the `TANGENTS`; ``network`` is what a refusal names.
+
+    Raises:
+        FewstepError: another way; a network that has no forward mode.
+    """
+    if how not in TANGENTS:
+        raise unknown("way to a tangent", how, TANGENTS)
+    if torch.compiler.is_compiling():
+        return TANGENTS[how](X, x, t, s, v, rate)
+    try:
+        return TANGENTS[how](X, x, t, s, v, rate)
+    except (RuntimeError, NotImplementedError) as error:
+        raise _without_forward_mode(network, error) or error from error
+
+
+def _without_forward_mode(network: str, error: Exception) -> FewstepError | None:
+    """What to say of a network that cannot be differentiated forwards; None of another error."""
+    reason = str(error).strip().partition("\n")[0]
+    if not re.search(r"forward[- ](AD|mode)|jvp", reason, re.IGNORECASE):
+        return None
+    return FewstepError(
+        f"a part of the network {network} has no forward-mode derivative ({reason[:200]}): take "
+        'the tangent by finite differences, tangent="difference", --objective.tangent difference.'
+    )

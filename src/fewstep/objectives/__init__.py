@@ -26,6 +26,7 @@ from fewstep.objectives.kd import KD  # noqa: E402
 from fewstep.objectives.pd import PD  # noqa: E402
 from fewstep.objectives.pfgm import PFGMpp  # noqa: E402
 from fewstep.objectives.rectified_flow import RF, Reflow  # noqa: E402
+from fewstep.objectives.scm import SCD, SCT  # noqa: E402
 from fewstep.objectives.score_matching import ScoreMatching  # noqa: E402
 from fewstep.objectives.score_sde import ScoreSDE  # noqa: E402
 
@@ -40,6 +41,8 @@ __all__ = [
     "OBJECTIVES",
     "PD",
     "RF",
+    "SCD",
+    "SCT",
     "ConsistencyObjective",
     "ContinuousCD",
     "ContinuousCT",

@@ -1,6 +1,15 @@
-"""Named trainings with their hyper-parameters: a module per data set, the digits' in two."""
+"""Named trainings with their hyper-parameters: a module per data set, of two of them several."""
 
-from fewstep.recipes import cifar10, digits, digits_processes, imagenet64, images, lsun256
+from fewstep.recipes import (
+    cifar10,
+    cifar10_consistency,
+    digits,
+    digits_consistency,
+    digits_processes,
+    imagenet64,
+    images,
+    lsun256,
+)
 from fewstep.runs.recipe import RECIPES, Recipe
 from fewstep.runs.run import Component, Data, Run, component
 
@@ -11,8 +20,10 @@ __all__ = [
     "Recipe",
     "Run",
     "cifar10",
+    "cifar10_consistency",
     "component",
     "digits",
+    "digits_consistency",
     "digits_processes",
     "imagenet64",
     "images",
