@@ -23,8 +23,9 @@ from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network, UNet
 from fewstep.objectives import OBJECTIVES, TeacherUse
-from fewstep.parameterization import EDM, PFGM, DiscreteVP, Parameterization
+from fewstep.parameterization import EDM
 from fewstep.runs.directory import open_model
+from fewstep.testing.fitting import Fitting
 from fewstep.trained import Trained
 from fewstep.training import checkpoint as checkpoint_module
 from fewstep.training import trainer as trainer_module
@@ -36,6 +37,7 @@ from fewstep.training.examples import fitted
 from fewstep.training.metrics import read_metrics
 from fewstep.training.optimizers import Adam, RAdam
 from fewstep.training.score import Score
+from fewstep.training.spikes import Spikes
 from fewstep.training.trainer import Trainer
 from fewstep.training.validation import Validation, energy_distance, evenly
 from fewstep.training.writer import Writer
@@ -78,14 +80,15 @@ def make(
     **k: Any,
 ) -> Trainer:
     torch.manual_seed(config.seed)
-    to_zero = {"eps": 0.0} if objective in ("ect", "dfno") else {}
-    network: Network = MLP((1, 4, 4), num_classes=3, width=8, blocks=1, dropout=dropout)
     cls = OBJECTIVES[objective]
+    two_time, p = cls.needs.two_time, Fitting(cls).p()
+    network: Network = MLP(
+        (1, 4, 4), num_classes=3, width=8, blocks=1, dropout=dropout, two_time=two_time
+    )
     if "trajectory" in cls.needs.columns:
         base = f"mlp(width=8, blocks=1, dropout={dropout})"
         network = FourierOperator((1, 4, 4), num_classes=3, base=base)
-    own: dict[str, Parameterization] = {"ddpm": DiscreteVP(), "pfgm": PFGM(T=5.0)}
-    f: Any = FlowMap(network, own.get(objective, EDM(T=5.0, **to_zero)))
+    f: Any = FlowMap(network, replace(p, T=min(p.T, 5.0)))
     if cls.makes.decodes:
         f = AutoencoderModel(MLPAutoencoder((1, 4, 4), latents=4, width=8, blocks=1))
     extra: dict[str, Any] = {"s1": 10} if objective in ("ct", "ict") else {}
@@ -149,11 +152,20 @@ def test_a_run_that_died_ends_with_the_same_bits(
     assert steps == [4, 8, 12, 16, 20, 24]
 
 
-@pytest.mark.parametrize("optimizer", ["radam", "adam", "adamw"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "radam"},
+        {"optimizer": "adam"},
+        {"optimizer": "adamw"},
+        {"spike": 1.01, "spikes": "damp"},
+    ],
+)
 def test_every_optimizer_resumes(
-    optimizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(CONFIG, optimizer=optimizer, weight_decay=0.01)
+    config = replace(CONFIG, weight_decay=0.01, **settings)
+    monkeypatch.setattr("fewstep.training.spikes.UNWATCHED", 2)
     whole = make(tmp_path / "whole", config)
     whole.run()
     with monkeypatch.context() as patch:
@@ -362,6 +374,54 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path: Path) -
     ):
         t.run()
     assert [c.step for c in t.checkpoints.all()] == [5]
+
+
+def spiking(directory: Path, **settings: Any) -> Trainer:
+    """A training whose loss is a thousand times as large in step 15."""
+    t = make(directory, replace(CONFIG, optimizer="adam", clip=None, steps=16, **settings))
+    whole = t.objective.forward
+    t.objective.forward = lambda x, k, *c: whole(x, k, *c) * (1e3 if k == 15 else 1)
+    return t
+
+
+@pytest.mark.parametrize(("rule", "what"), [("damp", "damped"), ("skip", "skipped")])
+def test_a_spike_of_the_gradient_is_damped_or_stepped_over_and_counted(
+    rule: Any, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """And where there is none, the bits are those of a training that does not look."""
+    monkeypatch.setattr("fewstep.training.spikes.UNWATCHED", 5)
+    plain, watched = spiking(tmp_path / "plain"), spiking(tmp_path / rule, spike=20.0, spikes=rule)
+    for k in range(15):
+        plain.step(k), watched.step(k)
+    for a, b in zip(plain.objective.f.weights, watched.objective.f.weights, strict=True):
+        assert torch.equal(a, b)
+    before = [p.clone() for p in plain.objective.f.weights]
+    moved = []
+    for t in (plain, watched):
+        norm = t.step(15)["f"][1]
+        now = zip(t.objective.f.weights, before, strict=True)
+        moved.append(sum(float((p - old).detach().abs().sum()) for p, old in now))
+    learner = watched.learners["f"]
+    assert learner.spikes is not None
+    scale = learner.spikes.log_scale.exp()
+    assert (norm > 100 * scale, int(learner.spikes.count)) == (True, 1)
+    assert moved[1] < 0.9 * moved[0]
+    spiking(tmp_path / "log", spike=20.0, spikes=rule).run()
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"step 16: 1 gradients so far were spikes, and {what}" in said
+    counts = [line["spikes"] for line in read_metrics(tmp_path / "log") if "loss" in line]
+    assert counts == [0, 0, 0, 1]
+
+
+def test_a_gradient_that_grows_for_good_is_followed() -> None:
+    spikes = Spikes(2.0, skip=False)
+    for k in range(900):
+        gradient = torch.ones(1) * (1.0 if k < 200 else 100.0)
+        spikes.tame([gradient], gradient[0].clone())
+    assert gradient == 100
+    assert 400 < spikes.count < 700
+    spikes.tame([gradient], torch.tensor(math.inf))
+    assert spikes.log_scale.isfinite()
 
 
 def test_bf16_trains(tmp_path: Path) -> None:
@@ -717,6 +777,8 @@ def test_a_batch_larger_than_the_data_is_said_and_works(
         ({"lr": 0.0}, "lr"),
         ({"lr": float("nan")}, "lr"),
         ({"clip": 0.0}, "clip"),
+        ({"spike": 1.0}, "spike is a multiple above 1"),
+        ({"spikes": "drop"}, "Known: damp, skip"),
         ({"ema": (1.0,)}, "ema"),
         ({"ema": ()}, "ema"),
         ({"ema": (math.inf,)}, "ema"),

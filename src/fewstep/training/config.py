@@ -13,6 +13,7 @@ from fewstep.whole import whole
 OptimizerName = Literal["radam", "adam", "adamw"]
 Decay = Literal["constant", "cosine", "linear"]
 Precision = Literal["fp32", "tf32", "bf16"]
+SpikeRule = Literal["damp", "skip"]
 
 EVERY = ("log_every", "sample_every", "checkpoint_every")
 WHOLE = ("steps", "batch", "seed", "warmup", "samples", "keep", *EVERY)
@@ -21,6 +22,7 @@ CHOICES = {
     "optimizer": get_args(OptimizerName),
     "decay": get_args(Decay),
     "precision": get_args(Precision),
+    "spikes": get_args(SpikeRule),
 }
 
 
@@ -53,6 +55,11 @@ class Training:
     line; in progressive distillation anew in every round."""
     clip: float | None = None
     """Largest norm of the gradient; longer ones are scaled down."""
+    spike: float | None = None
+    """A gradient whose norm is more than so many times its running scale is a spike, such as 10.
+    Spikes are counted in the log. Default: they are not looked for."""
+    spikes: SpikeRule = "damp"
+    """What becomes of a spike: scaled down to that multiple, or its step skipped."""
     ema: tuple[float, ...] = (0.9999,)
     """Running averages of the weights, each a decay per step (below 1) or a half-life in images
     (1 and above). The first is the one that is sampled and evaluated. The initial weights have no
@@ -111,6 +118,8 @@ class Training:
             raise FewstepError(f"betas must be in [0, 1), got {self.betas}.")
         if self.clip is not None and not self.clip > 0:
             raise FewstepError(f"clip must be positive, got {self.clip}.")
+        if self.spike is not None and not 1 < self.spike < math.inf:
+            raise FewstepError(f"spike is a multiple above 1, got {self.spike}.")
         if not self.ema or any(not 0 < value < math.inf or value == 1 for value in self.ema):
             raise FewstepError(
                 f"ema takes decays between 0 and 1 or half-lives in images above 1, got {self.ema}."

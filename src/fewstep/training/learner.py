@@ -20,6 +20,7 @@ from fewstep.training.config import Training
 from fewstep.training.examples import Share
 from fewstep.training.optimizers import make_optimizer
 from fewstep.training.recording import Recorder, helps
+from fewstep.training.spikes import Spikes
 
 
 class Learner:
@@ -50,6 +51,7 @@ class Learner:
         self._checked = False
         self.module: nn.Module = objective
         self._in_turn = _InTurn(objective, turn)
+        self.spikes = self._watched(group)
         self.recorder = Recorder(self.weights) if self._recorded(objective, group) else None
         if group.world > 1 and self.recorder is None:
             self.reduce(group.device)
@@ -61,6 +63,12 @@ class Learner:
             images = config.batch // Share.of(config, group).total
             wanted = helps(objective, images, compiled=config.compile)
         return wanted and Recorder.possible_on(group.device)
+
+    def _watched(self, group: Processes) -> Spikes | None:
+        """What looks for spikes of the gradient, where they are looked for."""
+        if self.config.spike is None:
+            return None
+        return Spikes(self.config.spike, skip=self.config.spikes == "skip").to(group.device)
 
     def begin(self) -> None:
         """Start anew: an optimiser without a past."""
@@ -94,8 +102,15 @@ class Learner:
 
     def clip(self) -> Tensor:
         """Scale the gradient down to the longest one allowed; the norm that it had."""
+        gradients = [p.grad for p in self.weights if p.grad is not None]
+        if self.spikes is not None:
+            norm = nn.utils.get_total_norm(gradients)
+            self.spikes.tame(gradients, norm)
+            if self.config.clip is not None:
+                nn.utils.clip_grad_norm_(self.weights, self.config.clip)
+            return norm
         if self.config.clip is None:
-            return nn.utils.get_total_norm([p.grad for p in self.weights if p.grad is not None])
+            return nn.utils.get_total_norm(gradients)
         return nn.utils.clip_grad_norm_(self.weights, self.config.clip)
 
     def _check_used(self) -> None:

@@ -43,7 +43,7 @@ class State:
     @property
     def modules(self) -> dict[str, nn.Module]:
         """What training changes, by name, without the averages."""
-        return self.objective.trained_modules() | self.objective.changing()
+        return self.objective.trained_modules() | self.objective.changing() | self._spikes()
 
     @property
     def maps(self) -> dict[str, StoredModel]:
@@ -116,6 +116,10 @@ class State:
             for name, x in everything.items()
             if isinstance(x, Tensor) and id(x) not in held and not x.is_inference()
         }
+
+    def _spikes(self) -> dict[str, nn.Module]:
+        watched = {name: learner.spikes for name, learner in self.learners.items()}
+        return {f"spikes_{name}": w for name, w in watched.items() if w is not None}
 
     def _optimizers(self) -> dict[str, Adam]:
         return {name: learner.optimizer for name, learner in self.learners.items()}

@@ -99,6 +99,7 @@ class Trainer(Generic[M]):
         self.learners = learners_of(objective, config, self.group)
         self.state = State(objective, config, self.learners)
         self._buffers = self.state.buffers
+        self._told: dict[str, float] = {}
         set_up(config.precision, deterministic=config.deterministic)
         if config.compile:
             self._compile()
@@ -179,7 +180,7 @@ class Trainer(Generic[M]):
             log.advance(done, lambda: meter.glance(shown, config.batch))
             last = done == config.steps
             if done % config.log_every == 0 or last:
-                log.write(done, self._numbers(meter, done))
+                self._log(done, log, meter)
             if self.validate and config.sample_every and (done % config.sample_every == 0 or last):
                 meter.check()
                 score = self.group.as_one(partial(self._preview, done, log))
@@ -275,11 +276,27 @@ class Trainer(Generic[M]):
         reading, shown = meter.read(), self._of_map()
         numbers: dict[str, float] = {}
         for name, (loss, norm) in reading.means.items():
-            of = "" if name == shown else f"_{name}"
-            rate = self.rate(self.learners[name], done - 1)
+            of, learner = "" if name == shown else f"_{name}", self.learners[name]
+            rate = self.rate(learner, done - 1)
             numbers |= {f"loss{of}": loss, f"gradient_norm{of}": norm, f"lr{of}": rate}
+            if learner.spikes is not None:
+                numbers[f"spikes{of}"] = float(learner.spikes.count)
         speed = reading.steps * self.config.batch / reading.seconds
         return numbers | {"images_per_second": speed, **self.objective.schedule(done - 1)}
+
+    def _log(self, done: int, log: Logbook, meter: Meter) -> None:
+        """Write what there is to say of the last steps; say that there were spikes."""
+        numbers = self._numbers(meter, done)
+        log.write(done, numbers)
+        found = {name: n for name, n in numbers.items() if name.startswith("spikes")}
+        for name, n in found.items():
+            if n > self._told.get(name, 0.0):
+                self._told[name] = n
+                log.say(f"step {done}: {n:.0f} gradients so far were spikes, {self._what_became}")
+
+    @property
+    def _what_became(self) -> str:
+        return "and skipped." if self.config.spikes == "skip" else "and damped."
 
     def _preview(self, done: int, log: Logbook) -> float | None:
         """Write a sample grid; return the score of the samples."""
