@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.hub import Fetched, HubName, fetched, forget, is_hub, pinned
+from fewstep.exchange.hub import Fetched, fetched, forget
+from fewstep.hub_name import HubName, is_hub
 from hub import TOKEN, Hub
 
 FILES = {"README.md": b"---\nlicense: mit\n---\n# A model\n", "model.safetensors": b"weights"}
@@ -59,7 +60,7 @@ def test_a_model_is_fetched_with_the_commit_that_it_was(hub: Hub) -> None:
     assert {f.name: f.read_bytes() for f in found.folder.iterdir()} == FILES
     hub.add("ann/digits", {"model.safetensors": b"other weights"})
     assert fetched("hub:ann/digits").revision == first  # one process sees one commit
-    assert pinned("hub:ann/digits") == f"hub:ann/digits@{first}"
+    assert fetched("hub:ann/digits").name == f"hub:ann/digits@{first}"
     forget()
     assert fetched("hub:ann/digits").revision != first
     assert (fetched(found.name).folder / "model.safetensors").read_bytes() == b"weights"

@@ -20,6 +20,7 @@ from fewstep.evaluation import Evaluator
 from fewstep.evaluation.choice import feature_network
 from fewstep.evaluation.scores import METRICS, check_metrics
 from fewstep.evaluation.table import Line, Setting, check_format, show, write
+from fewstep.exchange.hub import local
 from fewstep.precision import Precision
 from fewstep.runs.real import Real
 from fewstep.runs.run import Data
@@ -213,7 +214,7 @@ def _check(targets: Sequence[Path], out: Sequence[Path], n: int | None, bootstra
     if bootstrap < 0 or bootstrap == 1:
         raise FewstepError(f"--bootstrap must be 0 or at least 2 draws, got {bootstrap}.")
     for target in targets:
-        if not target.exists():
+        if not local(target).exists():
             raise not_there("run, model or folder of images", target)
 
 

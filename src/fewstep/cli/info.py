@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from fewstep.cli.command import command
+from fewstep.exchange.origin import licences, sources
 from fewstep.runs.described import Described, described, differences
 
 LONGEST = 48  # characters of a value in a comparison
@@ -116,6 +117,10 @@ def _facts_of_model(one: Described) -> Iterator[tuple[str, str]]:
     teacher = header.info.get("teacher")
     if teacher and (one.record is None or "teacher" not in one.record.sources):
         yield "teacher", f"{teacher.get('path')}, SHA-256 {str(teacher.get('sha256'))[:12]}"
+    if where := sources(header.info):
+        yield "from", "; ".join(where)
+    if named := licences(header.info):
+        yield "licence", "; ".join(named)
     size = f"{held.bytes:,} bytes, {held.numbers:,} parameters in {' and '.join(held.types)}"
     yield "file", f"{held.file}, {size}"
 

@@ -142,7 +142,7 @@ def images_for(f: FlowMap, model: Path, data: str | None, split: str) -> Dataset
     Raises:
         FewstepError: no data given and the model is not a run; no such data; another shape.
     """
-    home = RunDirectory(model)
+    home = RunDirectory.of(model)
     if data is None and not home.started:
         raise FewstepError(f"{model} does not say what it was trained on: give --data.")
     settings = real_data(home.here()) if data is None else Data(data=data)

@@ -18,6 +18,7 @@ from fewstep.evaluation.images import check_size, conformed, in_channels, load_i
 from fewstep.evaluation.table import Line
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided, guidance_of
+from fewstep.hub_name import is_hub
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.registry import spec_of
@@ -29,8 +30,10 @@ from fewstep.sampling.shared import share_of_samples
 
 def is_model(path: Path) -> bool:
     """Whether a target is a model to sample, rather than images."""
-    return path.suffix == ".safetensors" or any(
-        (path / name).is_file() for name in ("run.json", "checkpoint.json")
+    return (
+        is_hub(path)
+        or path.suffix == ".safetensors"
+        or any((path / name).is_file() for name in ("run.json", "checkpoint.json"))
     )
 
 

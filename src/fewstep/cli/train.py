@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from fewstep.cli.command import Whole, more, unfolded
 from fewstep.errors import FewstepError, not_there
+from fewstep.hub_name import is_hub
 from fewstep.recipes import RECIPES
 
 
@@ -79,6 +80,11 @@ def resume(
 
 def no_recipe(named: Path) -> FewstepError:
     """The error for a name that is neither that of a recipe nor of a run folder."""
+    if is_hub(named):
+        return FewstepError(
+            f"{named} is a model of the hub, and no run to resume: begin a run with its weights, "
+            f"fewstep train RECIPE --init {named}, or with it as --teacher."
+        )
     error = not_there("recipe or run folder", named, RECIPES)
     return FewstepError(f"{error} A recipe of your own needs --plugin.")
 

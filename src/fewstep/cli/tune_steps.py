@@ -18,10 +18,10 @@ from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator
 from fewstep.evaluation.choice import feature_network
-from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
+from fewstep.models import as_map
 from fewstep.progress import progress
-from fewstep.runs.directory import model_file
+from fewstep.runs.directory import load_any, model_file
 from fewstep.runs.real import Real
 from fewstep.runs.run import Data
 from fewstep.runs.stored_taus import TAUS, keep_taus
@@ -127,7 +127,7 @@ def tune_steps(
         check_batch(batch)
     on = pick_device(device)
     home, file = model_file(model, checkpoint=checkpoint, ema=ema)
-    f = FlowMap.load(file, on)
+    f = as_map(load_any(file, on), "a search of time points")
     f.trained.check_time_points(model)
     evaluator = _evaluator(model, reference, features, weights, on)
     n = n or evaluator.n

@@ -32,9 +32,9 @@ from fewstep.data.splits import WORDS, missing, siblings, split_files
 from fewstep.data.tables import ENDING as TABLES
 from fewstep.data.tables import of_one_set
 from fewstep.errors import FewstepError, FewstepWarning, listed, refusal, refusals
+from fewstep.hub_name import HUB
 from fewstep.whole import whole
 
-HUB = "hub:"
 KINDS = "a folder of images, .parquet, .npz or .npy"
 
 

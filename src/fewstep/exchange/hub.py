@@ -7,8 +7,6 @@ process, so that all parts of a program see the same files.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,90 +14,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path, PurePath
 from typing import Any
 
-from fewstep.data.sources import HUB
+from fewstep.cache import cache_folder
 from fewstep.errors import FewstepError, listed, refusal
 from fewstep.exchange.hub_files import DESCRIPTIONS, chosen, is_like
+from fewstep.hub_name import HUB, NAMED, HubName
+from fewstep.hub_name import is_hub as is_hub
 from fewstep.progress import on_terminal
 
-NAMED = "hub:OWNER/NAME, hub:OWNER/NAME@REVISION or hub:OWNER/NAME/FILE"
 NEEDS = "models of the hub need: pip install 'fewstep[hub]'"
-_PART = r"[\w][\w.-]*"
-_NAME = re.compile(
-    rf"(?P<repo>{_PART}(/{_PART})?)(/(?P<inside>[^@/][^@]*))?(@(?P<revision>[^@\s]+))?"
-)
-_PAGE = re.compile(r"https?:/+(?P<host>[\w.:-]+)/+(?P<rest>.+)")
-_TREE = re.compile(
-    r"(?P<repo>[^/]+/[^/]+)/(tree|blob|resolve)/(?P<revision>[^/]+)(/(?P<inside>.+))?"
-)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
-
-
-@dataclass(frozen=True)
-class HubName:
-    """A name of the hub, taken apart.
-
-    Args:
-        repo: ``OWNER/NAME``, or ``NAME`` of a model that has no owner.
-        inside: a file or folder of the repository; "" for all of it.
-        revision: branch, tag or commit; None for the repository's newest.
-    """
-
-    repo: str
-    inside: str = ""
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        at = "" if self.revision is None else f"@{self.revision}"
-        return HUB + "/".join(filter(None, (self.repo, self.inside))) + at
-
-    @classmethod
-    def of(cls, name: str | PurePath) -> HubName:
-        """The parts of a name, or of the address of a model's page.
-
-        Raises:
-            FewstepError: a name that is none; the message says how they are written.
-        """
-        text = _text(name)
-        page = _PAGE.fullmatch(text)
-        return _of_page(text, page["rest"]) if page else _of_name(text)
-
-
-def _text(name: str | PurePath) -> str:
-    """The name as it was written: a path may have other separators."""
-    return name.as_posix() if isinstance(name, PurePath) else name
-
-
-def _of_name(text: str) -> HubName:
-    match = _NAME.fullmatch(text.removeprefix(HUB).rstrip("/"))
-    if match is None:
-        raise FewstepError(f"{text!r} names no model of the hub: write {NAMED}.")
-    return HubName(match["repo"], match["inside"] or "", match["revision"])
-
-
-def _of_page(text: str, rest: str) -> HubName:
-    rest = rest.partition("?")[0].removeprefix("models/").rstrip("/")
-    if rest.startswith(("datasets/", "spaces/")):
-        raise FewstepError(
-            f"{text!r} is no model but one of the hub's {rest.partition('/')[0]}: write {NAMED}."
-        )
-    if match := _TREE.fullmatch(rest):
-        return HubName(match["repo"], match["inside"] or "", match["revision"])
-    return _of_name(HUB + rest)
-
-
-def is_hub(name: object) -> bool:
-    """Whether a name is of the hub: ``hub:...``, or the address of a page there."""
-    if not isinstance(name, str | PurePath):
-        return False
-    text = _text(name)
-    page = _PAGE.fullmatch(text)
-    return text.startswith(HUB) or (page is not None and page["host"] in _hosts())
-
-
-def _hosts() -> tuple[str, ...]:
-    own = _PAGE.fullmatch(os.environ.get("HF_ENDPOINT", "") + "/-")
-    return HOSTS if own is None else (*HOSTS, own["host"])
 
 
 @dataclass(frozen=True)
@@ -160,9 +82,16 @@ def forget() -> None:
     _fetched.cache_clear()
 
 
-def pinned(name: str) -> str:
-    """The name with the commit that it stands for; other names and paths as they are."""
-    return fetched(name).name if is_hub(name) else name
+def local(name: str | PurePath) -> Path:
+    """The place on this machine that a name stands for; a path is itself."""
+    return fetched(name).path if is_hub(name) else Path(name)
+
+
+def kept(name: str | PurePath) -> Path:
+    """The folder for what this machine finds out about a model of the hub, such as time points."""
+    found = fetched(name)
+    stem = "--".join([*found.repo.split("/"), *filter(None, found.inside.split("/"))])
+    return cache_folder() / "hub" / stem
 
 
 @lru_cache(maxsize=64)

@@ -9,6 +9,7 @@ import torch
 from fewstep import parameterization
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.exchange.origin import exact
 from fewstep.flow_map import FlowMap
 from fewstep.models import AnyModel, as_map
 from fewstep.needs import TeacherUse
@@ -48,7 +49,7 @@ def begin_from_teacher(run: Run, f: AnyModel, teacher: AnyModel) -> FlowMap:
     if use is TeacherUse.START:  # one that is followed is compared by the objective
         say_less_noise(teacher, f, what)
     f.take_network(teacher, path)
-    f.info["teacher"] = {"path": str(path), "sha256": fingerprint(teacher)}
+    f.info["teacher"] = {"path": exact(str(path), teacher.info), "sha256": fingerprint(teacher)}
     in_float32(teacher, path)
     return teacher
 

@@ -9,6 +9,7 @@ import torch
 from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.data import Dataset
 from fewstep.distributed import Processes
+from fewstep.exchange.origin import made_from
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.models import AnyModel
@@ -147,6 +148,8 @@ class Build:
             self.f = FlowMap(F, make_p(run), trained=trained, info=info, latents=self.latents)
 
     def begin_with_models(self) -> None:
+        if origins := made_from(self.f.info, *(model.info for model in self.models.values())):
+            self.f.info["lineage"] = origins
         if "teacher" in self.models:
             self.models["teacher"] = begin_from_teacher(self.run, self.f, self.models["teacher"])
         if "init" in self.models:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fewstep.errors import not_there
 from fewstep.exchange.checkpoint import is_foreign
+from fewstep.exchange.origin import with_hub
 from fewstep.model_file import HEADER, Header, open_model_file
 from fewstep.named_tensors import LATENTS
 from fewstep.plugins.used import Used, among, options
@@ -19,7 +20,15 @@ from fewstep.trained import Trained, json_of
 
 APART = ("path", "file", "bytes", "finished", "steps", "commands", "note", "sources", "begun by")
 """What two of them always have of their own."""
-FREE = ("recipe", "objective", "data", "teacher", "average")  # what a header says besides
+FREE = (
+    "recipe",
+    "objective",
+    "data",
+    "teacher",
+    "average",
+    "origin",
+    "lineage",
+)  # what a header says besides
 
 
 @dataclass(frozen=True)
@@ -136,17 +145,17 @@ def described(path: Path, *, checkpoint: str = "last", ema: str | None = None) -
     Raises:
         FewstepError: nothing of the kind is there; a damaged file or record.
     """
-    if not path.exists():
+    home = RunDirectory.of(path)
+    if not home.path.exists():
         raise not_there("run or model", path)
-    home = RunDirectory(path)
-    record = home.record() if path.is_dir() and home.started else None
+    record = home.record() if home.path.is_dir() and home.started else None
     if record is not None and not home.has_weights:
         return Described(path, record, None, "there is no checkpoint yet")
     folder, file = model_file(path, checkpoint=checkpoint, ema=ema)
-    return Described(path, record, _held(folder, file))
+    return Described(path, record, _held(path, folder, file))
 
 
-def _held(folder: Path, file: Path) -> Held:
+def _held(path: Path, folder: Path, file: Path) -> Held:
     if is_foreign(file):
         f = load_any(file)
         header = Header.read(f.header()[HEADER])
@@ -160,7 +169,7 @@ def _held(folder: Path, file: Path) -> Held:
     decoder = sum(n for name, n in numbers.items() if name.startswith(LATENTS))
     return Held(
         file,
-        header.with_taus(found),
+        replace(header.with_taus(found), info=with_hub(path, header.info)),
         sum(numbers.values()) - decoder,
         decoder,
         tuple(sorted({str(t).removeprefix("torch.") for t in types.values()})),

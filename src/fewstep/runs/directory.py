@@ -29,8 +29,11 @@ from fewstep.distributed import checked_device
 from fewstep.errors import FewstepError, FewstepWarning, not_there, refusals
 from fewstep.exchange.checkpoint import is_foreign
 from fewstep.exchange.diffusers_out import own_weights
+from fewstep.exchange.hub import kept, local
+from fewstep.exchange.origin import with_hub
 from fewstep.exchange.sources import import_model
 from fewstep.files import RECORD, SHAPELESS, read_json, replacing
+from fewstep.hub_name import is_hub
 from fewstep.lock import FILES as LOCK_FILES
 from fewstep.model_file import open_model_file
 from fewstep.models import AnyModel, load_model
@@ -58,6 +61,11 @@ def check_free(folder: Path, mine: str) -> None:
         folder: where something is to be written.
         mine: the key of its kind in `KINDS`.
     """
+    if is_hub(folder):
+        raise FewstepError(
+            f"{folder} is a name of the hub, where nothing is written as it is made: give a "
+            "folder, and fewstep push puts the model there."
+        )
     for file, what in KINDS.items():
         if file != mine and (folder / file).is_file():
             raise FewstepError(f"{folder} holds {what}: give another folder.")
@@ -110,6 +118,11 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+
+    @classmethod
+    def of(cls, model: str | Path) -> RunDirectory:
+        """The folder that a user names as a model: a run's, or one of the hub; perhaps no run."""
+        return cls(local(model))
 
     @property
     def _record(self) -> Path:
@@ -244,12 +257,12 @@ def open_model(
     device: str | torch.device = "cpu",
     precision: Precision | None = None,
 ) -> AnyModel:
-    """The model of a run folder, a checkpoint folder, or a model file.
+    """The model of a run folder, a checkpoint folder, a model file, or a name of the hub.
 
     Time points that `fewstep tune-steps` found for these very weights replace the model's own.
 
     Args:
-        path: which.
+        path: which; ``hub:OWNER/NAME[@REVISION]`` is fetched (see `fewstep.exchange.hub`).
         checkpoint: of a run folder: "last", "best" or a step.
         ema: which map of a checkpoint, such as "ema-0.9999" or "f"; default the first average.
         device: where to load it.
@@ -260,6 +273,8 @@ def open_model(
     """
     home, file = model_file(path, checkpoint=checkpoint, ema=ema)
     f = load_any(file, device)
+    if is_hub(path):
+        f.info = with_hub(path, f.info)
     if precision is not None:
         f.in_precision(precision)
     _warn_of_start(f, file)
@@ -305,6 +320,9 @@ def model_file(
     path: str | Path, *, checkpoint: str = "last", ema: str | None = None
 ) -> tuple[Path, Path]:
     """The folder that keeps what belongs to a model, and the model's file; see `open_model`."""
+    if is_hub(path):
+        _, file = model_file(local(path), checkpoint=checkpoint, ema=ema)
+        return kept(path), file
     path = Path(path)
     if not path.exists():
         raise not_there("run or model", path)

@@ -27,6 +27,7 @@ from fewstep.runs.parts import load_data
 from fewstep.runs.recipe import RECIPES
 from fewstep.runs.requirements import asks
 from fewstep.runs.run import Run
+from fewstep.runs.sources import is_there
 from fewstep.runs.step import Speed, build_objective, evaluations, speed
 
 MOST_COPIES = 8  # of the weights that any training holds
@@ -59,7 +60,7 @@ def dry_run(
 def _latent_shape(path: str, shape: tuple[int, ...], family: str) -> tuple[int, ...]:
     """Of the autoencoder that a run names; one that is to be trained is built from its recipe."""
     name = f"{family}/autoencoder"
-    if Path(path).exists() or name not in RECIPES:
+    if is_there(path) or name not in RECIPES:
         return open_autoencoder(path).latent_shape
     with skeleton():
         F = make_network(RECIPES[name](), shape, 0)

@@ -25,6 +25,8 @@ from fewstep.data.pairs import (
 )
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
+from fewstep.exchange.hub import local
+from fewstep.exchange.origin import exact
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.lock import FILES as LOCK_FILES
@@ -201,7 +203,7 @@ def _plan(f: FlowMap, wish: Wish, model: Path, folder: Path) -> tuple[Manifest, 
         conditional=bool(f.num_classes),
         times=tuple(after[step] for step in kept),
         process=f.p.config,
-        path=str(model),
+        path=exact(str(model), f.info),
         classes=f.classes,
         sampler=sampler.spec,
         **_data_of(model, folder),
@@ -219,12 +221,13 @@ def _solver_of(wish: Wish, sampler: Sampler) -> str:
 
 def _data_of(model: Path, folder: Path) -> dict[str, Any]:
     """The real images that a model was trained on, as a record, and their way from a folder."""
-    home = RunDirectory(model if model.is_dir() else model.parent)
+    place = local(model)
+    home = RunDirectory(place if place.is_dir() else place.parent)
     if not home.started:
         return {}
     images = real_data(home.here())
-    place = placed(Source(fingerprint=""), images.data, folder)
-    return {"data": asdict(images) | {"data": place.path or None}, "beside": place.relative}
+    where = placed(Source(fingerprint=""), images.data, folder)
+    return {"data": asdict(images) | {"data": where.path or None}, "beside": where.relative}
 
 
 def _is_whole(folder: Path, manifest: Manifest, i: int) -> bool:

@@ -14,6 +14,7 @@ from fewstep.data.pairs import is_pairs, read_manifest
 from fewstep.data.sources import load_requested
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
+from fewstep.exchange.origin import exact
 from fewstep.models import AnyModel
 from fewstep.needs import TeacherUse
 from fewstep.records import record_of
@@ -32,7 +33,7 @@ from fewstep.runs.sources import (
     placed,
 )
 
-T = TypeVar("T")
+T = TypeVar("T", Dataset, AnyModel)
 
 
 class Parts:
@@ -98,6 +99,7 @@ class Parts:
         what = known(found)
         if source is not None:
             what = replace(what, name=source.name)
+        place = place if isinstance(found, Dataset) else exact(place, found.info)
         self.sources[kind] = now = placed(what, place, self.home.path)
         if source is not None and now.path != source.path:
             self.notes.append(f"note: the {kind} {source.path or given} is now {place}")

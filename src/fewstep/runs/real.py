@@ -86,7 +86,7 @@ class Real:
 
 def _size_of_run(target: Path, source: str) -> int | None:
     """The size that a run's images were cropped and resized to; None where they were not."""
-    home = RunDirectory(target)
+    home = RunDirectory.of(target)
     size = home.run()[1].data.size if home.started else None
     if size is not None:
         _say(source, f"images cropped and resized to {size}x{size}, as those of {target} were.")
@@ -134,7 +134,7 @@ def _trained_on(target: Path) -> Data:
     Raises:
         FewstepError: the target is no run.
     """
-    home = RunDirectory(target)
+    home = RunDirectory.of(target)
     if not home.started:
         raise FewstepError(f"{target} does not say what it was trained on: give --reference.")
     return real_data(home.here())

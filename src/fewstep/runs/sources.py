@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from fewstep.data import READERS, Dataset
-from fewstep.data.sources import HUB
 from fewstep.digest import sha256_of_weights
 from fewstep.errors import FewstepError
+from fewstep.hub_name import HUB, is_hub
 from fewstep.models import AnyModel
 from fewstep.named_tensors import named_tensors
 from fewstep.runs.run import COMPANIONS, Run
@@ -69,8 +69,8 @@ def placed(source: Source, given: str | None, home: Path) -> Source:
 
 
 def _is_name(given: str) -> bool:
-    """Whether data are called by a name that is the same everywhere."""
-    return READERS.knows(given) or given.startswith(HUB)
+    """Whether data or models are called by a name that is the same everywhere."""
+    return READERS.knows(given) or given.startswith(HUB) or is_hub(given)
 
 
 def given_of(run: Run, kind: str) -> str | None:

@@ -75,7 +75,8 @@ def keep_taus(home: Path, file: Path, taus: Taus, counts: list[int]) -> None:
 
 
 def _name(home: Path, file: Path) -> str:
-    return file.relative_to(home).as_posix()
+    """What a file is called in a folder's time points; one of the hub's cache by its own name."""
+    return file.relative_to(home).as_posix() if file.is_relative_to(home) else file.name
 
 
 def _entries(path: Path) -> dict[str, Any]:

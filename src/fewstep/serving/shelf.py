@@ -13,6 +13,7 @@ from fewstep.classes import find_class
 from fewstep.editing.tasks import TASKS, ColouriseTask
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
+from fewstep.hub_name import HubName, is_hub
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
@@ -101,15 +102,21 @@ def check_pictures(f: FlowMap, name: str) -> None:
 
 def names_for(paths: Sequence[Path]) -> list[str]:
     """A name for each model: of its file or folder, with its parent's or a number if needed."""
-    short = [path.resolve().name.removesuffix(".safetensors") for path in paths]
+    parents, short = zip(*map(_own_name, paths), strict=True)
     names = [
-        name if short.count(name) == 1 else f"{path.resolve().parent.name}-{name}"
-        for path, name in zip(paths, short, strict=True)
+        name if short.count(name) == 1 else f"{parent}-{name}"
+        for parent, name in zip(parents, short, strict=True)
     ]
     return [
         name if names.count(name) == 1 else f"{name}-{names[:i].count(name) + 1}"
         for i, name in enumerate(names)
     ]
+
+
+def _own_name(path: Path) -> tuple[str, str]:
+    """The name of the folder above a model, and its own; of one of the hub its owner's."""
+    place = Path(HubName.of(path).place) if is_hub(path) else path.resolve()
+    return place.parent.name, place.name.removesuffix(".safetensors")
 
 
 def class_names(f: FlowMap) -> list[str] | None:
