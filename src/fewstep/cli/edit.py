@@ -43,7 +43,7 @@ def inpaint(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file of a consistency model.
+        Run folder, checkpoint folder, model file or hub:NAME of a consistency model.
     picture
         Picture, or folder of pictures.
     mask
@@ -104,7 +104,7 @@ def outpaint(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file of a consistency model.
+        Run folder, checkpoint folder, model file or hub:NAME of a consistency model.
     picture
         Picture, or folder of pictures.
     top
@@ -128,7 +128,7 @@ def colourise(model: Path, picture: Path, /, *, fit: Fit = "resize", o: Drawing)
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file of a consistency model of colour images.
+        Run folder, checkpoint folder, model file or hub:NAME of a consistency model of colour images.
     picture
         Picture, or folder of pictures; what colours they have are not looked at.
     fit
@@ -149,7 +149,7 @@ def superresolve(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file of a consistency model.
+        Run folder, checkpoint folder, model file or hub:NAME of a consistency model.
     picture
         Small picture, or folder of them.
     factor
@@ -179,7 +179,7 @@ def deblur(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file of a consistency model.
+        Run folder, checkpoint folder, model file or hub:NAME of a consistency model.
     picture
         Blurred picture, or folder of them.
     blur
@@ -211,7 +211,7 @@ def strokes(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file of a consistency model.
+        Run folder, checkpoint folder, model file or hub:NAME of a consistency model.
     picture
         Picture of strokes, or folder of them.
     strength
@@ -239,7 +239,7 @@ def vary(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file of a consistency model.
+        Run folder, checkpoint folder, model file or hub:NAME of a consistency model.
     picture
         Picture, or folder of pictures.
     strength

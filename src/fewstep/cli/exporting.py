@@ -49,7 +49,7 @@ def export(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file.
+        Run folder, checkpoint folder, model file or hub:NAME.
     to
         onnx or torch for a graph; diffusers for a pipeline; edm or openai for a state dict; web for
         a page.

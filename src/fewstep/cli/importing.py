@@ -9,7 +9,10 @@ from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
 from fewstep.errors import FewstepError
-from fewstep.runs.directory import MODEL, check_free
+from fewstep.exchange.checkpoint import is_foreign
+from fewstep.hub_name import is_hub
+from fewstep.models import AnyModel
+from fewstep.runs.directory import MODEL, check_free, open_model
 
 
 def import_(
@@ -33,6 +36,7 @@ def import_(
     Examples:
       fewstep import edm-cifar10-32x32-cond-vp.pkl -o runs/edm-cifar10
       fewstep import cd_imagenet64_l2.pt -o runs/cd-imagenet64
+      fewstep import hub:owner/name -o runs/theirs
       fewstep sample runs/cd-imagenet64 -n 16 --label 207 -o dogs.png
       fewstep import my.pt --as diffusion --size 64 --process "edm(sigma_data=0.5)" -o runs/mine
       fewstep train cifar10/ect --data cifar10/train.parquet --teacher edm-cifar10-32x32-cond-vp.pkl
@@ -40,7 +44,7 @@ def import_(
     Parameters
     ----------
     source
-        The other project's file.
+        The other project's file, or a name of the hub.
     out
         Folder for the model, or a file that ends in .safetensors.
     kind
@@ -56,6 +60,8 @@ def import_(
     attention_order
         Order of queries, keys and values in openai's files, where it is not known.
     """
+    from fewstep.exchange.hub import local
+    from fewstep.exchange.origin import with_hub
     from fewstep.exchange.sources import Wanted, import_model
     from fewstep.parameterization import PARAMETERIZATIONS
     from fewstep.trained import of_kind
@@ -72,13 +78,26 @@ def import_(
         raise FewstepError(f"--size must be at least 1 pixel, got {size}.")
     folder, path = (out.parent, out) if out.suffix == ".safetensors" else (out, out / MODEL)
     check_free(folder, "")
-    imported = import_model(source, wanted)
-    for note in imported.notes:
-        print(f"note: {note}.")
+    if is_hub(source) and _is_ours(local(source)):
+        f: AnyModel = open_model(source)
+        summary = f"a copy of {f.info['origin']['hub']}"
+    else:
+        imported = import_model(local(source), wanted)
+        for note in imported.notes:
+            print(f"note: {note}.")
+        f = imported.f
+        f.info = with_hub(source, f.info)
+        summary = imported.summary
     folder.mkdir(parents=True, exist_ok=True)
-    imported.f.save(path)
-    print(f"{path}: {imported.summary}")
+    f.save(path)
+    print(f"{path}: {summary}")
     print(f"fewstep sample {out} -n 16 -o samples.png")
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether files of the hub are of this package already."""
+    file = place / MODEL if place.is_dir() else place
+    return file.is_file() and not is_foreign(file)
 
 
 app = command(import_)

@@ -37,7 +37,7 @@ def info(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file.
+        Run folder, checkpoint folder, model file or hub:NAME.
     other
         Another one, to compare it with.
     checkpoint

@@ -57,7 +57,7 @@ def interpolate(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file.
+        Run folder, checkpoint folder, model file or hub:NAME.
     from_
         Number of a sample, or a picture.
     to

@@ -53,7 +53,7 @@ def likelihood(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file of a diffusion model.
+        Run folder, checkpoint folder, model file or hub:NAME of a diffusion model.
     data
         8-bit images, as --data of train takes them; default the data set of the run.
     split

@@ -47,7 +47,7 @@ def pairs(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file of a diffusion model.
+        Run folder, checkpoint folder, model file or hub:NAME of a diffusion model.
     out
         Folder for the pairs.
     n

@@ -50,7 +50,7 @@ def sample(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file.
+        Run folder, checkpoint folder, model file or hub:NAME.
     n
         Number of images.
     seed

@@ -49,7 +49,7 @@ def serve(
     Parameters
     ----------
     models
-        Run folders, checkpoint folders or model files; the first is the default.
+        Run folders, checkpoint folders, model files or hub:NAME; the first is the default.
     host
         Address to listen on. Others than this machine's own need a token.
     port

@@ -85,7 +85,7 @@ def tune_steps(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or model file of a consistency model.
+        Run folder, checkpoint folder, model file or hub:NAME of a consistency model.
     steps
         Numbers of network evaluations to find time points for, 2 to 16, such as 2 4 or 2..4.
     sampler

@@ -17,6 +17,7 @@ from typing import Any
 from fewstep.cache import cache_folder
 from fewstep.errors import FewstepError, listed, refusal
 from fewstep.exchange.hub_files import DESCRIPTIONS, chosen, is_like
+from fewstep.files import read_json
 from fewstep.hub_name import HUB, NAMED, HubName
 from fewstep.hub_name import is_hub as is_hub
 from fewstep.progress import on_terminal
@@ -101,9 +102,9 @@ def _fetched(name: HubName, patterns: tuple[str, ...] | None) -> Fetched:
         files = repository.files
         if patterns is not None:
             return repository.download([file for file in files if is_like(file, patterns)])
+        config = repository.table(f"{name.inside}/config.json".lstrip("/"))
+        pick = chosen(files, name.inside, config, str(name))
         small = [file for file in files if is_like(file, DESCRIPTIONS)]
-        found = repository.download(small)
-        pick = chosen(files, name.inside, found.folder, str(name))
         return replace(repository.download([*small, *pick.files]), inside=pick.inside)
 
 
@@ -137,6 +138,16 @@ class _Repository:
         if folder.name != self.commit:  # somebody pushed in between
             folder = Path(_snapshot(self.name, self.commit, files, self.cached))
         return Fetched(folder, self.name.repo, self.commit, self.name.inside)
+
+    def table(self, file: str) -> dict[str, Any]:
+        """The values of a JSON file; none where there is no such file."""
+        if file not in self.files:
+            return {}
+        return read_json(self.download([file]).folder / file, _table, "a table of values")
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _snapshot(name: HubName, revision: str | None, files: Sequence[str], cached: bool) -> str:

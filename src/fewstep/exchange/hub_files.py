@@ -7,14 +7,14 @@ needs. Fetched are safetensors before pickles, and the type that the authors tra
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from fewstep.errors import FewstepError, listed
-from fewstep.files import RECORD, read_json
+from fewstep.files import RECORD
 
 DESCRIPTIONS = (
     "README.md",
@@ -55,13 +55,13 @@ def is_like(file: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(file, pattern) for pattern in patterns)
 
 
-def chosen(files: Sequence[str], inside: str, folder: Path, shown: str) -> Pick:
+def chosen(files: Sequence[str], inside: str, config: Mapping[str, Any], shown: str) -> Pick:
     """The model among the files of a repository.
 
     Args:
         files: all names.
         inside: the file or folder that is asked for; "" for the whole repository.
-        folder: where its descriptions are already.
+        config: what its config.json says; nothing where there is none.
         shown: the repository's name, for messages.
 
     Raises:
@@ -74,14 +74,13 @@ def chosen(files: Sequence[str], inside: str, folder: Path, shown: str) -> Pick:
     within = [file.removeprefix(below) for file in files if file.startswith(below)]
     if not within:
         raise FewstepError(f"{shown}: there is no {inside!r} in it, but {listed(files)}.")
-    pick = _of_folder(within, folder / inside, shown)
+    pick = _of_folder(within, config, shown)
     return Pick(
         tuple(below + file for file in pick.files), "/".join(filter(None, (inside, pick.inside)))
     )
 
 
-def _of_folder(files: Sequence[str], folder: Path, shown: str) -> Pick:
-    config = _json(folder / "config.json")
+def _of_folder(files: Sequence[str], config: Mapping[str, Any], shown: str) -> Pick:
     if "model_index.json" in files or "_class_name" in config:
         return Pick(tuple(_of_diffusers(files)))
     if "architectures" in config or "model_type" in config:
@@ -139,16 +138,8 @@ def _rank(name: str) -> tuple[bool, int, str]:
     return not name.startswith("diffusion_"), len(name), name
 
 
-def _seems(config: dict[str, Any]) -> str:
+def _seems(config: Mapping[str, Any]) -> str:
     """What a configuration of another library says that it is."""
     named = config.get("architectures")
     kind = listed(named) if isinstance(named, list) and named else config.get("model_type")
     return f"it seems to be {kind} of transformers"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    return read_json(
-        path, lambda value: value if isinstance(value, dict) else {}, "a configuration"
-    )

@@ -95,15 +95,15 @@ class Run:
     data: Data
     training: Training
     teacher: str | None = companion(
-        "Run folder or model file of the diffusion model to start from.",
+        "Run folder, model file or hub:NAME of the diffusion model to start from.",
         taken=lambda needs: needs.teacher is not TeacherUse.NONE,
     )
     autoencoder: str | None = companion(
-        "Run folder or model file of the autoencoder in whose latent space to train.",
+        "Run folder, model file or hub:NAME of the autoencoder in whose latent space to train.",
         taken=lambda needs: needs.network != LATENTS,
     )
     init: str | None = companion(
-        "Run folder or model file whose weights to begin with, whatever it was trained for.",
+        "Run folder, model file or hub:NAME whose weights to begin with, whatever it was trained for.",
         passing=True,
     )
     taus: dict[str, tuple[float, ...]] = field(default_factory=dict)

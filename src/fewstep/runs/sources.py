@@ -45,6 +45,8 @@ class Source:
 
     def places(self, home: Path, given: str) -> list[str]:
         """Where it may be: beside the run as it was, where it was, and as it was called."""
+        if is_hub(self.path):  # the commit that it was, before what the name stands for now
+            return list(dict.fromkeys((self.path, given)))
         beside = [] if self.relative is None else [os.path.normpath(home / self.relative)]
         places = [*beside, self.path or given, given]
         return list({os.path.abspath(os.path.expanduser(p)): p for p in reversed(places)}.values())
