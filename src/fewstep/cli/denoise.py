@@ -22,7 +22,8 @@ def denoise(model: Path, picture: Path, /, *, sigma: float | None = None, o: Fil
     Parameters
     ----------
     model
-        Run folder, checkpoint folder, model file or hub:NAME; consistency and diffusion models both do it.
+        Run folder, checkpoint folder, model file or hub:NAME; consistency and diffusion models
+        both do it.
     picture
         Noisy picture, or folder of them.
     sigma

@@ -128,7 +128,8 @@ def colourise(model: Path, picture: Path, /, *, fit: Fit = "resize", o: Drawing)
     Parameters
     ----------
     model
-        Run folder, checkpoint folder, model file or hub:NAME of a consistency model of colour images.
+        Run folder, checkpoint folder, model file or hub:NAME of a consistency model of colour
+        images.
     picture
         Picture, or folder of pictures; what colours they have are not looked at.
     fit

@@ -103,7 +103,8 @@ class Run:
         taken=lambda needs: needs.network != LATENTS,
     )
     init: str | None = companion(
-        "Run folder, model file or hub:NAME whose weights to begin with, whatever it was trained for.",
+        "Run folder, model file or hub:NAME whose weights to begin with, whatever it was trained "
+        "for.",
         passing=True,
     )
     taus: dict[str, tuple[float, ...]] = field(default_factory=dict)
