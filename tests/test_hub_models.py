@@ -129,7 +129,7 @@ def test_a_training_keeps_the_commit_of_its_teacher(
     call: Call, tmp_path: Path, hub: Hub, names: dict[str, str], images: Path
 ) -> None:
     teacher, run = "hub:ann/diffusion", tmp_path / "cd"
-    tiny = ["--steps", 2, "--samples", 4, "--checkpoint-every", 1, "--quiet", "--device", "cpu"]
+    tiny = ["--steps", 3, "--samples", 8, "--checkpoint-every", 1, "--quiet", "--device", "cpu"]
     tiny += ["--network.width", 8, "--network.blocks", 1, "--network.hidden", 8]
     tiny += ["--data", images, "--batch", 8, "--warmup", 0, "--p.sigma_data", 0.5]
     words = ["train", "digits/cd", *tiny, "--teacher", teacher, "--out", run]
@@ -144,9 +144,9 @@ def test_a_training_keeps_the_commit_of_its_teacher(
         "ann/diffusion", {"model.safetensors": (MODELS / "consistency.safetensors").read_bytes()}
     )
     forget()
-    shutil.rmtree(run / "checkpoints/step-2", ignore_errors=True)
+    shutil.rmtree(run / "checkpoints/step-3", ignore_errors=True)
     (run / "model.safetensors").unlink()
-    done(call("train", run, "--steps", 3, "--quiet"))  # with the very teacher
+    done(call("train", run, "--steps", 5, "--quiet"))  # with the very teacher
     assert RunDirectory(run).record().sources["teacher"].path == exact
 
 
