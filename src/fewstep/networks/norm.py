@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.networks.dropout import dropout, dropout_seed, mask
-from fewstep.networks.forward_mode import forward_mode
+from fewstep.networks.forward_mode import forward_mode, standardized
 from fewstep.precision import HALF
 
 Film = tuple[Tensor, Tensor]
@@ -71,10 +71,9 @@ class GroupNorm(nn.GroupNorm):
         return super().forward(x) if x.dtype not in HALF else self._half(x)
 
     def _plain(self, x: Tensor) -> Tensor:
-        groups = x.unflatten(1, (self.num_groups, -1))
-        var, mean = torch.var_mean(groups, (2, 3, 4), correction=0, keepdim=True)
-        normal = ((groups - mean) * (var + self.eps).rsqrt()).flatten(1, 2)
-        return normal * self.weight[:, None, None] + self.bias[:, None, None]
+        groups = x.permute(0, 2, 3, 1).unflatten(3, (self.num_groups, -1))
+        normal = standardized(groups, (1, 2, 4), self.eps).flatten(3)
+        return (normal * self.weight + self.bias).permute(0, 3, 1, 2)
 
     def _half(self, x: Tensor) -> Tensor:
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
