@@ -16,7 +16,8 @@ from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.exchange.graph import Computation, Graph, MapGraph
 from fewstep.exchange.onnx_graph import converted
-from fewstep.exchange.written import compared, session, write_onnx, write_torch
+from fewstep.exchange.runtime import opened
+from fewstep.exchange.written import compared, write_onnx, write_torch
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.networks import ADM, MLP, EDM2UNet, FourierOperator, MLPAutoencoder, Network, UNet
@@ -151,7 +152,7 @@ def test_graphs_run_in_onnxruntime(name: str, tmp_path: Path) -> None:
     written = write_onnx(graph, tmp_path / "graph.onnx")
     assert written.difference < 1e-5
     assert "onnxruntime" in written.latencies
-    run = session(tmp_path / "graph.onnx")
+    run = opened(tmp_path / "graph.onnx")
     for rows in (1, 7):
         with torch.no_grad():
             expected = graph(*graph.example(rows))

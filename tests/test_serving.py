@@ -144,6 +144,7 @@ def test_images_are_those_of_sample(
             "seed": 7,
             "steps": steps,
             "class": entry["class"],
+            "engine": "torch",
             "sampler": sampler_for(f, steps).spec,
             "index": i,
         }
@@ -427,7 +428,7 @@ def test_a_server_that_shuts_down_says_so() -> None:
     engine = Engine({"f": f})
     app = create_app(engine, Shelf({"f": f}))
     with TestClient(app, base_url="http://localhost") as client:
-        assert client.get("/health").json() == {"status": "ok"}
+        assert client.get("/health").json() == {"status": "ok", "engine": "torch"}
         engine.close()
         assert client.get("/health").status_code == 503
         assert client.post("/v1/images/generations", json={}).status_code == 503

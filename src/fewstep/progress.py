@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,3 +119,29 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     finally:
         if bar is not None:
             bar.stop()
+
+
+@contextmanager
+def working(title: str, *, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """A block whose length nobody knows: what it does, and for how long, is said as by `Lines`.
+
+    Args:
+        title: of the work.
+        say: called with each line; default it goes to stderr.
+    """
+    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    over, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        due = PATIENCE
+        while not over.wait(due - (time.monotonic() - began)):
+            say(f"{title}: {timedelta(seconds=round(time.monotonic() - began))} so far")
+            due = EARLY if due < EARLY else INTERVAL * (due // INTERVAL + 1)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

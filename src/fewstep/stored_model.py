@@ -9,6 +9,7 @@ ever executed.
 from __future__ import annotations
 
 import copy
+import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from fewstep import networks
 from fewstep.classes import names_for
+from fewstep.digest import sha256_of_weights
 from fewstep.distributed import checked_device
 from fewstep.errors import FewstepError, refusals
 from fewstep.files import replacing, write_tensors
@@ -274,6 +276,12 @@ class StoredModel(nn.Module):
     def identity(self) -> list[Any]:
         """What a fingerprint of the model covers besides its weights."""
         return [self.network.config, self.process]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the network's weights and of what `identity` says."""
+        settings = json.dumps(self.identity, sort_keys=True)
+        return sha256_of_weights(settings, named_tensors(self.network))
 
     def _check_classes(self) -> None:
         """Raise `FewstepError` where the record names other classes than the network has."""

@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
-from fewstep.cli.sampling import GUIDANCE, INTERVAL, guided
+from fewstep.cli.sampling import ENGINE, GUIDANCE, INTERVAL, guided
 from fewstep.cli.targets import Samplers, Targets
 from fewstep.data import Dataset
 from fewstep.distributed import Processes, processes
@@ -20,6 +20,7 @@ from fewstep.evaluation import Evaluator
 from fewstep.evaluation.choice import feature_network
 from fewstep.evaluation.scores import METRICS, check_metrics
 from fewstep.evaluation.table import Line, Setting, check_format, show, write
+from fewstep.exchange.engines import engine_of
 from fewstep.exchange.hub import local
 from fewstep.precision import Precision
 from fewstep.runs.real import Real
@@ -61,6 +62,7 @@ def evaluate(
     batch: Whole | None = None,
     device: str | None = None,
     precision: Precision | None = None,
+    engine: Annotated[str, ENGINE] = "torch",
 ) -> None:
     """Score models or images in one table: FID, KID, inception score, precision, recall and more.
 
@@ -157,7 +159,8 @@ def evaluate(
     samplers = Samplers(steps, nfe, solver, grid, clip, sampler, guides)
     check_metrics(metrics)
     _check(targets, out, n, bootstrap)
-    group = processes(device)
+    by = engine_of(engine, precision)
+    group = processes(by.device(device))
     wanted = Data(
         data=reference,
         size=size,
@@ -176,7 +179,7 @@ def evaluate(
         against.save(save_reference)
     evaluator = Evaluator(network, against, metrics=metrics, replicates=bootstrap, group=group)
     scored = Targets(
-        evaluator, group, samplers, n, seed, checkpoint, ema, batch, size, channels, precision
+        evaluator, group, samplers, n, seed, checkpoint, ema, batch, size, channels, precision, by
     )
     lines, failures = _scored(scored, targets, group)
     if baselines and not group.any(not lines):

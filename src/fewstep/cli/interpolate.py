@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,7 +82,7 @@ def interpolate(
     _check(o.out, frames, fps)
     f = o.open(model)
     label = _label(f, o, from_)
-    coder = f if teacher is None else Files(out=o.out, device=o.device).open(teacher)
+    coder = f if teacher is None else replace(o, checkpoint="last", ema=None).open(teacher)
     ends = [_latent(f, coder, word, seed, label) for word in (from_, to)]
     how = _how(f, steps, sampler, guided(guidance, guidance_interval))
     z = walk(torch.cat(ends), frames)

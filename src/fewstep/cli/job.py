@@ -19,6 +19,7 @@ from fewstep.editing.pictures import check_out, read_all, write_all
 from fewstep.editing.task import How, Task
 from fewstep.editing.written import LOSSY
 from fewstep.errors import FewstepError
+from fewstep.exchange.engines import engine_of
 from fewstep.flow_map import FlowMap
 from fewstep.models import as_map
 from fewstep.runs.directory import open_model
@@ -53,14 +54,22 @@ class Files:
         str | None, Parameter(help="cpu, cuda, cuda:1 or mps; default a GPU where there is one.")
     ] = None
 
+    engine: Annotated[
+        str,
+        Parameter(
+            help="What evaluates the network: torch, or onnx, which is onnxruntime on the CPU."
+        ),
+    ] = "torch"
+
     def open(self, model: Path) -> FlowMap:
         """The model, which must be one of images."""
-        f = open_model(
-            model, checkpoint=self.checkpoint, ema=self.ema, device=pick_device(self.device)
-        )
+        engine = engine_of(self.engine)
+        engine.check_any_time()
+        device = pick_device(engine.device(self.device))
+        f = open_model(model, checkpoint=self.checkpoint, ema=self.ema, device=device)
         if len(f.image_shape) != 3 or f.image_shape[0] not in (1, 3):
             raise FewstepError(f"{model} makes points of shape {list(f.image_shape)}, not images.")
-        return as_map(f, "editing")
+        return engine.model(as_map(f, "editing"))
 
     def labels(self, f: FlowMap) -> int | None:
         """The class asked for.

@@ -9,9 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
-from fewstep.cli.sampling import How, spent
+from fewstep.cli.sampling import ENGINE, How, spent
 from fewstep.data import check_place, save_images
 from fewstep.distributed import processes
+from fewstep.exchange.engines import engine_of
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
@@ -33,6 +34,7 @@ def sample(
     batch: Whole | None = None,
     device: str | None = None,
     precision: Precision | None = None,
+    engine: Annotated[str, ENGINE] = "torch",
 ) -> None:
     """Make images with a trained model.
 
@@ -45,6 +47,7 @@ def sample(
       fewstep sample runs/digits-edm --steps 18 --solver heun -o folder/
       fewstep sample runs/digits-edm --sampler "walk(solver=dpm3, nfe=12)" -o folder/
       fewstep sample runs/digits-edm --solver dpm3 --nfe 12 -o dpm.png
+      fewstep sample runs/digits-cd --steps 2 --engine onnx -o onnx.png
       torchrun --nproc-per-node 8 -m fewstep sample runs/cifar10-ect -n 50000 -o samples.npz
 
     Parameters
@@ -74,11 +77,13 @@ def sample(
     """
     asked = (how or How()).asked()
     check_place(out)
-    group = processes(device)
-    f = as_sampled(
-        open_model(model, checkpoint=checkpoint, ema=ema, device=group.device, precision=precision)
+    by = engine_of(engine, precision)
+    group = processes(by.device(device))
+    opened = open_model(
+        model, checkpoint=checkpoint, ema=ema, device=group.device, precision=precision
     )
-    sampler = asked.of(f)
+    f = by.model(as_sampled(opened))
+    sampler = by.sampler(f, asked)
     labels = check_labels(f, label, n)
     start = time.perf_counter()
     mine = share_of_samples(f, n, sampler, group, seed=seed, labels=labels, batch=batch)
@@ -87,7 +92,7 @@ def sample(
     if group.first:
         save_images(images, out, labels=labels, classes=f.trained.classes)
         many = f"{n} image{'' if n == 1 else 's'}"
-        print(f"{out}: {many}, {spent(sampler)} by {sampler.spec}, {seconds:.2f} s")
+        print(f"{out}: {many}, {spent(sampler)} by {sampler.spec}{by.said}, {seconds:.2f} s")
 
 
 app = command(sample)

@@ -44,6 +44,11 @@ INTERVAL = Parameter(
     negative_iterable="",
     help="Guide only at noise levels sigma/alpha between these two; default at all.",
 )
+ENGINE = Parameter(
+    help="What evaluates the network: torch; onnx, which is onnxruntime on the CPU, by graphs that "
+    "are made the first time and kept in the cache; or onnx:FILE, a sampler that fewstep export "
+    "wrote for this model."
+)
 STEPS = (
     "Network evaluations of a consistency model (default 1), or solver steps of a diffusion model "
     "(default 18)"

@@ -10,8 +10,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
+from fewstep.cli.sampling import ENGINE
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
+from fewstep.exchange.engines import engine_of
 from fewstep.precision import Precision
 
 
@@ -34,6 +36,7 @@ def serve(
     ema: str | None = None,
     device: str | None = None,
     precision: Precision | None = None,
+    engine: Annotated[str, ENGINE] = "torch",
 ) -> None:
     """Serve models on a web page and an HTTP API.
 
@@ -93,6 +96,7 @@ def serve(
         from fewstep.serving.shelf import Shelf
     except ImportError as error:
         raise FewstepError(f"{error.name} is missing: pip install 'fewstep[serve]'.") from error
+    by = engine_of(engine, precision)
     settings = Settings(
         host=host,
         port=port,
@@ -108,13 +112,19 @@ def serve(
     sock = bind(host, port)
     with sock:
         shelf = Shelf.open(
-            models, checkpoint=checkpoint, ema=ema, device=pick_device(device), precision=precision
+            models,
+            checkpoint=checkpoint,
+            ema=ema,
+            device=pick_device(by.device(device)),
+            precision=precision,
+            engine=by,
         )
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{sock.getsockname()[1]}/" + (f"?token={token}" if token else "")
 
         def ready() -> None:
-            print(f"{', '.join(shelf.models)} at {url} (API: docs/; stop with Ctrl-C)", flush=True)
+            served = ", ".join(shelf.models) + by.said
+            print(f"{served} at {url} (API: docs/; stop with Ctrl-C)", flush=True)
             if browser:
                 threading.Timer(0.5, webbrowser.open, [url]).start()
 

@@ -16,6 +16,7 @@ from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator, Scores
 from fewstep.evaluation.images import check_size, conformed, in_channels, load_images
 from fewstep.evaluation.table import Line
+from fewstep.exchange.engines import Engine
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided, guidance_of
 from fewstep.hub_name import is_hub
@@ -57,9 +58,9 @@ class Samplers:
             raise FewstepError("give --steps or --nfe, not both.")
         self._asked()
 
-    def of(self, f: FlowMap) -> list[tuple[str | None, Sampler]]:
+    def of(self, f: FlowMap, engine: Engine) -> list[tuple[str | None, Sampler]]:
         """The samplers of a model, each with the spec that it was asked for by."""
-        return [(_said(asked), asked.of(f)) for asked in self._asked(self._solves(f))]
+        return [(_said(asked), engine.sampler(f, asked)) for asked in self._asked(self._solves(f))]
 
     def notes(self, f: FlowMap) -> list[str]:
         """What is left out for a model."""
@@ -106,6 +107,7 @@ class Targets:
         batch: samples made at once.
         size, channels: to bring images to, where asked for.
         precision: of a model's arithmetic.
+        engine: what evaluates a model.
     """
 
     evaluator: Evaluator
@@ -119,6 +121,7 @@ class Targets:
     size: int | None
     channels: int | None
     precision: Precision | None
+    engine: Engine
 
     def lines(self, target: Path) -> Iterator[Line]:
         """The target's lines: of a model one for each way to sample it."""
@@ -132,8 +135,8 @@ class Targets:
             device=self.group.device,
             precision=self.precision,
         )
-        f = as_sampled(model)
-        for spec, sampler in self.samplers.of(f):
+        f = self.engine.model(as_sampled(model))
+        for spec, sampler in self.samplers.of(f, self.engine):
             images, labels, notes = self._samples(f, sampler)
             notes += self.samplers.notes(f)
             data = Dataset.from_arrays(images, labels, f.classes, str(target))
@@ -143,7 +146,8 @@ class Targets:
 
     def _named(self, target: Path, spec: str | None) -> str:
         precision = None if self.precision == "fp32" else self.precision
-        how = ", ".join(word for word in (precision, spec) if word is not None)
+        engine = None if self.engine.name == "torch" else self.engine.name
+        how = ", ".join(word for word in (engine, precision, spec) if word is not None)
         return f"{target} ({how})" if how else str(target)
 
     def _of_images(self, target: Path) -> Line:

@@ -22,6 +22,7 @@ from fewstep.exchange.parts import Answer, Model, Part, answered_by
 from fewstep.exchange.recorded import evaluation, record
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import NoiseStreams, Sampler, Walk
+from fewstep.version import __version__
 
 Run = Callable[..., Tensor]
 """The result of a graph from its inputs, in their order."""
@@ -109,6 +110,7 @@ class Computation(nn.Module):
     def __init__(self, f: Model) -> None:
         super().__init__()
         self.f = f.eval()
+        self.identity = identity_of(f)
 
     @abstractmethod
     def inputs(self, rows: int) -> dict[str, Tensor]:
@@ -122,6 +124,23 @@ class Computation(nn.Module):
     @abstractmethod
     def about(self) -> str:
         """What it is, in a few words."""
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What a file of it says of itself, as JSON values."""
+        f, origin = self.f, self.f.info.get("origin")
+        return {
+            "fewstep": __version__,
+            **self.identity,
+            "inputs": self.names,
+            "output": self.output,
+            "shape": list(f.shape),
+            "image_shape": list(f.image_shape),
+            "classes": list(f.classes),
+            "objective": f.info.get("objective"),
+            "origin": origin,
+            "licence": origin.get("licence") if isinstance(origin, dict) else None,
+        }
 
     @property
     def names(self) -> list[str]:
@@ -192,6 +211,12 @@ class Graph(Computation):
         return self.sampler.spec
 
     @property
+    def said(self) -> dict[str, Any]:
+        own = {"kind": "sampler", "sampler": self.sampler.spec, "nfe": self.sampler.nfe}
+        own |= {"steps": self.sampler.count, "draws": self.draws, "guidance": self.guidance}
+        return super().said | own
+
+    @property
     def noise_shape(self) -> tuple[int, ...]:
         """Of one row of the noise: the number of draws, and the shape of each."""
         return (self.draws, *self.f.shape)
@@ -238,6 +263,10 @@ class MapGraph(Computation):
 
     output = "x0"
 
+    @property
+    def said(self) -> dict[str, Any]:
+        return super().said | {"kind": "map", "map": self.about}
+
     def __init__(self, f: FlowMap) -> None:
         super().__init__(f)
         f.trained.check_known("the map")
@@ -267,6 +296,14 @@ class MapGraph(Computation):
         if f.trained.maps_to_eps or f.trained.maps_to_any:
             return f(x, t, inputs.get("s"), condition)
         return f.D(x, t, condition)
+
+
+def identity_of(f: Model) -> dict[str, str | None]:
+    """What tells a model again: hashes of its network and of its decoder."""
+    return {
+        "model": f.fingerprint,
+        "decoder": None if f.latents is None else f.latents.fingerprint,
+    }
 
 
 def weight_of(f: Model, sampler: Sampler | None) -> float | None:

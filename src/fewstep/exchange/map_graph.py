@@ -21,7 +21,8 @@ from torch.export import Dim
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.exchange.onnx_graph import quiet, require_onnx
-from fewstep.exchange.written import TOLERANCE, session
+from fewstep.exchange.runtime import opened
+from fewstep.exchange.written import TOLERANCE
 from fewstep.files import replacing
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
@@ -142,7 +143,7 @@ def write(graph: PartGraph, path: Path, say: Callable[[str], Any] = lambda _: No
     with replacing(path) as partial:
         made.save(str(partial), external_data=False)
     expected = graph(*inputs)
-    difference = (session(path)(*inputs) - expected).abs().max() / expected.abs().max().clamp(min=1)
+    difference = (opened(path)(*inputs) - expected).abs().max() / expected.abs().max().clamp(min=1)
     if not difference <= TOLERANCE:
         raise FewstepError(
             f"the graph of {path.stem} differs by {difference:.1e} from this package's own, and "

@@ -27,6 +27,7 @@ from fewstep.exchange.program import program
 if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto, NodeProto, TensorProto
 
+LARGEST = 2**31  # bytes of an ONNX file
 DOMAIN = "fewstep"
 """Of the functions that are a model's networks."""
 
@@ -165,9 +166,28 @@ def quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def require_onnx() -> None:
-    """Raise `FewstepError` unless what writes and runs ONNX files is installed."""
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+def as_bytes(model: ModelProto) -> bytes:
+    """The content of an ONNX file.
+
+    Raises:
+        FewstepError: it is larger than the format allows.
+    """
+    if (size := model.ByteSize()) >= LARGEST:
+        raise FewstepError(
+            f"the graph has {size / 2**30:.1f} GiB, and an ONNX file holds less than 2: take "
+            "--precision fp16."
+        )
+    return model.SerializeToString()
+
+
+def require_onnx(*names: str) -> None:
+    """Raise `FewstepError` unless what writes and runs ONNX files is installed.
+
+    Args:
+        names: packages that are enough; default all.
+    """
+    wanted = names or ("onnx", "onnxscript", "onnxruntime")
+    missing = [name for name in wanted if find_spec(name) is None]
     if missing:
         raise FewstepError(
             f"ONNX needs {' and '.join(missing)}, which the extra onnx brings: pip install "

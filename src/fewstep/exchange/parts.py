@@ -98,6 +98,16 @@ Answer = Callable[..., Tensor]
 """What stands in the place of a part: its inputs to its output."""
 
 
+def parts_of(f: Model) -> list[Part]:
+    """The parts that a model asks, whatever is done with it."""
+    if isinstance(f, AutoencoderModel):
+        return [Part(f.network, decodes=True)]
+    F = f.network
+    has = {"c_noise_s": F.two_time, "label": F.num_classes, "w": F.guidance_embedding}
+    network = Part(F, told=tuple(name for name in OPTIONAL if has[name]))
+    return [network, *([] if f.latents is None else [Part(f.latents.autoencoder, decodes=True)])]
+
+
 def answered_by(f: Model, answer: Callable[[Part], Answer]) -> Model:
     """The model, whose parts are evaluated by something else.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError
 from fewstep.exchange.graph import Computation, Run
-from fewstep.exchange.onnx_graph import converted
+from fewstep.exchange.onnx_graph import as_bytes, converted
 from fewstep.exchange.program import program
+from fewstep.exchange.runtime import KEY, opened
 from fewstep.files import replacing
 
 TOLERANCE = 1e-4  # of images in [-1, 1]
@@ -47,10 +49,12 @@ def write_torch(graph: Computation, path: Path) -> Written:
         FewstepError: it gives other images than the sampler.
     """
     made = program(graph.plan().with_modules(lambda part: part.module()), graph.example(2))
-    with replacing(path) as partial, partial.open("wb") as file:
-        torch.export.save(made, file)
-    run = torch.export.load(path).module()
-    return compared(graph, {"the exported program": run})
+    with replacing(path) as partial:
+        with partial.open("wb") as file:
+            torch.export.save(made, file, extra_files={KEY: json.dumps(graph.said)})
+        with partial.open("rb") as file:
+            run = torch.export.load(file).module()
+        return compared(graph, {"the exported program": run})
 
 
 def write_onnx(graph: Computation, path: Path) -> Written:
@@ -60,10 +64,13 @@ def write_onnx(graph: Computation, path: Path) -> Written:
         FewstepError: the packages that write and run it are not installed; it gives other images
             than the sampler.
     """
-    content = converted(graph).SerializeToString()
+    model = converted(graph)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, json.dumps(graph.said)
+    content = as_bytes(model)
     with replacing(path) as partial:
         partial.write_bytes(content)
-    return compared(graph, {"onnxruntime": session(path)})
+        return compared(graph, {"onnxruntime": opened(partial)})
 
 
 GRAPHS: dict[str, Callable[[Computation, Path], Written]] = {
@@ -71,22 +78,6 @@ GRAPHS: dict[str, Callable[[Computation, Path], Written]] = {
     "onnx": write_onnx,
 }
 """What writes a graph, by the name of the target."""
-
-
-def session(path: Path) -> Run:
-    """A graph in an ONNX file, run by onnxruntime on the CPU with torch's number of threads."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    made = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [given.name for given in made.get_inputs()]
-
-    def run(*inputs: Tensor) -> Tensor:
-        given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
-        return torch.from_numpy(made.run(None, given)[0])
-
-    return run
 
 
 @torch.no_grad()

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from fewstep.data import READERS, Dataset
-from fewstep.digest import sha256_of_weights
 from fewstep.errors import FewstepError
 from fewstep.hub_name import HUB, is_hub
 from fewstep.models import AnyModel
-from fewstep.named_tensors import named_tensors
 from fewstep.runs.run import COMPANIONS, Run
 
 T = TypeVar("T")
@@ -183,5 +181,4 @@ def known_model(f: AnyModel) -> Source:
 
 def fingerprint(f: AnyModel) -> str:
     """SHA-256 of a model's weights and settings."""
-    settings = json.dumps(f.identity, sort_keys=True)
-    return sha256_of_weights(settings, named_tensors(f.network))
+    return f.fingerprint

@@ -19,7 +19,7 @@ from fewstep.editing.task import How
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided
-from fewstep.sampling import Sampler, default_taus, sampler_for
+from fewstep.sampling import Asked, Sampler, default_taus, sampler_for
 from fewstep.serving.aside import aside
 from fewstep.serving.edits import Editing, task_of
 from fewstep.serving.engine import Busy, Call, Engine, Work
@@ -73,7 +73,8 @@ class Answers:
         """
         asked = name, spec, steps, guidance
         if asked not in self._samplers:
-            sampler = sampler_for(self.shelf.models[name], steps, sampler=spec, guidance=guidance)
+            wish = Asked(steps, sampler=spec, guidance=guidance)
+            sampler = self.shelf.engine.sampler(self.shelf.models[name], wish)
             self.limits.check_sampler(sampler)
             if len(self._samplers) >= KEPT:
                 self._samplers.pop(next(iter(self._samplers)))
@@ -83,10 +84,10 @@ class Answers:
     async def generations(self, body: GenerationBody, request: Request) -> Response:
         """Images, as one answer or as a stream of events."""
         name, f = self.shelf[body.model]
-        steps = body.steps if body.sampler else body.steps or f.trained.default_steps
+        steps = body.steps if body.sampler else body.steps or self.shelf.default_steps(f)
         self.limits.check(body.n, steps)
         sampler = self.sampler(name, body.sampler, steps, _guided(body))
-        job = Generating(name, f, body, sampler, self.limits)
+        job = Generating(name, f, body, sampler, self.limits, self.shelf.engine.name)
         if body.stream:
             events = job.events(lambda work: self.result(work, request))
             first = await anext(events)  # an error that is known now is an answer, not an event
@@ -121,18 +122,20 @@ class Answers:
         with self._holding(job.held):
             results = await self.result(Call(name, job, body.n), request)
         seconds = time.monotonic() - started
-        steps = task.evaluations(how)
+        steps, engine = task.evaluations(how), self.shelf.engine.between
         settings = {
             "task": body.task,
             **body.settings(),
-            **settings_of(name, seed, steps, class_name(f, how.label)),
+            **settings_of(name, seed, steps, class_name(f, how.label), engine),
             **({"notes": notes} if notes else {}),
         }
         if body.response_format == "png":
             return await aside(job.pixels, lambda: png_answer(*job.sheet(results, settings)))
         return await aside(
             job.pixels,
-            lambda: answer(name, seed, steps, seconds, job.entries(results, settings), notes),
+            lambda: answer(
+                name, seed, steps, seconds, job.entries(results, settings), notes, engine=engine
+            ),
         )
 
     @contextmanager
@@ -157,7 +160,8 @@ class Answers:
         sampler: Sampler | None = None
         guidance = _guided(body)
         if body.sampler or guidance or f.trained.guidance or f.trained.maps_to_any:
-            sampler = self.sampler(name, body.sampler, body.steps, guidance)
+            sampler = sampler_for(f, body.steps, sampler=body.sampler, guidance=guidance)
+            self.limits.check_sampler(sampler)
         steps = body.steps or (sampler.count if sampler else f.trained.default_steps)
         scale = parse_size(
             body.size, (f.image_shape[1], f.image_shape[2]), self.limits.pixels // body.frames
@@ -174,7 +178,8 @@ class Answers:
         started = time.monotonic()
         images = await self.result(Call(name, frames, body.frames), request)
         seconds = time.monotonic() - started
-        common = settings_of(name, body.start.seed, steps, class_name(f, label))
+        engine = self.shelf.engine.between
+        common = settings_of(name, body.start.seed, steps, class_name(f, label), engine)
         common |= {"sampler": sampler.spec} if sampler else {}
         common |= {"from": body.start.model_dump(), "to": body.to.model_dump()}
         return await aside(
@@ -188,6 +193,7 @@ class Answers:
                     {"b64_json": base64_png(enlarge(x, scale), {**common, "frame": i}), "index": i}
                     for i, x in enumerate(images)
                 ],
+                engine=engine,
             ),
         )
 

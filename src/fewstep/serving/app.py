@@ -125,7 +125,7 @@ def _add_routes(app: FastAPI, answers: Answers, metrics: Metrics, engine: Engine
         """Whether the server takes requests."""
         if engine.closed:
             raise Closed("the server is shutting down.")
-        return {"status": "ok"}
+        return {"status": "ok", "engine": answers.shelf.engine.name}
 
     @app.get("/metrics", response_class=PlainTextResponse, **about)  # type: ignore[arg-type]
     async def metrics_text() -> str:

@@ -40,15 +40,23 @@ class Generating:
         body: what is asked.
         sampler: the one asked for.
         limits: what may be asked.
+        engine: name of what evaluates the model.
 
     Raises:
         FewstepError: a size or a class that does not fit.
     """
 
     def __init__(
-        self, name: str, f: FlowMap, body: GenerationBody, sampler: Sampler, limits: Limits
+        self,
+        name: str,
+        f: FlowMap,
+        body: GenerationBody,
+        sampler: Sampler,
+        limits: Limits,
+        engine: str,
     ) -> None:
         self.name, self.f, self.body, self.sampler = name, f, body, sampler
+        self.engine = engine
         self.steps = sampler.count
         self.frames = body.n * (self.steps if body.strip else 1)
         self.scale = parse_size(
@@ -75,7 +83,8 @@ class Generating:
     def settings(self, i: int) -> dict[str, Any]:
         """What a PNG says of how it was made."""
         label = self.labels[i] if self.labels else None
-        common = settings_of(self.name, self.seed, self.steps, class_name(self.f, label))
+        name = class_name(self.f, label)
+        common = settings_of(self.name, self.seed, self.steps, name, self.engine)
         return common | {"sampler": self.sampler.spec, "index": i}
 
     def image(self, x: Tensor, i: int, strips: Sequence[Tensor]) -> dict[str, Any]:
@@ -97,7 +106,8 @@ class Generating:
     def answer(self, images: Tensor, strips: Sequence[Tensor], seconds: float) -> Response:
         """The answer in JSON."""
         data = [self.image(x, i, strips) for i, x in enumerate(images)]
-        return answer(self.name, self.seed, self.steps, seconds, data, self.notes)
+        made = self.name, self.seed, self.steps, seconds, data, self.notes
+        return answer(*made, engine=self.engine)
 
     def sheet(self, images: Tensor) -> Response:
         """The answer as one picture."""
@@ -135,7 +145,8 @@ class Generating:
         for i, image in enumerate(images):
             data.append(await self._aside(partial(self.image, image, i, shown)))
             yield await self._aside(partial(event, "image.completed", data[-1]))
-        whole = envelope(self.name, self.seed, self.steps, seconds, data, self.notes)
+        made = self.name, self.seed, self.steps, seconds, data, self.notes
+        whole = envelope(*made, self.engine)
         yield await self._aside(partial(event, "done", whole))
 
     async def _aside(self, work: Callable[[], T]) -> T:

@@ -25,6 +25,7 @@ def envelope(
     seconds: float,
     data: list[dict[str, Any]],
     notes: Sequence[str],
+    engine: str,
 ) -> dict[str, Any]:
     """The body of an answer."""
     return {
@@ -33,6 +34,7 @@ def envelope(
         "seed": seed,
         "steps": steps,
         "seconds": round(seconds, 4),
+        "engine": engine,
         "notes": list(notes),
         "data": data,
     }
@@ -45,9 +47,11 @@ def answer(
     seconds: float,
     data: list[dict[str, Any]],
     notes: Sequence[str] = (),
+    *,
+    engine: str,
 ) -> Response:
     """An answer in JSON."""
-    whole = envelope(name, seed, steps, seconds, data, notes)
+    whole = envelope(name, seed, steps, seconds, data, notes, engine)
     return Response(json.dumps(whole, separators=(",", ":")), media_type="application/json")
 
 
@@ -61,9 +65,10 @@ def event(kind: str, data: dict[str, Any]) -> str:
     return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
-def settings_of(name: str, seed: int, steps: int, label: str | None) -> dict[str, Any]:
+def settings_of(name: str, seed: int, steps: int, label: str | None, engine: str) -> dict[str, Any]:
     """What a PNG says of how it was made."""
-    return {"fewstep": __version__, "model": name, "seed": seed, "steps": steps, "class": label}
+    made = {"fewstep": __version__, "model": name, "seed": seed, "steps": steps, "class": label}
+    return made | {"engine": engine}
 
 
 def seed_of(body: Body) -> int:

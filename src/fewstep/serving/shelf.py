@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from fewstep.classes import find_class
 from fewstep.editing.tasks import TASKS, ColouriseTask
 from fewstep.errors import FewstepError, unknown
+from fewstep.exchange.engines import Engine, Torch
 from fewstep.flow_map import FlowMap
 from fewstep.hub_name import HubName, is_hub
 from fewstep.models import as_sampled
@@ -25,9 +26,10 @@ PREFERRED = ("cd", "ect", "ict", "ct", "edm")
 
 @dataclass(frozen=True)
 class Shelf:
-    """Models by id, the default first."""
+    """Models by id, the default first, and what evaluates them."""
 
     models: dict[str, FlowMap]
+    engine: Engine = field(default_factory=Torch)
 
     @classmethod
     def open(
@@ -38,6 +40,7 @@ class Shelf:
         ema: str | None = None,
         device: torch.device | str = "cpu",
         precision: Precision | None = None,
+        engine: Engine | None = None,
     ) -> Shelf:
         """The models of runs, or those that ``reproduce digits`` has made here.
 
@@ -51,13 +54,14 @@ class Shelf:
             raise FewstepError(
                 "there is no model to serve: name a run, or make one with fewstep reproduce digits."
             )
+        engine = engine or Torch()
         models: dict[str, FlowMap] = {}
         for path, name in zip(paths, names_for(paths), strict=True):
             f = open_model(path, checkpoint=checkpoint, ema=ema, device=device, precision=precision)
             check_pictures(f, str(path))
             f.trained.check_known(f"serving {path}")
-            models[name] = as_sampled(f).eval().requires_grad_(False)
-        return cls(models)
+            models[name] = engine.model(as_sampled(f).eval().requires_grad_(False))
+        return cls(models, engine)
 
     def __getitem__(self, name: str | None) -> tuple[str, FlowMap]:
         """Id and model of a name; the default for None.
@@ -69,6 +73,10 @@ class Shelf:
         if name not in self.models:
             raise unknown("model", name, self.models)
         return name, self.models[name]
+
+    def default_steps(self, f: FlowMap) -> int:
+        """Steps of a model where nobody asks for others."""
+        return self.engine.steps or f.trained.default_steps
 
     def describe(self, most_steps: int) -> list[dict[str, Any]]:
         """What a client needs to know of each model."""
@@ -86,8 +94,9 @@ class Shelf:
                 "sampler": f.trained.sampler,
                 "guides": f.trained.guides,
                 "guidance": f.trained.guidance,
-                "default_steps": f.trained.default_steps,
-                "max_steps": f.trained.steps or most_steps,
+                "default_steps": self.default_steps(f),
+                "max_steps": self.engine.steps or f.trained.steps or most_steps,
+                "engine": self.engine.name,
                 "tasks": tasks_of(f),
             }
             for i, (name, f) in enumerate(self.models.items())
