@@ -80,18 +80,20 @@ def import_(
     check_free(folder, "")
     if is_hub(source) and _is_ours(local(source)):
         f: AnyModel = open_model(source)
-        summary = f"a copy of {f.info['origin']['hub']}"
+        summary, sampler = f"a copy of {f.info['origin']['hub']}", None
     else:
         imported = import_model(local(source), wanted)
         for note in imported.notes:
             print(f"note: {note}.")
         f = imported.f
         f.info = with_hub(source, f.info)
-        summary = imported.summary
+        summary, sampler = imported.summary, imported.sampler
     folder.mkdir(parents=True, exist_ok=True)
     f.save(path)
     print(f"{path}: {summary}")
     print(f"fewstep sample {out} -n 16 -o samples.png")
+    if sampler is not None:
+        print(f'as diffusers samples it, with its number of steps: --sampler "{sampler}"')
 
 
 def _is_ours(place: Path) -> bool:

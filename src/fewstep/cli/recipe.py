@@ -42,7 +42,12 @@ WRITE_CONFIG = (
     "Write every setting, with those that are given here, to a new .toml or .yaml file that "
     "--config reads, or without a name to the terminal; then stop."
 )
-PASSING = ("quiet", "dry_run", "write_config")
+SAME = {
+    "same_network": "Train the network of the model that the run begins with, teacher or init, "
+    "with that model's settings, instead of the recipe's.",
+    "same_process": "Train in that model's process, with its parameters, instead of the recipe's.",
+}
+PASSING = ("quiet", "dry_run", "write_config", *SAME)
 """Flags that are no settings of a training."""
 
 
@@ -164,6 +169,8 @@ def _flags(run: Run) -> Iterator[inspect.Parameter]:
     for name, companion in COMPANIONS.items():
         if companion.taken(objective_of(run).needs):
             yield _flag(name, str | None, getattr(run, name), companion.help, "data")
+    for name, help_ in SAME.items():
+        yield _flag(name, bool, False, help_, "data")
     yield from _record_flags(run.data, "data")
     yield from _record_flags(run.training, "training")
     has_process = not objective_of(run).makes.decodes
@@ -192,6 +199,8 @@ def command_of(recipe: Recipe) -> App:
         quiet: bool = False,
         dry_run: bool = False,
         write_config: tuple[Path, ...] | None = None,
+        same_network: bool = False,
+        same_process: bool = False,
         **settings: Any,
     ) -> int:
         run = recipe(**_changes(settings, flags))
@@ -200,6 +209,8 @@ def command_of(recipe: Recipe) -> App:
             return 0
         from fewstep.cli import training  # the trainer, which help and mistakes do not need
 
+        if same_network or same_process:
+            run = training.alike(run, settings, network=same_network, process=same_process)
         if dry_run:
             return training.dry(run, recipe.name, device)
         folder = out or Path("runs") / recipe.name.replace("/", "-")

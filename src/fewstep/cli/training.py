@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.cli.faults import INTERRUPTED
+from fewstep.errors import FewstepError
 from fewstep.plugins.used import among, check_used, options
+from fewstep.runs.beginning import like_companion
 from fewstep.runs.components import plugins_of
 from fewstep.runs.described import described
 from fewstep.runs.directory import RunDirectory
@@ -30,6 +32,20 @@ def begin(
     """Train a recipe's run with the settings that were given, or take it up; the exit code."""
     run = unasked(RunDirectory(folder), run, frozenset(settings))
     return _train(run, folder, recipe, device, quiet)
+
+
+def alike(run: Run, settings: Mapping[str, Any], *, network: bool, process: bool) -> Run:
+    """The run with the network, and the process, of the model that it begins with.
+
+    Raises:
+        FewstepError: it begins with none, or the command line says something else of them.
+    """
+    for flag, said, prefix in (("network", network, "network__"), ("process", process, "p__")):
+        other = [key for key in settings if said and key.startswith(prefix)]
+        if other:
+            given = "--" + other[0].replace("__", ".").replace("_", "-")
+            raise FewstepError(f"give --same-{flag} or {given}, not both.")
+    return like_companion(run, network=network, process=process)
 
 
 def go_on(run: Path, settings: Mapping[str, Any], device: str | None, quiet: bool) -> int:

@@ -72,6 +72,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise FewstepError(
             f"{path} is one of several shards of a model: give the folder that holds all of them."
         )
+    return read_shard(path)
+
+
+def read_shard(path: Path) -> Checkpoint:
+    """As `read_checkpoint`, of a file that may hold a part of a model's weights."""
     check_is_file(path, OTHERS)
     with path.open("rb") as file:
         start = file.read(16)

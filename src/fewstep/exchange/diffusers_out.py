@@ -215,7 +215,8 @@ def _diffusion(f: FlowMap) -> Sampled:
     _check_is("time_scale (of process and network)", scale, float(steps - 1))
     scheduler = {
         "num_train_timesteps": steps,
-        "beta_schedule": BETAS[config["betas"]],
+        "beta_schedule": BETAS.get(config["betas"], "linear"),
+        "trained_betas": config.get("given"),
         "beta_start": config["beta_1"],
         "beta_end": config["beta_N"],
         "prediction_type": PREDICTIONS[config["prediction"]],

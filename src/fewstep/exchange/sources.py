@@ -8,7 +8,7 @@ file has the name of one, or from the user; whatever is assumed is said in a not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,11 @@ from fewstep import networks, parameterization
 from fewstep.errors import FewstepError, listed
 from fewstep.exchange import adm, edm2, song
 from fewstep.exchange.checkpoint import Checkpoint, read_checkpoint
+from fewstep.exchange.checkpoint import is_foreign as is_foreign_file
+from fewstep.exchange.diffusers_folder import is_folder
+from fewstep.exchange.diffusers_in import import_folder
+from fewstep.exchange.imported import Imported
+from fewstep.exchange.imported import Wanted as Wanted
 from fewstep.exchange.published import LINEAR, Published, pickled, published
 from fewstep.exchange.tensors import Pair, read_tensors
 from fewstep.flow_map import FlowMap
@@ -36,54 +41,6 @@ PROCESS: dict[str, dict[str, Any]] = {
     "iDDPMPrecond": {"name": "vp_discrete", "N": 1000, "betas": "cosine"},
 }
 """The process of each preconditioning of NVIDIA's code (Karras et al. 2022, Table 1)."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the user says of a file; None where the file is to be asked.
-
-    Args:
-        consistency: whether it is a consistency model; else it is a diffusion model.
-        size: side of its images.
-        network: further arguments of its network, such as ``head_channels``.
-        process: name and arguments of its process.
-        heads_lead: whether queries, keys and values are ordered by head first, as in the first
-            versions of guided-diffusion.
-    """
-
-    consistency: bool | None = None
-    size: int | None = None
-    network: Mapping[str, Any] = field(default_factory=dict)
-    process: Mapping[str, Any] | None = None
-    heads_lead: bool | None = None
-
-
-@dataclass(frozen=True)
-class Imported:
-    """A model, and what should be known of how it was read.
-
-    Args:
-        f: the model.
-        project: what it was made with.
-        notes: what was assumed, dropped or converted, a line each.
-    """
-
-    f: FlowMap
-    project: str
-    notes: tuple[str, ...]
-
-    @property
-    def summary(self) -> str:
-        """What it is, in one line."""
-        f, origin = self.f, self.f.info["origin"]
-        classes = f" in {f.num_classes} classes" if f.num_classes else ""
-        count = sum(x.numel() for x in f.network.parameters())
-        whence = f" ({origin['source']})" if origin["source"] else ""
-        licence = origin["licence"] or "not known: ask its authors"
-        return (
-            f"{f.trained.name} of {'x'.join(map(str, f.shape))}{classes}, {count:,} parameters, "
-            f"{self.project}{whence}, licence {licence}"
-        )
 
 
 @dataclass(frozen=True)
@@ -147,12 +104,19 @@ LAYOUTS = (
 """Every network that can be read, in any order: no state dict is of two."""
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a file or a folder holds weights of another project, as far as it tells."""
+    return is_foreign_file(path) or is_folder(path)
+
+
 def import_model(path: Path, wanted: Wanted | None = None) -> Imported:
-    """The model of another project's file.
+    """The model of another project's file, or of a folder of diffusers.
 
     Raises:
         FewstepError: the file is damaged, calls code, or holds a network that there is none of.
     """
+    if is_folder(path):
+        return import_folder(path, wanted or Wanted())
     return _Reading(read_checkpoint(path), wanted or Wanted()).imported()
 
 

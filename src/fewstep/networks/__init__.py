@@ -2,8 +2,8 @@
 
 `MLP` is for points and tiny images; `UNet` is the DDPM++/NCSN++ U-Net of EDM; `ADM` is the U-Net of
 ADM for larger images; `DiT` is the diffusion transformer, for pixels and latents; `FourierOperator`
-gives whole trajectories. `MLPAutoencoder` and `ConvAutoencoder` make the latent spaces of other
-models.
+gives whole trajectories; `DiffusersNetwork` is one of the library diffusers. `MLPAutoencoder` and
+`ConvAutoencoder` make the latent spaces of other models.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from fewstep.networks.adm import ADM
 from fewstep.networks.autoencoder import Autoencoder, ConvAutoencoder, MLPAutoencoder
 from fewstep.networks.base import NETWORKS, Network, plain_name, unwrapped
 from fewstep.networks.dfno import FourierOperator
+from fewstep.networks.diffusers import DiffusersAutoencoder, DiffusersNetwork
 from fewstep.networks.dit import DiT
 from fewstep.networks.edm2 import EDM2UNet
 from fewstep.networks.mlp import MLP
@@ -27,6 +28,8 @@ __all__ = [
     "Autoencoder",
     "ConvAutoencoder",
     "DiT",
+    "DiffusersAutoencoder",
+    "DiffusersNetwork",
     "EDM2UNet",
     "FourierOperator",
     "MLPAutoencoder",

@@ -32,6 +32,7 @@ def cosine_betas(N: int, beta_1: float, beta_N: float) -> Tensor:
 
 
 MOST_STEPS = 1_000_000
+GIVEN = "given"  # betas that follow no formula, number by number
 NEWTON_STEPS = 8  # the curve between two steps is nearly straight: 3 suffice for DDPM's betas
 
 BETAS: dict[str, Callable[[int, float, float], Tensor]] = {
@@ -71,29 +72,42 @@ class Chain(VariancePreserving):
 
     Args:
         N: number of steps.
-        betas: linear, scaled_linear or cosine.
+        betas: linear, scaled_linear, cosine or given.
         beta_1, beta_N: first and last beta; cosine has its own.
+        given: the betas themselves, where they follow no formula.
     """
 
     N: int = 1000
     betas: str = "linear"
     beta_1: float = 1e-4
     beta_N: float = 0.02
+    given: tuple[float, ...] = field(default=(), kw_only=True)
     _log_alphas: Tensor = field(init=False, repr=False, compare=False)
     _cubics: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.betas not in BETAS:
-            raise unknown("schedule of betas", self.betas, BETAS)
+        if self.betas not in (*BETAS, GIVEN):
+            raise unknown("schedule of betas", self.betas, (*BETAS, GIVEN))
         if not 2 <= self.N <= MOST_STEPS or not 0 < self.beta_1 <= self.beta_N < 1:
             raise FewstepError(
                 f"need N in 2..{MOST_STEPS} and 0 < beta_1 <= beta_N < 1, got N={self.N}, "
                 f"beta_1={self.beta_1}, beta_N={self.beta_N}."
             )
-        betas = BETAS[self.betas](self.N, self.beta_1, self.beta_N)
+        object.__setattr__(self, "given", tuple(map(float, self.given)))
+        betas = self._betas()
         log_alphas = torch.cat([torch.zeros(1).double(), torch.log1p(-betas).cumsum(0) / 2])
         object.__setattr__(self, "_log_alphas", log_alphas)
         object.__setattr__(self, "_cubics", falling_cubics(log_alphas))
+
+    def _betas(self) -> Tensor:
+        if self.betas != GIVEN:
+            return BETAS[self.betas](self.N, self.beta_1, self.beta_N)
+        if len(self.given) != self.N or not all(0 < beta < 1 for beta in self.given):
+            raise FewstepError(
+                f"betas={GIVEN!r} needs N={self.N} betas between 0 and 1 in given, got "
+                f"{len(self.given)}."
+            )
+        return torch.tensor(self.given, dtype=torch.float64)
 
     def _cubic(self, n: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """``y, m, c, d`` of the piece ``y + u (m + u (c + u d))`` after step ``n``, u in [0, 1]."""

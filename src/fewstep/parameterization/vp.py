@@ -10,7 +10,7 @@ The network sees ``x_t`` as it is and predicts epsilon, or another type (see
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -126,17 +126,23 @@ class DiscreteVP(OfLogAlpha):
 
     Args:
         N: number of steps.
-        betas: linear, scaled_linear or cosine.
+        betas: linear, scaled_linear, cosine or given.
         beta_1, beta_N: first and last beta; cosine has its own.
+        given: the betas themselves, where they follow no formula.
     """
 
     N: int = 1000
     betas: str = "linear"
     beta_1: float = 1e-4
     beta_N: float = 0.02
+    given: tuple[float, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "given", tuple(self.given))
+        super().__post_init__()
 
     def _process(self) -> VariancePreserving:
-        return Chain(self.T, self.N, self.betas, self.beta_1, self.beta_N)
+        return Chain(self.T, self.N, self.betas, self.beta_1, self.beta_N, given=self.given)
 
     def _preconditioning(self) -> Preconditioning:
         return ChainIndex(self.sigma_data, self.prediction, self.time_scale)

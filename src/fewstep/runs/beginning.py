@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -22,7 +25,8 @@ from fewstep.objectives.teachers import (
 )
 from fewstep.parameterization import Parameterization, differences
 from fewstep.runs.components import objective_of
-from fewstep.runs.run import Run
+from fewstep.runs.directory import open_model
+from fewstep.runs.run import Component, Run, require
 from fewstep.runs.sources import fingerprint
 
 
@@ -52,6 +56,28 @@ def begin_from_teacher(run: Run, f: AnyModel, teacher: AnyModel) -> FlowMap:
     f.info["teacher"] = {"path": exact(str(path), teacher.info), "sha256": fingerprint(teacher)}
     in_float32(teacher, path)
     return teacher
+
+
+def like_companion(run: Run, *, network: bool, process: bool) -> Run:
+    """A run that trains the network, and in the process, of the model that it begins with.
+
+    Raises:
+        FewstepError: it begins with none, or with one that cannot be read.
+    """
+    name = require(
+        run.teacher or run.init,
+        "the network or process of another model is that of --teacher or --init: give one.",
+    )
+    f = as_map(open_model(name), "a network like that of another model")
+    if network:
+        run = replace(run, network=_component(f.network.config, "shape", "num_classes"))
+    return replace(run, p=_component(f.process)) if process else run
+
+
+def _component(config: Mapping[str, Any], *left: str) -> Component:
+    """The component of a stored description, without what the data say."""
+    arguments = {k: v for k, v in config.items() if k not in ("name", *left)}
+    return Component(config["name"], arguments)
 
 
 def _is_of_another(theirs: Parameterization, ours: Parameterization) -> bool:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import not_there
-from fewstep.exchange.checkpoint import is_foreign
 from fewstep.exchange.origin import with_hub
+from fewstep.exchange.sources import is_foreign
 from fewstep.model_file import HEADER, Header, open_model_file
 from fewstep.named_tensors import LATENTS
 from fewstep.plugins.used import Used, among, options

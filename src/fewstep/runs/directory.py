@@ -27,11 +27,10 @@ from fewstep.data.ignored import MADE
 from fewstep.data.pairs import MANIFEST as PAIRS
 from fewstep.distributed import checked_device
 from fewstep.errors import FewstepError, FewstepWarning, not_there, refusals
-from fewstep.exchange.checkpoint import is_foreign
 from fewstep.exchange.diffusers_out import own_weights
 from fewstep.exchange.hub import kept, local
 from fewstep.exchange.origin import with_hub
-from fewstep.exchange.sources import import_model
+from fewstep.exchange.sources import import_model, is_foreign
 from fewstep.files import RECORD, SHAPELESS, read_json, replacing
 from fewstep.hub_name import is_hub
 from fewstep.lock import FILES as LOCK_FILES
@@ -343,6 +342,9 @@ def model_file(
     elif (exported := own_weights(path)) is not None:
         _say_alone(exported, checkpoint, ema)
         return path, exported
+    elif is_foreign(path):
+        _say_alone(path, checkpoint, ema)
+        return path, path
     else:
         raise _no_model(directory)
     manifest = chosen.manifest

@@ -47,6 +47,7 @@ class Jumps(Sampler):
         N: jumps, at times of the model's own (`default_taus`); default one more than ``times``.
         times: decreasing times between ``T`` and ``eps``.
         guidance: weight of a map that takes one as an input, or its spec; default the map's own.
+        clip: clip the image after every jump to [-1, 1], as the code of Song et al. 2023 does.
 
     Raises:
         FewstepError: a share out of range, or numbers that contradict each other.
@@ -56,6 +57,7 @@ class Jumps(Sampler):
     N: int | None = None
     times: tuple[float, ...] = ()
     guidance: Guided | float | str | None = None
+    clip: bool = False
 
     def __post_init__(self) -> None:
         gamma, times = _numbers(self.gamma, self.times)
@@ -86,6 +88,10 @@ class Jumps(Sampler):
 
     def fitted(self, f: Model) -> Jumps:
         self.check(f.trained)
+        if self.clip and f.latents is not None:
+            raise FewstepError("clip is for pixels; this model works on an autoencoder's latents.")
+        if self.clip and self.gamma < 1:
+            raise FewstepError("clip is for jumps that end at images: it needs gamma=1.")
         if isinstance(self.guidance, Guided) and not self.guidance.off:
             f.trained.check_takes_weight(self.guidance.w)
         own = self if self.N is None else replace(self, N=None, times=default_taus(f, self.N))
@@ -100,7 +106,8 @@ class Jumps(Sampler):
         x = p.prior(noise.normal(f.device, f.x_dtype))
         if isinstance(own.guidance, Guided) and f.trained.weights is not None:
             condition = own.guidance.as_input(condition, x)
-        return along(f, x, (p.T, *own.times), noise, condition, gamma=own.gamma)
+        restore = _clipped if own.clip else _as_it_is
+        return along(f, x, (p.T, *own.times), noise, condition, gamma=own.gamma, restore=restore)
 
 
 def _numbers(gamma: float, times: Sequence[float]) -> tuple[float, tuple[float, ...]]:
@@ -111,6 +118,14 @@ def _numbers(gamma: float, times: Sequence[float]) -> tuple[float, tuple[float, 
         raise FewstepError(
             f"jumps take a number gamma and a list of times, got {gamma!r:.40} and {times!r:.40}."
         ) from None
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _clipped(x: Tensor) -> Tensor:
+    return x.clamp(-1, 1)
 
 
 def Multistep(taus: Sequence[float] = ()) -> Jumps:
@@ -133,7 +148,7 @@ def along(
     condition: Condition = NONE,
     *,
     gamma: float = 1.0,
-    restore: Restore = lambda x: x,
+    restore: Restore = _as_it_is,
 ) -> Iterator[Tensor]:
     """What stands after each of the jumps from ``x`` at ``times[0]`` to ``eps``: [B, ...].
 

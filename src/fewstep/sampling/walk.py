@@ -48,6 +48,8 @@ class Walk(Sampler):
         clip: clip the denoised ``D`` of every evaluation to [-1, 1]; see `Denoiser`.
         guidance: classifier-free guidance, as a weight or a spec such as ``guided(w=2, interval=
             (0.3, 5))``; default the model's own. A budget pays its second evaluations, too.
+        unit: start from noise of deviation 1, as the library diffusers does with every process that
+            preserves the variance, and not of ``sigma`` of the first time.
 
     Raises:
         FewstepError: no steps, both steps and a budget, an unknown solver or grid, or a budget that
@@ -62,6 +64,7 @@ class Walk(Sampler):
     budget: int | None = None
     clip: bool = False
     guidance: Guided | float | str | None = None
+    unit: bool = False
     _solver: Integrator = field(init=False, repr=False, compare=False)
     _spend: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _measured: deque[float] = field(init=False, repr=False, compare=False)
@@ -200,12 +203,17 @@ class Walk(Sampler):
         model = self._denoiser(f, condition)
         t = self.times(f.p)
         z = noise.normal(f.device, f.x_dtype)
-        x = f.p.prior(z) if t[0] == f.p.T else f.p.sigma(per_row(t[0], z))[0] * z
+        x = z if self.unit else self._prior(f.p, t[0], z)
         yield from self._solver.walk(
             model, x, t, self._spend, lambda: noise.normal(f.device, f.x_dtype)
         )
         if self.adaptive:
             self._measured.append(model.spent)
+
+    @staticmethod
+    def _prior(p: Parameterization, t: float, z: Tensor) -> Tensor:
+        """Where a walk from ``t`` starts, from ``z ~ N(0, I)`` [B, ...]."""
+        return p.prior(z) if t == p.T else p.sigma(per_row(t, z))[0] * z
 
     def _denoiser(self, f: Model, condition: Condition) -> Denoiser:
         """The model as the solver sees it, guided where it is to be."""

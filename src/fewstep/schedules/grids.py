@@ -10,8 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, unknown
 from fewstep.parameterization import Parameterization
+from fewstep.parameterization.chain import Chain
 from fewstep.registry import Registry
 
 
@@ -114,10 +115,94 @@ class LogSNRGrid(TimeGrid):
 @TIME_GRIDS.register("flow")
 @dataclass(frozen=True)
 class FlowGrid(TimeGrid):
-    """``N`` equal steps to 0: ``start (1 - i/N)`` for i in 0..N-1 (Liu et al. 2022, Section 2)."""
+    """``N`` equal steps to 0: ``start (1 - i/N)`` for i in 0..N-1 (Liu et al. 2022, Section 2).
+
+    Shifted, a point ``u`` becomes ``s u / (1 + (s - 1) u)``: more steps at strong noise, as large
+    images want them (Esser et al. 2024, Eq. 23, whose root of ``m / n`` is ``s``).
+
+    Args:
+        shift: ``s``; 1 is none.
+        last: the last point before 0, before it is shifted; default a step from 0.
+    """
+
+    shift: float = 1.0
+    last: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.01 <= self.shift <= 100 or not (self.last is None or 0 < self.last < 1):
+            raise FewstepError(
+                "the grid flow needs shift from 0.01 to 100 and last between 0 and 1, got "
+                f"shift={self.shift} and last={self.last}."
+            )
 
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
-        return torch.linspace(start, 0, N + 1, dtype=torch.float64)[:-1]
+        if self.last is None:
+            u = torch.linspace(start, 0, N + 1, dtype=torch.float64)[:-1]
+        else:
+            u = torch.linspace(start, self.last, N, dtype=torch.float64)
+        return u if self.shift == 1 else self.shift * u / (1 + (self.shift - 1) * u)
+
+
+SPACINGS = ("leading", "trailing", "linspace", "even")
+
+
+@TIME_GRIDS.register("chain")
+@dataclass(frozen=True)
+class ChainGrid(TimeGrid):
+    """Steps of DDPM's chain, chosen as the schedulers of the library diffusers choose theirs.
+
+    The indices ``n - 1`` of the steps, which the network is told, are, of a chain of ``M`` (the
+    names are those of Lin et al. 2023, Table 2):
+
+    - leading: ``i (M // N)`` for i in 0..N-1;
+    - trailing: ``round(M - i M / N) - 1`` for i in 0..N-1;
+    - linspace: ``N`` even ones from 0 to ``M - 1``, rounded;
+    - even: as linspace, not rounded.
+
+    Args:
+        spacing: one of these.
+        offset: added to each index of leading.
+        beyond: lay one more, at index 0, and leave it out, as the schedulers of DPM-Solver do.
+        ends: the last point is index 0, where a solver ends that takes no step to the data.
+    """
+
+    spacing: str = "leading"
+    offset: int = 0
+    beyond: bool = False
+    ends: bool = False
+
+    def __post_init__(self) -> None:
+        if self.spacing not in SPACINGS:
+            raise unknown("spacing of the grid chain", self.spacing, SPACINGS)
+
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        chain = p.network_process
+        if not isinstance(chain, Chain):
+            raise FewstepError(
+                "the grid chain is of steps: it needs a network of the process vp_discrete, not "
+                f"{p.config['name']}."
+            )
+        index = self._indices(N - self.ends, chain.N)
+        index = torch.cat([index, index.new_zeros(1)]) if self.ends else index
+        if index[0] > chain.N - 1 or not bool((index.diff() < 0).all()):
+            raise FewstepError(
+                f"the grid chain({self.spacing}) has no {N} steps that fall among {chain.N}."
+            )
+        t = (index + 1) / chain.N
+        return t if p.process is chain else p.time_of_log_snr(chain.log_snr(t))
+
+    def _indices(self, N: int, M: int) -> Tensor:
+        """Decreasing indices of ``N`` steps among ``M``: [N]."""
+        points = N + self.beyond
+        if self.spacing == "trailing":
+            i = torch.arange(N, dtype=torch.float64)
+            return (M - i * M / N).round() - 1
+        if self.spacing == "leading":
+            i = torch.arange(points, dtype=torch.float64) * (M // points) + self.offset
+        else:
+            i = torch.linspace(0, M - 1, points, dtype=torch.float64)
+            i = i.round() if self.spacing == "linspace" else i
+        return i.flip(0)[:N]
 
 
 def karras_time(u: Tensor, p: Parameterization, rho: float = 7.0) -> Tensor:

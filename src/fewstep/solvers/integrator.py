@@ -69,10 +69,14 @@ class Denoiser:
 
     def D(self, x: Tensor, t: Tensor | float) -> Tensor:
         """``E[x_0 | x_t = x]``."""
+        return self.free_and_clipped(x, t)[1]
+
+    def free_and_clipped(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """``D`` as the model gives it, and as `D` has it."""
         t = self.time(t, x)
         self.spent += 1 if self.cost is None else float(self.cost(t).mean())
         D = self._D(x, t)
-        return D.clamp(-1, 1) if self.clip else D
+        return D, D.clamp(-1, 1) if self.clip else D
 
     def epsilon(self, x: Tensor, t: Tensor | float) -> Tensor:
         """``(x - alpha D) / sigma``, the noise in ``x``."""

@@ -7,14 +7,16 @@ One step from ``t`` to ``s`` of ``dx/dt = v(x, t)``, with ``h = s - t``:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 
 from fewstep.parameterization import expand
 from fewstep.registry import Registry
-from fewstep.solvers.integrator import SOLVERS, Denoiser, Draw, Integrator, Step
+from fewstep.solvers.integrator import SOLVERS, Denoiser, Draw, Integrator, Level, Step
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """``v(x, t)``: points [B, ...] and their times [B] -> velocities [B, ...]."""
@@ -103,3 +105,55 @@ class RK4(RungeKutta):
     a = ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0))
     b = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
     c = (0.0, 0.5, 0.5, 1.0)
+
+
+@SOLVERS.register("in_noise_level")
+@dataclass(frozen=True)
+class InNoiseLevel(Integrator):
+    """A Runge-Kutta method in ``x / alpha`` along ``sigma / alpha``, whatever the process.
+
+    There every PF-ODE is EDM's, ``dy/dn = (y - D) / n`` with ``y = x / alpha`` and
+    ``n = sigma / alpha`` (Karras et al. 2022, Eq. 4 without its scale). Heun's method so is what
+    the library diffusers calls by that name.
+
+    Args:
+        of: euler, heun, midpoint or rk4.
+
+    Raises:
+        FewstepError: another method.
+    """
+
+    needs_snr: ClassVar[bool] = True
+
+    of: str = "heun"
+    _of: RungeKutta = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_of", PHI.build(self.of))
+
+    @property
+    def convergence(self) -> int:
+        return self._of.order
+
+    @property
+    def cost(self) -> int:
+        return self._of.stages
+
+    def advance(self, f: Denoiser, x: Tensor, step: Step, draw: Draw) -> Tensor:
+        t, s = step.t, step.s
+        stages = iter([self._at(f, step, c) for c in self._of.c])
+
+        def v(y: Tensor, _: Tensor) -> Tensor:
+            at = next(stages)
+            return (y - f.D(at.alpha * y, at.t)) * (at.alpha / at.sigma)
+
+        start, end = (f.time(level.sigma / level.alpha, x) for level in (t, s))
+        return s.alpha * self._of.step(v, x / t.alpha, start, end)
+
+    def _at(self, f: Denoiser, step: Step, c: float) -> Level:
+        """The level after the share ``c`` of a step."""
+        t, s = step.t, step.s
+        if c in (0, 1):
+            return s if c else t
+        start, end = t.sigma / t.alpha, s.sigma / s.alpha
+        return Level.of_log_snr(f.p, -math.log(start + c * (end - start)))

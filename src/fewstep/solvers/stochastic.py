@@ -41,9 +41,14 @@ class DDIM(_OneEvaluation):
 
     Args:
         eta: share of the ancestral noise, 0 to 1.
+        denoise: also take the step from the grid's smallest time to 0.
+        free_noise: where ``D`` is clipped, take epsilon from the one that is not, as the library
+            diffusers does.
     """
 
     eta: float = 0.0
+    denoise: bool = True
+    free_noise: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
@@ -53,28 +58,39 @@ class DDIM(_OneEvaluation):
     def convergence(self) -> int | None:
         return None if self.eta else 1
 
+    @property
+    def to_zero(self) -> bool:
+        return self.denoise
+
     def advance(self, f: Denoiser, x: Tensor, step: Step, draw: Draw) -> Tensor:
         t, s = step.t, step.s
-        D = f.D(x, t.t)
-        epsilon = (x - t.alpha * D) / t.sigma
+        free, D = f.free_and_clipped(x, t.t)
+        epsilon = (x - t.alpha * (free if self.free_noise else D)) / t.sigma
         std = self.eta * t.transition(s)[1] * s.sigma / t.sigma
         x = s.alpha * D + math.sqrt(s.sigma**2 - std**2) * epsilon
         return x + std * draw() if std else x
 
 
 @SOLVERS.register("ancestral")
+@dataclass(frozen=True)
 class Ancestral(_OneEvaluation):
     """DDPM's ancestral sampling, with the posterior's variance (Ho et al. 2020, Algorithm 2).
 
     A draw of ``q(x_s | x_t, x_0 = D)``: mean ``(a sigma_s^2 x + alpha_s b^2 D) / sigma_t^2``,
     variance ``b^2 sigma_s^2 / sigma_t^2`` (its Eqs. 6 and 7).
+
+    Args:
+        large: the variance ``b^2`` instead, the larger of the two of its Section 3.2, which is
+            right where the data are noise.
     """
+
+    large: bool = False
 
     def advance(self, f: Denoiser, x: Tensor, step: Step, draw: Draw) -> Tensor:
         t, s = step.t, step.s
         a, b = t.transition(s)
         mean = a * (s.sigma / t.sigma) ** 2 * x + s.alpha * (b / t.sigma) ** 2 * f.D(x, t.t)
-        return mean + b * s.sigma / t.sigma * draw()
+        return mean + (b if self.large else b * s.sigma / t.sigma) * draw()
 
 
 @SOLVERS.register("euler_maruyama")

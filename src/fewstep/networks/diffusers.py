@@ -1,0 +1,383 @@
+"""Networks of the library diffusers, with their own weights under their own names."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.errors import FewstepError, listed
+from fewstep.networks.autoencoder import LOG_VAR, Autoencoder
+from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
+from fewstep.networks.embeddings import check_label
+
+Settings = Mapping[str, Any] | str
+"""Those of a ``config.json``, or their text."""
+
+INPUTS = ("sample", "hidden_states")
+"""What diffusers calls the noisy images."""
+OPTIONAL = ("timestep", "class_labels", "encoder_hidden_states")
+"""What else a network may be told here."""
+
+
+def library() -> Any:
+    """The package diffusers.
+
+    Raises:
+        FewstepError: it is not installed.
+    """
+    try:
+        return importlib.import_module("diffusers")
+    except ImportError as error:
+        raise FewstepError(
+            f"a network of diffusers needs pip install 'fewstep[diffusers]' ({error})."
+        ) from error
+
+
+def settings_of(config: Settings) -> dict[str, Any]:
+    """Settings from themselves or their text, without what diffusers notes beside them.
+
+    Raises:
+        FewstepError: text that is no JSON object.
+    """
+    if isinstance(config, str):
+        try:
+            config = json.loads(config)
+        except ValueError as error:
+            raise FewstepError(f"config of a network of diffusers is no JSON: {error}.") from error
+        if not isinstance(config, Mapping):
+            raise FewstepError("config of a network of diffusers must be a JSON object.")
+    return {name: value for name, value in config.items() if not name.startswith("_")}
+
+
+def module_class(name: str) -> type[nn.Module]:
+    """The class of a network, by its name there.
+
+    Raises:
+        FewstepError: diffusers has none of that name.
+    """
+    found = getattr(library(), name, None) if name.isidentifier() else None
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        raise FewstepError(
+            f"diffusers {library().__version__} has no network {name!r:.60}: give one such as "
+            "UNet2DModel, DiTTransformer2DModel or AutoencoderKL, or update diffusers."
+        )
+    return found
+
+
+def known_settings(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a class of this diffusers takes."""
+    known = inspect.signature(module_class(name).__init__).parameters
+    return {setting: value for setting, value in config.items() if setting in known}
+
+
+def built(name: str, config: Mapping[str, Any]) -> nn.Module:
+    """A network, freshly initialised.
+
+    Raises:
+        FewstepError: settings with which it cannot be built.
+    """
+    unknown = [setting for setting in config if setting not in known_settings(name, config)]
+    if unknown:
+        raise FewstepError(
+            f"diffusers' {name} takes no {listed(unknown)}: leave that out of its config."
+        )
+    try:
+        return module_class(name)(**config)
+    except (TypeError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FewstepError(f"diffusers' {name} cannot be built from its config: {reason}") from None
+
+
+class ClassOrNone(nn.Embedding):
+    """An embedding of classes, in which the number of classes is no class, and adds nothing."""
+
+    def forward(self, label: Tensor) -> Tensor:
+        known = label < self.num_embeddings
+        e = super().forward(label.clamp(max=self.num_embeddings - 1))
+        return e * known[:, None].to(e.dtype)
+
+
+def dit_classes(module: nn.Module) -> list[Any]:
+    """The embeddings of classes inside a DiT's blocks, whose last row is the null class."""
+    return [part for part in module.modules() if type(part).__name__ == "LabelEmbedding"]
+
+
+@NETWORKS.register("diffusers")
+class DiffusersNetwork(Network):
+    """A network of the library diffusers, such as its UNet2DModel or DiTTransformer2DModel.
+
+    It is built by diffusers, which the extra ``fewstep[diffusers]`` installs. Its weights keep
+    their names, with ``net.`` before them. An output of twice the channels is the prediction and a
+    variance, which is left out.
+
+    Args:
+        shape: shape ``(C, H, W)`` of an image.
+        num_classes: number of classes; 0 for an unconditional network.
+        module: name of its class in diffusers.
+        config: its settings, as in ``config.json``; also as text.
+        time_scale: ``c_noise`` is multiplied by it: 1 where that is the index of a step, 1000 for
+            those that take ``1000 c_noise``.
+        label_dropout: probability that training hides an example's class, so that the network
+            learns to do without, for guidance.
+
+    Raises:
+        FewstepError: diffusers is not installed, has no such network, or one that takes something
+            else; settings that do not fit the shape.
+    """
+
+    net: Any
+    """The network of diffusers."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        num_classes: int = 0,
+        module: str = "UNet2DModel",
+        config: Settings = "{}",
+        time_scale: float = 1.0,
+        label_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, False
+        self.label_dropout = checked_label_dropout(label_dropout)
+        self.module, self.time_scale = module, time_scale
+        self.net = built(module, settings_of(config))
+        self._inputs = self._checked_inputs()
+        self._check_classes()
+        self._check_channels()
+        self._steps = self.settings.get("time_embedding_type") == "learned"
+        self.takes = tuple(  # type: ignore[misc]  # which depends on the network inside
+            name for name, there in self._told.items() if there in self._inputs
+        )
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those of the network inside, with its defaults."""
+        found: Mapping[str, Any] = self.net.config
+        return found
+
+    @property
+    def _told(self) -> dict[str, str]:
+        """What the network is told of a condition, by the name that diffusers has for it."""
+        told = {"label": "class_labels"} if self.num_classes else {}
+        return told | ({"embedding": "encoder_hidden_states"} if self._crosses else {})
+
+    @property
+    def _crosses(self) -> bool:
+        """Whether it attends to an embedding of what is wanted, such as a text."""
+        return self.settings.get("cross_attention_dim") is not None
+
+    def _checked_inputs(self) -> set[str]:
+        """What its forward takes; raise `FewstepError` where it asks for more than it can be told.
+
+        Such as a text's pooled embedding, which no condition here has.
+        """
+        found = inspect.signature(self.net.forward).parameters
+        first = next(iter(found), "")
+        asked = [
+            name
+            for name, parameter in list(found.items())[1:]
+            if parameter.default is inspect.Parameter.empty and name not in OPTIONAL
+        ]
+        if self.settings.get("addition_embed_type") is not None:
+            asked.append("added_cond_kwargs")
+        if first not in INPUTS or "timestep" not in found or asked:
+            needs = f", but {listed(asked)} as well" if asked else ""
+            raise FewstepError(
+                f"diffusers' {self.module} does not map images, a time and a condition to "
+                f"images{needs}: it cannot be a network here."
+            )
+        return set(found)
+
+    def _check_classes(self) -> None:
+        """Give its embedding of classes no class; raise `FewstepError` for another number of them.
+
+        That of a DiT has a row for it.
+        """
+        own = getattr(self.net, "class_embedding", None)
+        if isinstance(own, nn.Embedding):
+            classes = own.num_embeddings
+            self.net.class_embedding = ClassOrNone(classes, own.embedding_dim)
+        elif own is not None:
+            raise FewstepError(
+                f"diffusers' {self.module} with class_embed_type="
+                f"{self.settings.get('class_embed_type')!r} takes no class: only an embedding of "
+                "num_class_embeds classes is known here."
+            )
+        else:
+            within = dit_classes(self.net)
+            classes = within[0].num_classes if within else 0
+            for embedding in within:
+                embedding.dropout_prob = 0.0  # an objective hides classes, of all networks alike
+        if classes != self.num_classes:
+            raise FewstepError(
+                f"diffusers' {self.module} of this config has {classes} classes, not "
+                f"{self.num_classes}."
+            )
+
+    def _check_channels(self) -> None:
+        inputs = self.settings.get("in_channels")
+        outputs = self.settings.get("out_channels") or inputs
+        C = self.shape[0]
+        if len(self.shape) != 3 or inputs != C or outputs not in (C, 2 * C):
+            raise FewstepError(
+                f"diffusers' {self.module} maps {inputs} channels to {outputs}, which images of "
+                f"shape {self.shape} have not."
+            )
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None = None,
+        c_noise_s: Tensor | None = None,
+        embedding: Tensor | None = None,
+    ) -> Tensor:
+        """``F(x, c_noise)``: [B, C, H, W] -> [B, C, H, W].
+
+        Args:
+            x: images as diffusers' schedulers scale them.
+            c_noise: transformed noise level [B].
+            label: class of each image, int64 [B]; `num_classes`, or no label, is no class.
+            c_noise_s: none.
+            embedding: what an attention of it looks at, such as a text [B, tokens, width].
+
+        Raises:
+            FewstepError: ``x`` or a condition is not what the network was made for.
+        """
+        if x.shape[1:] != self.shape:
+            raise FewstepError(
+                f"this {self.module} takes images {self.shape}; got {tuple(x.shape[1:])}."
+            )
+        told = self._conditions(c_noise, label, embedding)
+        t = c_noise * self.time_scale
+        t = t.round().long() if self._steps else t
+        (y, *_) = self.net(x, timestep=t, return_dict=False, **told)
+        return y[:, : self.shape[0]]
+
+    def _conditions(
+        self, c_noise: Tensor, label: Tensor | None, embedding: Tensor | None
+    ) -> dict[str, Tensor]:
+        told = {}
+        if self._crosses:
+            if embedding is None:
+                raise FewstepError(
+                    f"this {self.module} looks at an embedding, such as a text's: give "
+                    "condition=Condition(embedding=...)."
+                )
+            told["encoder_hidden_states"] = embedding.to(next(self.net.parameters()).dtype)
+        if self.num_classes:
+            if label is None:
+                label = torch.full_like(c_noise, self.num_classes, dtype=torch.int64)
+            else:
+                check_label(label, c_noise, self.num_classes)
+            told["class_labels"] = label
+        elif label is not None:
+            raise FewstepError(f"this {self.module} has no classes: leave out the label.")
+        return told
+
+
+@NETWORKS.register("diffusers_autoencoder")
+class DiffusersAutoencoder(Autoencoder):
+    """An autoencoder of the library diffusers: its AutoencoderKL, or its VQModel.
+
+    A VQModel has no width: its latents are the points before they are quantised, which decoding
+    does.
+
+    Args:
+        shape: shape ``(C, H, W)`` of an image.
+        num_classes: must be 0.
+        module: name of its class in diffusers.
+        config: its settings, as in ``config.json``; also as text.
+
+    Raises:
+        FewstepError: diffusers is not installed or has no such autoencoder; settings that do not
+            fit the shape.
+    """
+
+    net: Any
+    """The autoencoder of diffusers."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        num_classes: int = 0,
+        module: str = "AutoencoderKL",
+        config: Settings = "{}",
+    ) -> None:
+        if module not in AUTOENCODERS:
+            raise FewstepError(
+                f"diffusers' {module} is no autoencoder that is known: {listed(AUTOENCODERS)}."
+            )
+        net: Any = built(module, settings_of(config))
+        settings: Mapping[str, Any] = net.config
+        latents = latent_shape(module, settings, shape)
+        # encoder and decoder are inside the network, under its own names
+        super().__init__(tuple(shape), latents, nn.Identity(), nn.Identity(), num_classes)
+        self.net, self._width = net, AUTOENCODERS[module]
+        if settings["in_channels"] != shape[0] or settings["out_channels"] != shape[0]:
+            raise FewstepError(
+                f"diffusers' {module} of this config has images of {settings['in_channels']} "
+                f"channels, not {shape[0]}."
+            )
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not self._width:
+            (mu,) = self.net.encode(x, return_dict=False)
+            return mu, torch.full_like(mu, LOG_VAR[0])
+        (q,) = self.net.encode(x, return_dict=False)
+        return q.mean, q.logvar.clamp(*LOG_VAR)
+
+    def decode(self, z: Tensor) -> Tensor:
+        decoded = self.net.decode(z, return_dict=False)
+        return decoded[0]
+
+
+AUTOENCODERS = {"AutoencoderKL": True, "VQModel": False}
+"""Those that are known, and whether they are variational."""
+
+
+def halvings(config: Mapping[str, Any]) -> int:
+    """How often an autoencoder halves an image."""
+    return len(config["block_out_channels"]) - 1
+
+
+def latent_shape(
+    module: str, config: Mapping[str, Any], shape: Sequence[int]
+) -> tuple[int, int, int]:
+    """Shape of a latent of an autoencoder's images.
+
+    Raises:
+        FewstepError: images that cannot be halved so often.
+    """
+    factor = 2 ** halvings(config)
+    if len(shape) != 3 or shape[1] % factor or shape[2] % factor:
+        raise FewstepError(
+            f"images of shape {list(shape)} cannot be halved {halvings(config)} times, as "
+            f"diffusers' {module} of this config does: give another size."
+        )
+    channels = config.get("vq_embed_dim") or config["latent_channels"]
+    return channels, shape[1] // factor, shape[2] // factor
+
+
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD = re.compile(rf"(.*\.attentions\.\d+)\.({'|'.join(OLD_ATTENTION)})\.(weight|bias)$")
+
+
+def todays_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names that they have today, those of an attention as they once were."""
+
+    def today(name: str) -> str:
+        old = _OLD.match(name)
+        return f"{old[1]}.{OLD_ATTENTION[old[2]]}.{old[3]}" if old else name
+
+    return {today(name): x for name, x in tensors.items()}
