@@ -87,7 +87,7 @@ def test_the_cache_serves_without_a_connection(hub: Hub, monkeypatch: pytest.Mon
     for name in ("hub:ann/digits@v1", f"hub:ann/digits@{sha}"):
         assert fetched(name).revision == sha
     assert not hub.requests
-    with pytest.raises(FewstepError, match="not in the cache, and HF_HUB_OFFLINE is set"):
+    with pytest.raises(FewstepError, match="not in the cache, and HF_HUB_OFFLINE is set: unset it"):
         fetched("hub:ann/digits@v2")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     forget()

@@ -59,6 +59,9 @@ app.command(
     name="likelihood",
     help="Bits per dimension of images under a diffusion model.",
 )
+app.command(
+    "fewstep.cli.push:app", name="push", help="Put a model on the Hugging Face hub, with its card."
+)
 app.command("fewstep.cli.edit:app", name="edit", help="Inpaint, enlarge, colourise, ... pictures.")
 app.command("fewstep.cli.denoise:app", name="denoise", help="Remove noise from pictures.")
 app.command(

@@ -97,7 +97,7 @@ def kept(name: str | PurePath) -> Path:
 
 @lru_cache(maxsize=64)
 def _fetched(name: HubName, patterns: tuple[str, ...] | None) -> Fetched:
-    with _in_words(name):
+    with in_words(name):
         repository = _Repository.of(name)
         files = repository.files
         if patterns is not None:
@@ -120,7 +120,7 @@ class _Repository:
     @classmethod
     def of(cls, name: HubName) -> _Repository:
         """What the hub says; without a connection, what is in the cache."""
-        hub = _library()
+        hub = library()
         try:
             info = hub.HfApi().model_info(name.repo, revision=name.revision)
             return cls(name, info.sha, tuple(file.rfilename for file in info.siblings or ()))
@@ -151,7 +151,7 @@ def _table(value: Any) -> dict[str, Any]:
 
 
 def _snapshot(name: HubName, revision: str | None, files: Sequence[str], cached: bool) -> str:
-    return _library().snapshot_download(
+    return library().snapshot_download(
         name.repo,
         revision=revision,
         allow_patterns=list(files),
@@ -183,12 +183,17 @@ def front_matter(folder: Path) -> dict[str, Any]:
     if not card.is_file():
         return {}
     try:
-        return _library().metadata_load(card) or {}
+        return library().metadata_load(card) or {}
     except Exception:  # somebody else's card is no reason not to read a model
         return {}
 
 
-def _library() -> Any:
+def library() -> Any:
+    """The hub's own library.
+
+    Raises:
+        FewstepError: it is not installed.
+    """
     try:
         import huggingface_hub
         import huggingface_hub.constants
@@ -198,7 +203,7 @@ def _library() -> Any:
 
 
 @contextmanager
-def _in_words(name: HubName) -> Iterator[None]:
+def in_words(name: HubName) -> Iterator[None]:
     """Inside, what the library raises is a `FewstepError` of one line."""
     try:
         yield
@@ -212,7 +217,7 @@ def _refusal(name: HubName, error: Exception) -> FewstepError:
     from huggingface_hub import errors
 
     shown = str(replace(name, inside=""))
-    where = f"{_library().constants.ENDPOINT}/{name.repo}"
+    where = f"{library().constants.ENDPOINT}/{name.repo}"
     if isinstance(error, errors.GatedRepoError):
         return FewstepError(
             f"{shown} is only for those who have accepted its conditions: accept them at {where}, "
@@ -226,37 +231,39 @@ def _refusal(name: HubName, error: Exception) -> FewstepError:
             f"{_with_token()}.{_other_kind(name)}"
         )
     if isinstance(error, errors.HFValidationError):
-        return FewstepError(f"{shown} names no model of the hub ({_short(error)}): write {NAMED}.")
+        return FewstepError(f"{shown} names no model of the hub ({short(error)}): write {NAMED}.")
     if isinstance(error, errors.LocalEntryNotFoundError):
-        return FewstepError(f"{shown} is not in the cache, and {_unreached()}.")
+        return FewstepError(f"{shown} is not in the cache, and {unreached()}.")
     if isinstance(error, OSError) and error.errno is not None:
         return refusal(error)
-    return FewstepError(f"cannot fetch {shown} from {where}: {_short(error)}.")
+    return FewstepError(f"cannot fetch {shown} from {where}: {short(error)}.")
 
 
 def _with_token() -> str:
     """What to do about a right that is missing."""
-    if _library().get_token():
+    if library().get_token():
         return "use a token that may read it: HF_TOKEN, or hf auth login"
     return "give a token that may read it: set HF_TOKEN, or run hf auth login"
 
 
-def _unreached() -> str:
-    constants = _library().constants
+def unreached() -> str:
+    """Why the hub cannot be reached, and what to do."""
+    constants = library().constants
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set: fetch it once with a connection"
+        return "HF_HUB_OFFLINE is set: unset it"
     return f"{constants.ENDPOINT} cannot be reached: check the connection"
 
 
 def _other_kind(name: HubName) -> str:
     """Whether a data set has the name that a model was looked for under."""
     try:
-        known = _library().HfApi().repo_exists(name.repo, repo_type="dataset")
+        known = library().HfApi().repo_exists(name.repo, repo_type="dataset")
     except Exception:  # one line about the model is enough
         known = False
     return f" There is a data set of that name: --data {HUB}{name.repo}." if known else ""
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
+    """What an error says, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (listed(lines[:2]) or type(error).__name__).rstrip(".")[:200]

@@ -1,0 +1,242 @@
+"""What of a run goes to the hub: the model, its card, a picture of samples, the recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from fewstep.data import save_images, to_uint8
+from fewstep.errors import FewstepError
+from fewstep.evaluation.table import COLUMNS
+from fewstep.exchange.card import card, licence_of
+from fewstep.exchange.origin import forbids_commerce, sources
+from fewstep.files import RECORD, read_json
+from fewstep.hub_name import HubName, is_hub
+from fewstep.models import AnyModel, as_sampled
+from fewstep.plugins.used import Used
+from fewstep.runs.directory import MODEL, Record, RunDirectory, model_file, open_model
+from fewstep.runs.sources import Source
+from fewstep.sampling import sample, sampler_for
+
+SHEET = "samples.png"
+SHOWN = 50  # samples on the sheet, or as many as fill its rows with all classes
+SETTINGS = ("steps", "batch", "optimizer", "lr", "ema", "precision", "seed")
+"""Of the training, those that a card shows; `run.json` has all."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Files for the hub, and what should be known of them.
+
+    Args:
+        files: by the names that they get there.
+        about: what the model is, in a few words.
+        notes: what was left out or should be known, a line each.
+    """
+
+    files: Mapping[str, Path]
+    about: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A table of scores in Markdown, and the names of those that the hub knows."""
+
+    text: str
+    measured: tuple[str, ...]
+
+
+def packed(
+    model: str | Path,
+    folder: Path,
+    name: HubName,
+    *,
+    checkpoint: str = "last",
+    ema: str | None = None,
+    licence: str | None = None,
+    scores: Path | None = None,
+    samples: bool = True,
+) -> Parcel:
+    """Write everything of a model that goes to the hub into a folder.
+
+    Paths of this machine stay here: the record names data and models without their folders.
+
+    Args:
+        model: run folder, checkpoint folder, model file or a name of the hub.
+        folder: where to write.
+        name: what it will be called, for the card.
+        checkpoint, ema: which of a run's models.
+        licence: to pass it on under; default what its weights came with.
+        scores: JSON that `fewstep evaluate` wrote; default the run's own ``scores*.json``.
+        samples: whether to draw a sheet of samples.
+
+    Raises:
+        FewstepError: no such model; a licence that may not be given; scores that are none.
+    """
+    f = open_model(model, checkpoint=checkpoint, ema=ema)
+    notes = [_of_licence(f, licence)]
+    home = RunDirectory.of(model)
+    record = home.record() if home.path.is_dir() and home.started else None
+    _, file = model_file(model, checkpoint=checkpoint, ema=ema)
+    table = _scores(home, file, scores, notes)
+    without_folders(f)
+    f.save(folder / MODEL)
+    files = {MODEL: folder / MODEL}
+    if samples and not f.trained.decodes:
+        _draw(f, folder / SHEET)
+        files[SHEET] = folder / SHEET
+    if record is not None:
+        text = json.dumps(asdict(_without_places(record)), indent=1)
+        (folder / RECORD).write_text(text, encoding="utf-8")
+        files[RECORD] = folder / RECORD
+    text = card(
+        f,
+        title=name.repo.rpartition("/")[2],
+        use=_use(f, str(name)),
+        licence=licence,
+        samples=_caption(f) if SHEET in files else None,
+        scores=None if table is None else table.text,
+        measured=() if table is None else table.measured,
+        recipe=None if record is None else _recipe(record),
+        data=None if record is None else record.run.data.data,
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    return Parcel({"README.md": folder / "README.md", **files}, f.trained.name, tuple(notes))
+
+
+def _of_licence(f: AnyModel, asked: str | None) -> str:
+    """A line on the licence that a card will state.
+
+    Raises:
+        FewstepError: somebody else's weights under a licence that nobody knows.
+    """
+    own, licence = f.info.get("origin"), licence_of(f, asked)
+    if licence is None and isinstance(own, dict):
+        whence = next(iter(sources({"origin": own})), "another project")
+        raise FewstepError(
+            f"these weights come from {whence}, of a licence that is not known: ask its authors, "
+            "and say with --licence under which they may be passed on."
+        )
+    if licence is None:
+        return "the card states no licence: nobody knows what is allowed until --licence says it."
+    only = ", for non-commercial use only" if forbids_commerce(licence) else ""
+    kept = ", as its weights came" if asked is None else ""
+    return f"the card states the licence {licence}{kept}{only}."
+
+
+def without_folders(f: AnyModel) -> None:
+    """Take the folders of this machine out of what a model says of its teacher."""
+    teacher = f.info.get("teacher")
+    if isinstance(teacher, dict) and teacher.get("path"):
+        f.info["teacher"] = {**teacher, "path": _plain(str(teacher["path"]))}
+
+
+def _plain(place: str) -> str:
+    """A name as it is, and of a path the last part."""
+    return place if is_hub(place) else PurePath(place).name
+
+
+def _without_places(record: Record) -> Record:
+    """A run's record without paths of this machine."""
+    run = record.run
+    settings = {kind: _plain(v) for kind in record.sources if (v := _given(run, kind))}
+    return replace(
+        record,
+        run=run.override(settings),
+        sources={kind: _named(source) for kind, source in record.sources.items()},
+        plugins=tuple(Used(**plugin.without_folder()) for plugin in record.plugins),
+    )
+
+
+def _given(run: Any, kind: str) -> str | None:
+    return run.data.data if kind == "data" else getattr(run, kind)
+
+
+def _named(source: Source) -> Source:
+    return replace(source, path=_plain(source.path), relative=None)
+
+
+def _draw(f: AnyModel, path: Path) -> None:
+    """A sheet of samples, all classes in turn."""
+    classes = f.num_classes
+    n = SHOWN if not classes else max(classes, SHOWN // classes * classes)
+    n = min(n, 2 * SHOWN)
+    images = sample(as_sampled(f), n=n, seed=0)
+    save_images(to_uint8(images), path, columns=classes if 0 < classes <= 20 else 10)
+
+
+def _caption(f: AnyModel) -> str:
+    sampler = sampler_for(as_sampled(f), None)
+    count = f"{sampler.nfe} network evaluation" + "s" * (sampler.nfe != 1)
+    return f"![Samples]({SHEET})\n\n*Samples of seed 0 by `{sampler.spec}`: {count} each.*"
+
+
+def _use(f: AnyModel, name: str) -> str:
+    """How a model is used, on the command line and in Python."""
+    label = f" --label {f.trained.classes[0]!r}" if f.trained.classes else ""
+    steps = "" if f.trained.steps is not None or f.trained.solves else " --steps 2"
+    if f.trained.decodes:
+        return f"```sh\nfewstep info {name}\nfewstep train RECIPE --autoencoder {name}\n```"
+    return (
+        "With [fewstep](https://pypi.org/project/fewstep) and its extra `hub` installed:\n\n"
+        f"```sh\nfewstep sample {name} -n 16{steps}{label} -o samples.png\n```\n\n"
+        f'```python\nimport fewstep\n\nf = fewstep.open_model("{name}")\n'
+        'x = fewstep.sample(f, n=16, seed=0)\nfewstep.save_images(fewstep.to_uint8(x), "x.png")\n'
+        "```"
+    )
+
+
+def _recipe(record: Record) -> str:
+    """How a run was trained: the main settings, and where all of them are."""
+    run = record.run
+    rows = {
+        "recipe": record.recipe,
+        "objective": str(run.objective),
+        "network": str(run.network),
+        "process": str(run.p),
+        "data": _plain(run.data.data or "images in memory"),
+        **{name: getattr(run.training, name) for name in SETTINGS},
+    }
+    lines = "\n".join(f"| {name} | `{value}` |" for name, value in rows.items())
+    return f"| setting | value |\n|---|---|\n{lines}\n\n`{RECORD}` has every setting."
+
+
+def _scores(home: RunDirectory, file: Path, given: Path | None, notes: list[str]) -> Scored | None:
+    """The table of the scores of a model; None where there are none."""
+    found = [given] if given else sorted(home.path.glob("scores*.json"))
+    if not found:
+        return None
+    path = found[0]
+    if given is None and path.stat().st_mtime < file.stat().st_mtime:
+        notes.append(f"{path} is older than the model, and left out: --scores {path} takes it.")
+        return None
+    return read_json(path, _table, "scores that fewstep evaluate -o wrote as .json")
+
+
+def _table(stored: Any) -> Scored:
+    setting, rows = stored["setting"], stored["scores"]
+    columns = [c for c in COLUMNS if any(row.get(c.field) is not None for row in rows)]
+    if not columns:
+        raise FewstepError("it has no scores.")
+    titles = ["sampler", "NFE", "images", *(f"{c.title} {c.better}" for c in columns)]
+    lines = [titles, ["---", *["---:"] * (len(titles) - 1)]]
+    for row in rows:
+        who = f"`{row['sampler']}`" if row.get("sampler") else PurePath(row["target"]).name
+        lines.append([who, str(row.get("nfe") or ""), str(row["n"]), *_cells(row, columns)])
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    about = f"Features {setting['features']}, reference {PurePath(setting['reference']).name}."
+    fid = setting["features"].startswith("inception")
+    measured = [c.field for c in columns if c.field != "fd" or fid]
+    return Scored(f"{text}\n\n{about}", tuple(measured))
+
+
+def _cells(row: Mapping[str, Any], columns: Sequence[Any]) -> list[str]:
+    values = [(c, row.get(c.field)) for c in columns]
+    return [
+        "" if v is None else f"{v * (100 if c.percent else 1):.{c.decimals}f}{' %' * c.percent}"
+        for c, v in values
+    ]

@@ -1,0 +1,187 @@
+"""A model goes to the hub, with its card, and comes back the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import fewstep
+from fewstep.exchange.card import card, licence_of
+from fewstep.exchange.origin import forbids_commerce
+from hub import READER, TOKEN, Hub
+
+MODELS = Path(__file__).parent / "models"
+CONSISTENCY = MODELS / "consistency.safetensors"
+SCORES = {
+    "setting": {"features": "inception", "reference": "/home/ann/photos"},
+    "scores": [{"target": "x", "n": 100, "nfe": 2, "sampler": "jumps(steps=2)", "fd": 3.14159}],
+}
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def may_write(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> Hub:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder that knows the folders of its machine."""
+    (folder := tmp_path / "run").mkdir()
+    shutil.copy(CONSISTENCY, folder / "model.safetensors")
+    record = json.loads((MODELS / "run/run.json").read_text())
+    record["run"]["data"]["data"] = "/home/ann/photos"
+    record["sources"] = {"data": {"fingerprint": "1", "path": "/home/ann/photos", "name": "photos"}}
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def parts(content: bytes) -> tuple[dict[str, object], str]:
+    """The YAML in front of a card, and the text behind it."""
+    _, above, below = content.decode().split("---\n", 2)
+    return yaml.safe_load(above), below
+
+
+def arrays(path: Path) -> np.ndarray:
+    with np.load(path) as file:
+        return file["arr_0"]
+
+
+def test_what_was_pushed_gives_the_same_images(call: Call, may_write: Hub, tmp_path: Path) -> None:
+    code, out, err = call("push", CONSISTENCY, "--to", "hub:ann/digits", "--licence", "mit")
+    assert code == 0, err
+    assert f"{may_write.url}/ann/digits: 3 files" in out
+    assert set(may_write.files("ann/digits")) >= {"README.md", "model.safetensors", "samples.png"}
+    assert may_write.large  # weights went through large file storage
+    for name, model in (("near", CONSISTENCY), ("far", "hub:ann/digits")):
+        for steps in (1, 2):
+            o = tmp_path / f"{name}{steps}.npz"
+            assert call("sample", model, "-n", 4, "--steps", steps, "-o", o)[0] == 0
+    for steps in (1, 2):
+        near, far = (arrays(tmp_path / f"{name}{steps}.npz") for name in ("near", "far"))
+        assert (near == far).all()
+    assert fewstep.open_model("hub:ann/digits").info["origin"]["licence"] == "mit"
+
+
+def test_a_card_says_what_the_model_is(call: Call, may_write: Hub, run: Path) -> None:
+    (run / "scores.json").write_text(json.dumps(SCORES))
+    code, out, err = call("push", run, "--to", "hub:digits@trial", "--licence", "MIT", "--private")
+    assert code == 0, err
+    assert "note: the card states the licence MIT." in out
+    assert may_write.repos["ann/digits"].private
+    files = may_write.files("ann/digits", "trial")
+    said, text = parts(files["README.md"])
+    assert (said["library_name"], said["license"]) == ("fewstep", "mit")
+    assert said["pipeline_tag"] == "unconditional-image-generation"
+    assert "fewstep" in said["tags"]
+    assert said["metrics"] == ["fid"]
+    assert "| `jumps(steps=2)` | 2 | 100 | 3.142 |" in text
+    for words in (
+        "fewstep sample hub:ann/digits@trial",
+        'fewstep.open_model("hub:ann/digits@trial")',
+    ):
+        assert words in text
+    assert "![Samples](samples.png)" in text
+    assert (
+        b"/home" not in files["README.md"] + files["run.json"] + files["model.safetensors"][:4000]
+    )
+    code, out, err = call("info", "hub:ann/digits@trial")
+    assert (code, "recipe" in out) == (0, True), err
+
+
+def test_a_dry_run_sends_nothing(call: Call, hub: Hub) -> None:
+    code, out, _ = call("push", CONSISTENCY, "--to", "hub:ann/digits", "--dry-run")
+    assert code == 0
+    assert "model.safetensors" in out
+    assert "bytes" in out
+    assert "note: the card states no licence" in out
+    assert not hub.requests
+
+
+def test_weights_keep_the_licence_that_they_came_with(
+    call: Call, may_write: Hub, tmp_path: Path
+) -> None:
+    f = fewstep.open_model(CONSISTENCY)
+    whence = "hub:bob/teacher@" + 40 * "1"
+    f.info["lineage"] = [{"hub": whence, "licence": "CC-BY-NC-SA-4.0"}]
+    f.save(path := tmp_path / "student.safetensors")
+    code, _, err = call("push", path, "--to", "hub:ann/student", "--license", "mit")
+    assert (code, "under CC-BY-NC-SA-4.0, which --licence mit would drop" in err) == (2, True)
+    assert "ann/student" not in may_write.repos
+    code, out, err = call("push", path, "--to", "hub:ann/student")
+    assert (code, "for non-commercial use only" in out) == (0, True), err
+    said, text = parts(may_write.files("ann/student")["README.md"])
+    assert (said["license"], said["base_model"]) == ("cc-by-nc-sa-4.0", ["bob/teacher"])
+    assert f"made from {whence}, under CC-BY-NC-SA-4.0" in text
+    f.info["origin"] = {"file": "theirs.pkl", "licence": None}
+    f.info["lineage"] = []
+    f.save(path)
+    code, _, err = call("push", path, "--to", "hub:ann/theirs")
+    assert (code, "theirs.pkl, of a licence that is not known" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("licence", "forbids"),
+    [
+        ("CC-BY-NC-SA-4.0", True),
+        ("cc-by-nc-4.0", True),
+        ("nvidia-non-commercial", True),
+        ("mit", False),
+        ("apache-2.0", False),
+        ("cc-by-4.0", False),
+        ("openrail", False),
+    ],
+)
+def test_licences_that_forbid_commerce_are_known_by_their_names(
+    licence: str, forbids: bool
+) -> None:
+    assert forbids_commerce(licence) is forbids
+
+
+def test_a_licence_without_a_name_on_the_hub_is_another_one() -> None:
+    f = fewstep.open_model(CONSISTENCY)
+    assert licence_of(f) is None
+    text = card(f, title="x", use="y", licence='My own: "free"')
+    said, _ = parts(text.encode())
+    assert (said["license"], said["license_name"]) == ("other", 'My own: "free"')
+
+
+def test_what_is_there_is_not_replaced_silently(call: Call, may_write: Hub) -> None:
+    first = may_write.add("ann/digits", {"model.safetensors": b"precious"})
+    code, _, err = call("push", CONSISTENCY, "--to", "hub:ann/digits")
+    assert (code, "exists already (1 files): --replace" in err) == (2, True)
+    assert may_write.files("ann/digits") == {"model.safetensors": b"precious"}
+    code, _, err = call("push", CONSISTENCY, "--to", "hub:ann/digits", "--replace")
+    assert code == 0, err
+    assert may_write.files("ann/digits")["model.safetensors"] != b"precious"
+    assert may_write.files("ann/digits", first)["model.safetensors"] == b"precious"
+
+
+def test_what_keeps_a_push_back_is_one_line(
+    call: Call, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(*words: object) -> str:
+        code, _, err = call("push", CONSISTENCY, "--no-samples", "--to", *words)
+        assert (code, err.count("\n")) == (2, 1), err
+        return err
+
+    assert "needs a token: set HF_TOKEN" in said("hub:ann/digits")
+    assert "needs a token" in said("hub:digits")
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert "does not know the token" in said("hub:ann/digits")
+    monkeypatch.setenv("HF_TOKEN", READER)
+    assert "the token may not write to hub:ann/digits" in said("hub:ann/digits")
+    assert "names a file" in said("hub:ann/digits/model.pkl")
+    assert "names no model of the hub" in said("ann digits")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set: unset it" in said("hub:ann/digits")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert "cannot be reached: check the connection" in said("hub:ann/digits")
