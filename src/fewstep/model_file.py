@@ -46,10 +46,20 @@ OTHERS = {
     b"\xff\xd8\xff": "a JPEG image, not a model file",
     b"PAR1": "a Parquet file, not a model file",
     b"\x89HDF": "an HDF5 file, not a model file",
-    b"GGUF": "a GGUF file, not a model file",
+    b"GGUF": "a GGUF file, the weights of a quantised language model, not a model file",
+    b"\x1f\x8b": "a gzip archive, not a model file: unpack it, and give what is in it",
+    b"BZh": "a bzip2 archive, not a model file: unpack it, and give what is in it",
+    b"\xfd7zXZ": "an xz archive, not a model file: unpack it, and give what is in it",
+    b"\x28\xb5\x2f\xfd": "a zstd archive, not a model file: unpack it, and give what is in it",
+    b"7z\xbc\xaf": "a 7z archive, not a model file: unpack it, and give what is in it",
+    b"Rar!": "a RAR archive, not a model file: unpack it, and give what is in it",
+    b"{": "a text of JSON, such as a server's error message, not a model file",
     b"<": "a page of HTML, such as a failed download leaves, not a model file",
 }
 """What other files begin with, and what they are."""
+TAR = slice(257, 262)
+"""Where a tar archive says that it is one."""
+BEGINNING = 512
 
 
 @dataclass(frozen=True)
@@ -228,7 +238,8 @@ def open_model_file(path: Path, device: torch.device | str = "cpu") -> Iterator[
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise FewstepError(
-            f"cannot read the model {path}: {error}. It is damaged or cut short: copy it again."
+            f"cannot read the model {path}: {error}. It is damaged, cut short or no model: copy it "
+            "again."
         ) from error
 
 
@@ -263,11 +274,13 @@ def check_is_file(path: Path, others: Mapping[bytes, str] = OTHERS) -> None:
         what = "folder" if stat.S_ISDIR(mode) else "pipe or device"
         raise FewstepError(f"{path} is a {what}, not a model file.")
     with path.open("rb") as file:
-        start = file.read(32)
+        start = file.read(BEGINNING)
     if not start:
         raise FewstepError(f"{path} is empty: its writing was cut off. Make or copy it again.")
+    if start[TAR] == b"ustar":
+        raise FewstepError(f"{path} is a tar archive: unpack it, and give what is in it.")
     for magic, what in others.items():
-        if start.startswith(magic) and not _is_safetensors(start):
+        if start.lstrip().startswith(magic) and not _is_safetensors(start):
             raise FewstepError(f"{path} is {what}.")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,16 +22,19 @@ from torch import Tensor
 from fewstep import model_file
 from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError, listed
+from fewstep.exchange.chosen import inner_part
 from fewstep.exchange.pickles import Record, read_pickle
+from fewstep.exchange.shards import INDEX, in_folder, is_shard, one_of_several, read_shards
 from fewstep.model_file import check_is_file
 
-FIRST = ("ema", "model_ema", "ema_model", "net", "model", "state_dict", "module")
-"""Under which name a file with several parts keeps the weights to use, best first."""
 WEIGHTS = (b"PK\x03\x04", b"\x80\x02")  # what torch.save and pickle begin with
 OTHERS = {start: what for start, what in model_file.OTHERS.items() if start not in WEIGHTS}
 """What files without weights begin with, and what they are."""
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
+EARLY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""What torch.save began files with before 1.6."""
+_EARLY_PICKLE = re.compile(rb"\(?[a-z]*c[\w.]+\n\w+\n|[(\]})l]")
+"""How pickles begin that say no protocol."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,21 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The weights of a ``.pt``, ``.pth``, ``.safetensors`` or ``.pkl`` file.
+    """The weights of a ``.pt``, ``.pth``, ``.ckpt``, ``.safetensors`` or ``.pkl`` file.
+
+    What a file is follows from how it begins, whatever its name. Of several shards the index is
+    given, and of a folder the one file in it that holds weights.
 
     Raises:
         FewstepError: it is something else, damaged, one of several shards, or calls code.
     """
-    if path.is_file() and _SHARD.search(path.name):
-        raise FewstepError(
-            f"{path} is one of several shards of a model: give the folder that holds all of them."
-        )
+    if path.is_dir():
+        path = in_folder(path)
+    if path.name.endswith(INDEX):
+        check_is_file(path, {})
+        return Checkpoint(path, read_shards(path, lambda shard: read_shard(shard).tensors))
+    if path.is_file() and is_shard(path):
+        raise one_of_several(path)
     return read_shard(path)
 
 
@@ -79,13 +89,21 @@ def read_shard(path: Path) -> Checkpoint:
     """As `read_checkpoint`, of a file that may hold a part of a model's weights."""
     check_is_file(path, OTHERS)
     with path.open("rb") as file:
-        start = file.read(16)
+        start = file.read(64)
     for known, read in READERS:
         if known(start):
             return _chosen(path, read(path))
     raise FewstepError(
-        f"{path} holds no weights that can be read: give a .pt, .pth, .safetensors or .pkl file."
+        f"{path} holds no weights that can be read, but {_otherwise(start)}: give a .pt, .pth, "
+        ".ckpt, .safetensors or .pkl file."
     )
+
+
+def _otherwise(start: bytes) -> str:
+    """What a file is that no reader knows."""
+    if _EARLY_PICKLE.match(start):
+        return "a pickle of an early protocol, of which nothing was run"
+    return "a text" if start.isascii() and start.decode().isprintable() else "other bytes"
 
 
 def is_foreign(path: Path) -> bool:
@@ -108,9 +126,45 @@ def _is_ours(path: Path) -> bool:
 
 
 def _read_zip(path: Path) -> Any:
-    """What `torch.save` wrote, without running anything."""
+    """What `torch.save` wrote, without running anything.
+
+    Raises:
+        FewstepError: another archive, or one that is cut short; it holds more than weights.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise FewstepError(
+            f"cannot read {path}: it has no end, and is damaged or cut short. Copy it again."
+        ) from error
+    inner = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in inner:
+        raise FewstepError(
+            f"{path} is a program of TorchScript, which is never run: save the state dict of its "
+            "model alone, torch.save(model.state_dict(), ...)."
+        )
+    if "data.pkl" not in inner:
+        arrays = all(name.endswith(".npy") for name in names)
+        what = "an archive of numpy's arrays" if names and arrays else "a zip archive"
+        raise FewstepError(
+            f"{path} is {what} of {listed(names) or 'nothing'}, and no weights of torch: unpack "
+            "it, and give the file with the weights."
+        )
+    return _read_torch(path, mmap=True)
+
+
+def _read_early(path: Path) -> Any:
+    """What `torch.save` wrote before 1.6."""
+    return _read_torch(path, mmap=False)
+
+
+def _read_torch(path: Path, *, mmap: bool) -> Any:
+    try:
+        if path.suffix == ".safetensors":  # of which torch believes the name
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         found = _GLOBAL.search(str(error))
         what = f"it calls {found[1]}" if found else "it holds more than weights"
@@ -118,8 +172,14 @@ def _read_zip(path: Path) -> Any:
             f"{path} is refused: {what}. Only weights are read, and nothing in it was run. Save "
             "the state dict alone: torch.save(model.state_dict(), ...)."
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        raise FewstepError(f"cannot read {path}: {_short(error)}. Copy it again.") from error
+    except DAMAGED as error:
+        raise FewstepError(
+            f"cannot read {path}: {_short(error)}. It is damaged or cut short: copy it again."
+        ) from error
+
+
+DAMAGED = (RuntimeError, EOFError, LookupError, ValueError, OSError, TypeError, AttributeError)
+"""What a damaged file may raise where torch reads it."""
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -129,7 +189,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
                 raise FewstepError(f"{path} is a model of fewstep already: nothing to import.")
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise FewstepError(f"cannot read {path}: {_short(error)}. Copy it again.") from error
+        raise FewstepError(
+            f"cannot read {path}: {_short(error)}. It is damaged or cut short: copy it again."
+        ) from error
 
 
 def _short(error: Exception) -> str:
@@ -139,6 +201,7 @@ def _short(error: Exception) -> str:
 READERS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], Any]], ...] = (
     (lambda start: start.startswith(b"PK\x03\x04"), _read_zip),
     (lambda start: start[8:9] == b"{", _read_safetensors),
+    (lambda start: start.startswith(EARLY_TORCH), _read_early),
     (lambda start: start[:1] == b"\x80", read_pickle),
 )
 """How a file begins, and what reads it."""
@@ -150,19 +213,15 @@ def _chosen(path: Path, content: Any) -> Checkpoint:
     Raises:
         FewstepError: there are none.
     """
-    if isinstance(content, Record):
-        return Checkpoint(path, dict(content.tensors()), content)
-    if _is_weights(content):
-        return Checkpoint(path, _plain(content))
-    if isinstance(content, Mapping):
-        parts = {str(name): part for name, part in content.items() if _is_part(part)}
-        named = [name for name in FIRST if name in parts] or list(parts)
-        if named:
-            chosen, left = parts[named[0]], tuple(name for name in parts if name != named[0])
-            inner = _chosen(path, chosen)
-            return Checkpoint(path, inner.tensors, inner.network, named[0], left)
-        raise FewstepError(f"{path} holds no weights, but {listed(content) or 'nothing'}.")
-    raise FewstepError(f"{path} holds no weights, but a {type(content).__name__}.")
+    part = inner_part(content, _is_part)
+    if part is None:
+        held = listed(content) if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise FewstepError(f"{path} holds no weights, but {held or 'nothing'}.")
+    if isinstance(part.content, Record):
+        tensors, network = dict(part.content.tensors()), part.content
+        return Checkpoint(path, tensors, network, part.name, part.left)
+    tensors = {str(k): x for k, x in part.content.items() if isinstance(x, Tensor)}
+    return Checkpoint(path, tensors, None, part.name, part.left)
 
 
 def _is_part(value: Any) -> bool:
@@ -171,14 +230,9 @@ def _is_part(value: Any) -> bool:
 
 
 def _is_weights(value: Any) -> bool:
+    """Whether a table is a state dict: tensors by name, and numbers or texts beside them."""
     if not isinstance(value, Mapping) or not value:
         return False
-    return all(isinstance(k, str) and isinstance(x, Tensor) for k, x in value.items())
-
-
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what data-parallel training puts before all of them."""
-    first = "module."
-    if all(name.startswith(first) for name in tensors):
-        return {name.removeprefix(first): x for name, x in tensors.items()}
-    return dict(tensors)
+    tensors = [isinstance(x, Tensor) for x in value.values()]
+    plain = (str, int, float, bool, type(None), Tensor)
+    return 2 * sum(tensors) > len(tensors) and all(isinstance(x, plain) for x in value.values())

@@ -1,0 +1,97 @@
+"""Weights in several files: an index of shards, and folders in which there may be one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fewstep.errors import FewstepError, listed
+from fewstep.files import read_json
+
+INDEX = ".index.json"
+"""How the name of an index of shards ends."""
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
+ENDINGS = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin")
+"""Of files that may hold weights."""
+MOST = 10_000  # files of a folder that are looked at
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a file is one of several, by its name."""
+    return bool(_SHARD.search(path.name))
+
+
+def index_of(shard: Path) -> Path | None:
+    """The index that a shard is in; None where it is not beside it."""
+    stem = _SHARD.split(shard.name)[0]
+    return next(iter(sorted(shard.parent.glob(f"{stem}*{INDEX}"))), None)
+
+
+def one_of_several(shard: Path) -> FewstepError:
+    """The error for a shard that is given alone."""
+    index = index_of(shard)
+    give = f"give {index}" if index else "give the folder that holds all of them and their index"
+    return FewstepError(f"{shard} is one of several shards of a model: {give}.")
+
+
+def read_shards(index: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """All tensors of the shards of an index.
+
+    Args:
+        index: which shard holds what.
+        read: the tensors of one file.
+
+    Raises:
+        FewstepError: the index is none; a shard is missing, damaged, or not beside it.
+    """
+    places: dict[str, str] = read_json(index, _places, "an index of shards", "Copy it again.")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(places.values())):
+        if not (index.parent / name).is_file():
+            raise FewstepError(f"{index} speaks of {name}, which is not there: copy all shards.")
+        tensors |= read(index.parent / name)
+    if missing := [name for name in places if name not in tensors]:
+        raise FewstepError(f"the shards of {index} have no {listed(missing)}: copy them again.")
+    return {name: tensors[name] for name in places}
+
+
+def _places(content: Any) -> dict[str, str]:
+    places = content["weight_map"]
+    if not isinstance(places, dict) or not places:
+        raise FewstepError("it says of no tensor where it is.")
+    for name in places.values():
+        if not isinstance(name, str) or Path(name).name != name or not name:
+            raise FewstepError(f"it says that a shard is {name!r:.60}, and shards lie beside it.")
+    return {str(tensor): name for tensor, name in places.items()}
+
+
+def in_folder(folder: Path) -> Path:
+    """The one file, or index, of weights in a folder.
+
+    Raises:
+        FewstepError: there is none, or there are several: the message names them.
+    """
+    here = sorted(path for _, path in zip(range(MOST), folder.iterdir(), strict=False))
+    indices = [path for path in here if path.name.endswith(INDEX)]
+    whole = [path for path in here if path.suffix in ENDINGS and not is_shard(path)]
+    found = [*indices, *whole]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise FewstepError(
+            f"{folder} holds several models, {listed(path.name for path in found)}: give one of "
+            "them."
+        )
+    if shards := [path for path in here if is_shard(path)]:
+        raise FewstepError(
+            f"{folder} holds {len(shards)} shards of a model and not their index, "
+            f"...{INDEX}: copy that, too."
+        )
+    raise FewstepError(
+        f"{folder} holds no weights ({', '.join(ENDINGS)}), but "
+        f"{listed(path.name for path in here) or 'nothing'}."
+    )
