@@ -13,7 +13,9 @@ import yaml
 
 import fewstep
 from fewstep.exchange.card import card, licence_of
+from fewstep.exchange.graph import Graph
 from fewstep.exchange.origin import forbids_commerce
+from fewstep.sampling import sampler_for
 from hub import READER, TOKEN, Hub
 
 MODELS = Path(__file__).parent / "models"
@@ -185,3 +187,18 @@ def test_what_keeps_a_push_back_is_one_line(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert "cannot be reached: check the connection" in said("hub:ann/digits")
+
+
+def test_licence_and_origin_go_with_every_export(call: Call, tmp_path: Path) -> None:
+    f = fewstep.open_model(CONSISTENCY)
+    whence = {"hub": "hub:bob/teacher@" + 40 * "1", "licence": "CC-BY-NC-SA-4.0"}
+    f.info["lineage"] = [whence]
+    graph = Graph(f, sampler_for(f, 1))
+    assert (graph.said["licence"], graph.said["origin"]) == ("CC-BY-NC-SA-4.0", [whence])
+    f.save(path := tmp_path / "student.safetensors")
+    code, _, err = call("export", path, "--to", "diffusers", "-o", tmp_path / "pipeline")
+    assert code == 0, err
+    said, text = parts((tmp_path / "pipeline/README.md").read_bytes())
+    assert (said["library_name"], said["license"]) == ("diffusers", "cc-by-nc-sa-4.0")
+    assert "from_pretrained('pipeline'" in text
+    assert fewstep.open_model(tmp_path / "pipeline").info["lineage"] == [whence]

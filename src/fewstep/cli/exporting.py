@@ -86,9 +86,13 @@ def export(
 
 
 def _write_pipeline(f: FlowMap, out: Path) -> None:
+    from fewstep.exchange.card import card, write_card
     from fewstep.exchange.diffusers_out import write_pipeline
 
     written = write_pipeline(f, out)
+    lines = "\n".join(line.replace("FOLDER", repr(out.name)) for line in written.load)
+    use = f"```python\n{lines}\n```"
+    write_card(out, card(f, title=out.name, use=use, library="diffusers"))
     for note in written.notes:
         print(f"note: {note}.")
     print(f"{out}: a {written.kind}")
@@ -134,12 +138,17 @@ def _write_graph(f: FlowMap, out: Path, to: str, sampler: str | None, steps: int
 def _write_page(
     f: FlowMap, model: Path, out: Path, sampler: str | None, steps: int | None, ort: Path | None
 ) -> None:
+    from fewstep.exchange.card import card
     from fewstep.exchange.onnxruntime_web import runtime
     from fewstep.serving.folder import write_folder
     from fewstep.serving.shelf import names_for
 
     (name,) = names_for([model])
-    written = write_folder(f, name, out, lambda: runtime(ort), sampler=sampler, steps=steps)
+    use = "Any web server can hand this folder out; its page computes the model in the browser."
+    about = card(f, title=name, use=use)
+    written = write_folder(
+        f, name, out, lambda: runtime(ort), sampler=sampler, steps=steps, card=about
+    )
     for note in written.notes:
         print(f"note: {note}.")
     parts = ", ".join(f"{part} {size / 2**20:.1f}" for part, size in written.sizes.items())

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.origin import forbids_commerce, licences, lineage, sources
+from fewstep.exchange.origin import forbids_commerce, lineage, sources
+from fewstep.exchange.origin import licence as inherited
+from fewstep.files import replacing
 from fewstep.flow_map import FlowMap
 from fewstep.hub_name import HUB, HubName
 from fewstep.models import AnyModel
@@ -47,11 +50,10 @@ def licence_of(f: AnyModel, asked: str | None = None) -> str | None:
     Raises:
         FewstepError: ``asked`` would drop that the weights are for non-commercial use only.
     """
-    inherited = licences(f.info)
-    bound = next((name for name in inherited if forbids_commerce(name)), None)
-    if asked is None:
-        return bound or next(iter(inherited), None)
-    if bound is not None and asked.lower() != bound.lower():
+    bound = inherited(f.info)
+    if asked is None or bound is None:
+        return asked or bound
+    if forbids_commerce(bound) and asked.lower() != bound.lower():
         raise FewstepError(
             f"these weights come from {_whence(f, bound)} under {bound}, which --licence {asked} "
             f"would drop: leave --licence out, and they stay under {bound}."
@@ -107,6 +109,12 @@ def card(
     said = _front(f, licence, library, measured, data)
     front = "\n".join(line for key, value in said.items() for line in _yaml(key, value))
     return f"---\n{front}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def write_card(folder: Path, text: str) -> None:
+    """Put a card into a folder, as its README.md."""
+    with replacing(folder / "README.md") as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _front(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError
 from fewstep.exchange import adm, song
+from fewstep.exchange.origin import licence
 from fewstep.exchange.tensors import Pair, write_tensors
 from fewstep.flow_map import FlowMap
 from fewstep.networks import ADM, UNet
@@ -224,14 +225,9 @@ def _left(f: FlowMap) -> tuple[str, ...]:
         found.append("its time points are left out")
     if names := f.trained.classes:
         found.append(f"the names of its {len(names)} classes are left out")
-    if (licence := _licence(f)) is not None:
-        found.append(f"its weights are under {licence}")
+    if (named := licence(f.info)) is not None:
+        found.append(f"its weights are under {named}")
     return tuple(found)
-
-
-def _licence(f: FlowMap) -> str | None:
-    origin = f.info.get("origin")
-    return origin.get("licence") if isinstance(origin, dict) else None
 
 
 def _check(target: str, **values: tuple[Any, Any]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
+from fewstep.exchange.origin import licence, lineage
 from fewstep.exchange.parts import Answer, Model, Part, answered_by
 from fewstep.exchange.recorded import evaluation, record
 from fewstep.flow_map import FlowMap
@@ -128,7 +129,7 @@ class Computation(nn.Module):
     @property
     def said(self) -> dict[str, Any]:
         """What a file of it says of itself, as JSON values."""
-        f, origin = self.f, self.f.info.get("origin")
+        f = self.f
         return {
             "fewstep": __version__,
             **self.identity,
@@ -138,8 +139,8 @@ class Computation(nn.Module):
             "image_shape": list(f.image_shape),
             "classes": list(f.classes),
             "objective": f.info.get("objective"),
-            "origin": origin,
-            "licence": origin.get("licence") if isinstance(origin, dict) else None,
+            "origin": lineage(f.info),
+            "licence": licence(f.info),
         }
 
     @property

@@ -32,6 +32,13 @@ def licences(info: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in named if isinstance(name, str) and name))
 
 
+def licence(info: Mapping[str, Any]) -> str | None:
+    """The licence that a model's weights are bound to: one that forbids commerce before others."""
+    named = licences(info)
+    bound = (name for name in named if forbids_commerce(name))
+    return next(bound, None) or next(iter(named), None)
+
+
 def sources(info: Mapping[str, Any]) -> tuple[str, ...]:
     """Where a model's weights were published, each once: names of the hub, addresses, files."""
     named = [o.get("hub") or o.get("source") or o.get("file") for o in lineage(info)]

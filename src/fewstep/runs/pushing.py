@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
@@ -11,14 +12,14 @@ from typing import Any
 from fewstep.data import save_images, to_uint8
 from fewstep.errors import FewstepError
 from fewstep.evaluation.table import COLUMNS
-from fewstep.exchange.card import card, licence_of
+from fewstep.exchange.card import card, licence_of, write_card
 from fewstep.exchange.origin import forbids_commerce, sources
 from fewstep.files import RECORD, read_json
 from fewstep.hub_name import HubName, is_hub
 from fewstep.models import AnyModel, as_sampled
 from fewstep.plugins.used import Used
 from fewstep.runs.directory import MODEL, Record, RunDirectory, model_file, open_model
-from fewstep.runs.sources import Source
+from fewstep.runs.sources import KINDS, Source, given_of
 from fewstep.sampling import sample, sampler_for
 
 SHEET = "samples.png"
@@ -104,7 +105,7 @@ def packed(
         recipe=None if record is None else _recipe(record),
         data=None if record is None else record.run.data.data,
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    write_card(folder, text)
     return Parcel({"README.md": folder / "README.md", **files}, f.trained.name, tuple(notes))
 
 
@@ -143,17 +144,13 @@ def _plain(place: str) -> str:
 def _without_places(record: Record) -> Record:
     """A run's record without paths of this machine."""
     run = record.run
-    settings = {kind: _plain(v) for kind in record.sources if (v := _given(run, kind))}
+    settings = {kind: _plain(v) for kind in KINDS if (v := given_of(run, kind))}
     return replace(
         record,
         run=run.override(settings),
         sources={kind: _named(source) for kind, source in record.sources.items()},
         plugins=tuple(Used(**plugin.without_folder()) for plugin in record.plugins),
     )
-
-
-def _given(run: Any, kind: str) -> str | None:
-    return run.data.data if kind == "data" else getattr(run, kind)
 
 
 def _named(source: Source) -> Source:
@@ -177,12 +174,12 @@ def _caption(f: AnyModel) -> str:
 
 def _use(f: AnyModel, name: str) -> str:
     """How a model is used, on the command line and in Python."""
-    label = f" --label {f.trained.classes[0]!r}" if f.trained.classes else ""
+    label = f" --label {shlex.quote(f.trained.classes[0])}" if f.trained.classes else ""
     steps = "" if f.trained.steps is not None or f.trained.solves else " --steps 2"
     if f.trained.decodes:
         return f"```sh\nfewstep info {name}\nfewstep train RECIPE --autoencoder {name}\n```"
     return (
-        "With [fewstep](https://pypi.org/project/fewstep) and its extra `hub` installed:\n\n"
+        "With the Python package fewstep and its extra `hub`:\n\n"
         f"```sh\nfewstep sample {name} -n 16{steps}{label} -o samples.png\n```\n\n"
         f'```python\nimport fewstep\n\nf = fewstep.open_model("{name}")\n'
         'x = fewstep.sample(f, n=16, seed=0)\nfewstep.save_images(fewstep.to_uint8(x), "x.png")\n'
