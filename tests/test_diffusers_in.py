@@ -703,3 +703,33 @@ def test_the_command_line_takes_a_folder(pipeline: Path, tmp_path: Path, call: C
     assert "diffusers" in out
     code, _, err = call("sample", pipeline / "scheduler", "-o", tmp_path / "out.png")
     assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.filterwarnings("ignore:the teacher")
+def test_an_imported_model_is_distilled(tmp_path: Path, call: Call) -> None:
+    """Into the same network, in the recipe's process and in its own."""
+    theirs = unet(in_channels=1, out_channels=1, block_out_channels=(8, 8), num_class_embeds=10)
+    scheduler = diffusers.DDPMScheduler()
+    folder = stored(tmp_path / "teacher", "DDPMPipeline", unet=theirs, scheduler=scheduler)
+    few = ["--steps", 2, "--batch", 4, "--quiet", "--warmup", 0, "--sample-every", 0]
+    train = ["train", "digits/cd", "--teacher", folder, "--same-network", *few]
+    code, _, err = call(*train, "--out", tmp_path / "run")
+    assert code == 0, err
+    f = open_model(tmp_path / "run")
+    assert isinstance(f, FlowMap)
+    assert isinstance(f.network, DiffusersNetwork)
+    assert (f.trained.kind, f.p.config["name"]) == ("consistency", "matched")
+    code, out, err = call(*train, "--same-process", "--out", tmp_path / "own")
+    assert code == 0, err
+    own = open_model(tmp_path / "own")
+    assert isinstance(own, FlowMap)
+    assert own.p.config["name"] == "vp_discrete"
+    code, _, err = call("sample", tmp_path / "run", "-n", 2, "--steps", 2, "-o", tmp_path / "x.png")
+    assert code == 0, err
+    code, out, err = call(*train, "--dry-run")
+    assert code == 0, err
+    assert f"{sum(x.numel() for x in theirs.parameters()):,} parameters" in out
+    code, _, err = call(*train, "--network.width", 8, "--out", tmp_path / "no")
+    assert (code, "--network.width" in err) == (2, True)
+    alone = ["train", "digits/ct", "--same-network", *few, "--out", tmp_path / "no"]
+    assert "--teacher or --init" in call(*alone)[2]
