@@ -3,41 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
 from fewstep.cli.command import Whole, command
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, listed
 from fewstep.report.full import FULL
 from fewstep.report.plan import SHORT
 from fewstep.report.reproduce import Report, reproduce_digits
+from fewstep.report.toy2d import ToyReport, reproduce_toy2d
 
 
 def reproduce(
-    what: Literal["digits"],
+    what: Literal["digits", "toy2d"],
     /,
     *,
     full: Annotated[bool, Parameter(negative="")] = False,
     table: Path | None = None,
-    out: Path = Path("runs/reproduce-digits"),
+    only: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    seed: Whole = 0,
+    out: Path | None = None,
     workers: Whole | None = None,
     shorten: float = 1.0,
     device: str | None = None,
 ) -> None:
     """Train and compare every method, and write a report.
 
-    Trains a diffusion model (EDM), distils it (CD), tunes it (ECT), trains CT and iCT from
+    digits trains a diffusion model (EDM), distils it (CD), tunes it (ECT), trains CT and iCT from
     scratch, samples and scores all of them, and writes report.html, table.csv and pictures.
     With --full it does so with every method and sampler of the paper's table, and writes table.md
-    beside the report. Interrupt it and run it again: it goes on where it was, and what the short
-    one has made, the full one takes up.
+    beside the report.
+
+    toy2d trains every objective on points of the plane, where the exact map is known, and writes
+    report.html with pictures of what each has learned, and scores.json.
+
+    Interrupt it and run it again: it goes on where it was, and what the short one has made, the
+    full one takes up.
 
     Examples:
       fewstep reproduce digits                    about five minutes on two cores
       fewstep reproduce digits --full             the whole table, within an hour
+      fewstep reproduce toy2d                     every objective, within a quarter of an hour
+      fewstep reproduce toy2d --only cd ect       two of them, and the teacher
       fewstep reproduce digits --shorten 0.05     a quick look at the machinery
 
     Parameters
@@ -45,11 +55,15 @@ def reproduce(
     what
         The data set.
     full
-        Every method, diffusion model and sampler of the paper's table.
+        Every method, diffusion model and sampler of the paper's table; of the digits.
     table
         Also write the table to this .md file; only with --full.
+    only
+        Objectives of toy2d; default all.
+    seed
+        Of every training of toy2d.
     out
-        Folder for the runs and the report.
+        Folder for the runs and the report; default runs/reproduce-digits, runs/reproduce-toy2d.
     workers
         Trainings at a time; default one per core.
     shorten
@@ -57,15 +71,27 @@ def reproduce(
     device
         cpu, cuda or mps; default a GPU where there is one.
     """
+    out = out or Path(f"runs/reproduce-{what}")
+    shared: dict[str, Any] = {"workers": workers, "shorten": shorten, "device": device}
+    if what == "toy2d":
+        _refuse(what, {"--full": full, "--table": table is not None})
+        show_toy2d(reproduce_toy2d(out, only=only, seed=seed, **shared))
+        return
+    _refuse(what, {"--only": bool(only), "--seed": seed != 0})
     if table is not None and not full:
         raise FewstepError("--table is the paper's whole table: give --full as well.")
     if table is not None and table.suffix != ".md":
         raise FewstepError(f"--table writes Markdown, to a file that ends in .md, not {table}.")
-    plan = FULL if full else SHORT
-    report = reproduce_digits(out, plan, workers=workers, shorten=shorten, device=device)
+    report = reproduce_digits(out, FULL if full else SHORT, **shared)
     if table is not None:
         report.table.write(table)
     show(report)
+
+
+def _refuse(what: str, given: dict[str, bool]) -> None:
+    """Raise `FewstepError` for options of another reproduction."""
+    for flag in (flag for flag, yes in given.items() if yes):
+        raise FewstepError(f"fewstep reproduce {what} has no {flag}.")
 
 
 def show(report: Report) -> None:
@@ -94,6 +120,31 @@ def show(report: Report) -> None:
     console = Console()
     console.print(table)
     console.print(f"\n{report.seconds:.0f} s in all. Open [bold]{report.page}[/]", highlight=False)
+
+
+def show_toy2d(report: ToyReport) -> None:
+    """Print the scores, what has left its band, and where the page is."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("objective", overflow="fold")
+    for name in ("SW 1", "2", "4", "modes 1", "error 1", "largest"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for method in report.methods:
+        one = method.at(1)
+        distances = [f"{s.distance:.3f}" if (s := method.at(k)) else "" for k in (1, 2, 4)]
+        errors = ["", "", ""]
+        if one is not None:
+            rest = ["" if x is None else f"{x:.3f}" for x in (one.rms, one.sup)]
+            errors = [str(one.modes), *rest]
+        table.add_row(method.name, *distances, *errors)
+    console = Console()
+    console.print(table)
+    console.print(f"\nThe density itself has {report.floor:.3f}.", highlight=False)
+    for method in report.left:
+        steps = listed([str(k) for k in method.left])
+        print(f"note: {method.name} is outside the expected scores in {steps} steps.")
+    if unknown := [method.name for method in report.methods if not method.known]:
+        print(f"note: nothing is expected of {listed(unknown)} in this setting.")
+    console.print(f"{report.seconds:.0f} s in all. Open [bold]{report.page}[/]", highlight=False)
 
 
 app = command(reproduce)

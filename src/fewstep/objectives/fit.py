@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 from fewstep.data import Dataset
 from fewstep.data.augment import NUMBERS
@@ -10,7 +12,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import NETWORKS, Needs
 from fewstep.networks import Network
-from fewstep.parameterization import PROCESSES, Parameterization
+from fewstep.parameterization import PARAMETERIZATIONS, PROCESSES, Parameterization
 from fewstep.stored_model import StoredModel
 
 
@@ -38,6 +40,27 @@ def check_process(name: str, needs: Needs, p: Parameterization) -> None:
     """
     for fault in _faults_of_process(needs, p):
         raise FewstepError(f"{name} {fault}.")
+
+
+STRONGEST = 20.0  # noise that drowns small data, for processes without an end of their own
+
+
+def suited(needs: Needs, eps: float | None = None) -> Parameterization:
+    """A parameterization that meets an objective's needs: EDM's where any will do.
+
+    Args:
+        needs: of the objective.
+        eps: its end, where it need not be 0; default the parameterization's own.
+    """
+    found = PARAMETERIZATIONS.build(needs.processes[0] if needs.processes else "edm")
+    changed: dict[str, Any] = {"eps": found.eps if eps is None else eps}
+    if found.T > STRONGEST:
+        changed["T"] = STRONGEST
+    if needs.eps_zero:
+        changed["eps"] = 0.0
+    if needs.forms or needs.flow:
+        changed["form"] = needs.forms[0] if needs.forms else "ddim"
+    return replace(found, **changed)
 
 
 def _faults(needs: Needs, f: StoredModel) -> Iterator[str]:

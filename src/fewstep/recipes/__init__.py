@@ -9,6 +9,7 @@ from fewstep.recipes import (
     imagenet64,
     images,
     lsun256,
+    toy2d,
 )
 from fewstep.runs.recipe import RECIPES, Recipe
 from fewstep.runs.run import Component, Data, Run, component
@@ -28,4 +29,5 @@ __all__ = [
     "imagenet64",
     "images",
     "lsun256",
+    "toy2d",
 ]

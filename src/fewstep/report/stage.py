@@ -88,9 +88,11 @@ class Training(Stage):
 
     Args:
         recipe: which.
+        options: further arguments of the command.
     """
 
     recipe: str = ""
+    options: tuple[str, ...] = ()
 
     @property
     def objective(self) -> str:
@@ -98,7 +100,7 @@ class Training(Stage):
 
     def _command(self, directory: Path, shorten: float) -> list[str | Path]:
         steps = [] if shorten == 1 else ["--steps", str(self.steps(shorten))]
-        return ["train", self.recipe, *steps, "--out", directory / self.name]
+        return ["train", self.recipe, *steps, *self.options, "--out", directory / self.name]
 
     def steps(self, shorten: float = 1.0) -> int:
         return max(1, round(RECIPES[self.recipe]().training.steps * shorten))

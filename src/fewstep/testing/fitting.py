@@ -20,14 +20,14 @@ from fewstep.models import as_sampled
 from fewstep.needs import LATENTS, TRAJECTORIES, Needs, TeacherUse
 from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network
 from fewstep.objectives import Objective
-from fewstep.parameterization import PARAMETERIZATIONS, Parameterization
+from fewstep.objectives.fit import suited
+from fewstep.parameterization import Parameterization
 from fewstep.runs.components import make_model
 from fewstep.testing.truth import Exact, Gaussian, exact_network
 from fewstep.trained import Trained
 
 POINT = 0.4  # the data
 ELSEWHERE = -0.4  # where a map begins that has to learn them
-STRONGEST = 20.0  # noise, of processes without an end of their own
 Example = Callable[[Tensor], Tensor]
 """A column from examples x [B, *shape]: [B, ...]."""
 
@@ -59,17 +59,7 @@ class Fitting:
         Args:
             eps: its end, where it need not be 0.
         """
-        needs = self.needs
-        name = needs.processes[0] if needs.processes else "edm"
-        found = PARAMETERIZATIONS.build(name)
-        changed: dict[str, Any] = {"eps": found.eps if eps is None else eps}
-        if found.T > STRONGEST:
-            changed["T"] = STRONGEST
-        if needs.eps_zero:
-            changed["eps"] = 0.0
-        if needs.forms or needs.flow:
-            changed["form"] = needs.forms[0] if needs.forms else "ddim"
-        return replace(found, **changed)
+        return suited(self.needs, eps)
 
     def network(self, num_classes: int = 0, dropout: float = 0.0) -> Network:
         """A small network, with random weights everywhere."""
