@@ -89,10 +89,10 @@ def test_the_exact_map_keeps_the_law():
 def test_the_sliced_distance_of_a_shift_and_of_a_scale():
     """A shift by m moves every direction by m . w, whose mean square is |m|^2 / d; N(0, a^2 I) and
     N(0, I) are |a - 1| apart in every direction."""
-    x = torch.randn(20_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    shifted = sliced_wasserstein(x, x + numbers(3, 4), directions=4000)
-    assert shifted == pytest.approx(5 / math.sqrt(2), rel=0.03)
-    assert sliced_wasserstein(x, 1.5 * x) == pytest.approx(0.5, rel=0.02)
+    x = torch.randn(4_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    shifted = sliced_wasserstein(x, x + numbers(3, 4), directions=500)
+    assert shifted == pytest.approx(5 / math.sqrt(2), rel=0.05)
+    assert sliced_wasserstein(x, 1.5 * x) == pytest.approx(0.5, rel=0.05)
     with pytest.raises(FewstepError, match="alike in number"):
         sliced_wasserstein(x, x[:10])
 
@@ -147,6 +147,7 @@ def test_a_score_outside_its_band_is_told():
     assert not toy2d._outside(found, {"2": (0.2, 0.01)})
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     out = tmp_path / "toy"
     code = run(["reproduce", "toy2d", "--only", "rf", "--shorten", "0.01", "--out", str(out)])
@@ -158,13 +159,17 @@ def test_the_command(tmp_path, capsys):
     assert score["steps"] == 1
     assert score["distance"] > 0
     assert (out / "pictures" / "rf.png").read_bytes().startswith(b"\x89PNG")
-    assert run(["reproduce", "toy2d", "--full", "--out", str(out)]) == 2
-    assert "has no --full" in capsys.readouterr().err
-    assert run(["reproduce", "digits", "--only", "cd", "--out", str(out)]) == 2
-    assert "has no --only" in capsys.readouterr().err
 
 
 def test_centres_are_on_a_ring_of_the_variance_of_images():
     assert centres().norm(dim=1) == pytest.approx([RADIUS] * MODES)
     assert pytest.approx(0.25) == RADIUS**2 / 2 + STD**2
     assert FlowMap(MLP((2,)), EDM()).shape == (2,)
+
+
+def test_options_of_the_other_reproduction_are_refused(tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert run(["reproduce", "toy2d", "--full", "--out", out]) == 2
+    assert "has no --full" in capsys.readouterr().err
+    assert run(["reproduce", "digits", "--only", "cd", "--out", out]) == 2
+    assert "has no --only" in capsys.readouterr().err
