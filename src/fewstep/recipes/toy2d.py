@@ -1,8 +1,8 @@
 """Points of the plane with a known density: every objective in half a minute of one CPU core.
 
 All have one network, one optimiser and one amount of computing, counted in evaluations of the
-network; the process is what the objective needs, or its paper's, and so are its settings. So nothing here
-is tuned, and a method shows what it does by itself.
+network. The process is what the objective needs, or its paper's, and so are its settings. So
+nothing here is tuned, and a method shows what it does by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fewstep.runs.run import Component, Data, Run, component
 from fewstep.training.config import Training
 
 OBJECTIVES = ("score_matching", "rf", "score_sde", "ddpm", "pfgm", "reflow", "kd", "dfno", "pd",
-              "cd", "continuous_cd", "ct", "ict", "ect", "continuous_ct")  # fmt: skip
+              "cd", "continuous_cd", "ct", "ict", "ect", "continuous_ct", "scd", "sct")  # fmt: skip
 PROCESSES = {"rf": "rectified_flow", "reflow": "rectified_flow"}  # of their papers
 EVALUATIONS = 6_000  # of the network for each example of a batch
 WIDTH, BLOCKS = 128, 3
