@@ -23,9 +23,11 @@ from torch import Tensor
 from fewstep.condition import Condition
 from fewstep.data import to_uint8
 from fewstep.errors import FewstepError
-from fewstep.exchange.map_graph import DecoderGraph, MapGraph, PartGraph, ProcessGraph, write
+from fewstep.exchange.beside import DecoderGraph, ProcessGraph
+from fewstep.exchange.graph import Computation, MapGraph
 from fewstep.exchange.onnxruntime_web import NAME, Runtime
 from fewstep.exchange.programs import Program, program_of
+from fewstep.exchange.written import write_onnx
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided
 from fewstep.mode import evaluating
@@ -115,6 +117,7 @@ def write_folder(
     check(f)
     check_place(out)
     programs, first = programs_of(f, sampler, steps)
+    say("looking for onnxruntime-web")
     ran = runtime()
     with _placed(out) as folder:
         copy_page(folder)
@@ -180,10 +183,14 @@ def copy_page(folder: Path) -> None:
 def write_graphs(f: FlowMap, folder: Path, say: Say) -> float:
     """The graphs of a model; the largest difference from this package's own."""
     folder.mkdir()
-    graphs: dict[str, PartGraph] = {"map": MapGraph(f), "process": ProcessGraph(f.p)}
+    graphs: dict[str, Computation] = {"map": MapGraph(f), "process": ProcessGraph(f)}
     if f.latents is not None:
-        graphs["decoder"] = DecoderGraph(f.latents, f.shape)
-    return max(write(graph, folder / f"{part}.onnx", say) for part, graph in graphs.items())
+        graphs["decoder"] = DecoderGraph(f)
+    differences = []
+    for part, graph in graphs.items():
+        say(f"writing {part}.onnx")
+        differences.append(write_onnx(graph, folder / f"{part}.onnx").difference)
+    return max(differences)
 
 
 def describe(

@@ -55,10 +55,10 @@ export class Model {
 
   /** `alpha` and `sigma` of the process at times. */
   async levels(times) {
-    const t = new ort.Tensor("float64", Float64Array.from(times), [times.length]);
-    const { y } = await this.sessions.process.run({ t });
-    const at = (row) => Array.from(y.data.subarray(row * times.length, (row + 1) * times.length));
-    return { alpha: at(0), sigma: at(1) };
+    const t = new ort.Tensor("float32", Float32Array.from(times), [times.length]);
+    const { levels } = await this.sessions.process.run({ t });
+    const column = (which) => times.map((_, i) => levels.data[2 * i + which]);
+    return { alpha: column(0), sigma: column(1) };
   }
 
   /** The map from `t` to `s` of points [rows, ...shape], each with its class. */
@@ -70,10 +70,10 @@ export class Model {
       t: () => column(t),
       s: () => column(s),
       label: () => new ort.Tensor("int64", BigInt64Array.from(labels, BigInt), [rows]),
-      w: () => column(weight ?? this.computed.weight ?? 1),
+      guidance: () => column(weight ?? this.computed.weight ?? 1),
     };
-    const { y } = await this.sessions.map.run(Object.fromEntries(this.computed.inputs.map((name) => [name, given[name]()])));
-    return y.data;
+    const { x0 } = await this.sessions.map.run(Object.fromEntries(this.computed.inputs.map((name) => [name, given[name]()])));
+    return x0.data;
   }
 
   /** A map that is guided as asked: see fewstep.guidance. */
@@ -81,7 +81,7 @@ export class Model {
     const { w, interval } = guidance ?? {};
     const none = labels.map(() => this.about.classes?.length ?? 0); // one past the last is no class
     return async (x, t, s, level) => {
-      const off = w === undefined || w === 1 || this.computed.inputs.includes("w");
+      const off = w === undefined || w === 1 || this.computed.inputs.includes("guidance");
       if (off || (interval && !(interval[0] < level && level <= interval[1]))) return this.evaluate(x, t, s, labels, w);
       const without = await this.evaluate(x, t, s, none);
       if (w === 0) return without;
@@ -94,7 +94,7 @@ export class Model {
   async pictures(x) {
     const rows = x.length / this.size;
     if (!this.sessions.decoder) return bytesOf(x);
-    const { y } = await this.sessions.decoder.run({ x: new ort.Tensor("float32", x, [rows, ...this.shape]) });
-    return bytesOf(y.data);
+    const { images } = await this.sessions.decoder.run({ z: new ort.Tensor("float32", x, [rows, ...this.shape]) });
+    return bytesOf(images.data);
   }
 }
