@@ -181,6 +181,7 @@ def check_same(page: Page, client: Any, what: str, body: Answer, files: Any = No
             assert abs(a - b).max() <= 1, body
         said, heard = (json.loads(opened(p).text["fewstep"]) for p in pairs[0])  # type: ignore[attr-defined]
         assert heard.pop("engine").startswith("onnxruntime-web")
+        assert said.pop("engine") == "torch"
         assert said == heard
 
 

@@ -140,19 +140,28 @@ def _write_page(
 ) -> None:
     from fewstep.exchange.card import card
     from fewstep.exchange.onnxruntime_web import runtime
-    from fewstep.serving.folder import write_folder
+    from fewstep.progress import progress
+    from fewstep.serving.folder import parts, write_folder
     from fewstep.serving.shelf import names_for
 
     (name,) = names_for([model])
     use = "Any web server can hand this folder out; its page computes the model in the browser."
     about = card(f, title=name, use=use)
-    written = write_folder(
-        f, name, out, lambda: runtime(ort), sampler=sampler, steps=steps, card=about
-    )
+    with progress("exporting", parts(f)) as advance:
+        written = write_folder(
+            f,
+            name,
+            out,
+            lambda: runtime(ort),
+            sampler=sampler,
+            steps=steps,
+            card=about,
+            advance=advance,
+        )
     for note in written.notes:
         print(f"note: {note}.")
-    parts = ", ".join(f"{part} {size / 2**20:.1f}" for part, size in written.sizes.items())
-    print(f"{out}: {written.size / 2**20:.1f} MiB ({parts})")
+    sizes = ", ".join(f"{part} {size / 2**20:.1f}" for part, size in written.sizes.items())
+    print(f"{out}: {written.size / 2**20:.1f} MiB ({sizes})")
     print(f"  largest difference from this package {written.difference:.1e}")
     print("  any web server can hand it out; to look at it here:")
     print(f"  python -m http.server --directory {shlex.quote(str(out))}")

@@ -24,8 +24,10 @@ from fewstep.condition import Condition
 from fewstep.data import to_uint8
 from fewstep.errors import FewstepError
 from fewstep.exchange.beside import DecoderGraph, ProcessGraph
-from fewstep.exchange.graph import Computation, MapGraph
+from fewstep.exchange.engines import Torch
+from fewstep.exchange.graph import Computation, MapGraph, weight_of
 from fewstep.exchange.onnxruntime_web import NAME, Runtime
+from fewstep.exchange.origin import licences, sources
 from fewstep.exchange.programs import Program, program_of
 from fewstep.exchange.written import write_onnx
 from fewstep.flow_map import FlowMap
@@ -45,7 +47,7 @@ SHOWN = 20  # pictures that are seen first
 LARGE = 256 * 2**20  # bytes that a visitor would not like to wait for
 LARGEST = 2**31 - 2**20  # bytes of an ONNX file, whose format ends at two gigabytes
 
-Say = Callable[[str], Any]
+Advance = Callable[[int], Any]
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def write_folder(
     sampler: str | None = None,
     steps: int | None = None,
     card: str = "",
-    say: Say = lambda _: None,
+    advance: Advance = lambda _: None,
 ) -> Folder:
     """Write the page of a model.
 
@@ -109,7 +111,7 @@ def write_folder(
         sampler: spec of the sampler; default the model's own.
         steps: of the sampler, where the page is opened.
         card: text of its README.md.
-        say: told what is being done.
+        advance: called with the number of parts that are done, of `parts`.
 
     Raises:
         FewstepError: a model or sampler that the page cannot carry, or a folder of something else.
@@ -117,20 +119,21 @@ def write_folder(
     check(f)
     check_place(out)
     programs, first = programs_of(f, sampler, steps)
-    say("looking for onnxruntime-web")
+    advance(1)
     ran = runtime()
+    advance(1)
     with _placed(out) as folder:
         copy_page(folder)
         (folder / "ort").mkdir()
         for file, content in ran.files.items():
             (folder / "ort" / file).write_bytes(content)
-        difference = write_graphs(f, folder / MODELS, say)
+        difference = write_graphs(f, folder / MODELS, advance)
         about = describe(f, name, programs, first, ran)
         (folder / ABOUT).write_text(json.dumps({"models": [about]}))
-        say("drawing the first pictures")
         (folder / MODELS / "first.json").write_text(json.dumps(first_answer(f, name, first, about)))
         if card:
             (folder / "README.md").write_text(card)
+        advance(1)
         sizes = _sizes(folder)
     return Folder(sizes, difference, tuple(_notes(sizes)))
 
@@ -180,17 +183,25 @@ def copy_page(folder: Path) -> None:
     (folder / "browser" / "api.js").replace(folder / "api.js")
 
 
-def write_graphs(f: FlowMap, folder: Path, say: Say) -> float:
+def write_graphs(f: FlowMap, folder: Path, advance: Advance) -> float:
     """The graphs of a model; the largest difference from this package's own."""
     folder.mkdir()
-    graphs: dict[str, Computation] = {"map": MapGraph(f), "process": ProcessGraph(f)}
-    if f.latents is not None:
-        graphs["decoder"] = DecoderGraph(f)
     differences = []
-    for part, graph in graphs.items():
-        say(f"writing {part}.onnx")
+    for part, graph in graphs_of(f).items():
         differences.append(write_onnx(graph, folder / f"{part}.onnx").difference)
+        advance(1)
     return max(differences)
+
+
+def graphs_of(f: FlowMap) -> dict[str, Computation]:
+    """What the page computes, by the names of the files."""
+    graphs: dict[str, Computation] = {"map": MapGraph(f), "process": ProcessGraph(f)}
+    return graphs if f.latents is None else {**graphs, "decoder": DecoderGraph(f)}
+
+
+def parts(f: FlowMap) -> int:
+    """How many parts an export has, one after the other."""
+    return 3 + len(graphs_of(f))
 
 
 def describe(
@@ -214,12 +225,13 @@ def describe(
             "t_min": p.t_min,
             "ends": p.eps if trained.maps_to_eps else 0.0,
             "prior": float(p.prior(torch.ones(1, *f.shape, dtype=torch.float64)).flatten()[0]),
-            "weight": trained.guidance,
+            "weight": weight_of(f, None),
             "interval": guided.interval if guided else None,
             "walks": bool(trained.guidance or trained.maps_to_any),
             "jumps": _jumps(f) if trained.maps_to_eps and trained.from_any_time else {},
         },
-        "origin": f.info.get("origin"),
+        "licences": licences(f.info),
+        "sources": sources(f.info),
     }
     return about | ({"guidance": guided.w} if guided else {})
 
@@ -247,7 +259,8 @@ def first_answer(f: FlowMap, name: str, sampler: Sampler, about: dict[str, Any])
 
     def settings(i: int) -> dict[str, Any]:
         made = {"fewstep": __version__, "model": name, "seed": 0, "steps": sampler.count}
-        return made | {"class": classes[i], "sampler": sampler.spec, "index": i}
+        made |= {"class": classes[i], "engine": Torch().name}
+        return made | {"sampler": sampler.spec, "index": i}
 
     return {
         "request": {"model": name, "n": SHOWN, "seed": 0, "steps": sampler.count},
@@ -256,6 +269,7 @@ def first_answer(f: FlowMap, name: str, sampler: Sampler, about: dict[str, Any])
             "seed": 0,
             "steps": sampler.count,
             "seconds": None,
+            "engine": Torch().name,
             "notes": [],
             "data": [_entry(states, i, settings(i)) for i in range(SHOWN)],
         },

@@ -57,7 +57,7 @@ async function json(path) {
 
 export async function models() {
   const { models } = await json("models/models.json");
-  origin = models[0].origin;
+  [model] = models;
   return models;
 }
 
@@ -77,11 +77,15 @@ export const served = false;
 export const measured = `The fastest of up to 5 runs, on one thread of this browser.`;
 export const beside = (kind) => `This page has no ${kind} model: fewstep serve has one beside the other.`;
 
-let origin = null;
+let model = null;
 
-/** What the foot of the page says. */
+/** What the foot of the page says: where it is computed, and what the model is made of. */
 export function about() {
-  const licence = origin?.licence ? ` The model's licence: ${origin.licence}.` : "";
-  const source = origin?.project ? ` It comes from ${origin.project}.` : "";
-  return `Computed in this browser. Nothing leaves it.${source}${licence}`;
+  const { sources, licences, computed } = model;
+  return [
+    "Computed in this browser. Nothing leaves it.",
+    sources.length && `The model comes from ${sources.join(", ")}.`,
+    licences.length && `Its licence: ${licences.join(", ")}.`,
+    `Made with fewstep ${computed.fewstep} and ${computed.engine}.`,
+  ].filter(Boolean).join(" ");
 }

@@ -10,13 +10,14 @@ const SEEDS = 2 ** 31;
 /** An answer in the shape of the HTTP API's. */
 export function answer(model, seed, steps, began, data, notes = []) {
   const seconds = Number(((performance.now() - began) / 1000).toFixed(4));
-  return { created: Math.floor(Date.now() / 1000), model: model.about.id, seed, steps, seconds, notes, data };
+  const { engine } = model.computed;
+  return { created: Math.floor(Date.now() / 1000), model: model.about.id, seed, steps, seconds, engine, notes, data };
 }
 
 /** What a PNG says of how it was made. */
 export function settingsOf(model, seed, steps, label) {
   const { fewstep, engine } = model.computed;
-  return { fewstep, engine, model: model.about.id, seed, steps, class: label === null ? null : model.about.classes[label] };
+  return { fewstep, model: model.about.id, seed, steps, class: label === null ? null : model.about.classes[label], engine };
 }
 
 export const seedOf = (body) => body.seed ?? Math.floor(Math.random() * SEEDS);
@@ -69,13 +70,20 @@ export async function generate(model, body, context) {
   const settings = (i) => ({ ...settingsOf(model, seed, steps, label(i)), sampler: program.spec, index: i });
   const levels = guidance?.interval && (await noiseLevels(model, program));
   const data = [];
+  let packing = 0; // milliseconds, which are not the model's
+  const packed = async (...given) => {
+    const before = performance.now();
+    const b64_json = await pngOf(model, ...given);
+    packing += performance.now() - before;
+    return b64_json;
+  };
   for (const indices of parts(n, model.rows)) {
     const strips = indices.map(() => []);
     const onState = async (step, x) => {
       if (!(body.strip || step === steps)) return;
       for (const [k, bytes] of (await each(model, x)).entries()) {
         const i = indices[k];
-        const b64_json = await pngOf(model, bytes, { ...settings(i), ...(body.strip && { step }) });
+        const b64_json = await packed(bytes, { ...settings(i), ...(body.strip && { step }) });
         strips[k].push(b64_json);
         context.partial({ index: i, step, steps, b64_json });
       }
@@ -90,11 +98,11 @@ export async function generate(model, body, context) {
     });
     for (const [k, bytes] of (await each(model, x)).entries()) {
       const i = indices[k];
-      const image = { b64_json: await pngOf(model, bytes, settings(i)), seed, index: i, class: settings(i).class };
+      const image = { b64_json: await packed(bytes, settings(i)), seed, index: i, class: settings(i).class };
       data.push({ ...image, ...(body.strip && { strip: strips[k] }) });
     }
   }
-  return answer(model, seed, steps, began, data);
+  return answer(model, seed, steps, began + packing, data);
 }
 
 /** The program of a request: of its number of steps, or of the time points that it gives. */
