@@ -27,7 +27,7 @@ from fewstep.exchange.beside import DecoderGraph, ProcessGraph
 from fewstep.exchange.engines import Torch
 from fewstep.exchange.graph import Computation, MapGraph, weight_of
 from fewstep.exchange.onnxruntime_web import NAME, Runtime
-from fewstep.exchange.origin import licences, sources
+from fewstep.exchange.origin import licence, sources
 from fewstep.exchange.programs import Program, program_of
 from fewstep.exchange.written import write_onnx
 from fewstep.flow_map import FlowMap
@@ -230,7 +230,7 @@ def describe(
             "walks": bool(trained.guidance or trained.maps_to_any),
             "jumps": _jumps(f) if trained.maps_to_eps and trained.from_any_time else {},
         },
-        "licences": licences(f.info),
+        "licence": licence(f.info),
         "sources": sources(f.info),
     }
     return about | ({"guidance": guided.w} if guided else {})

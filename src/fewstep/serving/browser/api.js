@@ -81,11 +81,11 @@ let model = null;
 
 /** What the foot of the page says: where it is computed, and what the model is made of. */
 export function about() {
-  const { sources, licences, computed } = model;
+  const { sources, licence, computed } = model;
   return [
     "Computed in this browser. Nothing leaves it.",
     sources.length && `The model comes from ${sources.join(", ")}.`,
-    licences.length && `Its licence: ${licences.join(", ")}.`,
+    licence && `Its licence: ${licence}.`,
     `Made with fewstep ${computed.fewstep} and ${computed.engine}.`,
   ].filter(Boolean).join(" ");
 }
