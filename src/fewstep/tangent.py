@@ -34,15 +34,24 @@ def forward(
 
 
 def difference(
-    X: Map, x: Tensor, t: Tensor, s: Tensor, v: Tensor, rate: Tensor | None = None
+    X: Map,
+    x: Tensor,
+    t: Tensor,
+    s: Tensor,
+    v: Tensor,
+    rate: Tensor | None = None,
+    *,
+    step: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``X`` and ``(X(x + h v, t + h) - X(x - h v, t - h)) / 2h``: three passes, one dropout mask.
 
-    For networks that have no forward mode. ``h`` is a thousandth of ``t``, less in float64, where
-    the error is of order ``h^2``; the lower point is not below ``s``, beyond which a network was
-    never asked. Where the map starts at its end the difference is one-sided.
+    For networks that have no forward mode. ``h`` is ``step`` times ``t``, by default a thousandth
+    and less in float64; the error is of order ``h^2``, and that of rounding of ``1 / h``. The lower
+    point is not below ``s``, beyond which a network was never asked. Where the map starts at its
+    end the difference is one-sided.
     """
-    h = min(STEP, torch.finfo(t.dtype).eps ** (1 / 3)) * t.clamp(min=STEP)
+    step = min(STEP, torch.finfo(t.dtype).eps ** (1 / 3)) if step is None else step
+    h = step * t.clamp(min=STEP)
     low = torch.where(t >= s, torch.maximum(t - h, s), t - h)
     masks = shared()
 

@@ -173,6 +173,19 @@ class Objective(nn.Module, ABC, Generic[M]):
         """What `loss_at` takes of step ``k``, such as a time per example; by default nothing."""
         return ()
 
+    def narrowed(self, times: tuple[Tensor, ...], gap: float) -> tuple[Tensor, ...]:
+        """Times as drawn, but nearer to those at which the fixed point is the exact map.
+
+        Of an objective whose fixed point is `FixedPoint.LIMIT`; the contracts measure how the bias
+        falls. By default the last time moves towards the first.
+
+        Args:
+            times: of each example, as `draw_times` gives them.
+            gap: how wide the gap becomes, as a part of what it is.
+        """
+        first, *between, last = times
+        return first, *between, first + gap * (last - first)
+
     @abstractmethod
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor

@@ -86,6 +86,10 @@ class PD(Objective):
         i = 2 * torch.randint(N, (len(x),)).to(x.device)
         return times[i], times[i + 1], times[i + 2]
 
+    def narrowed(self, times: tuple[Tensor, ...], gap: float) -> tuple[Tensor, ...]:
+        t = times[0]
+        return t, *(t + gap * (s - t) for s in times[1:])
+
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
     ) -> Tensor:

@@ -10,7 +10,7 @@ Or, without writing a test: ``python -m fewstep.testing my_methods.py``. A map, 
 that fit are built from what the objective says that it needs.
 """
 
-from fewstep.testing import of_losses, of_runs, of_truth
+from fewstep.testing import of_fixed_points, of_losses, of_runs, of_truth
 from fewstep.testing.contract import CONTRACTS, Broken
 from fewstep.testing.fitting import Fitting
 from fewstep.testing.truth import Exact, Gaussian
@@ -21,6 +21,7 @@ __all__ = [
     "Exact",
     "Fitting",
     "Gaussian",
+    "of_fixed_points",
     "of_losses",
     "of_runs",
     "of_truth",

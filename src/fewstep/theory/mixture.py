@@ -44,14 +44,14 @@ class Mixture:
         self.p = p
         self.w, self.m, self.v = (torch.tensor(a, dtype=torch.float64) for a in (w, m, v))
 
-    def _components(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def components(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Means and standard deviations at ``t``: [B, K] each."""
         a, sigma = self.p.alpha(t)[:, None], self.p.sigma(t)[:, None]
         return a * self.m, (a**2 * self.v + sigma**2).sqrt()
 
     def _logs(self, x: Tensor, t: Tensor) -> Tensor:
         """``log w_k N(x; ...)``: [B, K]."""
-        mean, std = self._components(t)
+        mean, std = self.components(t)
         return self.w.log() - ((x - mean) / std) ** 2 / 2 - std.log() - 0.5 * math.log(2 * math.pi)
 
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Mixture:
 
     def cdf(self, x: Tensor, t: Tensor) -> Tensor:
         """``P_t(x)``: [B, 1]."""
-        mean, std = self._components(t)
+        mean, std = self.components(t)
         return (self.w * torch.special.ndtr((x - mean) / std)).sum(1, keepdim=True)
 
     def D(self, x: Tensor, t: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class Mixture:
 
     def quantile(self, q: Tensor, t: Tensor) -> Tensor:
         """``P_t^-1(q)`` by halving an interval: [B, 1]."""
-        mean, std = self._components(t)
+        mean, std = self.components(t)
         low = (mean - 12 * std).amin(1, keepdim=True)
         high = (mean + 12 * std).amax(1, keepdim=True)
         for _ in range(HALVINGS):
@@ -87,13 +87,15 @@ class Mixture:
     def flow(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """``X(x, t, s)``: where the PF-ODE takes ``x`` from ``t`` to ``s``; [B, 1].
 
-        A last step of Newton's method from the end point gives the derivatives in ``x`` and ``t``.
+        Two steps of Newton's method from the end point give the derivatives in ``x``, ``t`` and
+        ``s``, also those of derivatives.
         """
         q = self.cdf(x, t)
         with torch.no_grad():
-            y = self.quantile(forward_ad.unpack_dual(q).primal, s)
-            density = self.log_density(y, s).exp()
-        return y + (q - self.cdf(y, s)) / density
+            y = self.quantile(*(forward_ad.unpack_dual(a).primal for a in (q, s)))
+        for _ in range(2):
+            y = y + (q - self.cdf(y, s)) / self.log_density(y, s).exp()
+        return y
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """``n`` points of the data: [n, 1]."""
