@@ -85,11 +85,13 @@ def program_of(f: FlowMap, sampler: Sampler) -> Program:
             "ones: take another solver, such as walk(solver=heun)."
         )
     sampler = sampler.fitted(f)
-    plain = replace(sampler, clip=False, guidance=1.0) if isinstance(sampler, Walk) else sampler
-    program = _read(f, plain)
+    alone = plain = sampler
+    if isinstance(sampler, Walk):  # guidance and clipping are a matter of the evaluations
+        alone = replace(sampler, guidance=1.0)
+        plain = replace(alone, clip=False)
     clip = isinstance(sampler, Walk) and sampler.clip
-    program = replace(program, spec=sampler.spec, clip=clip)
-    if not _agrees(f, plain, program):
+    program = replace(_read(f, plain), spec=sampler.spec, clip=clip)
+    if not _agrees(f, alone, program):
         raise FewstepError(
             f"{sampler.spec} does more between two evaluations than to add up what it has, which "
             "cannot be exported as fixed steps: take another sampler, such as walk(solver=heun)."
