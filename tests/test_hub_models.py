@@ -169,3 +169,22 @@ def test_mistakes_with_names_of_the_hub_are_one_line(call: Call, tmp_path: Path)
 def test_a_served_model_has_the_name_of_its_repository() -> None:
     paths = map(Path, ("hub:ann/digits@v1", "hub:bob/digits", "hub:gpt2", "hub:x/y/z.safetensors"))
     assert names_for(list(paths)) == ["ann-digits", "bob-digits", "gpt2", "z"]
+
+
+def test_a_folder_of_diffusers_is_a_model_of_the_hub(call: Call, hub: Hub, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    from diffusers import DDPMScheduler
+    from test_diffusers_in import stored, unet
+
+    folder = stored(tmp_path / "ddpm", "DDPMPipeline", unet=unet(), scheduler=DDPMScheduler())
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
+    card = b"---\nlicense: apache-2.0\n---\n"
+    sha = hub.add("ann/ddpm", {**files, "README.md": card, "unet/model.onnx": b"large"})
+    near, far = tmp_path / "near.npz", tmp_path / "far.npz"
+    done(call("sample", folder, "-n", 1, "--steps", 2, "-o", near))
+    done(call("sample", "hub:ann/ddpm", "-n", 1, "--steps", 2, "-o", far))
+    assert (arrays(near) == arrays(far)).all()
+    assert not any("onnx" in path for _, path in hub.requests)
+    done(call("import", "hub:ann/ddpm", "-o", tmp_path / "mine"))
+    origin = fewstep.open_model(tmp_path / "mine").info["origin"]
+    assert (origin["hub"], origin["licence"]) == (f"hub:ann/ddpm@{sha}", "apache-2.0")

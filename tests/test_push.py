@@ -194,7 +194,7 @@ def test_licence_and_origin_go_with_every_export(call: Call, tmp_path: Path) -> 
     whence = {"hub": "hub:bob/teacher@" + 40 * "1", "licence": "CC-BY-NC-SA-4.0"}
     f.info["lineage"] = [whence]
     graph = Graph(f, sampler_for(f, 1))
-    assert (graph.said["licence"], graph.said["origin"]) == ("CC-BY-NC-SA-4.0", [whence])
+    assert (graph.said["licence"], graph.said["lineage"]) == ("CC-BY-NC-SA-4.0", [whence])
     f.save(path := tmp_path / "student.safetensors")
     code, _, err = call("export", path, "--to", "diffusers", "-o", tmp_path / "pipeline")
     assert code == 0, err

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
-from fewstep.exchange.origin import licence, lineage
+from fewstep.exchange.origin import licence
 from fewstep.exchange.parts import Answer, Model, Part, answered_by
 from fewstep.exchange.recorded import evaluation, record
 from fewstep.flow_map import FlowMap
@@ -139,7 +139,8 @@ class Computation(nn.Module):
             "image_shape": list(f.image_shape),
             "classes": list(f.classes),
             "objective": f.info.get("objective"),
-            "origin": lineage(f.info),
+            "origin": f.info.get("origin"),
+            "lineage": f.info.get("lineage", []),
             "licence": licence(f.info),
         }
 
