@@ -156,6 +156,8 @@ def test_mistakes_with_names_of_the_hub_are_one_line(call: Call, tmp_path: Path)
         ("sample", "hub:"): "names no model of the hub",
         ("sample", "hub:ann/nothing"): "there is no model 'ann/nothing'",
         ("evaluate", "hub:ann/nothing", "--reference", "digits"): "there is no model",
+        ("sample", "hf://ann/diffusion"): "of the hub is written hub:ann/diffusion.",
+        ("info", "huggingface.co/ann/diffusion"): "is written hub:ann/diffusion.",
         ("train", "hub:ann/diffusion"): "--init hub:ann/diffusion",
         ("train", "digits/ct", "--out", "hub:ann/mine"): "fewstep push",
         ("import", "hub:ann/diffusion", "-o", "hub:ann/mine"): "fewstep push",
@@ -174,6 +176,7 @@ def test_a_served_model_has_the_name_of_its_repository() -> None:
 def test_a_folder_of_diffusers_is_a_model_of_the_hub(call: Call, hub: Hub, tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     from diffusers import DDPMScheduler
+
     from test_diffusers_in import stored, unet
 
     folder = stored(tmp_path / "ddpm", "DDPMPipeline", unet=unet(), scheduler=DDPMScheduler())

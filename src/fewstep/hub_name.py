@@ -21,6 +21,10 @@ _TREE = re.compile(
     r"(?P<repo>[^/]+/[^/]+)/(tree|blob|resolve)/(?P<revision>[^/]+)(/(?P<inside>.+))?"
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_MEANT = re.compile(
+    rf"(hub:|hf:/+|(https?:/+)?(www\.)?(huggingface|hf)\.co/)(?P<name>{_PART}/{_PART})/?",
+    re.IGNORECASE,
+)
 HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 
 
@@ -79,6 +83,14 @@ def _of_page(text: str, rest: str) -> HubName:
     if match := _TREE.fullmatch(rest):
         return HubName(match["repo"], match["inside"] or "", match["revision"])
     return _of_name(HUB + rest)
+
+
+def said_otherwise(path: PurePath) -> str:
+    """How a name is written that is meant to be one of the hub, as a sentence; "" for others."""
+    match = _MEANT.fullmatch(path.as_posix())
+    if match is None:
+        return ""
+    return f" A model of the hub is written {HUB}{match['name']}."
 
 
 def is_hub(name: object) -> bool:

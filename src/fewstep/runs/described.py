@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fewstep.errors import not_there
 from fewstep.exchange.origin import with_hub
 from fewstep.exchange.sources import is_foreign
 from fewstep.model_file import HEADER, Header, open_model_file
 from fewstep.named_tensors import LATENTS
 from fewstep.plugins.used import Used, among, options
-from fewstep.runs.directory import Record, RunDirectory, load_any, model_file
+from fewstep.runs.directory import Record, RunDirectory, load_any, model_file, no_such_model
 from fewstep.runs.stored_taus import read_taus
 from fewstep.trained import Trained, json_of
 
@@ -147,7 +146,7 @@ def described(path: Path, *, checkpoint: str = "last", ema: str | None = None) -
     """
     home = RunDirectory.of(path)
     if not home.path.exists():
-        raise not_there("run or model", path)
+        raise no_such_model(path)
     record = home.record() if home.path.is_dir() and home.started else None
     if record is not None and not home.has_weights:
         return Described(path, record, None, "there is no checkpoint yet")

@@ -32,7 +32,7 @@ from fewstep.exchange.hub import kept, local
 from fewstep.exchange.origin import with_hub
 from fewstep.exchange.sources import import_model, is_foreign
 from fewstep.files import RECORD, SHAPELESS, read_json, replacing
-from fewstep.hub_name import is_hub
+from fewstep.hub_name import is_hub, said_otherwise
 from fewstep.lock import FILES as LOCK_FILES
 from fewstep.model_file import open_model_file
 from fewstep.models import AnyModel, load_model
@@ -324,7 +324,7 @@ def model_file(
         return kept(path), file
     path = Path(path)
     if not path.exists():
-        raise not_there("run or model", path)
+        raise no_such_model(path)
     if path.is_file():
         _say_alone(path, checkpoint, ema)
         return path.parent, path
@@ -353,6 +353,11 @@ def model_file(
         there = ", ".join(manifest.maps)
         raise FewstepError(f"{chosen.path} has no map {name!r}; there is: {there}.")
     return path, chosen.file(name)
+
+
+def no_such_model(path: Path) -> FewstepError:
+    """The error for a path to nothing."""
+    return FewstepError(f"{not_there('run or model', path)}{said_otherwise(path)}")
 
 
 def _say_alone(path: Path, checkpoint: str, ema: str | None) -> None:
