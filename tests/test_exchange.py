@@ -210,3 +210,9 @@ def test_what_a_target_cannot_express_is_named() -> None:
     adm = ADM((3, 8, 8), head_channels=16, attention=(), **small)
     refused("openai", FlowMap(adm, EDM()), "16 channels", "128")
     refused("edm", FlowMap(adm, EDM()), "time_scale=1000.0")
+    for kind, wide in (
+        (UNet, {}),
+        (ADM, {"time_scale": 1.0, "attention": (), "head_channels": 64}),
+    ):
+        F = kind((3, 8, 8), double_norm=True, **{**small, **wide, "channels": 64})
+        refused("edm", FlowMap(F, EDM()), "double_norm=True")

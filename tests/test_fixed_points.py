@@ -156,7 +156,7 @@ def test_a_loss_that_pulls_to_one_side_has_another_fixed_point(name: str) -> Non
 
 @pytest.mark.parametrize("name", ["ct", "cd"])
 def test_a_bias_that_stays_is_no_limit(name: str) -> None:
-    with pytest.raises(Broken, match=r"as the gap closes the bias .* with the power -"):
+    with pytest.raises(Broken, match=r"closes the gap the bias is .*, with the power -"):
         CONTRACT(moved(name))
 
 

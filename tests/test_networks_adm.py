@@ -20,7 +20,8 @@ SMALL: dict[str, Any] = {
     "attention": (4,),
     "head_channels": 8,
 }
-both = pytest.mark.parametrize("scale_shift", [True, False])
+OPTIONS: list[dict[str, Any]] = [{}, {"scale_shift": False}, {"double_norm": True}]
+each = pytest.mark.parametrize("option", OPTIONS, ids=["film", "shift", "double norm"])
 
 
 def small(**arguments: Any) -> ADM:
@@ -64,9 +65,11 @@ def test_published_sizes() -> None:
     assert count(theirs) - count(lsun) == saved
 
 
-@both
-def test_a_new_network_is_zero_and_every_parameter_matters_when_awake(scale_shift: bool) -> None:
-    net = small(num_classes=3, two_time=True, scale_shift=scale_shift)
+@each
+def test_a_new_network_is_zero_and_every_parameter_matters_when_awake(
+    option: dict[str, Any],
+) -> None:
+    net = small(num_classes=3, two_time=True, **option)
     x, c = inputs(net)
     labels = torch.tensor([0, 1, 2, 0])
     y = net(x, c, labels, c)
@@ -79,9 +82,9 @@ def test_a_new_network_is_zero_and_every_parameter_matters_when_awake(scale_shif
     assert idle == []
 
 
-@both
-def test_examples_of_a_batch_do_not_see_each_other(scale_shift: bool) -> None:
-    net = awake(small(num_classes=3, scale_shift=scale_shift))
+@each
+def test_examples_of_a_batch_do_not_see_each_other(option: dict[str, Any]) -> None:
+    net = awake(small(num_classes=3, **option))
     (x, c), labels = inputs(net), torch.tensor([2, 0, 1, 1])
     together = net(x, c, labels)
     for i in range(4):
@@ -89,9 +92,9 @@ def test_examples_of_a_batch_do_not_see_each_other(scale_shift: bool) -> None:
         torch.testing.assert_close(alone[0], together[i])
 
 
-@both
-def test_forward_mode_derivative_is_the_limit_of_differences(scale_shift: bool) -> None:
-    net = awake(small(scale_shift=scale_shift))
+@each
+def test_forward_mode_derivative_is_the_limit_of_differences(option: dict[str, Any]) -> None:
+    net = awake(small(**option))
     x, c = inputs(net)
     v = torch.randn_like(x)
     _, derivative = torch.func.jvp(lambda x: net(x, c), (x,), (v,))
@@ -128,6 +131,7 @@ def test_two_times_start_as_one_time() -> None:
         ({"blocks": 0}, "blocks"),
         ({"dropout": 1.0}, "dropout"),
         ({"head_channels": 3}, "head_channels=3"),
+        ({"double_norm": True, "scale_shift": False}, "scale_shift=True"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(arguments: dict[str, Any], hint: str) -> None:

@@ -14,6 +14,7 @@ from fewstep.networks import ADM, NETWORKS, UNet, convolution, layers
 from fewstep.networks.convolution import WideConv
 from fewstep.networks.forward_mode import Conv2d, Linear, attend
 from fewstep.networks.layers import doubled
+from fewstep.networks.norm import film_of, group_norm
 
 LAST = torch.channels_last
 
@@ -173,3 +174,15 @@ def test_attention_in_forward_mode_is_that_of_the_kernel(dtype: torch.dtype) -> 
     still = (torch.zeros_like(k), torch.zeros_like(v))
     expected = torch.func.jvp(attend, (q, k, v), (along[0], *still))[1]
     torch.testing.assert_close(alone, expected, atol=near, rtol=near)
+
+
+def test_double_normalisation_is_its_definition() -> None:
+    """``norm(x) pnorm(s) + pnorm(b)`` (Lu & Song 2024, Section 4.1), whatever the condition."""
+    norm, (x, e) = group_norm(8), (torch.randn(2, 8, 3, 3), 100 * torch.randn(2, 16))
+    s, b = 1 + e[:, :8], e[:, 8:]
+    s, b = (a / a.square().mean(1, keepdim=True).sqrt() for a in (s, b))
+    expected = norm(x) * s[:, :, None, None] + b[:, :, None, None]
+    found = norm.silu(x, film=film_of(e, double_norm=True))
+    torch.testing.assert_close(found, functional.silu(expected), atol=1e-4, rtol=1e-4)
+    scale, offset = film_of(torch.zeros(1, 16), double_norm=True)
+    assert (scale.abs().max() < 1e-6, offset.abs().max() == 0) == (True, True)

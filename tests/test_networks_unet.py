@@ -32,6 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "filtered, by convolution": {"resample": "conv", "resample_filter": (1, 3, 3, 1)},
     "two heads": {"head_channels": 8},
     "no attention but in the middle": {"attention": ()},
+    "double norm": {"double_norm": True},
 }
 options = pytest.mark.parametrize("option", OPTIONS.values(), ids=list(OPTIONS))
 

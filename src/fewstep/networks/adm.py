@@ -30,7 +30,7 @@ from fewstep.networks.layers import (
     conv_and_shift,
     doubled,
 )
-from fewstep.networks.norm import group_norm
+from fewstep.networks.norm import film_of, group_norm
 
 EPS = 1e-5  # of every group norm
 
@@ -55,6 +55,7 @@ def _resample(x: Tensor, direction: Direction | None) -> Tensor:
 class Block(nn.Module):
     """``skip(x) + conv1(drop(silu(norm1(conv0(silu(norm0(x)))) (1 + scale(e)) + shift(e))))``.
 
+    With ``double_norm``, scale and shift are at unit length, see `fewstep.networks.norm.film_of`.
     Without ``scale_shift``, ``norm1(conv0(...) + shift(e))`` stands in the middle. With a
     direction, ``x`` and ``silu(norm0(x))`` are resampled first.
     """
@@ -68,8 +69,10 @@ class Block(nn.Module):
         direction: Direction | None = None,
         *,
         scale_shift: bool = True,
+        double_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.double_norm = double_norm
         self.p, self.direction, self.scale_shift = p, direction, scale_shift
         self.norm0 = group_norm(inputs, EPS)
         self.conv0 = _conv(inputs, outputs)
@@ -81,8 +84,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         h, e = _resample(self.norm0.silu(x), self.direction), self.affine(e)
         if self.scale_shift:
-            scale, offset = e.chunk(2, dim=1)
-            h = self.norm1.silu(self.conv0(h), film=(scale, offset), p=self.p)
+            film = film_of(e, double_norm=self.double_norm)
+            h = self.norm1.silu(self.conv0(h), film=film, p=self.p)
         else:
             h = self.norm1.silu(*conv_and_shift(self.conv0, h, e), p=self.p)
         x = _resample(x, self.direction)
@@ -118,6 +121,8 @@ class ADM(Network):
         heads: attention heads of every width, instead of ``head_channels``.
         dropout: probability of dropping an activation inside a block in training.
         scale_shift: the condition scales and shifts the second norm, instead of being added before.
+        double_norm: bring that scale and shift to unit length, each over its channels: the adaptive
+            double normalisation of sCM (Lu & Song 2024).
         label_dropout: probability that training hides an example's class, so that the network
             learns to do without, for guidance.
         time_scale: of ``c_noise`` in the embedding; 1 in EDM, and where ``c_noise`` is the index of
@@ -150,6 +155,7 @@ class ADM(Network):
         heads: int | None = None,
         dropout: float = 0.0,
         scale_shift: bool = True,
+        double_norm: bool = False,
         label_dropout: float = 0.0,
         time_scale: float = 1000.0,
         augment: int = 0,
@@ -159,6 +165,10 @@ class ADM(Network):
         super().__init__()
         _check(shape, channels, multipliers, blocks, head_channels, heads, dropout)
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
+        if double_norm and not scale_shift:
+            raise FewstepError(
+                "double_norm of the ADM U-Net is of scale and shift: scale_shift=True."
+            )
         self.guidance_embedding = guidance_embedding
         self.label_dropout = checked_label_dropout(label_dropout)
         # Of one channel, the first convolution takes the layout of its weights.
@@ -177,7 +187,8 @@ class ADM(Network):
         widths = [round(channels * multiplier) for multiplier in multipliers]
 
         def block(inputs: int, width: int, direction: Direction | None = None) -> Block:
-            return Block(inputs, width, e, dropout, direction, scale_shift=scale_shift)
+            how: dict[str, Any] = {"scale_shift": scale_shift, "double_norm": double_norm}
+            return Block(inputs, width, e, dropout, direction, **how)
 
         def step(inputs: int, width: int, height: int) -> Level:
             layers: list[nn.Module] = [block(inputs, width)]

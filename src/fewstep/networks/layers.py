@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from fewstep.networks.convolution import without_bias
 from fewstep.networks.forward_mode import Conv2d, Linear, attend
-from fewstep.networks.norm import fused, group_norm
+from fewstep.networks.norm import film_of, fused, group_norm
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 Direction = Literal["up", "down"]
@@ -196,6 +196,7 @@ class BlockSettings:
     dropout: float
     head_channels: int | None  # None is one head
     taps: Taps
+    double_norm: bool = False
 
     def attention(self, channels: int) -> Attention:
         return Attention(channels, channels // (self.head_channels or channels))
@@ -205,7 +206,8 @@ class Block(nn.Module):
     """``(skip(x) + conv1(drop(silu(norm1(conv0(silu(norm0(x))) + affine(e)))))) / sqrt(2)``.
 
     With a direction, ``x`` and ``silu(norm0(x))`` are resampled first; with attention,
-    self-attention follows.
+    self-attention follows. With ``double_norm``, ``norm1(conv0(...))`` is scaled and shifted
+    instead, see `fewstep.networks.norm.film_of`.
     """
 
     def __init__(
@@ -221,7 +223,9 @@ class Block(nn.Module):
         self.dropout = settings.dropout
         self.norm0 = group_norm(inputs)
         self.conv0 = conv3x3(inputs, outputs)
-        self.affine = xavier(Linear(settings.condition, outputs))
+        self.double_norm = settings.double_norm
+        parts = 2 if self.double_norm else 1
+        self.affine = xavier(Linear(settings.condition, parts * outputs))
         self.norm1 = group_norm(outputs)
         self.conv1 = conv3x3(outputs, outputs, gain=0.0)
         plain = inputs == outputs and direction is None
@@ -230,8 +234,13 @@ class Block(nn.Module):
         self.attention = settings.attention(outputs) if attention else nn.Identity()
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        h, shift = conv_and_shift(self.conv0, self.resample(self.norm0.silu(x)), self.affine(e))
-        h = self.norm1.silu(h, shift, p=self.dropout)
+        h = self.resample(self.norm0.silu(x))
+        if self.double_norm:
+            film = film_of(self.affine(e), double_norm=True)
+            h = self.norm1.silu(self.conv0(h), film=film, p=self.dropout)
+        else:
+            h, shift = conv_and_shift(self.conv0, h, self.affine(e))
+            h = self.norm1.silu(h, shift, p=self.dropout)
         return self.attention(
             branches_sum(self.conv1, h, self.skip, self.resample(x), balanced=True)
         )

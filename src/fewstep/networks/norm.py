@@ -20,6 +20,23 @@ from fewstep.networks.forward_mode import forward_mode, standardized
 from fewstep.precision import HALF
 
 Film = tuple[Tensor, Tensor]
+PIXEL_EPS = 1e-8  # of a pixel norm (Karras et al. 2018)
+
+
+def film_of(e: Tensor, *, double_norm: bool) -> Film:
+    """Scale and offset of ``norm(x) (1 + scale) + offset`` from a layer's result [N, 2 C].
+
+    With ``double_norm`` it is ``norm(x) pnorm(1 + scale) + pnorm(offset)``, where ``pnorm(a)`` is
+    ``a / sqrt(mean a^2 + 1e-8)`` over the channels: the adaptive double normalisation of Lu & Song
+    2024, Section 4.1, which keeps the derivative in the time bounded.
+    """
+    scale, offset = e.chunk(2, dim=1)
+    return (_pnorm(1 + scale) - 1, _pnorm(offset)) if double_norm else (scale, offset)
+
+
+def _pnorm(a: Tensor) -> Tensor:
+    wide = a.to(torch.promote_types(a.dtype, torch.float32))
+    return (wide * (wide.square().mean(1, keepdim=True) + PIXEL_EPS).rsqrt()).to(a.dtype)
 
 
 class GroupNorm(nn.GroupNorm):

@@ -177,6 +177,9 @@ class UNet(Network):
         encoder: "standard", or "residual", which adds the halved image at lower levels (NCSN++).
         decoder: "standard", or "skip", which sums the images written at every level.
         resample: inside a residual "block" (EDM), or by one strided "conv" (DDPM).
+        double_norm: scale and shift the second norm of a block by the condition, both at unit
+            length over the channels, instead of adding it before: the adaptive double normalisation
+            of sCM (Lu & Song 2024).
         resample_filter: low-pass filter along each axis, of even length; ``(1, 1)`` (DDPM++) or
             ``(1, 3, 3, 1)`` (NCSN++). A strided convolution has its own.
         label_dropout: probability that training hides an example's class, so that the network
@@ -215,6 +218,7 @@ class UNet(Network):
         decoder: Literal["standard", "skip"] = "standard",
         resample: Literal["block", "conv"] = "block",
         resample_filter: Sequence[float] = (1, 1),
+        double_norm: bool = False,
         label_dropout: float = 0.0,
         two_time: bool = False,
         guidance_embedding: bool = False,
@@ -242,7 +246,7 @@ class UNet(Network):
             attended=tuple(height in attention for height in heights),
             blocks=blocks,
             by_conv=resample == "conv",
-            settings=BlockSettings(4 * channels, dropout, head_channels, taps),
+            settings=BlockSettings(4 * channels, dropout, head_channels, taps, double_norm),
         )
         self.condition = Conditioning(
             TimeEmbedding.positional(channels)
