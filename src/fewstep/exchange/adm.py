@@ -75,6 +75,8 @@ def read_openai(tensors: Mapping[str, Tensor], size: int | None = None) -> dict[
     widths = [_out(tensors, f"input_blocks.{i}.0.out_layers.3") for i in firsts]
     attended = [i for i, at in enumerate(firsts) if f"input_blocks.{at}.1.qkv.weight" in tensors]
     label = tensors.get("label_emb.weight")
+    if _out(tensors, "out.2") == tensors["input_blocks.0.0.weight"].shape[1] == 6:
+        raise FewstepError("it also looks at a small image, to enlarge it: no sampler here has one")
     image, affine = tensors["input_blocks.0.0.weight"].shape[1], "input_blocks.1.0.emb_layers.1"
     size = size or _size(attended, levels)
     multiples = [w / channels for w in widths]

@@ -110,6 +110,8 @@ def is_foreign(path: Path) -> bool:
     """Whether a file holds weights of another project, as far as its beginning tells."""
     if not path.is_file() or not path.stat().st_size:
         return False
+    if path.name.endswith(INDEX):
+        return True
     with path.open("rb") as file:
         start = file.read(16)
     if start[8:9] == b"{":

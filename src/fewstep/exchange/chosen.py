@@ -78,7 +78,7 @@ def _named(
     tensors: Weights, fits: Callable[[Weights], bool], before: str, depth: int = 0
 ) -> Iterator[Chosen]:
     if fits(tensors):
-        yield Chosen(dict(tensors), before)
+        yield Chosen(dict(tensors), before.rstrip("."))
         return
     groups = dict[str, dict[str, Tensor]]()
     for name, x in tensors.items():

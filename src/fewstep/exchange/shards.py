@@ -69,16 +69,25 @@ def _places(content: Any) -> dict[str, str]:
     return {str(tensor): name for tensor, name in places.items()}
 
 
+def _files(folder: Path) -> list[Path]:
+    found = (path for _, path in zip(range(MOST), folder.iterdir(), strict=False))
+    return sorted(path for path in found if path.is_file())
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """The files and indices of weights in a folder, by their names."""
+    here = _files(folder)
+    indices = [path for path in here if path.name.endswith(INDEX)]
+    return indices + [path for path in here if path.suffix in ENDINGS and not is_shard(path)]
+
+
 def in_folder(folder: Path) -> Path:
     """The one file, or index, of weights in a folder.
 
     Raises:
         FewstepError: there is none, or there are several: the message names them.
     """
-    here = sorted(path for _, path in zip(range(MOST), folder.iterdir(), strict=False))
-    indices = [path for path in here if path.name.endswith(INDEX)]
-    whole = [path for path in here if path.suffix in ENDINGS and not is_shard(path)]
-    found = [*indices, *whole]
+    here, found = _files(folder), weights_in(folder)
     if len(found) == 1:
         return found[0]
     if found:
@@ -88,7 +97,7 @@ def in_folder(folder: Path) -> Path:
         )
     if shards := [path for path in here if is_shard(path)]:
         raise FewstepError(
-            f"{folder} holds {len(shards)} shards of a model and not their index, "
+            f"{folder} holds shards of a model ({listed(path.name for path in shards)}) and no index, "
             f"...{INDEX}: copy that, too."
         )
     raise FewstepError(

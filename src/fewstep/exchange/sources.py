@@ -21,11 +21,14 @@ from fewstep.errors import FewstepError, listed
 from fewstep.exchange import adm, edm2, song
 from fewstep.exchange.checkpoint import Checkpoint, read_checkpoint
 from fewstep.exchange.checkpoint import is_foreign as is_foreign_file
+from fewstep.exchange.chosen import Chosen, named_part
 from fewstep.exchange.diffusers_folder import is_folder
 from fewstep.exchange.diffusers_in import import_folder
 from fewstep.exchange.imported import Imported
 from fewstep.exchange.imported import Wanted as Wanted
 from fewstep.exchange.published import LINEAR, Published, pickled, published
+from fewstep.exchange.recognised import seems_to_be
+from fewstep.exchange.shards import weights_in
 from fewstep.exchange.tensors import Pair, read_tensors
 from fewstep.flow_map import FlowMap
 from fewstep.networks import Network, skeleton, unfinished
@@ -102,11 +105,23 @@ LAYOUTS = (
     ),
 )
 """Every network that can be read, in any order: no state dict is of two."""
+READ_HERE = f"What is read here: {', '.join(layout.project for layout in LAYOUTS)}."
+WRAPPING = ("model", "unet", "net", "module", "_orig_mod", "module._orig_mod", "_orig_mod.module")
+"""What stands before the names of a whole network, of which nothing is said."""
+
+
+def _is_known(tensors: Mapping[str, Tensor]) -> bool:
+    return any(layout.is_it(tensors) for layout in LAYOUTS)
 
 
 def is_foreign(path: Path) -> bool:
     """Whether a file or a folder holds weights of another project, as far as it tells."""
     return is_foreign_file(path) or is_folder(path)
+
+
+def holds_foreign(folder: Path) -> bool:
+    """Whether there are files with weights of another project in a folder."""
+    return any(is_foreign_file(path) for path in weights_in(folder))
 
 
 def import_model(path: Path, wanted: Wanted | None = None) -> Imported:
@@ -150,20 +165,27 @@ class _Reading:
 
     def _of_network(self) -> dict[str, Tensor]:
         """The tensors of the raw network, without what is around it."""
-        if self.file.part:
-            left = f"; {listed(self.file.left)} are left out" if self.file.left else ""
-            self.notes.append(f"its weights are the part {self.file.part!r}{left}")
         if self.outer is not None:
+            self._say_part([self.file.part], self.file.left)
             inner = self.outer.part("model") or self.outer.part("unet") or self.outer
             return dict(inner.tensors())
-        for first in ("model.", "unet.", "net."):
-            if any(name.startswith(first) for name in self.file.tensors):
-                return {
-                    name.removeprefix(first): x
-                    for name, x in self.file.tensors.items()
-                    if name.startswith(first)
-                }
-        return dict(self.file.tensors)
+        self._check_kind()
+        part = named_part(self.file.tensors, _is_known) or Chosen(self.file.tensors)
+        self._say_part([self.file.part, part.name], (*self.file.left, *part.left))
+        return dict(part.content)
+
+    def _say_part(self, path: list[str], left: tuple[str, ...]) -> None:
+        part = ".".join(name for name in path if name and name not in WRAPPING)
+        if part:
+            rest = f"; left out: {listed(left)}" if left else ""
+            self.notes.append(f"its weights are the part {part!r}{rest}")
+
+    def _check_kind(self) -> None:
+        """Raise `FewstepError` for weights that are of something else, as far as names tell."""
+        kind = seems_to_be(self.file.tensors)
+        if kind is not None:
+            remedy = f": {kind.remedy}" if kind.remedy else ""
+            raise FewstepError(f"{self.file.path} seems to be {kind.what}{remedy}. {READ_HERE}")
 
     def _layout(self) -> Layout:
         for layout in LAYOUTS:
@@ -172,7 +194,7 @@ class _Reading:
         seen = listed(list(self.tensors)[:3])
         raise FewstepError(
             f"{self.file.path} holds {len(self.tensors)} tensors ({seen}) of no network that is "
-            f"known: {listed(layout.project for layout in LAYOUTS)}."
+            f"known. {READ_HERE}"
         )
 
     def _known(self) -> Published | None:
@@ -190,6 +212,11 @@ class _Reading:
         except FewstepError as error:
             raise FewstepError(
                 f"{self.file.path} is {self.layout.project}, but {error}."
+            ) from error
+        except (LookupError, ArithmeticError, TypeError, ValueError) as error:
+            raise FewstepError(
+                f"{self.file.path} has the names of {self.layout.project}, but shapes that it "
+                "never has: it is damaged, or another network."
             ) from error
         if self.layout.silent and self.wanted.size is None:
             self.notes.append(

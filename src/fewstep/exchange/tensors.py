@@ -121,7 +121,16 @@ def read_tensors(
         parts = [f"it has no {listed(missing)}"] * bool(missing)
         parts += [f"nothing here is its {listed(left)}"] * bool(left)
         raise FewstepError(f"the weights of {source} do not fit their network: {'; '.join(parts)}.")
-    return {pair.ours: pair.how.read(theirs[pair.theirs]).contiguous() for pair in pairs}
+    return {pair.ours: _read(pair, theirs[pair.theirs], source).contiguous() for pair in pairs}
+
+
+def _read(pair: Pair, x: Tensor, source: object) -> Tensor:
+    try:
+        return pair.how.read(x)
+    except (RuntimeError, IndexError) as error:
+        raise FewstepError(
+            f"{pair.theirs} of {source} has the shape {list(x.shape)}, which its network never has."
+        ) from error
 
 
 def write_tensors(pairs: Iterable[Pair], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -30,7 +30,8 @@ from fewstep.errors import FewstepError, FewstepWarning, not_there, refusals
 from fewstep.exchange.diffusers_out import own_weights
 from fewstep.exchange.hub import kept, local
 from fewstep.exchange.origin import with_hub
-from fewstep.exchange.sources import import_model, is_foreign
+from fewstep.exchange.shards import in_folder
+from fewstep.exchange.sources import holds_foreign, import_model, is_foreign
 from fewstep.files import RECORD, SHAPELESS, read_json, replacing
 from fewstep.hub_name import is_hub, said_otherwise
 from fewstep.lock import FILES as LOCK_FILES
@@ -345,6 +346,9 @@ def model_file(
     elif is_foreign(path):
         _say_alone(path, checkpoint, ema)
         return path, path
+    elif not directory.checkpoints.all() and holds_foreign(path):
+        _say_alone(path, checkpoint, ema)
+        return path, in_folder(path)
     else:
         raise _no_model(directory)
     manifest = chosen.manifest
