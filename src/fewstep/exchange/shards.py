@@ -97,8 +97,8 @@ def in_folder(folder: Path) -> Path:
         )
     if shards := [path for path in here if is_shard(path)]:
         raise FewstepError(
-            f"{folder} holds shards of a model ({listed(path.name for path in shards)}) and no index, "
-            f"...{INDEX}: copy that, too."
+            f"{folder} holds shards of a model ({listed(path.name for path in shards)}) and no "
+            f"index, ...{INDEX}: copy that, too."
         )
     raise FewstepError(
         f"{folder} holds no weights ({', '.join(ENDINGS)}), but "
