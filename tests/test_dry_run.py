@@ -41,7 +41,8 @@ def test_a_dry_run_of_every_recipe(name: str, tmp_path: Path, monkeypatch: Any) 
     assert found.step_flops >= 3 * found.flops * found.training.batch
     text = str(found)
     teacher = OBJECTIVES[RECIPES[name]().objective.name].needs.teacher
-    assert ("--teacher" in text) == (teacher is not TeacherUse.NONE)
+    needed = teacher is not TeacherUse.NONE
+    assert (("--init" if RECIPES[name]().init else "--teacher") in text) == needed
     assert "1,437 found in digits, the train split" in text
     assert ("fewstep pairs" in text) == (
         name.endswith(("/kd", "/rf2", "/rf3", "-distill", "/dfno"))

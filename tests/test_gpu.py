@@ -22,7 +22,7 @@ from fewstep.networks import NETWORKS
 from fewstep.networks.convolution import without_bias
 from fewstep.networks.dropout import SharedDropout, dropout
 from fewstep.networks.norm import fused, group_norm
-from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.objectives import OBJECTIVES
 from fewstep.parameterization import EDM
 from fewstep.sampling import Multistep, Walk
 from fewstep.trained import CONSISTENCY, DIFFUSION
@@ -71,7 +71,7 @@ def make(
     f = awake(network)
     f.p = EDM(eps=0.0) if objective == "ect" else f.p
     extra = {"s1": 10} if objective in ("ct", "ict") else {}
-    if OBJECTIVES[objective].needs.teacher is TeacherUse.DISTIL:
+    if OBJECTIVES[objective].needs.teacher.asked:
         extra["teacher"] = f.frozen_copy()
     o = OBJECTIVES.call(objective, {"f": f, "K": config.steps, **extra})
     images = torch.randint(0, 256, (100, 3, 16, 16), dtype=torch.uint8)

@@ -25,7 +25,7 @@ PARAMETERS = {"cifar10": 55_732_739, "imagenet64": 295_899_267, "lsun_bedroom256
 NCSNPP = {f"cifar10/{name}" for name in ("edm-ncsnpp", "cd", "pd", "ct", "ict")}
 NCSNPP_PARAMETERS = 56_395_523  # of EDM's code for CIFAR-10
 PARAMETERS["lsun_cat256"] = PARAMETERS["lsun_bedroom256"]
-OWN_NETWORK = ("/autoencoder", "/lsgm")  # of our own size: see the tests of latents
+OWN_NETWORK = ("/autoencoder", "/lsgm", "/lcm")  # of our own size: see the tests of latents
 LARGE = [
     name
     for name in RECIPES
@@ -41,7 +41,7 @@ def test_a_dry_run_needs_neither_data_nor_memory(name: str) -> None:
     assert found.num_classes == (1000 if name.startswith("imagenet64") else 0)
     mu = "target" in found.copies
     assert mu == (name.endswith("/ct") or (name.endswith("/cd") and not name.startswith("cifar10")))
-    teacher = OBJECTIVES[RECIPES[name]().objective.name].needs.teacher is TeacherUse.DISTIL
+    teacher = OBJECTIVES[RECIPES[name]().objective.name].needs.teacher.asked
     copies = 1 + 1 + 2 + found.copies["averages"] + mu + teacher
     state = copies * 4 * found.parameters  # and a learned weight has some tens of numbers
     assert state <= found.state_bytes <= 1.00001 * state
@@ -61,6 +61,10 @@ def test_a_dry_run_needs_neither_data_nor_memory(name: str) -> None:
         ("cifar10/ect", {"flip": False, "objective.distance": "pseudo_huber(c=1e-8)"}),
         ("cifar10/sct", {"objective.P_std": 1.8, "network.dropout": 0.2, "betas": (0.9, 0.99)}),
         ("cifar10/scd", {"objective.P_std": 1.4, "network.dropout": 0.0, "batch": 512}),
+        ("cifar10/ect-hour", {"objective.stages": 1, "objective.q": 256.0, "steps": 8000}),
+        ("cifar10/tcm", {"batch": 1024, "lr": 5e-5, "network.dropout": 0.2}),
+        ("cifar10/cmt", {"objective.N": 16, "steps": 300_000, "lr": 2e-4}),
+        ("cifar10/cmt-ect", {"objective.q": 4096.0, "objective.stages": 1, "steps": 100_000}),
         ("imagenet64/edm", {"steps": 610_352, "batch": 4096, "warmup": 2441}),
         ("imagenet64/cd", {"steps": 600_000, "batch": 2048}),
         ("lsun_bedroom256/edm", {"steps": 600_000, "batch": 256}),
@@ -136,6 +140,24 @@ def small(run: Run) -> Run:
 
 
 @pytest.mark.slow
+def test_a_latent_distillation_trains_on_images_of_the_right_shape(tmp_path: Path) -> None:
+    """An autoencoder, a diffusion model of its latents that knows no class now and then, LCM."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+    data = Dataset.from_arrays(images, [0, 1, 2, 3])
+    home = {name: tmp_path / name for name in ("autoencoder", "lsgm", "lcm")}
+    companions: dict[str, dict[str, Any]] = {
+        "autoencoder": {},
+        "lsgm": {"autoencoder": str(home["autoencoder"]), "network.label_dropout": 0.1},
+        "lcm": {"teacher": str(home["lsgm"])},
+    }
+    for name, settings in companions.items():
+        run = small(RECIPES[f"cifar10/{name}"]()).override({"labels": True, **settings})
+        f = train(run, home[name], recipe=f"cifar10/{name}", data=data, quiet=True)
+    assert f.latents is not None
+    assert f.trained.weights == (3.0, 15.0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted({name.partition("/")[0] for name in LARGE}))
 def test_large_recipes_train_on_images_of_the_right_shape(family: str, tmp_path: Path) -> None:
     size = dry_run(RECIPES[f"{family}/edm"]()).shape[1]
@@ -144,8 +166,12 @@ def test_large_recipes_train_on_images_of_the_right_shape(family: str, tmp_path:
     data = Dataset.from_arrays(images, [0, 1, 2, 3] if family == "imagenet64" else None)
     for name in (name for name in LARGE if name.startswith(f"{family}/")):
         run = small(RECIPES[name]())
-        if OBJECTIVES[run.objective.name].needs.teacher is not TeacherUse.NONE:
-            teacher = "edm-ncsnpp" if name in NCSNPP else "edm"
+        use = OBJECTIVES[run.objective.name].needs.teacher
+        if run.init:
+            run = replace(run, init=str(tmp_path / Path(run.init).name.removeprefix("cifar10-")))
+        elif use is not TeacherUse.NONE:
+            diffusion = "edm-ncsnpp" if name in NCSNPP else "edm"
+            teacher = "ect" if use is TeacherUse.REFINE else diffusion
             run = replace(run, teacher=str(tmp_path / teacher))
         f = train(run, tmp_path / name.partition("/")[2], recipe=name, data=data, quiet=True)
         assert f.shape == (3, size, size)

@@ -22,7 +22,7 @@ from fewstep.data.sharded import Sharded
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network, UNet
-from fewstep.objectives import OBJECTIVES, TeacherUse
+from fewstep.objectives import OBJECTIVES
 from fewstep.parameterization import EDM
 from fewstep.runs.directory import open_model
 from fewstep.testing.fitting import Fitting
@@ -92,7 +92,7 @@ def make(
     if cls.makes.decodes:
         f = AutoencoderModel(MLPAutoencoder((1, 4, 4), latents=4, width=8, blocks=1))
     extra: dict[str, Any] = {"s1": 10} if objective in ("ct", "ict") else {}
-    if cls.needs.teacher is TeacherUse.DISTIL:
+    if cls.needs.teacher.asked:
         extra["teacher"] = f.frozen_copy()
     o = OBJECTIVES.call(objective, {"f": f, "K": config.steps, **extra})
     held_out = pictures().batch(torch.arange(20))[0]

@@ -13,11 +13,17 @@ from enum import Enum
 
 
 class TeacherUse(Enum):
-    """What an objective wants of a trained diffusion model."""
+    """What an objective wants of a trained model."""
 
     NONE = "trains from scratch"
     START = "starts from a diffusion model's weights"
     DISTIL = "starts from a diffusion model's weights and follows its PF-ODE"
+    REFINE = "starts from a consistency model's weights and keeps that model beside it"
+
+    @property
+    def asked(self) -> bool:
+        """Whether the model is asked while the objective trains, and so is held beside the map."""
+        return self in (TeacherUse.DISTIL, TeacherUse.REFINE)
 
 
 PAIRS = ("noise", "trajectory", "times")
@@ -35,8 +41,8 @@ class Needs:
     """What must be there before the first step.
 
     Args:
-        teacher: what it takes from a trained diffusion model; with `TeacherUse.DISTIL` its
-            constructor has an argument ``teacher``.
+        teacher: what it takes from a trained model; with `TeacherUse.DISTIL` and
+            `TeacherUse.REFINE` its constructor has an argument ``teacher``.
         columns: what it learns from of each example besides the image and its label, such as the
             noise of a pair; it comes as an argument of this name.
         network: what the network gives: `IMAGES`, `TRAJECTORIES` or `LATENTS`.
@@ -75,6 +81,7 @@ class Needs:
         said = {
             "a teacher to start from": self.teacher is TeacherUse.START,
             "a teacher to distil": self.teacher is TeacherUse.DISTIL,
+            "a consistency model to refine": self.teacher is TeacherUse.REFINE,
             f"pairs ({', '.join(pairs)})": bool(pairs),
             f"data with {', '.join(self.other_columns)}": bool(self.other_columns),
             NETWORKS.get(self.network, ""): self.network in NETWORKS,

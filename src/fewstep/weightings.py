@@ -106,6 +106,18 @@ class TruncatedSNR(Weighting):
         return (p.alpha(t) / p.sigma(t)).square().clamp(min=1)
 
 
+@WEIGHTINGS.register("snr_plus_one")
+@dataclass(frozen=True)
+class SNRPlusOne(Weighting):
+    """``alpha^2 / sigma^2 + 1`` at ``t``: of the error of ``D``, the unweighted one of v.
+
+    Salimans & Ho 2022, Section 4.
+    """
+
+    def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
+        return (p.alpha(t) / p.sigma(t)).square() + 1
+
+
 @WEIGHTINGS.register("inverse_gap")
 @dataclass(frozen=True)
 class InverseGap(Weighting):

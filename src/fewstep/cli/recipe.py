@@ -181,9 +181,11 @@ def _flags(run: Run) -> Iterator[inspect.Parameter]:
 def _example(recipe: Recipe, run: Run) -> str:
     """A command line that works for the recipe."""
     words = ["fewstep train", recipe.name]
-    if objective_of(run).needs.teacher is not TeacherUse.NONE:
+    use = objective_of(run).needs.teacher
+    if use is not TeacherUse.NONE and not (use is TeacherUse.START and run.init):
         family = recipe.name.partition("/")[0]
-        words.append(f"--teacher {run.teacher or f'runs/{family}-edm'}")
+        by = "ect" if use is TeacherUse.REFINE else "edm"
+        words.append(f"--teacher {run.teacher or f'runs/{family}-{by}'}")
     if run.data.data is None:
         words.append("--data photos/" if run.data.size else "--data photos/ --size 32")
     return " ".join(words)

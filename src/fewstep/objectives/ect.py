@@ -28,12 +28,15 @@ class ECT(ConsistencyObjective):
     Args:
         f: the map in training, started from a diffusion model's weights.
         K: total number of training steps.
-        stages: how many times the gap shrinks.
+        stages: how many times the gap shrinks; with 1 it is constant, as in the paper's hour of
+            training (q = 256) and after CMT (q = 4096).
         q: factor by which it shrinks.
+        cap: largest ``1 - q^-stage``, after which the gap stays; 1 for no such limit.
         P_mean: mean of ``ln(sigma/alpha)``, which for EDM is ``ln t``.
         P_std: its standard deviation.
         distance: ``d``, how two images are compared.
-        weighting: ``lambda_``, how much a time counts.
+        weighting: ``lambda_``, how much a time counts: the paper's "inverse_gap" or, as in its code
+            for ImageNet, "edm".
     """
 
     paper = "Geng, Pokle, Luo, Lin, Kolter 2024 (ECT)"
@@ -49,13 +52,14 @@ class ECT(ConsistencyObjective):
         *,
         stages: int = 8,
         q: float = 2.0,
+        cap: float = 1.0,
         P_mean: float = -1.1,
         P_std: float = 2.0,
         distance: Distance | str = "pseudo_huber",
         weighting: Weighting | str = "inverse_gap",
     ) -> None:
         super().__init__(f, K, mu=None, distance=distance, weighting=weighting)
-        self.r = SigmoidGap(K, stages, q)
+        self.r = SigmoidGap(K, stages, q, cap=cap)
         self.times = LogNormal(P_mean, P_std)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
@@ -72,8 +76,18 @@ class ECT(ConsistencyObjective):
         z = torch.randn_like(x)
         dropout = SharedDropout()
         with dropout, torch.no_grad():
-            x_r = p.diffuse(x, r_or_t_min, z)
-            target = torch.where(expand(start, x), x, self.f(x_r, r_or_t_min, condition=condition))
+            x_0, x_r = self.before(x, z, t, r_or_t_min, condition)
+            known = self.f(x_r, r_or_t_min, condition=condition)
+            target = torch.where(expand(start, x), x_0, known)
         r = torch.where(start, 0.0, r)
         with dropout:
             return self.compare(p.diffuse(x, t, z), t, target, r, condition)
+
+    def before(
+        self, x: Tensor, z: Tensor, t: Tensor, r: Tensor, condition: Condition
+    ) -> tuple[Tensor, Tensor]:
+        """What is compared with the point of ``x`` and ``z`` at ``t`` [B]: both [B, *shape].
+
+        The clean image behind it, and the point of the time ``r`` [B].
+        """
+        return x, self.f.p.diffuse(x, r, z)

@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from fewstep.recipes.digits import DATA, NETWORK, TAUS, TRAINING
+from fewstep.recipes.digits import DATA, NETWORK, P_TO_ZERO, TAUS, TRAINING, P, ect
 from fewstep.runs.recipe import RECIPES
 from fewstep.runs.run import Run, component
 
@@ -55,3 +55,122 @@ def sct() -> Run:
     As digits/scd, along the path of one image and one noise; from a diffusion model's weights.
     """
     return simplified("sct", steps=1200)
+
+
+@RECIPES.add("digits/tcm")
+def tcm() -> Run:
+    """Truncated consistency model: the second stage, on the times from 1 on (Lee et al. 2024).
+
+    Of a run of digits/ect. The gap is that of digits/ect's last stage or so, and the times are even
+    in their logarithm as in the paper; distance and weight are digits/ect's.
+    """
+    return Run(
+        objective=component("tcm", start=0.8, q=16.0, distance="l2", weighting="edm"),
+        network=NETWORK,
+        p=P_TO_ZERO,
+        data=DATA,
+        training=replace(TRAINING, steps=1440, lr=5e-4),
+        teacher="runs/digits-ect",
+        taus={"2": (0.8,), "4": (5.0, 2.0, 0.8)},
+    )
+
+
+def multistep(objective: str, S: int, steps: int) -> Run:
+    """A multistep consistency model of ``S`` segments, of digits/pd's grid."""
+    return Run(
+        objective=component(
+            objective, S=S, N_start=16, N_end=64, anneal=600, distance="l2", weighting="edm"
+        ),
+        network=NETWORK,
+        p=P,
+        data=DATA,
+        training=replace(TRAINING, steps=steps, lr=1e-3),
+    )
+
+
+@RECIPES.add("digits/multistep-cd2")
+def multistep_cd2() -> Run:
+    """Multistep consistency distillation, sampled in 2 steps (Heek, Hoogeboom, Salimans 2024).
+
+    aDDIM, and teacher's steps that grow over half of the training as in the paper, from 16 to 64;
+    EDM's process and weight, and the squared distance.
+    """
+    return multistep("multistep_cd", S=2, steps=1440)
+
+
+@RECIPES.add("digits/multistep-cd4")
+def multistep_cd4() -> Run:
+    """Multistep consistency distillation, sampled in 4 steps; otherwise as digits/multistep-cd2."""
+    return multistep("multistep_cd", S=4, steps=1440)
+
+
+@RECIPES.add("digits/multistep-ct2")
+def multistep_ct2() -> Run:
+    """Multistep consistency training, sampled in 2 steps; otherwise as digits/multistep-cd2.
+
+    From a diffusion model's weights.
+    """
+    return multistep("multistep_ct", S=2, steps=1800)
+
+
+@RECIPES.add("digits/stable-ct")
+def stable_ct() -> Run:
+    """Stable consistency tuning: ECT with a target of less variance (Wang, Geng, Li 2024).
+
+    The stages, times and weight of digits/ect. The images of the target are those of the batch's
+    own class.
+    """
+    run = ect()
+    changed = replace(run.objective, name="stable_ct")
+    return replace(run, objective=changed, training=replace(run.training, steps=1800, lr=1e-3))
+
+
+@RECIPES.add("digits/cmt")
+def cmt() -> Run:
+    """Consistency mid-training on a teacher's trajectories (Hu, Lai, Mitsufuji, Ermon 2025).
+
+    The paper's 16 steps of DPM-Solver++; squared distance in the place of LPIPS. It is a
+    consistency model; digits/cmt-ect goes on from it.
+    """
+    return Run(
+        objective=component("cmt"),
+        network=NETWORK,
+        p=P_TO_ZERO,
+        data=DATA,
+        training=replace(TRAINING, steps=900, lr=1e-3),
+        taus=TAUS,
+    )
+
+
+@RECIPES.add("digits/cmt-ect")
+def cmt_ect() -> Run:
+    """ECT at a constant gap after digits/cmt, from whose run it starts (Hu et al. 2025).
+
+    The paper's q is 4096; so small a gap lets this short training stand still.
+    """
+    run = ect()
+    arguments = run.objective.arguments | {"stages": 1, "q": 16.0}
+    return replace(
+        run,
+        objective=replace(run.objective, arguments=arguments),
+        training=replace(run.training, steps=600, lr=3e-4),
+        init="runs/digits-cmt",
+    )
+
+
+@RECIPES.add("digits/lcm")
+def lcm() -> Run:
+    """Latent consistency distillation with the guidance weight as an input (Luo et al. 2023).
+
+    Of a latent diffusion model that knows a null class, such as a run of digits/lsgm with
+    --network.label-dropout 0.1 --out runs/digits-guided-lsgm; its network is used in the paper's
+    chain of 1000 steps, skipped by 20. The weights are from 1, none, to 3.
+    """
+    return Run(
+        objective=component("lcm", guidance_range=(1.0, 3.0), weighting="edm"),
+        network=replace(NETWORK, arguments=NETWORK.arguments | {"guidance_embedding": True}),
+        p=component("vp_discrete", sigma_data=1.0),
+        data=DATA,
+        training=replace(TRAINING, steps=1440, lr=1e-3),
+        teacher="runs/digits-guided-lsgm",
+    )

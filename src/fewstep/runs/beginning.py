@@ -42,7 +42,10 @@ def begin_from_teacher(run: Run, f: AnyModel, teacher: AnyModel) -> FlowMap:
     """
     path, use = run.teacher, objective_of(run).needs.teacher
     what, made = f"the teacher {path}", objective_of(run).makes
-    teacher.trained.check_teacher(what, follow=use is TeacherUse.DISTIL)
+    if use is TeacherUse.REFINE:
+        teacher.trained.check_refined(what)
+    else:
+        teacher.trained.check_teacher(what, follow=use is TeacherUse.DISTIL)
     teacher, f = as_map(teacher, "a teacher's student"), as_map(f, "a student")
     if made.maps_to_eps and made.from_any_time and _is_of_another(teacher.p, f.p):
         check_shapes(teacher, f, what)

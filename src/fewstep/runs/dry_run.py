@@ -15,7 +15,6 @@ import torch
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.memory import free_memory
-from fewstep.needs import TeacherUse
 from fewstep.networks import Autoencoder, Network, skeleton
 from fewstep.objectives.base import weights_of
 from fewstep.parameterization import Parameterization
@@ -201,7 +200,7 @@ def _copies(run: Run, F: Network, p: Parameterization) -> dict[str, float]:
     """How many numbers training holds per parameter of the map, by what they are."""
     averages = len(run.training.ema)
     copies: dict[str, float] = {"weights": 1, "gradients": 1, "optimiser": 2, "averages": averages}
-    if objective_of(run).needs.teacher is TeacherUse.DISTIL:
+    if objective_of(run).needs.teacher.asked:
         copies["teacher"] = 1
     objective = build_objective(run, make_model(F, p))
     trained, changing = objective.trained_modules(), objective.changing()

@@ -174,5 +174,6 @@ def check_companion(run: Run, kind: str) -> None:
     if given is not None and not COMPANIONS[kind].taken(needs):
         why = f" {needs.teacher.value}: it" if kind == "teacher" else ""
         raise FewstepError(f"{name}{why} takes no --{kind}.")
-    if kind == "teacher" and needs.teacher is not TeacherUse.NONE:
+    weights_alone = needs.teacher is TeacherUse.START and run.init is not None
+    if kind == "teacher" and needs.teacher is not TeacherUse.NONE and not weights_alone:
         require(given, f"{name} {needs.teacher.value}: say which with --teacher RUN.")

@@ -12,10 +12,11 @@ from fewstep.runs.run import Run
 
 def asks(run: Run, family: str = "") -> tuple[str, ...]:
     """What a run needs besides this package, and has not been given."""
-    such = f" such as {family}/edm trains" if f"{family}/edm" in RECIPES else ""
     needs, found = objective_of(run).needs, []
-    if needs.teacher is not TeacherUse.NONE:
-        found.append(f"--teacher {run.teacher or f'RUN, a diffusion model{such}'}")
+    if needs.teacher is TeacherUse.START and run.init:
+        found.append(f"--init {run.init}")
+    elif needs.teacher is not TeacherUse.NONE:
+        found.append(f"--teacher {run.teacher or _teacher(needs.teacher, family)}")
     if needs.other_columns:
         found.append(f"--data with {', '.join(needs.columns)}, by a reader of your own")
     elif needs.columns:
@@ -28,6 +29,14 @@ def asks(run: Run, family: str = "") -> tuple[str, ...]:
         found.append(f"--autoencoder {run.autoencoder}")
     found += [f"pip install 'fewstep[{extra}]'" for extra in extras(run)]
     return tuple(found)
+
+
+def _teacher(use: TeacherUse, family: str) -> str:
+    """Which model a run starts from, and what trains such a one."""
+    refined = use is TeacherUse.REFINE
+    kind, by = ("consistency", "ect") if refined else ("diffusion", "edm")
+    such = f" such as {family}/{by} trains" if f"{family}/{by}" in RECIPES else ""
+    return f"RUN, a {kind} model{such}"
 
 
 def extras(run: Run) -> list[str]:

@@ -31,9 +31,11 @@ class NestedDDIM(Sampler):
 
     Args:
         N: number of steps; default that of the model.
+        uniform: take even steps of the process's time to 0, in any process.
     """
 
     N: int | None = None
+    uniform: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "N", checked_count(self.N, "steps"))
@@ -64,7 +66,7 @@ class NestedDDIM(Sampler):
 
     def times(self, p: Parameterization) -> list[float]:
         """``T`` and the time that each step reaches."""
-        return nested_times(self.nfe, p).tolist()
+        return nested_times(self.nfe, p, uniform=self.uniform).tolist()
 
     def reached(self, p: Parameterization) -> list[float]:
         return self.times(p)[1:]

@@ -17,7 +17,7 @@ from fewstep.parameterization import Parameterization, per_row
 from fewstep.sampling.model import Model
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
-from fewstep.schedules import TIME_GRIDS, karras_grid
+from fewstep.schedules import TIME_GRIDS, karras_grid, power_grid
 from fewstep.solvers import start_with_snr
 from fewstep.traced import constant
 from fewstep.trained import Trained
@@ -204,7 +204,14 @@ def default_taus(f: Model, steps: int) -> tuple[float, ...]:
             return tuple(inner)
     if steps > 1 and f.trained.maps_to_any:
         return _own_grid(f.p, steps)
-    return tuple(karras_grid(steps + 1, f.p, dtype=torch.float64).flip(0)[1:-1].tolist())
+    return tuple(_inside(f.p, f.trained.earliest, steps).tolist())
+
+
+def _inside(p: Parameterization, earliest: float | None, steps: int) -> torch.Tensor:
+    """Points inside Karras' grid; of a map that starts later than its end, from there on."""
+    if earliest is None:
+        return karras_grid(steps + 1, p, dtype=torch.float64).flip(0)[1:-1]
+    return power_grid(steps, earliest, p.T, 7.0)[:-1].flip(0) if steps > 1 else torch.zeros(0)
 
 
 def _own_grid(p: Parameterization, steps: int) -> tuple[float, ...]:

@@ -34,8 +34,21 @@ from fewstep.schedules.indices import (
     LogNormalIndex,
     UniformIndex,
 )
-from fewstep.schedules.sizes import ConstantN, DoublingN, GridSize, HalvingN, SquareRootN
-from fewstep.schedules.times import TRAINING_TIMES, LogNormal, TrainingTimes, UniformTimes
+from fewstep.schedules.sizes import (
+    ConstantN,
+    DoublingN,
+    GeometricN,
+    GridSize,
+    HalvingN,
+    SquareRootN,
+)
+from fewstep.schedules.times import (
+    TRAINING_TIMES,
+    LogNormal,
+    StudentT,
+    TrainingTimes,
+    UniformTimes,
+)
 
 __all__ = [
     "INDEX_DISTRIBUTIONS",
@@ -44,6 +57,7 @@ __all__ = [
     "ConstantN",
     "DoublingN",
     "FlowGrid",
+    "GeometricN",
     "GridSize",
     "HalvingN",
     "IndexDistribution",
@@ -54,6 +68,7 @@ __all__ = [
     "QuadraticGrid",
     "SigmoidGap",
     "SquareRootN",
+    "StudentT",
     "TargetDecay",
     "TimeGrid",
     "TrainingTimes",

@@ -220,12 +220,12 @@ def karras_spacing(t: Tensor, p: Parameterization, rho: float = 7.0) -> Tensor:
     return rho * (b - a) * t ** (1 - 1 / rho)
 
 
-def nested_times(N: int, p: Parameterization) -> Tensor:
+def nested_times(N: int, p: Parameterization, *, uniform: bool = False) -> Tensor:
     """``T = t_0 > ... > t_N``: a grid whose every second point is the grid of ``N / 2``: [N + 1].
 
     Karras' grid of ``N + 1`` points, which ends at `Parameterization.t_min`, or a uniform one to 0
-    where the flow is meant to be straight. Progressive distillation halves it.
+    where the flow is meant to be straight, or it is asked for. Progressive distillation halves it.
     """
-    if p.straight:
+    if p.straight or uniform:
         return torch.linspace(p.T, 0, N + 1, dtype=torch.float64)
     return karras_grid(N + 1, p, dtype=torch.float64).flip(0)

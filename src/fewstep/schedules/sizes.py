@@ -63,6 +63,25 @@ class DoublingN(GridSize):
 
 
 @dataclass(frozen=True)
+class GeometricN(GridSize):
+    """``N(k) = round(s0 (s1/s0)^min(1, k/steps))``: even in its logarithm, then ``s1``.
+
+    The teacher's steps of multistep consistency models (Heek, Hoogeboom, Salimans 2024, Section
+    3.1). Like `HalvingN` it counts steps, not points.
+    """
+
+    s0: int
+    s1: int
+    steps: int
+
+    def __post_init__(self) -> None:
+        _check_range(self.s0, self.s1, self.steps)
+
+    def __call__(self, k: int) -> int:
+        return round(self.s0 * (self.s1 / self.s0) ** min(1.0, k / self.steps))
+
+
+@dataclass(frozen=True)
 class HalvingN(GridSize):
     """``N(k)``: the student's steps, ``start / 2``, ``start / 4``, ..., ``final``, round by round.
 

@@ -18,6 +18,8 @@ from fewstep.parameterization import Parameterization
 from fewstep.registry import Registry
 
 TRAINING_TIMES: Registry[TrainingTimes] = Registry("distribution of training times")
+MOST_NOISE = 1e3  # of a process that ends without a signal
+POINTS = 4097  # of a distribution that has no inverse in closed form
 
 
 class TrainingTimes(ABC):
@@ -76,3 +78,52 @@ class LogNormal(TrainingTimes):
     def level(self, erf: Tensor) -> Tensor:
         """The inverse of `erf`."""
         return (self.P_mean + self.P_std * (math.sqrt(2) * torch.erfinv(erf))).exp()
+
+
+@TRAINING_TIMES.register("student_t")
+@dataclass(frozen=True)
+class StudentT(TrainingTimes):
+    """``ln(sigma/alpha)`` of Student's t distribution, truncated to levels from ``least`` on.
+
+    The noise levels of truncated consistency models (Lee et al. 2024, Section 3.3): with so few
+    degrees of freedom they are nearly even in their logarithm, with a peak where that is 0.
+
+    Args:
+        df: degrees of freedom.
+        scale: of the logarithm.
+        least: smallest noise level; the largest is the process's, or `MOST_NOISE`.
+    """
+
+    df: float = 0.01
+    scale: float = 0.2
+    least: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.df > 0 and self.scale > 0 and self.least > 0):
+            raise FewstepError(
+                f"times student_t need df, scale and least > 0, got {self.df}, {self.scale} and "
+                f"{self.least}."
+            )
+
+    def sample(self, x: Tensor, p: Parameterization) -> Tensor:
+        u = torch.rand(len(x), device=x.device)
+        most = float(p.noise_level(torch.tensor(p.T, dtype=torch.float64)))
+        level, part = self._table(min(most, MOST_NOISE))
+        i = torch.searchsorted(part.to(x.device), u).clamp(1, POINTS - 1)
+        start, end = part.to(x.device)[i - 1], part.to(x.device)[i]
+        inside = i - 1 + ((u - start) / (end - start)).clamp(0, 1)
+        log_level = level[0] + (level[1] - level[0]) * inside / (POINTS - 1)
+        return p.time_of_log_snr(-log_level).clamp(max=p.T)
+
+    def _table(self, most: float) -> tuple[tuple[float, float], Tensor]:
+        """The logarithms of the ends, and the part of the levels below each point between them."""
+        if most <= self.least:
+            raise FewstepError(
+                f"times student_t begin at the noise level {self.least:g}, and the process ends at "
+                f"{most:g}."
+            )
+        ends = math.log(self.least), math.log(most)
+        z = torch.linspace(*ends, POINTS, dtype=torch.float64) / self.scale
+        density = (1 + z.square() / self.df).pow(-(self.df + 1) / 2)
+        part = torch.cat([torch.zeros(1), (density[1:] + density[:-1]).cumsum(0)])
+        return ends, (part / part[-1]).float()

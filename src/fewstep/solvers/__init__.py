@@ -6,12 +6,13 @@ the ``Phi`` of the papers.
 
 from fewstep.solvers.adaptive import AdaptiveRK45, rk45
 from fewstep.solvers.denoised import ddim_step, denoised_of_step
-from fewstep.solvers.exponential import DEIS, DPM1, DPM2, DPM3, DPMpp2M
+from fewstep.solvers.exponential import DEIS, DPM1, DPM2, DPM3, DPMpp2M, data_prediction
 from fewstep.solvers.integrator import (
     SOLVERS,
     Denoiser,
     Draw,
     Integrator,
+    Level,
     default_grid,
     start_with_snr,
 )
@@ -34,10 +35,12 @@ __all__ = [
     "Draw",
     "EulerMaruyama",
     "Integrator",
+    "Level",
     "PredictorCorrector",
     "RungeKutta",
     "Solver",
     "Velocity",
+    "data_prediction",
     "ddim_step",
     "default_grid",
     "denoised_of_step",

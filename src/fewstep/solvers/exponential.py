@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -161,18 +161,30 @@ class DPMpp2M(_Exponential):
     def walk(
         self, f: Denoiser, x: Tensor, t: Sequence[float], spend: Sequence[int], draw: Draw
     ) -> Iterator[Tensor]:
-        levels = [Level.at(f.p, time) for time in t]
-        before: tuple[Tensor, float] | None = None
-        for now, after in pairwise(levels):
-            D = f.D(x, now.t)
-            if after.t == 0:
-                yield D
-                return
-            h = after.log_snr - now.log_snr
-            guess = D if before is None else D + (D - before[0]) * (h / (2 * before[1]))
-            x = after.sigma / now.sigma * x - after.alpha * math.expm1(-h) * guess
-            before = D, h
-            yield x
+        yield from data_prediction(f.D, x, [Level.at(f.p, time) for time in t])
+
+
+def data_prediction(
+    D_of: Callable[[Tensor, float], Tensor], x: Tensor, levels: Sequence[Level]
+) -> Iterator[Tensor]:
+    """The points of DPM-Solver++(2M) at all levels but the first, where ``x`` is: [B, ...] each.
+
+    Args:
+        D_of: the denoiser.
+        x: where it starts [B, ...].
+        levels: decreasing; the last may be that of ``t = 0``.
+    """
+    before: tuple[Tensor, float] | None = None
+    for now, after in pairwise(levels):
+        D = D_of(x, now.t)
+        if after.t == 0:
+            yield D
+            return
+        h = after.log_snr - now.log_snr
+        guess = D if before is None else D + (D - before[0]) * (h / (2 * before[1]))
+        x = after.sigma / now.sigma * x - after.alpha * math.expm1(-h) * guess
+        before = D, h
+        yield x
 
 
 @SOLVERS.register("deis")

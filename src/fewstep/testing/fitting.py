@@ -24,7 +24,7 @@ from fewstep.objectives.fit import suited
 from fewstep.parameterization import Parameterization
 from fewstep.runs.components import make_model
 from fewstep.testing.truth import Exact, Gaussian, exact_network
-from fewstep.trained import Trained
+from fewstep.trained import CONSISTENCY, DIFFUSION, Trained
 
 POINT = 0.4  # the data
 ELSEWHERE = -0.4  # where a map begins that has to learn them
@@ -87,9 +87,14 @@ class Fitting:
     def build(self, f: FlowMap, teacher: FlowMap | None = None, K: int = 100) -> Objective:
         """The objective on a map; its teacher, where it has one, is by default a copy of that."""
         arguments: dict[str, Any] = {"f": f, "K": K, **self.settings}
-        if self.needs.teacher is TeacherUse.DISTIL:
+        if self.needs.teacher.asked:
             arguments["teacher"] = f.frozen_copy() if teacher is None else teacher
         return self.objective(**arguments)
+
+    @property
+    def taught(self) -> Trained:
+        """What its teacher is."""
+        return CONSISTENCY if self.needs.teacher is TeacherUse.REFINE else DIFFUSION
 
     def examples(self, n: int, dtype: torch.dtype = torch.float32) -> Examples:
         """Images at one point, and pairs that lead to them."""

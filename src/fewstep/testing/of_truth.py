@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from fewstep.networks.dropout import dropout
 from fewstep.testing.contract import Broken, contract, losses, must
 from fewstep.testing.fitting import ELSEWHERE, POINT, Fitting
-from fewstep.trained import DIFFUSION
 
 STEPS = 200  # in which the beginning of a training must get half of the way,
 LONG = 100_000  # of so many
@@ -23,7 +22,7 @@ def learns(fitting: Fitting) -> None:
     has one, is the truth about the data that it is trained on.
     """
     f = fitting.exact(fitting.objective.makes, ELSEWHERE, eps=None)
-    o = fitting.build(f, fitting.exact(DIFFUSION, eps=None), K=LONG).double().train()
+    o = fitting.build(f, fitting.exact(fitting.taught, eps=None), K=LONG).double().train()
     moved = {turn.name: torch.optim.Adam(o.weights_of(turn), lr=0.01) for turn in o.turns(0)}
     for k in range(STEPS):
         for turn, loss in losses(o, fitting.examples(64, torch.float64), k):
@@ -52,7 +51,7 @@ def vanishes_at_the_truth_alone(fitting: Fitting) -> None:
 
 def _largest_loss(fitting: Fitting, m: float) -> float:
     """Of the truth about data at ``m``, on data that are elsewhere unless ``m`` is their point."""
-    o = fitting.build(fitting.exact(fitting.objective.makes, m), fitting.exact(DIFFUSION))
+    o = fitting.build(fitting.exact(fitting.objective.makes, m), fitting.exact(fitting.taught))
     batch = fitting.examples(64, torch.float64)
     return max(
         float(loss.detach().abs().max()) for k in (0, 50, 99) for _, loss in losses(o, batch, k)

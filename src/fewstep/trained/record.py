@@ -48,6 +48,8 @@ class Record:
         guidance: guidance weight where none is asked for; None is no guidance.
         weights: lowest and highest of the guidance weights that its network takes as an input;
             None where it takes none.
+        earliest: the earliest time that it has learned to start at, where that is not the end of
+            the map; None where it is.
 
     Raises:
         FewstepError: a value that means nothing, or that contradicts another.
@@ -63,6 +65,7 @@ class Record:
     null_class: bool = False
     guidance: float | None = None
     weights: tuple[float, float] | None = None
+    earliest: float | None = None
 
     def __post_init__(self) -> None:
         check_starts(self.starts)
@@ -83,6 +86,8 @@ class Record:
             raise FewstepError(
                 f"trained.weights must be a lowest and a highest weight, got {self.weights!r:.60}"
             )
+        if self.earliest is not None and not is_weight(self.earliest):
+            raise FewstepError(f"trained.earliest must be a time, got {self.earliest!r:.60}")
         object.__setattr__(self, "taus", checked_taus(self.taus))
         object.__setattr__(self, "classes", checked_names(self.classes))
 
@@ -111,7 +116,7 @@ class Record:
     @property
     def from_any_time(self) -> bool:
         """Whether it may start at every time."""
-        return self.starts == "any"
+        return self.starts == "any" and self.earliest is None
 
     @property
     def decodes(self) -> bool:

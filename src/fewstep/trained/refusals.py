@@ -36,7 +36,8 @@ class Trained(Record):
         """This record in another process, which has at ``time(t)`` the noise of time ``t``."""
         starts = self.starts if isinstance(self.starts, str) else tuple(map(time, self.starts))
         taus = {n: tuple(map(time, points)) for n, points in self.taus.items()}
-        return replace(self, starts=starts, taus=taus)
+        earliest = None if self.earliest is None else time(self.earliest)
+        return replace(self, starts=starts, taus=taus, earliest=earliest)
 
     # Refusals
 
@@ -57,6 +58,11 @@ class Trained(Record):
         """Raise `FewstepError` for a model that has learned the times of its sampler alone."""
         if self.from_any_time:
             return
+        if self.earliest is not None:
+            raise FewstepError(
+                f"{what} needs a model of all noise levels; this one has learned those from time "
+                f"{self.earliest:g} on alone."
+            )
         few = f"sampling in {in_steps(self.steps)}" if self.steps else "a few times"
         raise FewstepError(
             f"{what} needs a model of all noise levels; this one was distilled for {few} alone."
@@ -120,6 +126,18 @@ class Trained(Record):
         if not self.denoises:
             raise FewstepError(
                 f"{what} is {self.name}; a diffusion model is needed, such as a run of digits/edm."
+            )
+
+    def check_refined(self, what: str) -> None:
+        """Raise `FewstepError` unless a consistency model can be refined by training it further.
+
+        Args:
+            what: is the model, such as "the teacher runs/ect".
+        """
+        if not (self.maps_to_eps and self.from_any_time):
+            raise FewstepError(
+                f"{what} is {self.name}; a consistency model of all times is needed, such as a run "
+                "of digits/ect."
             )
 
     def check_time_points(self, model: object) -> None:
@@ -203,6 +221,9 @@ class Trained(Record):
             )
 
     def _check_starts_at(self, times: Sequence[float]) -> None:
+        if self.earliest is not None:
+            self._check_late_enough(times, self.earliest)
+            return
         if isinstance(self.starts, str):
             self.check_any_time("sampling in several jumps")
             return
@@ -211,6 +232,13 @@ class Trained(Record):
             raise FewstepError(
                 f"this model has learned to start at {', '.join(f'{t:g}' for t in known)} alone, "
                 f"and not at {strange[0]:g}."
+            )
+
+    def _check_late_enough(self, times: Sequence[float], earliest: float) -> None:
+        if early := [t for t in times if t < earliest * (1 - 1e-6)]:
+            raise FewstepError(
+                f"this model has learned to start at times from {earliest:g} on, and not at "
+                f"{early[0]:g}."
             )
 
     def check_nested(self, steps: int) -> None:
