@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -52,10 +52,17 @@ class Evaluations:
 def build_objective(run: Run, f: AnyModel) -> Objective:
     """The run's objective with ``f`` for its companions, and without a learned distance."""
     known = inspect.signature(objective_of(run)).parameters
-    models = {name: f.frozen_copy() for name in COMPANIONS if name in known}
+    models = {name: _companion(f) for name in COMPANIONS if name in known}
     if "distance" in known:  # a learned one has weights that would have to be there
         return make_objective(run, f, models, distance="l2")
     return make_objective(run, f, models)
+
+
+def _companion(f: AnyModel) -> AnyModel:
+    """What stands for a model that is not looked at: it can be guided, if it has classes."""
+    model = f.frozen_copy()
+    model.trained = replace(model.trained, null_class=f.num_classes > 0)
+    return model
 
 
 def evaluations(run: Run, F: Network, p: Parameterization) -> Evaluations:
@@ -123,7 +130,14 @@ def _counting(turn: str) -> Iterator[None]:
 def _stand_in(F: Network) -> Network:
     if isinstance(F, FourierOperator):
         return FourierOperator((4,), base="mlp(width=8, blocks=1)", times=F.M)
-    return MLP((4,), width=8, blocks=1, two_time=F.two_time)
+    return MLP(
+        (4,),
+        num_classes=F.num_classes,
+        width=8,
+        blocks=1,
+        two_time=F.two_time,
+        guidance_embedding=F.guidance_embedding,
+    )
 
 
 def _times(F: Network) -> int:
