@@ -56,6 +56,7 @@ class Hub(ThreadingHTTPServer):
         self.repos: dict[str, Repo] = {}
         self.requests: list[tuple[str, str]] = []
         self.large: dict[str, bytes] = {}
+        self.chunks = ""  # a folder where hf_xet keeps large files, instead of a service
 
     @property
     def url(self) -> str:
@@ -237,6 +238,13 @@ class Handler(BaseHTTPRequestHandler):
         self.server.large[sha] = self.body
         self._send(b"")
 
+    def xet(self, name: str) -> None:
+        """Where hf_xet puts the chunks of large files: a folder of this machine."""
+        if not self._may_write() or self._repo(name) is None:
+            return
+        where = f"local://{self.server.chunks}"
+        self._json({"casUrl": where, "accessToken": "of the tests", "exp": 9_999_999_999})
+
     def commit(self, name: str, revision: str) -> None:
         repo = self._repo(name) if self._may_write() else None
         if repo is None:
@@ -267,6 +275,7 @@ ROUTES = (
     (r"/api/repos/create", "create"),
     (r"/api/validate-yaml", "validate"),
     (rf"/api/models/{_REPO}/preupload/(?P<revision>.+)", "preupload"),
+    (rf"/api/models/{_REPO}/xet-write-token/.+", "xet"),
     (rf"/api/models/{_REPO}/commit/(?P<revision>.+)", "commit"),
     (rf"/api/models/{_REPO}/branch/(?P<branch>.+)", "branch"),
     (rf"/api/models/{_REPO}/tree/(?P<revision>[^/]+)/?", "tree"),

@@ -202,3 +202,20 @@ def test_licence_and_origin_go_with_every_export(call: Call, tmp_path: Path) -> 
     assert (said["library_name"], said["license"]) == ("diffusers", "cc-by-nc-sa-4.0")
     assert "from_pretrained('pipeline'" in text
     assert fewstep.open_model(tmp_path / "pipeline").info["lineage"] == [whence]
+
+
+def test_large_files_go_as_chunks_where_the_library_has_them(
+    call: Call, may_write: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hf_xet")
+    words = ("push", CONSISTENCY, "--licence", "mit", "--no-samples", "--to")
+    assert call(*words, "hub:ann/whole")[0] == 0
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    may_write.chunks = str(tmp_path / "chunks")
+    code, _, err = call(*words, "hub:ann/chunks")
+    assert code == 0, err
+    sent = [path for command, path in may_write.requests if command == "PUT"]
+    assert len(sent) == 1  # the second time the service for chunks had them
+    whole = may_write.files("ann/whole")["model.safetensors"]  # known to the hub by its hash
+    assert may_write.files("ann/chunks")["model.safetensors"] == whole
+    assert sum(p.stat().st_size for p in (tmp_path / "chunks").rglob("xorbs/*")) > 1000

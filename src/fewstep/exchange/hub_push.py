@@ -126,7 +126,9 @@ def _refusal(to: HubName, error: Exception) -> FewstepError | None:
         )
     if status is None and _is_unreached(error):
         return FewstepError(f"cannot push to {to}: {unreached()}.")
-    return None if status is None else FewstepError(f"the hub refuses {to}: {short(error)}.")
+    if isinstance(error, errors.HFValidationError):
+        return None  # a name that is none, whatever is done with it
+    return FewstepError(f"cannot push to {to}: {short(error)}.")
 
 
 def _is_unreached(error: BaseException) -> bool:
