@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,12 @@ def test_what_the_hub_refuses_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     for name in ("hub:ann/secret", "hub:ann/gated"):
         assert fetched(name).licence == "mit"
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(FewstepError, match=r"pip install 'fewstep\[hub\]'"):
+        fetched("hub:ann/without")
 
 
 def names(found: Fetched) -> set[str]:

@@ -39,7 +39,8 @@ def run(tmp_path: Path) -> Path:
     (folder := tmp_path / "run").mkdir()
     shutil.copy(CONSISTENCY, folder / "model.safetensors")
     record = json.loads((MODELS / "run/run.json").read_text())
-    record["run"]["data"]["data"] = "/home/ann/photos"
+    record["run"]["data"]["data"] = "hub:ann/photos:small@v1"
+    record["run"]["teacher"] = "/home/ann/runs/edm"
     record["sources"] = {"data": {"fingerprint": "1", "path": "/home/ann/photos", "name": "photos"}}
     (folder / "run.json").write_text(json.dumps(record))
     return folder
@@ -83,7 +84,7 @@ def test_a_card_says_what_the_model_is(call: Call, may_write: Hub, run: Path) ->
     assert (said["library_name"], said["license"]) == ("fewstep", "mit")
     assert said["pipeline_tag"] == "unconditional-image-generation"
     assert "fewstep" in said["tags"]
-    assert said["metrics"] == ["fid"]
+    assert (said["metrics"], said["datasets"]) == (["fid"], ["ann/photos"])
     assert "| `jumps(steps=2)` | 2 | 100 | 3.142 |" in text
     for words in (
         "fewstep sample hub:ann/digits@trial",

@@ -7,6 +7,7 @@ at its beginning. Licence and origin of imported weights are a part of every car
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fewstep.exchange.origin import forbids_commerce, lineage, sources
 from fewstep.exchange.origin import licence as inherited
 from fewstep.files import replacing
 from fewstep.flow_map import FlowMap
-from fewstep.hub_name import HUB, HubName
+from fewstep.hub_name import HUB
 from fewstep.models import AnyModel
 from fewstep.version import __version__
 
@@ -34,6 +35,7 @@ KNOWN = {
     ),
 }
 """Licences that the hub has a name for."""
+_REPOSITORY = re.compile(rf"{HUB}([\w.-]+(/[\w.-]+)?)")
 METRICS = {"fd": "fid", "kid": "kid", "inception_score": "inception_score"}
 """Scores that the hub has a name for."""
 
@@ -91,7 +93,7 @@ def card(
         scores: a table of its scores, in Markdown.
         measured: names of these scores, as fields of `fewstep.evaluation.Scores`.
         recipe: how it was trained, in Markdown.
-        data: its images, where they are a data set of the hub: ``hub:OWNER/NAME``.
+        data: the name of its images; of a data set of the hub the card has the repository.
 
     Raises:
         FewstepError: the licence would drop one that forbids commercial use.
@@ -134,7 +136,7 @@ def _front(
         "pipeline_tag": "unconditional-image-generation",
         "tags": list(dict.fromkeys([*tags, task])),
         "base_model": _bases(f.info),
-        "datasets": [HubName.of(data).repo] if data and data.startswith(HUB) else [],
+        "datasets": _repositories(data),
         "metrics": [METRICS[name] for name in measured if name in METRICS],
     }
 
@@ -145,8 +147,13 @@ def _process(f: AnyModel) -> list[str]:
 
 def _bases(info: Mapping[str, Any]) -> list[str]:
     """The repositories of the hub that a model was made from."""
-    named = [origin.get("hub") for origin in lineage(info)]
-    return list(dict.fromkeys(HubName.of(name).repo for name in named if isinstance(name, str)))
+    return list(dict.fromkeys(r for o in lineage(info) for r in _repositories(o.get("hub"))))
+
+
+def _repositories(name: object) -> list[str]:
+    """The repository that a name of a model or of data is of; none of other names."""
+    match = _REPOSITORY.match(name) if isinstance(name, str) else None
+    return [] if match is None else [match[1]]
 
 
 def _yaml(key: str, value: Any) -> Iterator[str]:

@@ -8,7 +8,7 @@ process, so that all parts of a program see the same files.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePath
@@ -20,7 +20,7 @@ from fewstep.exchange.hub_files import DESCRIPTIONS, chosen, is_like
 from fewstep.files import read_json
 from fewstep.hub_name import HUB, NAMED, HubName
 from fewstep.hub_name import is_hub as is_hub
-from fewstep.progress import on_terminal
+from fewstep.progress import on_terminal, working
 
 NEEDS = "models of the hub need: pip install 'fewstep[hub]'"
 
@@ -60,7 +60,7 @@ class Fetched:
     def licence(self) -> str | None:
         """The licence that the card names."""
         named = self.card.get("license_name") or self.card.get("license")
-        return named if isinstance(named, str) and named else None
+        return named if isinstance(named, str) and named not in ("", "unknown") else None
 
 
 def fetched(name: str | PurePath, patterns: Sequence[str] | None = None) -> Fetched:
@@ -97,7 +97,7 @@ def kept(name: str | PurePath) -> Path:
 
 @lru_cache(maxsize=64)
 def _fetched(name: HubName, patterns: tuple[str, ...] | None) -> Fetched:
-    with in_words(name):
+    with in_words(name), nullcontext() if on_terminal() else working(f"fetching {name}"):
         repository = _Repository.of(name)
         files = repository.files
         if patterns is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from fewstep.errors import FewstepError
 from fewstep.exchange.hub import forget, in_words, library, short, unreached
 from fewstep.hub_name import HubName, is_hub
-from fewstep.progress import on_terminal
+from fewstep.progress import on_terminal, working
 
 LOGIN = "set HF_TOKEN to one that may write, or run hf auth login"
 
@@ -71,7 +71,7 @@ def push(
         FewstepError: no token, no right, a repository with a model, no connection.
     """
     hub = library()
-    with _in_words(to), _bars():
+    with _in_words(to), _shown(f"pushing to {to}"):
         api = hub.HfApi()
         if not anew:
             _check_new(api, to)
@@ -149,8 +149,8 @@ def _token() -> str | None:
 
 
 @contextmanager
-def _bars() -> Iterator[None]:
-    """Inside, the library shows its bars only where somebody sees them move."""
+def _shown(title: str) -> Iterator[None]:
+    """Inside, the library shows its bars where they are seen; elsewhere there are lines."""
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -162,6 +162,7 @@ def _bars() -> Iterator[None]:
         return
     disable_progress_bars()
     try:
-        yield
+        with working(title):
+            yield
     finally:
         enable_progress_bars()
