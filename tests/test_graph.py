@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from fewstep.errors import FewstepError
 from fewstep.exchange.graph import Computation, Graph, MapGraph
 from fewstep.exchange.onnx_graph import converted
 from fewstep.exchange.runtime import opened
-from fewstep.exchange.written import compared, write_onnx, write_torch
+from fewstep.exchange.written import RUNTIME, measured, write_onnx, write_torch
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.networks import ADM, MLP, EDM2UNet, FourierOperator, MLPAutoencoder, Network, UNet
@@ -151,7 +153,7 @@ def test_graphs_run_in_onnxruntime(name: str, tmp_path: Path) -> None:
     graph = IN_ONNX[name]()
     written = write_onnx(graph, tmp_path / "graph.onnx")
     assert written.difference < 1e-5
-    assert "onnxruntime" in written.latencies
+    assert (written.runs, written.precision) == (RUNTIME, "fp32")
     run = opened(tmp_path / "graph.onnx")
     for rows in (1, 7):
         with torch.no_grad():
@@ -220,6 +222,65 @@ def test_what_is_no_graph_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr("fewstep.exchange.onnx_graph.find_spec", lambda name: None)
     with pytest.raises(FewstepError, match=r"pip install 'fewstep\[onnx\]'"):
         write_onnx(graph, tmp_path / "x.onnx")
-    wrong = {"a wrong one": lambda *inputs: graph(*inputs) + 0.1}
     with pytest.raises(FewstepError, match="differ by"):
-        compared(graph, wrong)
+        measured(graph, lambda *inputs: graph(*inputs) + 0.1, "a wrong one", 0)
+
+
+def test_where_a_graph_cannot_be_written_is_said_first(tmp_path: Path, call: Any) -> None:
+    small(CONSISTENCY).save(tmp_path / "model.safetensors")
+    (tmp_path / "folder.onnx").mkdir()
+    for words, said in (
+        (["--to", "onnx", "-o", tmp_path / "x.png"], "a file that ends in .onnx"),
+        (["--to", "onnx", "-o", tmp_path / "folder.onnx"], "is a folder"),
+        (["--to", "torch", "-o", tmp_path / "x.onnx"], "x.pt2"),
+        (["--to", "onnx", "-o", tmp_path / "model.safetensors" / "x.onnx"], "model.safetensors"),
+        (["--to", "torch", "-o", tmp_path / "x.pt2", "--precision", "int8"], "--to onnx"),
+        (["--to", "onnx", "-o", tmp_path / "x.onnx", "--sampler", "walk(solver=rk45)"], "solver"),
+    ):
+        code, _, err = call("export", tmp_path / "model.safetensors", *words)
+        assert code == 2
+        assert said in err
+        assert err.count("\n") == 1, err
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_a_full_disk_leaves_no_file(
+    tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x.onnx"))
+
+    onnx = pytest.importorskip("onnx")
+    small(CONSISTENCY).save(tmp_path / "model.safetensors")
+    monkeypatch.setattr("fewstep.exchange.written.converted", lambda *_: onnx.ModelProto())
+    monkeypatch.setattr(Path, "write_bytes", full)
+    words = ["--to", "onnx", "-o", tmp_path / "x.onnx"]
+    code, _, err = call("export", tmp_path / "model.safetensors", *words)
+    assert code == 2
+    assert "No space left" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_precision_says_what_it_costs(precision: str, tmp_path: Path, call: Any) -> None:
+    pytest.importorskip("onnxscript")
+    F = filled(MLP((1, 8, 8), num_classes=10, width=32, blocks=1))
+    FlowMap(F, EDM(T=20.0), trained=CONSISTENCY).save(tmp_path / "model.safetensors")
+    out = tmp_path / "x.onnx"
+    words = ["--to", "onnx", "--precision", precision, "--data", "digits", "-o", out]
+    code, said, _ = call("export", tmp_path / "model.safetensors", *words)
+    assert code == 0, said
+    about = json.loads((tmp_path / "x.onnx.json").read_text())
+    assert about["precision"] == opened(out).about["precision"] == precision
+    rows = {(row["runs"], row["precision"]): row for row in about["speeds"]}
+    assert {("this package", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", precision)} < set(
+        rows
+    )
+    size = rows[RUNTIME, precision]["size"]
+    assert size == out.stat().st_size < 0.7 * rows[RUNTIME, "fp32"]["size"]
+    assert 0 < rows[RUNTIME, precision]["difference"] < 0.5
+    assert set(about["score"]["fd"]) == {"fp32", precision}
+    assert "FD" in said
+    code, said, _ = call("export", tmp_path / "model.safetensors", *words[:4], "-o", out)
+    assert "FD was not measured" in said

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
 from fewstep.errors import FewstepError
+from fewstep.exchange.precisions import GraphPrecision
 from fewstep.models import as_map
 from fewstep.runs.directory import open_model
 
@@ -28,11 +29,16 @@ def export(
     checkpoint: str = "last",
     ema: str | None = None,
     ort: Path | None = None,
+    guidance: float | None = None,
+    precision: GraphPrecision = "fp32",
+    data: str | None = None,
+    compare: bool = True,
 ) -> None:
     """Write a model, or a model with its sampler, for another program.
 
     onnx and torch are the whole sampler as one graph: noise and class in, images out, times and
-    steps inside. Each is checked against this package's own sampler, and timed beside it. edm and
+    steps inside. Each is checked against this package's own sampler, and timed beside it; sizes,
+    times and what a precision costs are printed, and written beside the file as FILE.json. edm and
     openai are state dicts with the names of NVlabs/edm and openai/consistency_models, and diffusers
     is the folder of a pipeline; the lines that load them there are printed. web is a folder with
     the page of fewstep serve, whose model is computed in the browser: any web server can hand it
@@ -41,6 +47,7 @@ def export(
     Examples:
       fewstep export runs/digits-cd --to onnx --steps 2 -o cd.onnx
       fewstep export runs/digits-edm --to torch --sampler "walk(steps=10)" -o edm.pt2
+      fewstep export runs/digits-cd --to onnx --precision int8 -o small.onnx
       fewstep export runs/imagenet64-cd --to diffusers -o cd-pipeline
       fewstep export runs/cifar10-ect --to edm -o ect.pt
       fewstep export runs/imagenet64-cd --to openai -o cd.pt
@@ -66,13 +73,35 @@ def export(
         Which running average, such as ema-0.9999, or f for the raw weights; default the first.
     ort
         For web: onnxruntime-web as a folder or a .tgz; default from npm's registry, into the cache.
+    guidance
+        Of a graph whose sampler walks along a denoiser: classifier-free guidance, whose weight
+        becomes an input of the graph; this one is noted as its default.
+    precision
+        Of an ONNX graph's networks: fp32, fp16 or int8 (weights of eight bits). What it costs in
+        Fréchet distance is measured where images are at hand.
+    data
+        Images to measure that with, as --data of train takes them; default those that the run was
+        trained on.
+    compare
+        Time and score the file beside other ways to run it; without, it is checked alone.
     """
     if ort is not None and to != "web":
         raise FewstepError(f"--ort is for --to web: leave it out of --to {to}.")
+    if (precision != "fp32" or data is not None) and to != "onnx":
+        raise FewstepError(
+            f"--precision and --data are for --to onnx: leave them out of --to {to}."
+        )
+    if guidance is not None and to not in ("onnx", "torch"):
+        raise FewstepError(f"--guidance is for a graph: leave it out of --to {to}.")
+    _check_out(out, to)
     f = as_map(open_model(model, checkpoint=checkpoint, ema=ema), "an export")
     out.parent.mkdir(parents=True, exist_ok=True)
     if to in ("onnx", "torch"):
-        _write_graph(f, out, to, sampler, steps)
+        from fewstep.cli.graphs import Wish, write_graph
+        from fewstep.sampling import sampler_for
+
+        wish = Wish(model, out, to, precision, data, compare)
+        write_graph(f, sampler_for(f, steps, sampler=sampler, guidance=guidance), wish)
         return
     if to == "web":
         _write_page(f, model, out, sampler, steps, ort)
@@ -83,6 +112,29 @@ def export(
         _write_pipeline(f, out)
     else:
         _write_weights(f, out, to)
+
+
+ENDINGS = {
+    "onnx": (".onnx",),
+    "torch": (".pt2",),
+    "edm": (".pt", ".pth"),
+    "openai": (".pt", ".pth"),
+}
+"""How the file of a target ends; what is not here is a folder."""
+
+
+def _check_out(out: Path, to: str) -> None:
+    """Raise `FewstepError` for a place that no file of a target can have, before any work."""
+    endings = ENDINGS.get(to)
+    if endings is None:
+        return
+    if out.suffix.lower() not in endings:
+        name = out.with_suffix(endings[0]) if out.name else Path("model" + endings[0])
+        raise FewstepError(
+            f"--to {to} writes a file that ends in {endings[0]}: -o {name}, not {out}."
+        )
+    if out.is_dir():
+        raise FewstepError(f"{out} is a folder, and --to {to} writes a file.")
 
 
 def _write_pipeline(f: FlowMap, out: Path) -> None:
@@ -117,22 +169,6 @@ def _write_weights(f: FlowMap, out: Path, to: str) -> None:
     print(f"{out}: {len(exported.tensors)} tensors. It is loaded there by")
     for line in exported.load:
         print(f"  {line.replace('PATH', repr(str(out)))}")
-
-
-def _write_graph(f: FlowMap, out: Path, to: str, sampler: str | None, steps: int | None) -> None:
-    from fewstep.exchange.graph import Graph
-    from fewstep.exchange.written import GRAPHS
-    from fewstep.sampling import sampler_for
-
-    graph = Graph(f, sampler_for(f, steps, sampler=sampler))
-    written = GRAPHS[to](graph, out)
-    rows = ", ".join(["batch", *map(str, graph.noise_shape)])
-    label = ", label [batch] int64" if f.num_classes else ""
-    guidance = ", guidance [batch]" if graph.guidance is not None else ""
-    print(f"{out}: {graph.sampler.spec}, {graph.sampler.nfe} network evaluations")
-    print(f"  noise [{rows}] standard normal{label}{guidance} -> images in [-1, 1]")
-    print(f"  largest difference from this package {written.difference:.1e}")
-    print(f"  {out.stat().st_size / 2**20:.1f} MiB; one image in {written.latencies}")
 
 
 def _write_page(

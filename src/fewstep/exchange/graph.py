@@ -107,11 +107,16 @@ class Computation(nn.Module):
 
     output: str
     """Name of what it gives."""
+    precision: str = "fp32"
+    """Of its networks' arithmetic."""
+    exact: Computation
+    """The same in float32."""
 
     def __init__(self, f: Model) -> None:
         super().__init__()
         self.f = f.eval()
         self.identity = identity_of(f)
+        vars(self)["exact"] = self  # and no part of it
 
     @abstractmethod
     def inputs(self, rows: int) -> dict[str, Tensor]:
@@ -133,6 +138,7 @@ class Computation(nn.Module):
         return {
             "fewstep": __version__,
             **self.identity,
+            "precision": self.precision,
             "inputs": self.names,
             "output": self.output,
             "shape": list(f.shape),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -68,16 +68,22 @@ class Weights:
         return self._names[digest]
 
 
-def converted(graph: Computation) -> ModelProto:
+def converted(
+    graph: Computation, part_in: Callable[[Part], ModelProto] | None = None
+) -> ModelProto:
     """A graph in ONNX.
+
+    Args:
+        graph: which.
+        part_in: how its networks are converted; default `part_in_onnx`.
 
     Raises:
         FewstepError: the packages that write it are not installed; torch cannot convert it.
     """
     require_onnx()
-    plan = graph.plan()
+    plan, convert = graph.plan(), part_in or part_in_onnx
     around = _converted(plan.with_modules(_Call), graph.example(2), graph.names, graph.output)
-    return _assembled(around, {name: part_in_onnx(part) for name, part in plan.parts.items()})
+    return _assembled(around, {name: convert(part) for name, part in plan.parts.items()})
 
 
 def part_in_onnx(part: Part) -> ModelProto:

@@ -1,14 +1,23 @@
-"""Modules as programs of torch, for batches of any size."""
+"""Modules as programs of torch, for batches of any size.
+
+A network that a program evaluates many times is one subgraph of it, which is traced once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
+from fewstep.exchange.graph import Computation
+from fewstep.exchange.parts import Part
+
 LARGEST_BATCH = 65_536
+WAY = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
+"""What torch notes of where a node comes from: paths of this machine, and no use to others."""
 
 
 class _OneByOne(nn.Module):
@@ -35,3 +44,36 @@ def program(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     return torch.export.export(
         _OneByOne(module), tuple(inputs), dynamic_shapes=(shapes,), strict=False
     )
+
+
+def program_of(graph: Computation) -> ExportedProgram:
+    """A graph as a program of torch."""
+    made = program(graph.plan().with_modules(_Subgraph), graph.example(2))
+    for part in made.graph_module.modules():
+        if isinstance(part, fx.GraphModule):
+            for node in part.graph.nodes:
+                for name in WAY:
+                    node.meta.pop(name, None)
+    return made
+
+
+class _Subgraph(nn.Module):
+    """A part as one subgraph, whose first inputs are its weights and constants."""
+
+    def __init__(self, part: Part) -> None:
+        super().__init__()
+        traced = program(part.module(), part.example(2))
+        self.subgraph, self.name = traced.graph_module, part.name
+        values: dict[str, Any] = {**traced.state_dict, **traced.constants}
+        signature = traced.graph_signature
+        targets = [spec.target for spec in signature.input_specs if spec.target is not None]
+        self.weights = [f"weight_{i}" for i, _ in enumerate(targets)]
+        for name, target in zip(self.weights, targets, strict=True):
+            self.register_buffer(name, values[target].detach())
+
+    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
+        rows = (value.expand(x.shape[0]) for value in given)
+        weights = (getattr(self, name) for name in self.weights)
+        invoke = torch.ops.higher_order.invoke_subgraph
+        (out,) = invoke(self.subgraph, self.name, *weights, x, *rows)
+        return out

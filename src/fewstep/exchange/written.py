@@ -1,105 +1,119 @@
-"""Graphs in files, each compared with this package's own sampler as soon as it is there."""
+"""Graphs in files, each compared with this package's own sampler before it is in its place."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from fewstep.errors import FewstepError
 from fewstep.exchange.graph import Computation, Run
 from fewstep.exchange.onnx_graph import as_bytes, converted
-from fewstep.exchange.program import program
+from fewstep.exchange.precisions import INT8, quantised_part
+from fewstep.exchange.program import program_of
 from fewstep.exchange.runtime import KEY, opened
 from fewstep.files import replacing
 
-TOLERANCE = 1e-4  # of images in [-1, 1]
+TOLERANCE = 1e-4  # of images in [-1, 1], by a graph in float32
 REPEATS = 15
+PACKAGE, PROGRAM, RUNTIME = "this package", "the exported program", "onnxruntime"
+"""What runs a graph."""
 
 
 @dataclass(frozen=True)
-class Written:
-    """A graph in a file, beside this package's own sampler.
+class Speed:
+    """A graph as something runs it.
 
     Args:
-        difference: the largest of an image's numbers.
-        seconds: of one image, by what ran it.
+        runs: what.
+        precision: of the network's arithmetic.
+        size: bytes of the file, or of the weights.
+        seconds: of one image.
+        difference: the largest of a pixel in [-1, 1] from this package in float32.
     """
 
+    runs: str
+    precision: str
+    size: int
+    seconds: float
     difference: float
-    seconds: dict[str, float]
 
     @property
-    def latencies(self) -> str:
-        """The times, in words."""
-        return ", ".join(f"{1000 * s:.1f} ms by {name}" for name, s in self.seconds.items())
+    def json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
 
 
-def write_torch(graph: Computation, path: Path) -> Written:
+def write_torch(graph: Computation, path: Path) -> Speed:
     """The graph as a program of torch, which ``torch.export.load(path).module()`` runs.
 
     Raises:
         FewstepError: it gives other images than the sampler.
     """
-    made = program(graph.plan().with_modules(lambda part: part.module()), graph.example(2))
+    made = program_of(graph)
     with replacing(path) as partial:
         with partial.open("wb") as file:
             torch.export.save(made, file, extra_files={KEY: json.dumps(graph.said)})
         with partial.open("rb") as file:
             run = torch.export.load(file).module()
-        return compared(graph, {"the exported program": run})
+        return measured(graph, run, PROGRAM, partial.stat().st_size)
 
 
-def write_onnx(graph: Computation, path: Path) -> Written:
+def write_onnx(graph: Computation, path: Path) -> Speed:
     """The graph as an ONNX file.
 
     Raises:
         FewstepError: the packages that write and run it are not installed; it gives other images
             than the sampler.
     """
-    model = converted(graph)
+    model = converted(graph, quantised_part) if graph.precision == INT8 else converted(graph)
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, json.dumps(graph.said)
     content = as_bytes(model)
     with replacing(path) as partial:
         partial.write_bytes(content)
-        return compared(graph, {"onnxruntime": opened(partial)})
+        return measured(graph, opened(partial), RUNTIME, len(content))
 
 
-GRAPHS: dict[str, Callable[[Computation, Path], Written]] = {
-    "torch": write_torch,
-    "onnx": write_onnx,
-}
+GRAPHS: dict[str, Callable[[Computation, Path], Speed]] = {"torch": write_torch, "onnx": write_onnx}
 """What writes a graph, by the name of the target."""
 
 
+def eager(graph: Computation) -> Speed:
+    """The graph as this package computes it itself."""
+    size = sum(x.nbytes for x in graph.f.tensors().values())
+    return measured(graph, cast("Run", graph), PACKAGE, size)
+
+
 @torch.no_grad()
-def compared(graph: Computation, runs: dict[str, Run]) -> Written:
-    """The graph by all that run it: the largest difference, and the times of one image.
+def measured(graph: Computation, run: Run, runs: str, size: int) -> Speed:
+    """A graph by what runs it, beside this package in float32.
 
     Raises:
-        FewstepError: a difference above `TOLERANCE`.
+        FewstepError: images that are not finite, or in float32 differ by more than `TOLERANCE`.
     """
-    inputs, one = graph.example(5), graph.example(1)
-    expected = graph(*inputs)
-    difference = max(float((run(*inputs) - expected).abs().max()) for run in runs.values())
-    if not difference <= TOLERANCE:
+    inputs = graph.example(5)
+    difference = float((run(*inputs) - graph.exact(*inputs)).abs().max())
+    if not difference < float("inf"):
+        raise FewstepError(
+            f"{runs} gives NaN in {graph.precision}: the numbers of this network leave the range "
+            "of float16. Take --precision fp32 or int8."
+        )
+    if graph.precision == "fp32" and difference > TOLERANCE:
         raise FewstepError(
             f"the graph of {graph.about} gives images that differ by {difference:.1e} from "
             f"this package's, and {TOLERANCE:g} is the most: it is not to be used."
         )
-    everything = {"this package": cast("Run", graph), **runs}
-    return Written(difference, {name: latency(run, one) for name, run in everything.items()})
+    return Speed(runs, graph.precision, size, latency(run, graph.example(1)), difference)
 
 
-def latency(run: Run, inputs: tuple[Tensor, ...]) -> float:
+def latency(run: Run, inputs: tuple[torch.Tensor, ...]) -> float:
     """Median seconds of a call."""
     run(*inputs)
     taken = []
