@@ -23,6 +23,7 @@ from fewstep.exchange.written import RUNTIME, measured, write_onnx, write_torch
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.networks import ADM, MLP, EDM2UNet, FourierOperator, MLPAutoencoder, Network, UNet
+from fewstep.networks.dfno import TemporalFourier
 from fewstep.parameterization import EDM, PARAMETERIZATIONS, PFGM, Parameterization
 from fewstep.sampling import NoiseStreams, Walk, sample, sampler_for
 from fewstep.solvers import SOLVERS
@@ -32,11 +33,11 @@ GUIDED = replace(DIFFUSION, null_class=True)
 WEIGHTED = replace(CONSISTENCY, weights=(1.0, 4.0), guidance=2.0)
 
 
-def filled(module: nn.Module) -> Any:
+def filled(module: nn.Module, std: float = 0.3) -> Any:
     """A module with weights that make every input count."""
     generator = torch.Generator().manual_seed(0)
     for weight in module.parameters():
-        nn.init.normal_(weight, std=0.3, generator=generator)
+        nn.init.normal_(weight, std=std, generator=generator)
     return module.eval()
 
 
@@ -189,7 +190,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
 def test_every_network_runs_in_onnxruntime(network: str, spec: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     trained = DIFFUSION if "walk" in spec else CONSISTENCY
-    f = FlowMap(filled(NETWORKS[network]()), EDM(T=20.0), trained=trained)
+    f = FlowMap(filled(NETWORKS[network](), 0.1), EDM(T=20.0), trained=trained)
     assert write_onnx(of(f, spec), tmp_path / "x.onnx").difference < 1e-4
     assert write_onnx(MapGraph(f), tmp_path / "x.onnx").difference < 1e-4
 
@@ -210,6 +211,17 @@ def test_a_program_of_torch_gives_the_images_of_a_seed(
     images = torch.export.load(tmp_path / "graph.pt2").module()(noise, label)
     expected = sample(f, 3, sampler_for(f, sampler=spec), seed=7, label=label)
     torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)
+
+
+def test_a_network_that_torch_cannot_convert_is_refused_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    F = MLP((1, 4, 4))
+    vars(F)["forward"] = lambda x, c_noise: x * float(c_noise.sum())
+    f = FlowMap(F, EDM(), trained=CONSISTENCY)
+    for write, name in ((write_onnx, "x.onnx"), (write_torch, "x.pt2")):
+        with pytest.raises(FewstepError, match="torch cannot make a graph of this") as error:
+            write(Graph(f, sampler_for(f, 1)), tmp_path / name)
+        assert "\n" not in str(error.value)
 
 
 def test_what_is_no_graph_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -259,6 +271,17 @@ def test_a_full_disk_leaves_no_file(
     assert code == 2
     assert "No space left" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors"]
+
+
+def test_the_fourier_layer_in_real_numbers_is_the_same() -> None:
+    """The format has no complex ones."""
+    for modes, shape in ((None, (3, 4, 5)), (2, (3, 6, 5, 2, 2)), (None, (2, 5, 3, 2, 2))):
+        layer = TemporalFourier(shape[2], shape[1], modes)
+        torch.nn.init.normal_(layer.R)
+        h = torch.randn(shape)
+        u = torch.nn.functional.silu(h)
+        with torch.no_grad():
+            torch.testing.assert_close(h + layer._in_real_numbers(u), layer(h))
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fewstep.errors import FewstepError
 from fewstep.exchange.graph import Computation
 from fewstep.exchange.parts import Part
-from fewstep.exchange.program import program
+from fewstep.exchange.program import convertible, program
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto, NodeProto, TensorProto
@@ -95,7 +95,7 @@ def _converted(
     module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], output: str
 ) -> ModelProto:
     """A module in ONNX."""
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), quiet(), convertible():
         made = program(module, inputs)
         file = torch.onnx.export(
             made,
@@ -105,8 +105,7 @@ def _converted(
             dynamo=True,
             verbose=False,
         )
-    if file is None:
-        raise FewstepError("torch wrote no ONNX graph.")
+    assert file is not None
     model = file.model_proto
     _forget_the_way(model)
     return model

@@ -5,13 +5,15 @@ A network that a program evaluates many times is one subgraph of it, which is tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
+from fewstep.errors import FewstepError, out_of_memory
 from fewstep.exchange.graph import Computation
 from fewstep.exchange.parts import Part
 
@@ -31,6 +33,25 @@ class _OneByOne(nn.Module):
         return self.module(*inputs)
 
 
+@contextmanager
+def convertible() -> Iterator[None]:
+    """A block in which a network that torch cannot convert is refused in one line.
+
+    Raises:
+        FewstepError: in the place of torch's errors, with the first cause.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if out_of_memory(error) is not None:
+            raise
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = " ".join(str(cause).split())[:200]
+        raise FewstepError(f"torch cannot make a graph of this network: {reason}") from error
+
+
 @torch.no_grad()
 def program(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     """A module as a program of torch.
@@ -48,7 +69,8 @@ def program(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
 
 def program_of(graph: Computation) -> ExportedProgram:
     """A graph as a program of torch."""
-    made = program(graph.plan().with_modules(_Subgraph), graph.example(2))
+    with convertible():
+        made = program(graph.plan().with_modules(_Subgraph), graph.example(2))
     for part in made.graph_module.modules():
         if isinstance(part, fx.GraphModule):
             for node in part.graph.nodes:

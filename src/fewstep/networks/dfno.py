@@ -5,6 +5,7 @@ Zheng, Nie, Vahdat, Azizzadenesheli, Anandkumar 2023 (DFNO), Section 3.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -38,10 +39,28 @@ class TemporalFourier(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         dtype = torch.promote_types(h.dtype, torch.float32)  # half precision has no FFT
+        u = functional.silu(h).to(dtype)
+        if torch.compiler.is_exporting():  # to formats that have no complex numbers
+            return h + self._in_real_numbers(u).to(h.dtype)
         real, imaginary = self.R.to(dtype).chunk(2)
-        u = torch.fft.rfft(functional.silu(h).to(dtype), dim=1)[:, : self.modes]
-        v = torch.einsum("bmi...,mio->bmo...", u, torch.complex(real, imaginary))
+        v = torch.fft.rfft(u, dim=1)[:, : self.modes]
+        v = torch.einsum("bmi...,mio->bmo...", v, torch.complex(real, imaginary))
         return h + torch.fft.irfft(v, n=self.M, dim=1).to(h.dtype)
+
+    def _in_real_numbers(self, u: Tensor) -> Tensor:
+        """``IDFT(R DFT(u))`` with cosines and sines in the place of the Fourier transform."""
+        k, m = torch.arange(self.modes), torch.arange(self.M)
+        angle = (2 * math.pi / self.M * torch.outer(k, m).double()).to(u.device)
+        cos, sin = angle.cos().to(u.dtype), angle.sin().to(u.dtype)
+        twice = torch.where((k == 0) | (2 * k == self.M), 1, 2).to(u) / self.M
+        real, imaginary = self.R.to(u.dtype).chunk(2)
+        x = u.flatten(3) if u.ndim > 3 else u[..., None]  # [B, M, C, pixels]
+        a, b = (torch.einsum("km,bmip->bkip", by, x) for by in (cos, -sin))
+        c = torch.einsum("bkip,kio->bkop", a, real) - torch.einsum("bkip,kio->bkop", b, imaginary)
+        d = torch.einsum("bkip,kio->bkop", a, imaginary) + torch.einsum("bkip,kio->bkop", b, real)
+        by_cos, by_sin = (by * twice[:, None] for by in (cos, sin))
+        v = torch.einsum("km,bkop->bmop", by_cos, c) - torch.einsum("km,bkop->bmop", by_sin, d)
+        return v.reshape(u.shape)
 
 
 class InTime(nn.Module):
@@ -104,7 +123,7 @@ class FourierOperator(Network):
 
     def trajectory(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         """``F`` at all times, the last of them the image: [B, *shape] to [B, M, *shape]."""
-        B, M = len(x), self.M
+        B, M = x.shape[0], self.M  # len() would fix it in an exported network
         place = torch.arange(1, M + 1, device=x.device, dtype=c_noise.dtype) / M
         condition: dict[str, Any] = {"c_noise_s": place.repeat(B)}
         if label is not None:
