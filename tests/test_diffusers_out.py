@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fewstep.condition import Condition
@@ -21,18 +22,18 @@ from fewstep.exchange.diffusers_out import (
     timesteps,
     write_pipeline,
 )
+from fewstep.exchange.sources import import_model
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
+from fewstep.models import as_map
 from fewstep.networks import ADM, MLP, ConvAutoencoder, EDM2UNet, Network, UNet
 from fewstep.parameterization import EDM, VP, DiscreteVP, RectifiedFlow
 from fewstep.runs.directory import open_model
 from fewstep.sampling import NoiseStreams, sample, sampler_for
 from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP, GENERATOR, Trained
 
-pytest.importorskip("diffusers")
-from diffusers import DiffusionPipeline
-
-from fewstep.exchange.diffusers_pipeline import Drawn, FewstepPipeline
+diffusers = pytest.importorskip("diffusers")
+own = pytest.importorskip("fewstep.exchange.diffusers_pipeline")
 
 SMALL: dict[str, Any] = {"channels": 128, "multipliers": (1, 1), "blocks": 1, "attention": (4,)}
 GREY: dict[str, Any] = {"width": 16, "blocks": 1}
@@ -60,7 +61,7 @@ def modules_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def loaded(folder: Path) -> Any:
-    pipe = DiffusionPipeline.from_pretrained(
+    pipe = diffusers.DiffusionPipeline.from_pretrained(
         str(folder), trust_remote_code=True, low_cpu_mem_usage=False
     )
     pipe.set_progress_bar_config(disable=True)
@@ -73,7 +74,7 @@ def generator() -> torch.Generator:
 
 def ours(f: FlowMap, rows: int, label: Tensor | None, **asked: Any) -> Tensor:
     """Images in [0, 1] of the noise that the generator gives."""
-    noise = cast("NoiseStreams", Drawn((rows, *f.shape), generator()))
+    noise = cast("NoiseStreams", own.Drawn((rows, *f.shape), generator()))
     with torch.no_grad():
         x = sampler_for(f, **asked)(f, noise, Condition(label=label))
     assert float((x.abs() > 1).float().mean()) < 0.9  # and not all is cut off
@@ -81,7 +82,7 @@ def ours(f: FlowMap, rows: int, label: Tensor | None, **asked: Any) -> Tensor:
 
 
 CONSISTENCY_MODELS: dict[str, Callable[[], FlowMap]] = {
-    "classes": lambda: FlowMap(adm(num_classes=5, multipliers=(1, 2)), EDM(), trained=CONSISTENCY),
+    "classes": lambda: FlowMap(adm(num_classes=5), EDM(), trained=CONSISTENCY),
     "no scale": lambda: FlowMap(
         adm(scale_shift=False, multipliers=(1, 1, 1), head_channels=32),
         EDM(T=10.0, sigma_data=0.3),
@@ -137,7 +138,7 @@ def test_diffusion_models_of_a_chain_are_ddim_pipelines(
     assert pipe(2, num_inference_steps=1, output_type="pt").images.shape == (2, 3, 8, 8)
     x = torch.randn(2, *f.shape, generator=generator())
     sampler = sampler_for(f, 5, sampler="walk(solver=ddim, grid=flow)")
-    states = sampler.states(f, cast("NoiseStreams", Drawn(x.shape, generator())))
+    states = sampler.states(f, cast("NoiseStreams", own.Drawn(x.shape, generator())))
     pipe.scheduler.set_timesteps(5)
     with torch.no_grad():  # as its loop does, without the cut at the end
         for t, ours in zip(pipe.scheduler.timesteps, states, strict=True):
@@ -198,7 +199,7 @@ def test_every_other_model_is_a_pipeline_of_this_package(name: str, tmp_path: Pa
     assert "fewstep" in written.notes[0]
     assert "trust_remote_code=True" in written.load[1]
     pipe = loaded(folder)
-    assert isinstance(pipe, FewstepPipeline)
+    assert isinstance(pipe, own.FewstepPipeline)
     label = torch.tensor([2, 0]) if f.num_classes else None
     guided = 2.0 if f.trained.guides else None
     asked: dict[str, Any] = {"class_labels": label, "guidance_scale": guided}
@@ -215,7 +216,7 @@ def test_a_pipeline_of_this_package_is_saved_and_loaded_as_others_are(tmp_path: 
     f = OTHERS["mlp"][0]()
     write_pipeline(f, tmp_path / "first")
     loaded(tmp_path / "first").save_pretrained(tmp_path / "second")
-    pipe = DiffusionPipeline.from_pretrained(
+    pipe = diffusers.DiffusionPipeline.from_pretrained(
         str(tmp_path / "second"),
         custom_pipeline=str(tmp_path / "second/pipeline.py"),
         trust_remote_code=True,
@@ -284,3 +285,107 @@ def test_folders_are_not_overwritten_unless_they_are_pipelines(tmp_path: Path) -
         "ConsistencyModelPipeline"
     )
     assert not (tmp_path / "out/pipeline.py").exists()  # nothing of the former one is left
+
+
+# Networks of diffusers
+
+
+BLOCKS: dict[str, Any] = {
+    "sample_size": 8,
+    "block_out_channels": (8, 16),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
+
+
+def of_pixels(folder: Path) -> Path:
+    parts = {"unet": diffusers.UNet2DModel(**BLOCKS), "scheduler": diffusers.DDPMScheduler()}
+    diffusers.DDPMPipeline(**parts).save_pretrained(folder)
+    return folder
+
+
+def of_consistency(folder: Path) -> Path:
+    scheduler = diffusers.CMStochasticIterativeScheduler(num_train_timesteps=40, sigma_max=20.0)
+    network = diffusers.UNet2DModel(**BLOCKS, num_class_embeds=5)
+    diffusers.ConsistencyModelPipeline(network, scheduler).save_pretrained(folder)
+    return folder
+
+
+def of_latents(folder: Path) -> Path:
+    small = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 1, "sample_size": 4}
+    blocks = {
+        "block_out_channels": (8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "norm_num_groups": 4,
+        "scaling_factor": 0.5,
+    }
+    diffusers.DiTPipeline(
+        diffusers.DiTTransformer2DModel(**small, out_channels=8),
+        diffusers.AutoencoderKL(**blocks),
+        diffusers.DDIMScheduler(clip_sample=False),
+        {i: f"class {i}" for i in range(1000)},
+    ).save_pretrained(folder)
+    return folder
+
+
+CAME: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
+    "DDPMPipeline": (of_pixels, {"batch_size": 2, "num_inference_steps": 3}),
+    "ConsistencyModelPipeline": (
+        of_consistency,
+        {"batch_size": 2, "class_labels": [4, 1], "num_inference_steps": 2},
+    ),
+    "DiTPipeline": (of_latents, {"class_labels": [4, 1], "num_inference_steps": 3}),
+}
+
+
+@pytest.mark.parametrize("kind", list(CAME))
+def test_a_network_of_diffusers_goes_back_as_it_came(kind: str, tmp_path: Path) -> None:
+    make, asked = CAME[kind]
+    before = make(tmp_path / "before")
+    f = as_map(import_model(before).f, "an export")
+    folder = tmp_path / "after"
+    assert write_pipeline(f, folder).kind == kind
+    for weights in before.rglob("*.safetensors"):
+        again = load_file(folder / weights.relative_to(before))
+        theirs = load_file(weights)
+        assert again.keys() == theirs.keys()
+        assert all(torch.equal(again[name], x) for name, x in theirs.items())
+    was, now = (json.loads((f / "model_index.json").read_text()) for f in (before, folder))
+    assert {name: now[name] for name in was if name[0] != "_"} == {
+        name: value for name, value in was.items() if name[0] != "_"
+    }
+    first, second = (
+        loaded(path)(generator=generator(), output_type="np", **asked).images
+        for path in (before, folder)
+    )
+    assert (first == second).all()
+
+
+def test_a_network_of_diffusers_that_became_another_model_is_written_anew(tmp_path: Path) -> None:
+    """As a consistency model of EDM's process it is one of diffusers, else one of this package."""
+    network = as_map(import_model(of_consistency(tmp_path / "a")).f, "an export").network
+    f = FlowMap(network, EDM(T=10.0), trained=CONSISTENCY)
+    written = write_pipeline(f, tmp_path / "b")
+    assert written.kind == "ConsistencyModelPipeline"
+    assert written.difference is not None
+    given: dict[str, Any] = {"class_labels": torch.tensor([1, 3]), "output_type": "pt"}
+    images = loaded(tmp_path / "b")(2, num_inference_steps=2, generator=generator(), **given).images
+    expected = ours(f, 2, torch.tensor([1, 3]), steps=2)
+    torch.testing.assert_close(images, expected, atol=2e-5, rtol=0)
+    f = as_map(import_model(of_pixels(tmp_path / "c")).f, "an export")
+    f.trained = CONSISTENCY
+    assert write_pipeline(f, tmp_path / "d").kind == "FewstepPipeline"
+
+
+def test_licence_and_origin_go_with_a_folder(tmp_path: Path) -> None:
+    f = OTHERS["mlp"][0]()
+    f.info["origin"] = {"file": "x.pkl", "sha256": "0", "licence": "CC-BY-NC-SA-4.0", "source": "S"}
+    written = write_pipeline(f, tmp_path / "out")
+    assert any("CC-BY-NC-SA-4.0" in note for note in written.notes)
+    card = (tmp_path / "out/README.md").read_text()
+    assert 'license: "cc-by-nc-sa-4.0"' in card
+    assert 'library_name: "diffusers"' in card
+    assert "trust_remote_code=True" in card

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
-from fewstep.exchange.diffusers_out import Pipeline, timesteps
+from fewstep.exchange.diffusers_out import timesteps
+from fewstep.exchange.diffusers_parts import Pipeline
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import NoiseStreams, sampler_for
 

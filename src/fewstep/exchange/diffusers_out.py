@@ -3,7 +3,8 @@
 A network that diffusers has, in a process that one of its pipelines walks, becomes that pipeline:
 
 - a consistency model of EDM's process with ADM's U-Net: ``ConsistencyModelPipeline``;
-- a diffusion model of DDPM's chain with ADM's U-Net and no classes: ``DDIMPipeline``.
+- a diffusion model of DDPM's chain with ADM's U-Net and no classes: ``DDIMPipeline``;
+- a network of diffusers itself, in the process that it came with: the pipeline that it came from.
 
 Everything else becomes a pipeline of this package (`fewstep.exchange.diffusers_pipeline`), in a
 folder whose code imports it. The files are written without diffusers.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,14 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError, refusals
 from fewstep.exchange import diffusers_names
+from fewstep.exchange.card import card, write_card
+from fewstep.exchange.diffusers_parts import Part, Pipeline
+from fewstep.exchange.diffusers_return import returned, wrapped
+from fewstep.exchange.origin import licences
 from fewstep.files import replacing, write_json, write_tensors
 from fewstep.flow_map import FlowMap
 from fewstep.networks import ADM
+from fewstep.networks.diffusers import DiffusersNetwork
 from fewstep.sampling import default_taus
 from fewstep.version import __version__
 
@@ -43,41 +49,6 @@ NEAR = 2e-5
 BETAS = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
 """What a network predicts, as diffusers' schedulers call it."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A component of a pipeline.
-
-    Args:
-        library, kind: where its class is, and the class.
-        config: its settings.
-        tensors: its weights; None of a component without any.
-    """
-
-    library: str
-    kind: str
-    config: Mapping[str, Any]
-    tensors: Mapping[str, Tensor] | None = None
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """A pipeline of diffusers that samples as a model does.
-
-    Args:
-        kind: its class.
-        parts: its components by name.
-        calls: arguments of calls that sample as ours do, and what ours is then.
-        notes: what was left out or should be known, a line each.
-        sampler: spec of the sampler of ours that gives the same images; None is the model's own.
-    """
-
-    kind: str
-    parts: Mapping[str, Part]
-    calls: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    sampler: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +85,19 @@ def write_pipeline(f: FlowMap, folder: Path) -> WrittenPipeline:
     try:
         pipeline = counterpart(f)
     except FewstepError as reason:
-        return _write_own(f, folder, str(reason))
-    return _write_theirs(f, pipeline, folder)
+        written = _write_own(f, folder, str(reason))
+    else:
+        written = _write_theirs(f, pipeline, folder)
+    write_card(folder, _card(f, folder, written))
+    terms = [f"its weights are under {licence}" for licence in licences(f.info)]
+    return replace(written, notes=(*written.notes, *terms))
+
+
+def _card(f: FlowMap, folder: Path, written: WrittenPipeline) -> str:
+    """The folder's README.md, with licence and origin."""
+    lines = [line.replace("FOLDER", repr(folder.name)) for line in written.load]
+    use = "\n".join(["```python", *lines, "```"])
+    return card(f, title=folder.name, use=use, library="diffusers")
 
 
 def make_room(folder: Path) -> None:
@@ -153,23 +135,26 @@ def counterpart(f: FlowMap) -> Pipeline:
     Raises:
         FewstepError: there is none; the message says what it has no place for.
     """
+    if (came := returned(f)) is not None:
+        return came
     if f.latents is not None:
         raise FewstepError("it has no pipeline of this kind with an autoencoder")
-    if not isinstance(f.network, ADM):
-        name = f.network.config["name"]
+    network, name = f.network, f.network.config["name"]
+    if isinstance(network, ADM):
+        unet = Part("diffusers", "UNet2DModel", diffusers_names.settings(network), _weights(f))
+    elif isinstance(network, DiffusersNetwork) and network.module == "UNet2DModel":
+        unet = wrapped(network)
+    else:
         raise FewstepError(f"it has no network like {name}, and its UNet2DModel is adm alone")
-    config = diffusers_names.settings(f.network)
     kind, scheduler, notes, sampler = (_consistency if f.trained.maps_to_eps else _diffusion)(f)
-    parts = {
-        "unet": Part("diffusers", "UNet2DModel", config, _weights(f, f.network)),
-        "scheduler": scheduler,
-    }
     calls = _calls(f) if sampler is None else ("num_inference_steps=50",)
+    parts = {"unet": unet, "scheduler": scheduler}
     return Pipeline(kind, parts, calls, (*notes, *_left(f)), sampler)
 
 
-def _weights(f: FlowMap, network: ADM) -> dict[str, Tensor]:
-    return diffusers_names.tensors(network, f.tensors())
+def _weights(f: FlowMap) -> dict[str, Tensor]:
+    assert isinstance(f.network, ADM)
+    return diffusers_names.tensors(f.network, f.tensors())
 
 
 Sampled = tuple[str, Part, tuple[str, ...], str | None]
@@ -286,9 +271,11 @@ def _left(f: FlowMap) -> Iterator[str]:
 
 
 def _write_theirs(f: FlowMap, pipeline: Pipeline, folder: Path) -> WrittenPipeline:
-    _write(pipeline.kind, pipeline.parts, folder)
+    _write(pipeline.kind, pipeline.parts, folder, pipeline.more)
     label = f", class_labels=[0, {f.num_classes - 1}]" if f.num_classes else ""
     count = "batch_size=2, " if label else "batch_size=16, "
+    if "transformer" in pipeline.parts:  # whose pipeline counts the classes
+        count = ""
     calls = [f"images = pipe({count}{call}{label}).images" for call in pipeline.calls]
     load = (
         f"from diffusers import {pipeline.kind}",
@@ -297,10 +284,16 @@ def _write_theirs(f: FlowMap, pipeline: Pipeline, folder: Path) -> WrittenPipeli
     )
     from fewstep.exchange.diffusers_check import difference
 
-    return WrittenPipeline(pipeline.kind, load, pipeline.notes, difference(f, pipeline, folder))
+    different = None if pipeline.came else difference(f, pipeline, folder)
+    return WrittenPipeline(pipeline.kind, load, pipeline.notes, different)
 
 
-def _write(kind: str | list[str], parts: Mapping[str, Part], folder: Path) -> None:
+def _write(
+    kind: str | list[str],
+    parts: Mapping[str, Part],
+    folder: Path,
+    more: Mapping[str, Any] | None = None,
+) -> None:
     """Every file of a pipeline, the index last: a folder without it is none."""
     for name, part in parts.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -311,16 +304,17 @@ def _write(kind: str | list[str], parts: Mapping[str, Part], folder: Path) -> No
             with replacing(folder / name / WEIGHTS) as partial:
                 write_tensors(partial, tensors, {"format": "pt"})
     index: dict[str, Any] = {"_class_name": kind, "_diffusers_version": VERSION}
-    index[MADE_BY] = __version__
+    index |= {MADE_BY: __version__, **(more or {})}
     index |= {name: [part.library, part.kind] for name, part in parts.items()}
     write_json(folder / INDEX, index)
 
 
+NETWORKS = ("unet", "transformer", "vae", "vqvae", "movq", "model")
 WRITTEN = (
     "pipeline.py",
     "README.md",
     "scheduler/scheduler_config.json",
-    *(f"{part}/{name}" for part in ("unet", "model") for name in ("config.json", WEIGHTS)),
+    *(f"{part}/{name}" for part in NETWORKS for name in ("config.json", WEIGHTS)),
     "model/fewstep_model.py",
 )
 """All files that an export may leave beside the index."""
