@@ -60,7 +60,15 @@ def program(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
         module: of tensors [B, ...].
         inputs: an example, of at least two rows.
     """
-    batch = Dim("batch", min=1, max=LARGEST_BATCH)
+    from torch._dynamo.exc import UserError  # here, since torch takes a second for it
+
+    try:
+        return _traced(module, inputs, Dim("batch", min=1, max=LARGEST_BATCH))
+    except UserError:  # code of others that branches on the batch, as diffusers' does at 64 rows
+        return _traced(module, inputs, Dim.AUTO)
+
+
+def _traced(module: nn.Module, inputs: Sequence[Tensor], batch: Any) -> ExportedProgram:
     shapes = tuple({0: batch} for _ in inputs)
     return torch.export.export(
         _OneByOne(module), tuple(inputs), dynamic_shapes=(shapes,), strict=False

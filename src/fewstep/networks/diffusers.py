@@ -150,6 +150,8 @@ class DiffusersNetwork(Network):
         self.label_dropout = checked_label_dropout(label_dropout)
         self.module, self.time_scale = module, time_scale
         self.net = built(module, settings_of(config))
+        self._crosses = self.settings.get("cross_attention_dim") is not None
+        """Whether it attends to an embedding of what is wanted, such as a text."""
         self._inputs = self._checked_inputs()
         self._check_classes()
         self._check_channels()
@@ -169,11 +171,6 @@ class DiffusersNetwork(Network):
         """What the network is told of a condition, by the name that diffusers has for it."""
         told = {"label": "class_labels"} if self.num_classes else {}
         return told | ({"embedding": "encoder_hidden_states"} if self._crosses else {})
-
-    @property
-    def _crosses(self) -> bool:
-        """Whether it attends to an embedding of what is wanted, such as a text."""
-        return self.settings.get("cross_attention_dim") is not None
 
     def _checked_inputs(self) -> set[str]:
         """What its forward takes; raise `FewstepError` where it asks for more than it can be told.
