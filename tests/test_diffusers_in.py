@@ -18,6 +18,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.exchange.diffusers_process import SCHEDULERS, WALKS, scheduled
 from fewstep.exchange.imported import Imported, Wanted
+from fewstep.exchange.program import program
 from fewstep.exchange.sources import import_model
 from fewstep.flow_map import FlowMap
 from fewstep.models import load_model
@@ -412,6 +413,18 @@ def test_latents_are_scaled_and_decoded_as_there(kind: str, tmp_path: Path) -> N
     f.save(tmp_path / "model.safetensors")
     with torch.no_grad():
         assert torch.equal(FlowMap.load(tmp_path / "model.safetensors").image(z), f.image(z))
+
+
+def test_a_graph_of_a_network_takes_any_batch() -> None:
+    """Though its code branches at 64 rows."""
+    theirs = unet(down_block_types=RESNET["down_block_types"])
+    F = DiffusersNetwork(SHAPE, config=dict(theirs.config)).eval()
+    x, t = streams().normal(), torch.tensor([3.0, 700.0])
+    made = program(F, (x, t)).module()
+    with torch.no_grad():
+        torch.testing.assert_close(made(x, t), F(x, t))
+        more = x.repeat(8, 1, 1, 1)
+        torch.testing.assert_close(made(more, t.repeat(8)), F(more, t.repeat(8)))
 
 
 # Folders

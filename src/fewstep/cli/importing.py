@@ -30,12 +30,13 @@ def import_(
     """Make a model of this package from another project's weights.
 
     Reads openai/consistency_models and guided-diffusion (.pt), NVlabs/edm, edm2, locuslab/ect and
-    TCM (.pkl), and state dicts or safetensors with their names. Nothing in a file is ever run. The
-    same files can be given wherever a model is asked for, such as --teacher.
+    TCM (.pkl), state dicts or safetensors with their names, and folders of diffusers. Nothing in a
+    file is ever run. The same can be given wherever a model is asked for, such as --teacher.
 
     Examples:
       fewstep import edm-cifar10-32x32-cond-vp.pkl -o runs/edm-cifar10
       fewstep import cd_imagenet64_l2.pt -o runs/cd-imagenet64
+      fewstep import ddpm-church-256 -o runs/church
       fewstep import hub:owner/name -o runs/theirs
       fewstep sample runs/cd-imagenet64 -n 16 --label 207 -o dogs.png
       fewstep import my.pt --as diffusion --size 64 --process "edm(sigma_data=0.5)" -o runs/mine
