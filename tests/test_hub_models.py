@@ -109,6 +109,7 @@ def test_it_is_scored_and_searched_and_measured(
     done(call("pairs", "hub:ann/diffusion", "-n", 4, "-o", tmp_path / "pairs"))
     manifest = json.loads((tmp_path / "pairs/pairs.json").read_text())
     assert manifest["path"].startswith("hub:ann/diffusion@")
+    assert [origin["licence"] for origin in manifest["lineage"]] == ["cc-by-nc-4.0"]
 
 
 @pytest.mark.usefixtures("names")

@@ -36,7 +36,14 @@ MANIFEST = "pairs.json"
 KEY = "fewstep_pairs"  # of the manifest's key in a shard's metadata
 SHA256 = "sha256"  # of the hash of a shard's tensors, there too
 COLUMNS: tuple[str, ...] = ("noise", "trajectory")
-FREE = ("path", "classes", "data", "beside", "sampler")  # entries that do not change a pair
+FREE = (
+    "path",
+    "classes",
+    "data",
+    "beside",
+    "sampler",
+    "lineage",
+)  # entries that do not change a pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +67,7 @@ class Manifest:
         data: the real images that the model was trained on, as a record; empty where not known.
         beside: where those are from the pairs' folder; None for data that are no files.
         sampler: the spec of the sampler; empty in pairs of earlier versions.
+        lineage: where the model's weights were from, and under which licences.
     """
 
     teacher: str
@@ -77,6 +85,7 @@ class Manifest:
     data: dict[str, Any] = field(default_factory=dict)
     beside: str | None = None
     sampler: str = ""
+    lineage: tuple[dict[str, Any], ...] = ()
 
     @property
     def shards(self) -> int:

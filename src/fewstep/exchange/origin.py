@@ -22,7 +22,7 @@ _COMMERCE = re.compile(r"(^|[-_ ])nc($|[-_ ])|non-?commercial|research", re.IGNO
 def lineage(info: Mapping[str, Any]) -> list[Origin]:
     """The origins of a model: its own first, then those of what it was made from."""
     own, others = info.get("origin"), info.get("lineage")
-    found = [own, *(others if isinstance(others, list) else ())]
+    found = [own, *(others if isinstance(others, list | tuple) else ())]
     return [origin for origin in found if isinstance(origin, dict)]
 
 

@@ -148,7 +148,8 @@ class Build:
             self.f = FlowMap(F, make_p(run), trained=trained, info=info, latents=self.latents)
 
     def begin_with_models(self) -> None:
-        if origins := made_from(self.f.info, *(model.info for model in self.models.values())):
+        others = [model.info for model in self.models.values()]
+        if origins := made_from(self.f.info, *others, self.data.origin):
             self.f.info["lineage"] = origins
         if "teacher" in self.models:
             self.models["teacher"] = begin_from_teacher(self.run, self.f, self.models["teacher"])

@@ -10,6 +10,7 @@ from typing import Any
 
 from fewstep.exchange.origin import with_hub
 from fewstep.exchange.sources import is_foreign
+from fewstep.hub_name import is_hub
 from fewstep.model_file import HEADER, Header, open_model_file
 from fewstep.named_tensors import LATENTS
 from fewstep.plugins.used import Used, among, options
@@ -113,7 +114,9 @@ class Described:
             (self.trained.step or 0) >= self.record.run.training.steps
         )
         train = f"fewstep train {place}{options(self.plugins)}"
-        return [train] * unfinished + [" ".join(way.split()) for way in ways]
+        return [train] * (unfinished and not is_hub(self.path)) + [
+            " ".join(way.split()) for way in ways
+        ]
 
     def _ways(self) -> list[str]:
         """Arguments of sample that suit the model."""

@@ -26,7 +26,7 @@ from fewstep.data.pairs import (
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.exchange.hub import local
-from fewstep.exchange.origin import exact
+from fewstep.exchange.origin import exact, lineage
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.lock import FILES as LOCK_FILES
@@ -206,6 +206,7 @@ def _plan(f: FlowMap, wish: Wish, model: Path, folder: Path) -> tuple[Manifest, 
         path=exact(str(model), f.info),
         classes=f.classes,
         sampler=sampler.spec,
+        lineage=tuple(lineage(f.info)),
         **_data_of(model, folder),
     )
     return manifest, sampler, kept
