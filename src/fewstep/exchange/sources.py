@@ -26,7 +26,7 @@ from fewstep.exchange.diffusers_folder import is_folder
 from fewstep.exchange.diffusers_in import import_folder
 from fewstep.exchange.imported import Imported
 from fewstep.exchange.imported import Wanted as Wanted
-from fewstep.exchange.published import LINEAR, Published, pickled, published
+from fewstep.exchange.published import LINEAR, OPENAI, Published, pickled, published
 from fewstep.exchange.recognised import seems_to_be
 from fewstep.exchange.shards import weights_in
 from fewstep.exchange.tensors import Pair, read_tensors
@@ -353,10 +353,20 @@ class _Reading:
         }
 
     def _check_count(self, F: Network) -> None:
-        """Raise `FewstepError` where a published name hides another network."""
+        """Raise `FewstepError` where a published name hides another network.
+
+        Where the name decides no more than details of the network, it is only noted.
+        """
         expected = None if self.known is None else self.known.parameters
         count = sum(x.numel() for x in F.parameters())
-        if expected is not None and count != expected:
+        if expected is None or count == expected:
+            return
+        if self.known is not None and self.known.source != OPENAI:
+            self.notes.append(
+                f"the published model of its name has {expected:,} parameters, and this one "
+                f"{count:,}: it is another one"
+            )
+        else:
             raise FewstepError(
                 f"{self.file.path} has the name of a published model of {expected:,} parameters, "
                 f"but {count:,}: it is another one. Give it another name, and say what it is."
