@@ -15,8 +15,13 @@ from fewstep.runs.recipe import RECIPES
 from fewstep.runs.run import Component, Data, Run, component
 from fewstep.training.config import Training
 
-OBJECTIVES = ("score_matching", "rf", "score_sde", "ddpm", "pfgm", "reflow", "kd", "dfno", "pd",
-              "cd", "continuous_cd", "ct", "ict", "ect", "continuous_ct", "scd", "sct")  # fmt: skip
+OBJECTIVES = (
+    *("score_matching", "score_sde", "ddpm", "pfgm", "rf", "reflow", "kd", "dfno", "pd"),
+    *("cd", "continuous_cd", "scd", "multistep_cd", "cmt"),
+    *("ect", "stable_ct", "tcm", "continuous_ct", "sct", "multistep_ct", "ct", "ict"),
+)
+"""Of every objective but those of autoencoders and of guidance, which points without classes have
+no use for."""
 PROCESSES = {"rf": "rectified_flow", "reflow": "rectified_flow"}  # of their papers
 EVALUATIONS = 6_000  # of the network for each example of a batch
 WIDTH, BLOCKS = 128, 3

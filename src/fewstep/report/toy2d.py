@@ -126,15 +126,20 @@ def _stages(name: str, seed: int) -> list[Stage]:
 
 
 def _teacher(name: str) -> str:
-    """The diffusion model that an objective learns from: one of its process, else EDM's."""
-    process = make_p(recipes.run_of(name)).process
-    known = [other for other in recipes.OBJECTIVES if _is_teacher(other)]
-    alike = [n for n in known if make_p(recipes.run_of(n)).process.same(process)]
-    return (alike or known)[0]
+    """The model that an objective learns from: one of its process, else EDM's diffusion model."""
+    p = make_p(recipes.run_of(name))
+    refines = OBJECTIVES[name].needs.teacher is TeacherUse.REFINE
+    known = [other for other in recipes.OBJECTIVES if _is_teacher(other, refines)]
+    alike = [n for n in known if make_p(recipes.run_of(n)).process.same(p.process)]
+    ends = [n for n in alike if make_p(recipes.run_of(n)).eps == p.eps] if refines else alike
+    return (ends or known)[0]
 
 
-def _is_teacher(name: str) -> bool:
+def _is_teacher(name: str, consistency: bool) -> bool:
+    """Whether an objective makes diffusion models of the data, or consistency models."""
     cls = OBJECTIVES[name]
+    if consistency:
+        return cls.makes.maps_to_eps and cls.needs.teacher is TeacherUse.START
     from_data = cls.needs.teacher is TeacherUse.NONE and not cls.needs.columns
     return cls.fixed_point is FixedPoint.DENOISER and from_data
 
