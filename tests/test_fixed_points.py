@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,3 +218,75 @@ def test_a_difference_is_of_second_order(spec: str) -> None:
         errors.append(float((found - exact).norm()))
     assert slope(steps, errors) == pytest.approx(2, abs=0.1)
     torch.testing.assert_close(tangent.difference(f, x, t, s, v)[1], exact, rtol=1e-6, atol=1e-6)
+
+
+# In two processes
+
+PROGRAM = """
+import inspect, sys, warnings
+from dataclasses import replace
+from pathlib import Path
+import torch
+from fewstep.distributed import processes
+from fewstep.objectives import OBJECTIVES
+from fewstep.testing import Fitting
+from fewstep.training.config import Training
+from fewstep.training.trainer import Trainer
+warnings.simplefilter("ignore")
+group, folder = processes("cpu"), Path(sys.argv[1])
+config = Training(steps=8, batch=16, lr=1e-2, optimizer="adam", warmup=0, clip=None, ema=(0.9,), microbatches=2,
+                  sample_every=0, checkpoint_every=8)
+for name in OBJECTIVES:
+    if not OBJECTIVES[name].cost.tangent:
+        continue
+    for how in ("forward", "difference"):
+        settings = {"tangent": how}
+        if "stop_gradient" in inspect.signature(OBJECTIVES[name]).parameters:
+            settings["stop_gradient"] = False  # the gradient goes through the derivative
+        fitting = Fitting(OBJECTIVES[name], settings, shape=(1, 2, 2))
+        torch.manual_seed(0)
+        data = fitting.data(32)
+        torch.manual_seed(group.rank)  # the first process shares its weights
+        o = fitting.build(fitting.map(num_classes=fitting.num_classes), K=config.steps)
+        start = {key: x.clone() for key, x in o.f.F.state_dict().items()}
+        Trainer(o, data, config, folder / name / how, quiet=True, group=group).run()
+        if group.rank == 0:
+            torch.save((start, o.f.F.state_dict()), folder / f"{name}-{how}.pt")
+"""
+
+
+def run(folder: Path, world: int) -> dict[str, Any]:
+    """What a program of several processes ends with: weights at first and at last, by training."""
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    common |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(folder)],
+            env=os.environ | common | {"RANK": str(rank)},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(world)
+    ]
+    errors = [process.communicate(timeout=500)[1].decode() for process in started]
+    assert [process.returncode for process in started] == [0] * world, errors
+    return {path.stem: torch.load(path) for path in folder.glob("*.pt")}
+
+
+@pytest.mark.slow
+def test_gradients_through_a_derivative_are_those_of_all_processes(tmp_path: Path) -> None:
+    """Two processes train as one with two micro-batches, and by differences as by forward mode."""
+    one, two = (run(tmp_path / str(world), world) for world in (1, 2))
+    derivatives = [name for name in OBJECTIVES if OBJECTIVES[name].cost.tangent]
+    assert one.keys() == two.keys()
+    assert {name.rpartition("-")[0] for name in one} == set(derivatives)
+    for name, (start, end) in one.items():
+        by_forward = two[f"{name.rpartition('-')[0]}-forward"][1]
+        torch.testing.assert_close(two[name][1], end, rtol=1e-3, atol=1e-4, msg=name)
+        moved = torch.cat([(end[key] - start[key]).flatten() for key in end])
+        apart = torch.cat([(end[key] - by_forward[key]).flatten() for key in end])
+        assert moved.abs().max() > 0.02, name
+        assert apart.norm() < 0.1 * moved.norm(), name
