@@ -234,8 +234,10 @@ from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer
 warnings.simplefilter("ignore")
 group, folder = processes("cpu"), Path(sys.argv[1])
-config = Training(steps=8, batch=16, lr=1e-2, optimizer="adam", warmup=0, clip=None, ema=(0.9,), microbatches=2,
-                  sample_every=0, checkpoint_every=8)
+config = Training(
+    steps=8, batch=16, lr=1e-2, optimizer="adam", warmup=0, clip=None, ema=(0.9,),
+    microbatches=2, sample_every=0, checkpoint_every=8,
+)
 for name in OBJECTIVES:
     if not OBJECTIVES[name].cost.tangent:
         continue
