@@ -95,8 +95,23 @@ def test_a_card_says_what_the_model_is(call: Call, may_write: Hub, run: Path) ->
     assert (
         b"/home" not in files["README.md"] + files["run.json"] + files["model.safetensors"][:4000]
     )
+    settings = json.loads(files["run.json"])["run"]
+    assert (settings["data"]["data"], settings["teacher"]) == ("hub:ann/photos:small@v1", "edm")
     code, out, err = call("info", "hub:ann/digits@trial")
     assert (code, "recipe" in out) == (0, True), err
+
+
+def test_a_folder_of_this_machine_is_not_looked_for_elsewhere(
+    call: Call, may_write: Hub, run: Path
+) -> None:
+    record = json.loads((run / "run.json").read_text())
+    record["run"]["data"]["data"] = "photos"  # somebody else's photos are others
+    (run / "run.json").write_text(json.dumps(record))
+    assert call("push", run, "--to", "hub:ann/digits", "--no-samples")[0] == 0
+    assert json.loads(may_write.files("ann/digits")["run.json"])["run"]["data"]["data"] is None
+    for command, flag in (("evaluate", "--reference"), ("likelihood", "--data")):
+        code, _, err = call(command, "hub:ann/digits")
+        assert (code, f"give {flag}" in err) == (2, True), err
 
 
 def test_a_dry_run_sends_nothing(call: Call, hub: Hub) -> None:

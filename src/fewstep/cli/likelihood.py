@@ -143,9 +143,9 @@ def images_for(f: FlowMap, model: Path, data: str | None, split: str) -> Dataset
         FewstepError: no data given and the model is not a run; no such data; another shape.
     """
     home = RunDirectory.of(model)
-    if data is None and not home.started:
+    settings = real_data(home.here()) if data is None and home.started else Data(data=data)
+    if settings.data is None:
         raise FewstepError(f"{model} does not say what it was trained on: give --data.")
-    settings = real_data(home.here()) if data is None else Data(data=data)
     C, *_, size = f.shape
     if len(f.shape) == 3:
         real = load(replace(settings, size=size, channels=C), split)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,20 +9,25 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from fewstep.data import save_images, to_uint8
+from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
 from fewstep.evaluation.table import COLUMNS
 from fewstep.exchange.card import card, licence_of, write_card
 from fewstep.exchange.origin import forbids_commerce, sources
-from fewstep.files import RECORD, read_json
+from fewstep.files import RECORD, read_json, write_json
 from fewstep.hub_name import HubName, is_hub
 from fewstep.models import AnyModel, as_sampled
 from fewstep.plugins.used import Used
+from fewstep.progress import working
 from fewstep.runs.directory import MODEL, Record, RunDirectory, model_file, open_model
-from fewstep.runs.sources import KINDS, Source, given_of
+from fewstep.runs.sources import DATA, KINDS, Source, given_of, is_name
 from fewstep.sampling import sample, sampler_for
 
 SHEET = "samples.png"
-SHOWN = 50  # samples on the sheet, or as many as fill its rows with all classes
+FILES = ("README.md", MODEL, SHEET, RECORD)
+"""All that goes to the hub, as far as a model has it."""
+SMALL = 32  # pixels of images of which many are drawn
+MOST = 20  # samples in a row
 SETTINGS = ("steps", "batch", "optimizer", "lr", "ema", "precision", "seed")
 """Of the training, those that a card shows; `run.json` has all."""
 
@@ -86,27 +90,25 @@ def packed(
     table = _scores(home, file, scores, notes)
     without_folders(f)
     f.save(folder / MODEL)
-    files = {MODEL: folder / MODEL}
-    if samples and not f.trained.decodes:
+    drawn = samples and _is_drawn(f)
+    if drawn:
         _draw(f, folder / SHEET)
-        files[SHEET] = folder / SHEET
     if record is not None:
-        text = json.dumps(asdict(_without_places(record)), indent=1)
-        (folder / RECORD).write_text(text, encoding="utf-8")
-        files[RECORD] = folder / RECORD
+        write_json(folder / RECORD, asdict(_without_places(record)))
     text = card(
         f,
         title=name.repo.rpartition("/")[2],
         use=_use(f, str(name)),
         licence=licence,
-        samples=_caption(f) if SHEET in files else None,
+        samples=_caption(f) if drawn else None,
         scores=None if table is None else table.text,
         measured=() if table is None else table.measured,
         recipe=None if record is None else _recipe(record),
         data=None if record is None else record.run.data.data,
     )
     write_card(folder, text)
-    return Parcel({"README.md": folder / "README.md", **files}, f.trained.name, tuple(notes))
+    files = {name: folder / name for name in FILES if (folder / name).is_file()}
+    return Parcel(files, f.trained.name, tuple(notes))
 
 
 def _of_licence(f: AnyModel, asked: str | None) -> str:
@@ -144,7 +146,10 @@ def _plain(place: str) -> str:
 def _without_places(record: Record) -> Record:
     """A run's record without paths of this machine."""
     run = record.run
-    settings = {kind: _plain(v) for kind in KINDS if (v := given_of(run, kind))}
+    given = {kind: given_of(run, kind) for kind in KINDS}
+    settings = {kind: _plain(v) if v else None for kind, v in given.items()}
+    if not is_name(run.data.data or ""):
+        settings[DATA] = None  # elsewhere there may be others of that name
     return replace(
         record,
         run=run.override(settings),
@@ -157,13 +162,21 @@ def _named(source: Source) -> Source:
     return replace(source, path=_plain(source.path), relative=None)
 
 
+def _is_drawn(f: AnyModel) -> bool:
+    """Whether a model makes pictures by a sampler of its own."""
+    pictures = len(f.image_shape) == 3 and f.image_shape[0] in (1, 3)
+    return pictures and f.trained.known and not f.trained.decodes
+
+
 def _draw(f: AnyModel, path: Path) -> None:
     """A sheet of samples, all classes in turn."""
-    classes = f.num_classes
-    n = SHOWN if not classes else max(classes, SHOWN // classes * classes)
-    n = min(n, 2 * SHOWN)
-    images = sample(as_sampled(f), n=n, seed=0)
-    save_images(to_uint8(images), path, columns=classes if 0 < classes <= 20 else 10)
+    few = max(f.image_shape) > SMALL
+    columns = 4 if few else f.num_classes if 0 < f.num_classes <= MOST else 10
+    drawn = as_sampled(f).to(pick_device(None))
+    with working("drawing samples"):
+        images = sample(drawn, n=columns * (4 if few else 5), seed=0)
+    save_images(to_uint8(images), path, columns=columns)
+    drawn.cpu()
 
 
 def _caption(f: AnyModel) -> str:

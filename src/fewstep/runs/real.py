@@ -135,9 +135,10 @@ def _trained_on(target: Path) -> Data:
         FewstepError: the target is no run.
     """
     home = RunDirectory.of(target)
-    if not home.started:
+    settings = real_data(home.here()) if home.started else Data()
+    if settings.data is None:
         raise FewstepError(f"{target} does not say what it was trained on: give --reference.")
-    return real_data(home.here())
+    return settings
 
 
 def _say(source: str, note: str) -> None:

@@ -58,7 +58,7 @@ def placed(source: Source, given: str | None, home: Path) -> Source:
         given: a path, or a name of data; None for images in memory.
         home: the run's folder.
     """
-    if given is None or _is_name(given):
+    if given is None or is_name(given):
         return replace(source, path=given or "")
     path = os.path.abspath(os.path.expanduser(given))
     try:
@@ -68,7 +68,7 @@ def placed(source: Source, given: str | None, home: Path) -> Source:
     return replace(source, path=path, relative=relative)
 
 
-def _is_name(given: str) -> bool:
+def is_name(given: str) -> bool:
     """Whether data or models are called by a name that is the same everywhere."""
     return READERS.knows(given) or given.startswith(HUB) or is_hub(given)
 
@@ -89,7 +89,7 @@ def here(run: Run, home: Path, sources: Mapping[str, Source]) -> Run:
 
 def is_there(place: str) -> bool:
     """Whether something is at a place, which may be a pattern of files or a name of data."""
-    if _is_name(place):
+    if is_name(place):
         return True
     path = os.path.expanduser(place)
     return os.path.exists(path) or bool(glob.glob(path, recursive=True))
