@@ -111,3 +111,13 @@ def write(case: dict[str, Any], name: str, folder: Path) -> Path:
     path = folder / f"{name}.pkl"
     path.write_bytes(pickle.dumps({"ema": outer, "loss_fn": Persistent("Loss", P_mean=-1.2)}))
     return path
+
+
+def served(folder: Path) -> list[Path]:
+    """A consistency model as locuslab/ect stores one, and a diffusion model as NVlabs/edm does."""
+    case = CASES["edm-ncsnpp"]
+    with nvidia():
+        return [
+            write({**case, "kind": kind}, name, folder)
+            for kind, name in (("ECMPrecond", "few"), ("EDMPrecond", "many"))
+        ]

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,7 @@ import pytest
 import torch
 from PIL import Image
 
+import foreign
 from fewstep import EDM, MLP, FlowMap
 from fewstep.cli import app
 
@@ -79,6 +81,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def address(models: list[Path]) -> Iterator[str]:
     """Where a server of both models answers."""
+    with served(models) as address:
+        yield address
+
+
+@contextmanager
+def served(models: list[Path]) -> Iterator[str]:
+    """A block in which a server of models answers at an address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -567,3 +576,26 @@ def test_the_link_of_another_model_says_so(open_page: Open, address: str) -> Non
     assert '"gone", which is not served' in page.inner_text("#trouble")
     done(page, "generate")
     assert parse_qs(urlsplit(page.url).fragment)["seed"] == ["1"]
+
+
+def test_models_of_other_projects_are_played_with(browser: Browser, tmp_path: Path) -> None:
+    """Their files as the authors write them, served as they are."""
+    errors: list[str] = []
+    with served(foreign.served(tmp_path)) as address:
+        page = browser.new_page(viewport=LAPTOP)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#facts:not(:empty)")
+        page.locator("#generate-n").fill("4")
+        run(page, "generate")
+        assert page.locator("#generate .sheets > .grid .tile img").count() == 4
+        take_one(page)
+        drag(page, "canvas.mask", (0.3, 0.5), (0.7, 0.5))
+        run(page, "edit")
+        assert shown(page, "#edit .after .large").shape == (16, 16)
+        page.select_option("#model", "many.pkl")
+        page.click("#tab-generate")
+        run(page, "generate")
+        assert page.locator("#generate .sheets > .grid .tile img").count() == 4
+        page.close()
+    assert errors == []

@@ -20,6 +20,7 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import foreign
 from fewstep.data import to_uint8
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
@@ -432,6 +433,36 @@ def test_a_server_that_shuts_down_says_so() -> None:
         engine.close()
         assert client.get("/health").status_code == 503
         assert client.post("/v1/images/generations", json={}).status_code == 503
+
+
+def test_imported_models_are_served(tmp_path: Path) -> None:
+    """Their files as other projects write them, without an import before."""
+    shelf = Shelf.open(foreign.served(tmp_path))
+    app = create_app(Engine(shelf.models), shelf, limits=LIMITS)
+    with TestClient(app, base_url="http://localhost") as client:
+        few, many = client.get("/v1/models").json()["data"]
+        assert [few["id"], many["id"]] == ["few.pkl", "many.pkl"]
+        assert "inpaint" in few["tasks"]
+        assert many["tasks"] == ["denoise"]
+        for name, steps in (("few.pkl", 2), ("many.pkl", 3)):
+            found = post(client, "generations", model=name, n=2, seed=7, steps=steps)
+            expected = to_uint8(sample(shelf.models[name], 2, steps=steps, seed=7))
+            for entry, image in zip(found["data"], expected, strict=True):
+                made = pixels(entry["b64_json"]).astype(int)
+                assert np.abs(made - image.permute(1, 2, 0).numpy()).max() <= 1
+        hole = Image.new("1", (16, 16))
+        hole.paste(1, (2, 2, 6, 8))
+        file = BytesIO()
+        hole.save(file, format="PNG")
+        image = drawn((16, 16))
+        edit = {"image": text(image), "mask": text(file.getvalue()), "steps": 2, "seed": 3}
+        (entry,) = post(client, "edits", model="few.pkl", task="inpaint", **edit)["data"]
+        kept = ~np.asarray(hole)
+        before = np.asarray(Image.open(BytesIO(image)))
+        assert (pixels(entry["b64_json"])[kept] == before[kept]).all()
+        noisy = {"task": "denoise", "image": text(image), "sigma": 12.5}
+        (entry,) = post(client, "edits", model="many.pkl", **noisy)["data"]
+        assert pixels(entry["b64_json"]).shape == (16, 16, 3)
 
 
 # Edits and interpolations
