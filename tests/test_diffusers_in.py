@@ -22,11 +22,12 @@ from fewstep.exchange.program import program
 from fewstep.exchange.sources import import_model
 from fewstep.flow_map import FlowMap
 from fewstep.models import load_model
-from fewstep.networks import DiffusersNetwork
+from fewstep.networks import DiffusersNetwork, skeleton, unfinished
 from fewstep.parameterization import EDM, from_config
 from fewstep.runs.directory import open_model
 from fewstep.sampling import NoiseStreams, sampler_for
 from fewstep.trained import CONSISTENCY, DIFFUSION
+from hub import Hub
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # of theirs
 diffusers = pytest.importorskip("diffusers")
@@ -361,6 +362,20 @@ def test_a_guided_dit_gives_the_images_of_its_pipeline(w: float, latent: Path) -
     close((x / 2 + 0.5).clamp(0, 1), theirs)
 
 
+def test_a_transformer_is_never_made_of_random_numbers_first() -> None:
+    theirs = dit()
+    settings = {"num_classes": 1000, "module": "DiTTransformer2DModel"}
+    with skeleton():
+        F = DiffusersNetwork((4, 4, 4), config=dict(theirs.config), **settings)
+    F.net.load_state_dict(theirs.state_dict(), assign=True)
+    assert not unfinished(F)
+    x, t, label = torch.randn(2, 4, 4, 4), torch.tensor([1.0, 2.0]), torch.tensor([5, 1000])
+    with torch.no_grad():
+        expected = theirs(x, timestep=t, class_labels=label).sample
+        torch.testing.assert_close(F.eval()(x, t, label), expected)
+        torch.testing.assert_close(F(x, t)[1], expected[1])
+
+
 def test_an_autoencoder_is_one_here(tmp_path: Path) -> None:
     theirs = vae(sample_size=16, scaling_factor=0.3)
     theirs.save_pretrained(tmp_path / "vae")
@@ -577,6 +592,26 @@ def test_a_folder_is_a_model_wherever_one_is_asked_for(pipeline: Path) -> None:
     assert f.num_classes == 0
     x = sampler_for(f, 2)(f, streams(), NONE)  # type: ignore[arg-type]
     assert x.shape == (2, *SHAPE)
+
+
+def test_a_folder_of_the_hub_is_a_model(pipeline: Path, hub: Hub) -> None:
+    files = {
+        str(path.relative_to(pipeline)): path.read_bytes()
+        for path in pipeline.rglob("*")
+        if path.is_file()
+    }
+    files["README.md"] = b"---\nlicense: apache-2.0\n---\n"
+    files["unet/diffusion_pytorch_model.bin"] = b"a pickle that nobody fetches"
+    commit = hub.add("ann/ddpm", files)
+    f = open_model("hub:ann/ddpm")
+    assert isinstance(f, FlowMap)
+    assert isinstance(f.network, DiffusersNetwork)
+    origin = f.info["origin"]
+    assert origin["licence"] == "apache-2.0"
+    assert commit in origin["hub"]
+    assert origin["scheduler"]["_class_name"] == "DDPMScheduler"
+    alone = open_model("hub:ann/ddpm/unet")
+    assert alone.shape == f.shape
 
 
 def test_the_user_may_say_more(pipeline: Path, tmp_path: Path) -> None:

@@ -62,7 +62,10 @@ def module_class(name: str) -> type[nn.Module]:
     Raises:
         FewstepError: diffusers has none of that name.
     """
-    found = getattr(library(), name, None) if name.isidentifier() else None
+    try:
+        found = getattr(library(), name, None) if name.isidentifier() else None
+    except (RuntimeError, ImportError):  # a part of diffusers that needs more than is here
+        found = None
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         raise FewstepError(
             f"diffusers {library().__version__} has no network {name!r:.60}: give one such as "
@@ -107,6 +110,28 @@ class ClassOrNone(nn.Embedding):
 def dit_classes(module: nn.Module) -> list[Any]:
     """The embeddings of classes inside a DiT's blocks, whose last row is the null class."""
     return [part for part in module.modules() if type(part).__name__ == "LabelEmbedding"]
+
+
+def place_patches(net: Any) -> None:
+    """Compute the positions of a transformer's patches, which no file stores, for a skeleton.
+
+    So a large one is filled from its file, and never made of random numbers first.
+    """
+    patches = getattr(net, "pos_embed", None)
+    places = getattr(patches, "pos_embed", None)
+    if patches is None or not isinstance(places, Tensor) or not places.is_meta:
+        return
+    if patches.pos_embed_max_size is None:
+        with torch.device("cpu"):
+            same = type(patches)(
+                height=patches.height * patches.patch_size,
+                width=patches.width * patches.patch_size,
+                patch_size=patches.patch_size,
+                in_channels=1,
+                embed_dim=places.shape[-1],
+                interpolation_scale=patches.interpolation_scale,
+            )
+        patches.pos_embed = same.pos_embed
 
 
 @NETWORKS.register("diffusers")
@@ -155,6 +180,7 @@ class DiffusersNetwork(Network):
         self._inputs = self._checked_inputs()
         self._check_classes()
         self._check_channels()
+        place_patches(self.net)
         self._steps = self.settings.get("time_embedding_type") == "learned"
         self.takes = tuple(  # type: ignore[misc]  # which depends on the network inside
             name for name, there in self._told.items() if there in self._inputs

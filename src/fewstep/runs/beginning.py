@@ -55,7 +55,10 @@ def begin_from_teacher(run: Run, f: AnyModel, teacher: AnyModel) -> FlowMap:
     check_alike(teacher, f, what)
     if use is TeacherUse.START:  # one that is followed is compared by the objective
         say_less_noise(teacher, f, what)
-    f.take_network(teacher, path)
+    try:
+        f.take_network(teacher, path)
+    except FewstepError as error:
+        raise FewstepError(f"{error} --same-network gives it all of them.") from error
     f.info["teacher"] = {"path": exact(str(path), teacher.info), "sha256": fingerprint(teacher)}
     in_float32(teacher, path)
     return teacher
