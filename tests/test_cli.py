@@ -37,6 +37,7 @@ from fewstep.training.trainer import Trainer
 COMMANDS = (
     "train",
     "sample",
+    "push",
     "pairs",
     "evaluate",
     "likelihood",

@@ -85,7 +85,7 @@ def test_a_card_says_what_the_model_is(call: Call, may_write: Hub, run: Path) ->
     assert said["pipeline_tag"] == "unconditional-image-generation"
     assert "fewstep" in said["tags"]
     assert (said["metrics"], said["datasets"]) == (["fid"], ["ann/photos"])
-    assert "| `jumps(steps=2)` | 2 | 100 | 3.142 |" in text
+    assert "| x | `jumps(steps=2)` | 2 | 100 | 3.142 |" in text
     for words in (
         "fewstep sample hub:ann/digits@trial",
         'fewstep.open_model("hub:ann/digits@trial")',
@@ -196,6 +196,7 @@ def test_what_keeps_a_push_back_is_one_line(
     assert "does not know the token" in said("hub:ann/digits")
     monkeypatch.setenv("HF_TOKEN", READER)
     assert "the token may not write to hub:ann/digits" in said("hub:ann/digits")
+    assert "names a commit" in said(f"hub:ann/digits@{40 * '1'}")
     assert "names a file" in said("hub:ann/digits/model.pkl")
     assert "names no model of the hub" in said("ann digits")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from fewstep.exchange.hub import forget, in_words, library, short, unreached
 from fewstep.hub_name import HubName, is_hub
 from fewstep.progress import on_terminal, working
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
 LOGIN = "set HF_TOKEN to one that may write, or run hf auth login"
 
 
@@ -40,6 +42,8 @@ def check_target(to: str) -> HubName:
     name = HubName.of(to)
     if name.inside:
         raise FewstepError(f"{name} names a file: a model is pushed to hub:OWNER/NAME.")
+    if name.revision is not None and COMMIT.fullmatch(name.revision):
+        raise FewstepError(f"{name} names a commit, which nothing changes: give a branch, or none.")
     return name
 
 

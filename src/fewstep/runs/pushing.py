@@ -217,14 +217,18 @@ def _recipe(record: Record) -> str:
 
 def _scores(home: RunDirectory, file: Path, given: Path | None, notes: list[str]) -> Scored | None:
     """The table of the scores of a model; None where there are none."""
-    found = [given] if given else sorted(home.path.glob("scores*.json"))
+    found = [given] if given else sorted(home.path.glob("scores*.json"), key=_written)
     if not found:
         return None
-    path = found[0]
-    if given is None and path.stat().st_mtime < file.stat().st_mtime:
+    path = found[-1]
+    if given is None and _written(path) < _written(file):
         notes.append(f"{path} is older than the model, and left out: --scores {path} takes it.")
         return None
     return read_json(path, _table, "scores that fewstep evaluate -o wrote as .json")
+
+
+def _written(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _table(stored: Any) -> Scored:
@@ -232,11 +236,19 @@ def _table(stored: Any) -> Scored:
     columns = [c for c in COLUMNS if any(row.get(c.field) is not None for row in rows)]
     if not columns:
         raise FewstepError("it has no scores.")
-    titles = ["sampler", "NFE", "images", *(f"{c.title} {c.better}" for c in columns)]
+    titles = ["images of", "sampler", "NFE", "n", *(f"{c.title} {c.better}" for c in columns)]
     lines = [titles, ["---", *["---:"] * (len(titles) - 1)]]
     for row in rows:
-        who = f"`{row['sampler']}`" if row.get("sampler") else PurePath(row["target"]).name
-        lines.append([who, str(row.get("nfe") or ""), str(row["n"]), *_cells(row, columns)])
+        how = f"`{row['sampler']}`" if row.get("sampler") else ""
+        lines.append(
+            [
+                _plain(row["target"]),
+                how,
+                str(row.get("nfe") or ""),
+                str(row["n"]),
+                *_cells(row, columns),
+            ]
+        )
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     about = f"Features {setting['features']}, reference {PurePath(setting['reference']).name}."
     fid = setting["features"].startswith("inception")
