@@ -28,8 +28,13 @@ from PIL import Image
 from fewstep import EDM, MLP, FlowMap, open_model
 from fewstep.errors import FewstepError
 from fewstep.exchange.onnxruntime_web import Runtime, runtime
+from fewstep.latents import Latents
+from fewstep.networks import ADM, ConvAutoencoder, DiT, UNet
+from fewstep.parameterization import VP, CosineVP, DiscreteVP, RectifiedFlow, TrigFlow
 from fewstep.sampling import NoiseStreams
 from fewstep.serving.folder import write_folder
+from fewstep.serving.shelf import tasks_of
+from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP, GENERATOR, NESTED
 from test_page import LAPTOP, PHONE, browser, drag, pixels, run, saved, settings, shown
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright for Python")
@@ -339,6 +344,75 @@ def test_work_is_cancelled_and_goes_on(open_page: Callable[..., Page]) -> None:
     page.locator("#generate-steps").fill("2")
     run(page, "generate")
     assert page.locator("#generate .sheets > .grid .tile img").count() == 2
+
+
+def kinds() -> dict[str, FlowMap]:
+    """Models that are computed differently: processes, networks, ends, a latent space, a weight."""
+    torch.manual_seed(0)
+
+    def mlp(**how: Any) -> MLP:
+        return MLP((1, 8, 8), num_classes=3, width=16, blocks=1, **how)
+
+    unet: dict[str, Any] = {"channels": 16, "multipliers": (1, 2), "blocks": 1}
+    latents = Latents(ConvAutoencoder((3, 16, 16)))
+    made = {
+        "circle": FlowMap(mlp(), TrigFlow(), trained=CONSISTENCY),
+        "variance": FlowMap(mlp(), VP(), trained=CONSISTENCY),
+        "chain": FlowMap(mlp(), DiscreteVP(), trained=DIFFUSION),
+        "lines": FlowMap(mlp(two_time=True), RectifiedFlow(eps=0.0), trained=FLOW_MAP),
+        "generator": FlowMap(mlp(), EDM(), trained=GENERATOR),
+        "nested": FlowMap(mlp(), CosineVP(), trained=replace(NESTED, steps=2)),
+        "weight": FlowMap(
+            mlp(guidance_embedding=True),
+            EDM(),
+            trained=replace(CONSISTENCY, weights=(1.0, 4.0), guidance=2.0),
+        ),
+        "unet": FlowMap(UNet((3, 16, 16), attention=(8,), **unet), EDM(), trained=CONSISTENCY),
+        "adm": FlowMap(
+            ADM((3, 16, 16), num_classes=3, **{**unet, "channels": 32}, attention=(8,)),
+            EDM(),
+            trained=CONSISTENCY,
+        ),
+        "transformer": FlowMap(
+            DiT((3, 8, 8), num_classes=3, width=32, blocks=1, heads=2, patch=2),
+            RectifiedFlow(),
+            trained=DIFFUSION,
+        ),
+        "latent": FlowMap(
+            UNet(tuple(latents.shape), attention=(), **unet),
+            EDM(sigma_data=1.0),
+            trained=CONSISTENCY,
+            latents=latents,
+        ),
+    }
+    for f in made.values():
+        with torch.no_grad():
+            for weight in f.parameters():
+                weight.add_(0.05 * torch.randn_like(weight))
+    return made
+
+
+@pytest.mark.slow
+def test_every_kind_of_model(browser: Browser, address: str, site: Path, engine: Runtime) -> None:
+    from fewstep.serving import Engine, Shelf
+    from fewstep.serving.app import create_app
+
+    made = kinds()
+    app = create_app(Engine(made), Shelf(made))
+    with testclient.TestClient(app, base_url="http://localhost") as client:
+        for name, f in made.items():
+            write_folder(f, name, site / "below" / name, lambda: engine)
+            page = browser.new_page()
+            page.goto(f"{address}{name}/")
+            for steps in [f.trained.steps] if f.trained.steps else [1, 3]:
+                body = {"model": name, "n": 3, "seed": 1, "steps": steps}
+                check_same(page, client, "generations", body)
+            common = {"model": name, "seed": 2, **({"class": "1"} if f.num_classes else {})}
+            files = {"image": drawn(f.image_shape[1:], "RGB" if f.shape[0] == 3 else "L")}
+            for task in set(tasks_of(f)) & {"strokes", "superresolve", "colourise", "denoise"}:
+                more = {"sigma": 20} if task == "denoise" else {"steps": 2}
+                check_same(page, client, "edits", {**common, "task": task, **more}, files)
+            page.close()
 
 
 def test_opened_as_a_file_it_says_what_it_needs(

@@ -62,7 +62,7 @@ export async function generate(model, body, context) {
   const { n } = body;
   const seed = seedOf(body);
   const guidance = guidanceOf(model, body);
-  const program = withGuidance(await programOf(model, body), guidance);
+  const program = withGuidance(await programOf(model, body), body.guidance === undefined ? null : guidance);
   const steps = program.stages.length;
   const one = classOf(model, body.class);
   const classes = model.about.classes?.length;
@@ -149,12 +149,14 @@ function guidanceOf({ about, computed }, body) {
   return { w, interval };
 }
 
-/** The program, its spec naming the guidance as Python does. */
+const GUIDED = /(, )?guidance=guided\((?:[^()]|\([^()]*\))*\)/; // in a spec
+
+/** The program, its spec naming the guidance that was asked for as Python does. */
 function withGuidance(program, guidance) {
-  if (!guidance || program.spec.includes("guidance=")) return program;
+  if (!guidance) return program;
   const interval = guidance.interval ? `, interval=(${guidance.interval.map(python).join(", ")})` : "";
   const said = `guidance=guided(w=${python(guidance.w)}${interval})`;
-  const { spec } = program;
+  const spec = program.spec.replace(GUIDED, "").replace("()", "");
   return { ...program, spec: spec.endsWith(")") ? `${spec.slice(0, -1)}, ${said})` : `${spec}(${said})` };
 }
 
