@@ -22,7 +22,7 @@ from fewstep.objectives import OBJECTIVES, Objective
 from fewstep.parameterization import PARAMETERIZATIONS, Parameterization
 from fewstep.testing import CONTRACTS, Broken, Fitting
 from fewstep.testing.known import Known
-from fewstep.testing.of_fixed_points import GAUSSIAN, MIXTURE, nodes
+from fewstep.testing.of_fixed_points import GAUSSIAN, MIXTURE, OnALine, nodes
 from fewstep.theory.mixture import Mixture
 from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP
 from oracles import slope
@@ -163,6 +163,11 @@ def test_a_loss_that_pulls_to_one_side_has_another_fixed_point(name: str) -> Non
 def test_a_bias_that_stays_is_no_limit(name: str) -> None:
     with pytest.raises(Broken, match=r"closes the gap the bias is .*, with the power -"):
         CONTRACT(moved(name))
+
+
+@pytest.mark.parametrize(("name", "mixes"), [("ct", False), ("tcm", False), ("stable_ct", True)])
+def test_a_loss_that_mixes_its_batch_is_no_sum_over_nodes(name: str, mixes: bool) -> None:
+    assert OnALine(Fitting(OBJECTIVES[name], shape=(1,))).mixes == mixes
 
 
 class Law(Objective):

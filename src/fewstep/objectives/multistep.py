@@ -121,6 +121,10 @@ class MultistepConsistency(Objective):
         i = segment * n + torch.randint(1, n + 1, (len(x),)).to(x.device)
         return grid[i], grid[i - 1], grid[segment * n]
 
+    def narrowed(self, times: tuple[Tensor, ...], gap: float) -> tuple[Tensor, ...]:
+        t = times[0]
+        return t, *(t + gap * (s - t) for s in times[1:])
+
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
     ) -> Tensor:

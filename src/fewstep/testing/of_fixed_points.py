@@ -26,7 +26,6 @@ from fewstep.testing.known import Known
 from fewstep.theory import quadrature
 from fewstep.theory.mixture import Mixture
 from fewstep.theory.quadrature import hermite
-from fewstep.trained import DIFFUSION
 
 K = 100_000  # steps of a training, at whose last step an objective is looked at
 TIMES = 8  # that it draws
@@ -65,7 +64,24 @@ class OnALine:
         if needs.network != IMAGES or needs.null_class or "pfgm" in needs.processes:
             return False
         pairs_of_maps = needs.columns == ("noise",) and cls.fixed_point is FixedPoint.MAP
-        return not needs.columns or pairs_of_maps
+        if needs.columns and not pairs_of_maps:
+            return False
+        return cls.fixed_point in (FixedPoint.LAW, FixedPoint.NONE) or not self.mixes
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the loss of an example depends on the other images of the batch.
+
+        Then its expectation is none over one image and one noise.
+        """
+        o, _ = self.build(0.0, GAUSSIAN)
+        x, found = torch.linspace(-1, 1, 16, dtype=torch.float64)[:, None], []
+        for first in (0.0, 1.0):
+            torch.manual_seed(0)
+            x[0] = first
+            columns = {name: torch.ones_like(x) for name in self.fitting.needs.columns}
+            found.append(o(x.clone(), K - 1, **columns).detach()[1:])
+        return not torch.equal(*found)
 
     @property
     def follows(self) -> bool:
@@ -78,7 +94,7 @@ class OnALine:
         data, needs = Mixture(p, **law), self.fitting.needs
         f = Known(p, self.fitting.objective.makes, data, two_time=needs.two_time)
         torch.nn.init.constant_(f.F.A, wrong)
-        o = self.fitting.build(f, Known(p, DIFFUSION, data), K=K).double()
+        o = self.fitting.build(f, Known(p, self.fitting.taught, data), K=K).double()
         return o.train(), f
 
     def gradient(
@@ -196,12 +212,17 @@ def _falls(line: OnALine) -> None:
     found = [line.distance(gap=gap) for gap in GAPS]
     if max(found) < ZERO:
         return
-    rate = math.log(found[-2] / found[-1]) / math.log(GAPS[-2] / GAPS[-1])
+    rate = max(_power(found, 0), _power(found, -2))
     said = ", ".join(f"{value:.2g}" for value in found)
     must(
         rate > RATE,
         f"as `narrowed` closes the gap the bias is {said}, with the power {rate:.2g} of it",
     )
+
+
+def _power(bias: list[float], since: int) -> float:
+    """Of the gap, with which the bias falls to the smallest."""
+    return math.log(bias[since] / bias[-1]) / math.log(GAPS[since] / GAPS[-1])
 
 
 def _keeps_the_law(line: OnALine) -> None:
