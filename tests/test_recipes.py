@@ -139,6 +139,7 @@ def small(run: Run) -> Run:
     return replace(run, network=network, objective=objective, training=training)
 
 
+@pytest.mark.filterwarnings("ignore::fewstep.errors.FewstepWarning")
 @pytest.mark.slow
 def test_a_latent_distillation_trains_on_images_of_the_right_shape(tmp_path: Path) -> None:
     """An autoencoder, a diffusion model of its latents that knows no class now and then, LCM."""
@@ -147,16 +148,21 @@ def test_a_latent_distillation_trains_on_images_of_the_right_shape(tmp_path: Pat
     home = {name: tmp_path / name for name in ("autoencoder", "lsgm", "lcm")}
     companions: dict[str, dict[str, Any]] = {
         "autoencoder": {},
-        "lsgm": {"autoencoder": str(home["autoencoder"]), "network.label_dropout": 0.1},
+        "lsgm": {
+            "autoencoder": str(home["autoencoder"]),
+            "network.label_dropout": 0.1,
+            "labels": True,
+        },
         "lcm": {"teacher": str(home["lsgm"])},
     }
     for name, settings in companions.items():
-        run = small(RECIPES[f"cifar10/{name}"]()).override({"labels": True, **settings})
+        run = small(RECIPES[f"cifar10/{name}"]()).override(settings)
         f = train(run, home[name], recipe=f"cifar10/{name}", data=data, quiet=True)
     assert f.latents is not None
     assert f.trained.weights == (3.0, 15.0)
 
 
+@pytest.mark.filterwarnings("ignore::fewstep.errors.FewstepWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("family", sorted({name.partition("/")[0] for name in LARGE}))
 def test_large_recipes_train_on_images_of_the_right_shape(family: str, tmp_path: Path) -> None:

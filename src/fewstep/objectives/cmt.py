@@ -43,7 +43,7 @@ class CMT(Objective):
     """
 
     makes = CONSISTENCY
-    paper = "Hu, Lai, Mitsufuji, Ermon 2025, Section 4.1 (CMT)"
+    paper = "Hu, Lai, Mitsufuji, Ermon 2025 (CMT)"
     citation = "hu2025cmt"
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=1, teacher=1)

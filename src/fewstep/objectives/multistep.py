@@ -3,8 +3,8 @@
 Between a diffusion model, of as many segments as steps, and a consistency model, of one. The times
 are a grid of ``S`` segments of ``N/S`` steps each. From ``x_t`` one step of the grid leads to
 ``x_s`` (`adjusted_ddim`), and the map's own prediction from there to the end of the segment, whose
-point the map is to reach from ``x_t`` in one DDIM step (Heek, Hoogeboom, Salimans 2024, Algorithms
-1 and 2):
+point the map is to reach from ``x_t`` in one DDIM step (Heek, Hoogeboom, Salimans 2024,
+Algorithms 1 to 3):
 
     z_ref = DDIM_{s -> end}(sg D(x_s, s), x_s)
     loss  = lambda_(t) d(D(x_t, t), invDDIM_{t -> end}(z_ref, x_t))
@@ -43,7 +43,7 @@ def adjusted_ddim(
     """aDDIM: a DDIM step whose noise makes up for the spread that the mean ``D`` has lost.
 
     ``x_s = alpha_s D + sqrt(sigma_s^2 + n/|e|^2 (alpha_s - alpha_t sigma_s/sigma_t)^2 variance) e``
-    with ``e = (x_t - alpha_t D) / sigma_t`` of ``n`` dimensions (Algorithm 3).
+    with ``e = (x_t - alpha_t D) / sigma_t`` of ``n`` dimensions.
 
     Args:
         x_t: points [B, *shape].
@@ -171,7 +171,7 @@ class MultistepCD(MultistepConsistency):
             ``guided(w=2, interval=(0.3, 5))``; it becomes part of the student.
     """
 
-    paper = "Heek, Hoogeboom, Salimans 2024, Algorithm 2 (multistep consistency distillation)"
+    paper = "Heek, Hoogeboom, Salimans 2024 (multistep consistency distillation)"
     citation = "heek2024multistep"
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=2, teacher=1)
@@ -234,7 +234,7 @@ class MultistepCT(MultistepConsistency):
         weighting: ``lambda_``, how much a time counts.
     """
 
-    paper = "Heek, Hoogeboom, Salimans 2024, Algorithm 1 (multistep consistency training)"
+    paper = "Heek, Hoogeboom, Salimans 2024 (multistep consistency training)"
     citation = "heek2024multistep"
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=2)

@@ -40,7 +40,7 @@ class StableConsistencyTuning(ECT):
         weighting: ``lambda_``, how much a time counts.
     """
 
-    paper = "Wang, Geng, Li 2024, Section 4 (stable consistency tuning)"
+    paper = "Wang, Geng, Li 2024 (stable consistency tuning)"
     citation = "wang2024stable"
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=2)

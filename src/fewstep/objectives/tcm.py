@@ -51,11 +51,11 @@ class TCM(ConsistencyObjective):
         FewstepError: a time ``t'`` outside of the process, or shares that are none.
     """
 
-    paper = "Lee, Xu, Geffner, Fanti, Kreis, Vahdat, Nie 2024, Eqs. 8 to 11 (TCM)"
+    paper = "Lee, Xu, Geffner, Fanti, Kreis, Vahdat, Nie 2024 (TCM), the second stage"
     citation = "lee2024truncated"
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=2, teacher=1)
-    needs = Needs(teacher=TeacherUse.REFINE, eps_zero=True)
+    needs = Needs(teacher=TeacherUse.REFINE)
     teacher: FlowMap
 
     def __init__(

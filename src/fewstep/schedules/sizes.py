@@ -66,8 +66,8 @@ class DoublingN(GridSize):
 class GeometricN(GridSize):
     """``N(k) = round(s0 (s1/s0)^min(1, k/steps))``: even in its logarithm, then ``s1``.
 
-    The teacher's steps of multistep consistency models (Heek, Hoogeboom, Salimans 2024, Section
-    3.1). Like `HalvingN` it counts steps, not points.
+    The teacher's steps of multistep consistency models (Heek, Hoogeboom, Salimans 2024).
+    Like `HalvingN` it counts steps, not points.
     """
 
     s0: int

@@ -85,7 +85,7 @@ class LogNormal(TrainingTimes):
 class StudentT(TrainingTimes):
     """``ln(sigma/alpha)`` of Student's t distribution, truncated to levels from ``least`` on.
 
-    The noise levels of truncated consistency models (Lee et al. 2024, Section 3.3): with so few
+    The noise levels of truncated consistency models (Lee et al. 2024): with so few
     degrees of freedom they are nearly even in their logarithm, with a peak where that is 0.
 
     Args:
