@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fastapi.testclient import TestClient
+from PIL import Image
 from torch import nn
 
 from fewstep.cache import cache_folder
+from fewstep.data import to_uint8
 from fewstep.errors import FewstepError
 from fewstep.exchange.engines import ENGINES, Engine, _key, engine_of
 from fewstep.exchange.graph import Graph
@@ -25,6 +30,9 @@ from fewstep.latents import Latents
 from fewstep.networks import MLP, MLPAutoencoder
 from fewstep.parameterization import EDM
 from fewstep.sampling import Asked, sample, sampler_for
+from fewstep.serving.app import create_app
+from fewstep.serving.engine import Engine as Worker
+from fewstep.serving.shelf import Shelf
 from fewstep.trained import CONSISTENCY, Trained
 
 pytest.importorskip("onnxruntime")
@@ -164,3 +172,40 @@ def test_commands_and_settings_name_the_engine(exported: Path, tmp_path: Path, c
     )
     assert code == 2
     assert said.count("\n") == 1
+
+
+def test_pictures_and_answers_name_the_engine(exported: Path, tmp_path: Path, call: Any) -> None:
+    model, file = exported / "model.safetensors", exported / "two.onnx"
+    code, _, said = call(
+        "sample", model, "-n", "3", "--engine", f"onnx:{file}", "-o", tmp_path / "x"
+    )
+    assert code == 0, said
+    for i, name in enumerate("012"):
+        picture: Any = Image.open(tmp_path / "x" / name / f"{i:05d}.png")
+        found = json.loads(picture.text["fewstep"])
+        assert (found["index"], found["class"], found["seed"]) == (i, name, 0)
+        assert found["engine"].startswith("onnx:two.onnx")
+        assert found["sampler"] == opened(file).about["sampler"]
+
+
+def test_a_server_names_its_engine_and_makes_its_images(exported: Path) -> None:
+    f = FlowMap.load(exported / "model.safetensors")
+    for name, steps in (("onnx", 3), (f"onnx:{exported / 'two.onnx'}", 2)):
+        engine = engine_of(name)
+        shelf = Shelf({"small": engine.model(f)}, engine)
+        app = create_app(Worker(shelf.models), shelf)
+        with TestClient(app, base_url="http://localhost") as client:
+            assert client.get("/health").json()["engine"] == engine.name
+            about = client.get("/v1/models").json()["data"][0]
+            assert about["engine"] == engine.name
+            asked = {"n": 2, "seed": 3} | ({"steps": steps} if name == "onnx" else {})
+            answer = client.post("/v1/images/generations", json=asked).json()
+            assert (answer["engine"], answer["steps"]) == (engine.name, steps)
+            expected = to_uint8(sample(f, 2, steps=steps, seed=3)).int()
+            for image, entry in zip(expected, answer["data"], strict=True):
+                picture: Any = Image.open(BytesIO(base64.b64decode(entry["b64_json"])))
+                assert json.loads(picture.text["fewstep"])["engine"] == engine.name
+                assert abs(torch.tensor(np.array(picture)).int() - image[0]).max() <= 1
+            if name != "onnx":
+                said = client.post("/v1/images/generations", json={"steps": 3}).json()["error"]
+                assert "holds jumps" in said["message"]

@@ -18,6 +18,7 @@ from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
 from fewstep.sampling import check_labels
 from fewstep.sampling.shared import share_of_samples
+from fewstep.version import __version__
 
 
 def sample(
@@ -39,7 +40,7 @@ def sample(
     """Make images with a trained model.
 
     The images depend on the seed alone: not on the batch size, nor on the number of images or
-    processes.
+    processes. A PNG holds in its text chunk fewstep how it was made.
 
     Examples:
       fewstep sample runs/digits-cd
@@ -90,7 +91,16 @@ def sample(
     images = group.gather_shares(mine, n)
     seconds = time.perf_counter() - start
     if group.first:
-        save_images(images, out, labels=labels, classes=f.trained.classes)
+        settings = {
+            "fewstep": __version__,
+            "model": str(model),
+            "seed": seed,
+            "sampler": sampler.spec,
+            "engine": by.name,
+            "precision": precision,
+        }
+        classes = f.trained.classes
+        save_images(images, out, labels=labels, classes=classes, settings=settings)
         many = f"{n} image{'' if n == 1 else 's'}"
         print(f"{out}: {many}, {spent(sampler)} by {sampler.spec}{by.said}, {seconds:.2f} s")
 

@@ -8,10 +8,11 @@ The second undoes the first exactly, for each of the 256 values.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,6 +32,9 @@ from fewstep.errors import FewstepError, refusals
 from fewstep.files import partial_of, sweep
 from fewstep.finite import check_finite
 from fewstep.progress import progress
+
+CHUNK = "fewstep"
+"""Key of the text chunk of a PNG that holds its settings as JSON."""
 
 TILE = 64  # a tiny image in a grid is enlarged to about this many pixels
 WIDEST = 2048  # but not so far that the whole grid is wider than this
@@ -103,6 +108,7 @@ def save_images(
     labels: Tensor | None = None,
     classes: Sequence[str] = (),
     columns: int | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write images where `path`'s ending says: a `.png` grid, an `.npz`, otherwise a folder.
 
@@ -122,6 +128,9 @@ def save_images(
         images: uint8 [N, C, H, W], C = 1 or 3 (`to_uint8` makes them).
         labels: int64 [N], for an `.npz` or a folder.
         classes: names of the classes that the labels count; by default the labels' numbers.
+        columns: of a grid; default about as many as rows.
+        settings: how the images were made, as JSON values. A PNG holds them in the text chunk
+            `CHUNK`, one of a folder with its ``index`` and ``class``, a grid with its number ``n``.
 
     Returns:
         The path.
@@ -138,11 +147,12 @@ def save_images(
     numbered(labels, len(images), classes)  # labels and names that fit, before anything is written
     with _placed(path) as temporary:
         if path.suffix.lower() == ".png":
-            _write_png(grid(images, columns), temporary)
+            said = None if settings is None else {**settings, "n": len(images)}
+            _write_png(grid(images, columns), temporary, said)
         elif path.suffix.lower() == ".npz":
             _write_npz(images, labels, classes, temporary)
         else:
-            _write_folder(images, labels, classes, temporary)
+            _write_folder(images, labels, classes, temporary, settings)
     return path
 
 
@@ -197,9 +207,17 @@ def _placed(path: Path) -> Iterator[Path]:
         raise FewstepError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _write_png(image: Tensor, path: Path) -> None:
+def _write_png(image: Tensor, path: Path, settings: Mapping[str, Any] | None = None) -> None:
     pixels = image.permute(1, 2, 0).cpu().numpy()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path, format="PNG")
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    picture.save(path, format="PNG", pnginfo=None if settings is None else with_settings(settings))
+
+
+def with_settings(settings: Mapping[str, Any]) -> PngInfo:
+    """The text chunk of a PNG that holds its settings."""
+    info = PngInfo()
+    info.add_itxt(CHUNK, json.dumps(settings))
+    return info
 
 
 def _write_npz(images: Tensor, labels: Tensor | None, classes: Sequence[str], path: Path) -> None:
@@ -223,7 +241,11 @@ def _stored(labels: Tensor, classes: Sequence[str]) -> np.ndarray:
 
 
 def _write_folder(
-    images: Tensor, labels: Tensor | None, classes: Sequence[str], path: Path
+    images: Tensor,
+    labels: Tensor | None,
+    classes: Sequence[str],
+    path: Path,
+    settings: Mapping[str, Any] | None,
 ) -> None:
     path.mkdir()
     folders = [path] * len(images)
@@ -237,7 +259,17 @@ def _write_folder(
         folder.mkdir(exist_ok=True)
     digits = max(5, len(str(len(images) - 1)))  # names must sort like numbers
     paths = [folder / f"{i:0{digits}d}.png" for i, folder in enumerate(folders)]
-    images = images.cpu()
+    images, said = images.cpu(), _said(settings, numbers, names, len(images))
     with ThreadPoolExecutor() as pool, progress("Writing images", len(paths)) as advance:
-        for _ in pool.map(_write_png, images, paths):
+        for _ in pool.map(_write_png, images, paths, said):
             advance(1)
+
+
+def _said(
+    settings: Mapping[str, Any] | None, numbers: Tensor | None, names: Sequence[str], n: int
+) -> list[dict[str, Any] | None]:
+    """The settings of each image of a folder."""
+    if settings is None:
+        return [None] * n
+    classes = [None] * n if numbers is None else [names[i] for i in numbers.tolist()]
+    return [{**settings, "index": i, "class": name} for i, name in enumerate(classes)]

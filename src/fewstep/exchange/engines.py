@@ -162,10 +162,10 @@ class Exported(Engine):
 
     def model(self, f: FlowMap) -> FlowMap:
         mine = identity_of(cast("Model", f))
-        if different := [key for key, value in mine.items() if self.file.about.get(key) != value]:
+        if any(self.file.about.get(key) != value for key, value in mine.items()):
             raise FewstepError(
-                f"{self.file.path} is of another model ({' and '.join(different)} differ): export "
-                "this one, or leave out the file: --engine onnx."
+                f"{self.file.path} is of another model, of other weights or settings: export this "
+                "one, or leave out the file: --engine onnx."
             )
         return f
 

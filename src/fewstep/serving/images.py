@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Sequence
 from io import BytesIO
@@ -11,9 +10,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from fewstep.data.images import with_settings
 from fewstep.editing.masks import Marks, Mask, open_mask
 from fewstep.editing.pictures import Picture, Size, read
 from fewstep.editing.written import to_pil
@@ -22,8 +21,6 @@ from fewstep.errors import FewstepError
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 ALPHABET = str.maketrans("-_", "+/")
 PIECE = 2**20
-CHUNK = "fewstep"
-"""Key of the text chunk of a PNG that holds its settings as JSON."""
 
 
 def png(pixels: Tensor, settings: dict[str, Any], profile: bytes | None = None) -> bytes:
@@ -32,8 +29,7 @@ def png(pixels: Tensor, settings: dict[str, Any], profile: bytes | None = None) 
     Args:
         profile: colour profile to embed.
     """
-    info = PngInfo()
-    info.add_itxt(CHUNK, json.dumps(settings))
+    info = with_settings(settings)
     file, how = BytesIO(), {"icc_profile": profile} if profile else {}
     to_pil(pixels).save(file, format="PNG", pnginfo=info, compress_level=1, **how)
     return file.getvalue()

@@ -57,10 +57,13 @@ class Shelf:
         engine = engine or Torch()
         models: dict[str, FlowMap] = {}
         for path, name in zip(paths, names_for(paths), strict=True):
-            f = open_model(path, checkpoint=checkpoint, ema=ema, device=device, precision=precision)
+            opened = open_model(
+                path, checkpoint=checkpoint, ema=ema, device=device, precision=precision
+            )
+            f = as_sampled(opened)
             check_pictures(f, str(path))
             f.trained.check_known(f"serving {path}")
-            models[name] = engine.model(as_sampled(f).eval().requires_grad_(False))
+            models[name] = engine.model(f.eval().requires_grad_(False))
         return cls(models, engine)
 
     def __getitem__(self, name: str | None) -> tuple[str, FlowMap]:
