@@ -98,6 +98,14 @@ def test_the_cache_serves_without_a_connection(hub: Hub, monkeypatch: pytest.Mon
         fetched("hub:bob/x")
 
 
+def test_half_a_model_in_the_cache_is_none(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add("ann/digits", FILES)
+    fetched("hub:ann/digits", ("*.md",))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FewstepError, match="not in the cache, and HF_HUB_OFFLINE is set"):
+        fetched("hub:ann/digits")
+
+
 def test_what_the_hub_refuses_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("ann/digits", FILES)
     hub.add("ann/secret", FILES, private=True)

@@ -8,7 +8,7 @@ process, so that all parts of a program see the same files.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePath
@@ -128,9 +128,7 @@ class _Repository:
             if _is_answer(error):
                 raise
         folder = Path(_snapshot(name, name.revision, (), cached=True))
-        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-        names = tuple(path.relative_to(folder).as_posix() for path in files)
-        return cls(name, folder.name, names, cached=True)
+        return cls(name, folder.name, tuple(_cached_names(name, folder)), cached=True)
 
     def download(self, files: Sequence[str]) -> Fetched:
         """Files of the commit. The branch or tag that was asked for is remembered for the cache."""
@@ -144,6 +142,16 @@ class _Repository:
         if file not in self.files:
             return {}
         return read_json(self.download([file]).folder / file, _table, "a table of values")
+
+
+def _cached_names(name: HubName, folder: Path) -> list[str]:
+    """All files of a commit, where the cache knows them; else those that it has."""
+    hub = library()
+    with suppress(Exception):  # an older library, or a commit whose files it has not listed
+        tree = hub.get_cached_repo_tree(name.repo, revision=folder.name)
+        return [file.path for file in tree]
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path.relative_to(folder).as_posix() for path in files]
 
 
 def _table(value: Any) -> dict[str, Any]:
