@@ -61,7 +61,7 @@ class Shelf:
                 path, checkpoint=checkpoint, ema=ema, device=device, precision=precision
             )
             f = as_sampled(opened)
-            check_pictures(f, str(path))
+            check_pictures(as_sampled(f), str(path))
             f.trained.check_known(f"serving {path}")
             models[name] = engine.model(f.eval().requires_grad_(False))
         return cls(models, engine)
