@@ -26,10 +26,15 @@ NCSNPP = {f"cifar10/{name}" for name in ("edm-ncsnpp", "cd", "pd", "ct", "ict")}
 NCSNPP_PARAMETERS = 56_395_523  # of EDM's code for CIFAR-10
 PARAMETERS["lsun_cat256"] = PARAMETERS["lsun_bedroom256"]
 OWN_NETWORK = ("/autoencoder", "/lsgm", "/lcm")  # of our own size: see the tests of latents
+TWO_TIMES = {  # embeddings of the end of the map and of augmentations come on top
+    name for name in RECIPES if RECIPES[name]().network.arguments.get("two_time")
+}
 LARGE = [
     name
     for name in RECIPES
-    if name.partition("/")[0] in PARAMETERS and not name.endswith(OWN_NETWORK)
+    if name.partition("/")[0] in PARAMETERS
+    and not name.endswith(OWN_NETWORK)
+    and name not in TWO_TIMES
 ]
 
 

@@ -24,7 +24,7 @@ from fewstep.parameterization import (
 )
 from fewstep.registry import Registry
 from fewstep.sampling import SAMPLERS
-from fewstep.schedules import TIME_GRIDS, TRAINING_TIMES
+from fewstep.schedules import TIME_GRIDS, TIME_PAIRS, TRAINING_TIMES
 from fewstep.solvers import PHI, SOLVERS
 from fewstep.weightings import WEIGHTINGS
 
@@ -43,6 +43,7 @@ LISTED: dict[str, Registry] = {
     "DISTANCES": DISTANCES,
     "WEIGHTINGS": WEIGHTINGS,
     "TRAINING_TIMES": TRAINING_TIMES,
+    "TIME_PAIRS": TIME_PAIRS,
 }
 
 

@@ -22,7 +22,7 @@ from fewstep.model_file import Header
 from fewstep.networks import Autoencoder, Network, unwrapped
 from fewstep.parameterization import Parameterization, expand, per_row
 from fewstep.stored_model import StoredModel
-from fewstep.tangent import Map, derivative
+from fewstep.tangent import Map, derivative, derivative_by_end
 from fewstep.trained import Trained
 
 
@@ -234,6 +234,33 @@ class FlowMap(StoredModel):
         """
         t, s, name = self.time(t, x), self.time(s, x), type(self.network).__name__
         return derivative(how, name, X, x, t, s, v, rate)
+
+    def rate(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        s: Tensor | float,
+        condition: Condition = NONE,
+        *,
+        how: str = "forward",
+    ) -> tuple[Tensor, Tensor]:
+        """``X(x, t, s)`` and ``dX/ds``: how the image of a point moves with the time it is of.
+
+        Of the true flow it is the velocity there, ``velocity(X, s)``: every Lagrangian loss is made
+        of it. Unlike `tangent` it is meant for gradients to go through.
+
+        Args:
+            x: points at time ``t`` [B, *shape].
+            t: times of ``x``, [B] or a number.
+            s: times to map to, [B] or a number.
+            condition: what the network is conditioned on.
+            how: "forward" mode or a finite "difference".
+
+        Raises:
+            FewstepError: another ``how``; a network without forward mode.
+        """
+        t, s, name = self.time(t, x), self.time(s, x), type(self.network).__name__
+        return derivative_by_end(how, name, lambda s: self(x, t, s, condition), s, t)
 
     def score(
         self,

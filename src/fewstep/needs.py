@@ -110,8 +110,8 @@ class FixedPoint(Enum):
     """Of the data, or of the teacher's PF-ODE, whatever the settings."""
     LAW = "the law of the data"
     """Any map that takes the law of the noise to that; it need not follow the PF-ODE."""
-    LIMIT = "the exact map as the gap between two times closes"
-    """At a finite gap it is another map, whose distance from that vanishes with the gap."""
+    LIMIT = "the exact map in a limit, such as of a gap between two times that closes"
+    """Before the limit it is another map, whose distance from that vanishes on the way there."""
     NONE = "nothing that is known"
     """No map along the PF-ODE, or nobody has said."""
 

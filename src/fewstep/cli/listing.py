@@ -30,6 +30,7 @@ What = Literal[
     "distances",
     "weightings",
     "times",
+    "time_pairs",
 ]
 REGISTRIES = {
     "OBJECTIVES": "objectives",
@@ -46,6 +47,7 @@ REGISTRIES = {
     "DISTANCES": "distances",
     "WEIGHTINGS": "weightings",
     "TRAINING_TIMES": "times",
+    "TIME_PAIRS": "time_pairs",
 }
 """Which list a registry's classes go into."""
 NARROW = 60  # columns below which a description goes below its name

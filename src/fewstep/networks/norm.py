@@ -120,10 +120,13 @@ def fused(x: Tensor) -> bool:
         and x.is_contiguous(memory_format=torch.channels_last)
         and x.dtype in (torch.float32, *HALF)
         and not forward_mode(x)
-        and not transformed(x)
+        and not transformed()
     )
 
 
-def transformed(x: Tensor) -> bool:
-    """Whether ``x`` is one of `torch.func`'s, inside one of its transforms."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.maybe_get_level(x) >= 0
+def transformed() -> bool:
+    """Whether this is inside one of the transforms of `torch.func`, which kernels know nothing of.
+
+    Also of a map without a tangent, as at the beginning of a network whose times have one.
+    """
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()

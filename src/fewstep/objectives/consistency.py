@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
 from fewstep.flow_map import FlowMap
-from fewstep.networks.dropout import SharedDropout, check_dropout
-from fewstep.objectives.base import Objective
+from fewstep.networks.dropout import SharedDropout
+from fewstep.objectives.target import Targeted
 from fewstep.parameterization import Parameterization, time_dtype
 from fewstep.schedules import GridSize, IndexDistribution
 from fewstep.trained import CONSISTENCY
 from fewstep.weightings import Weighting, weighting_for
 
 
-class ConsistencyObjective(Objective):
+class ConsistencyObjective(Targeted):
     """``lambda_(t, s) d(f(x_t, t), f_minus(x_s, s))`` over neighbouring times ``s < t``.
 
     Args:
@@ -40,17 +40,9 @@ class ConsistencyObjective(Objective):
         distance: Distance | str,
         weighting: Weighting | str,
     ) -> None:
-        super().__init__(f, K)
-        check_dropout(f.F)
-        self.mu = mu
-        self._f_minus = f.frozen_copy() if mu else None
+        super().__init__(f, K, mu=mu)
         self.d = DISTANCES.build(distance)
         self.lambda_ = weighting_for(f.p, weighting)
-
-    @property
-    def f_minus(self) -> FlowMap:
-        """The target map; call it without gradients."""
-        return self.f if self._f_minus is None else self._f_minus
 
     def loss(
         self, x_t: Tensor, t: Tensor, x_s: Tensor, s: Tensor, condition: Condition = NONE
@@ -67,14 +59,6 @@ class ConsistencyObjective(Objective):
     ) -> Tensor:
         """``lambda_(t, s) d(f(x_t, t), target)``: [B]."""
         return self.lambda_(t, s, self.f.p) * self.d(self.f(x_t, t, condition=condition), target)
-
-    def after_step(self, k: int) -> None:
-        if self._f_minus is not None and self.mu is not None:
-            self._f_minus.average_(self.f, self.mu(k))
-
-    def changing(self) -> dict[str, nn.Module]:
-        more = {} if self._f_minus is None else {"f_minus": self._f_minus}
-        return super().changing() | more
 
 
 def neighbours(

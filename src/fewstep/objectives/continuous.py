@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.distances import DISTANCES, Distance
-from fewstep.errors import FewstepError, unknown
+from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout, check_dropout
@@ -34,7 +34,7 @@ from fewstep.objectives.base import OBJECTIVES, Objective
 from fewstep.objectives.guided import Guide
 from fewstep.parameterization import Parameterization
 from fewstep.schedules import INDEX_DISTRIBUTIONS, IndexDistribution, karras_spacing
-from fewstep.tangent import TANGENTS
+from fewstep.tangent import checked_tangent
 from fewstep.trained import CONSISTENCY
 from fewstep.weightings import WEIGHTINGS, Weighting, weighting_for
 
@@ -67,9 +67,7 @@ class ContinuousConsistency(Objective):
         tangent: str,
     ) -> None:
         super().__init__(f, K)
-        if tangent not in TANGENTS:
-            raise unknown("way to a tangent", tangent, TANGENTS)
-        self.how = tangent
+        self.how = checked_tangent(tangent)
         check_dropout(f.F)
         self.stop_gradient = stop_gradient
         self.d = DISTANCES.build(distance)

@@ -1,7 +1,8 @@
-"""How the teacher of a distillation is guided."""
+"""How the teacher of a distillation is guided, and how a map guides what it regresses on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +12,7 @@ from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided, checked_interval, guidance_of, towards
+from fewstep.parameterization import expand
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,92 @@ class Guide:
     def velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """``dx/dt`` of the teacher's guided PF-ODE: [B, *shape]."""
         return self.teacher.p.velocity(x, self.D(x, t, condition), self.teacher.time(t, x))
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Guidance that becomes part of a flow map while it learns from data.
+
+    The velocity ``v`` of a line is replaced by
+
+        mix (v + (w - 1) fade(t) (v - v_null)) + (1 - mix) v_class
+
+    with the map's own velocities ``v_null`` and ``v_class``, without and with the class (MeanFlow,
+    SoFlow). Where the class is hidden, or outside of the interval, it is ``v`` itself.
+
+    Args:
+        w: guidance weight; 1 is no guidance.
+        mix: share of the line, from above 0 to 1; the rest is what the map itself says.
+        interval: noise levels that are guided.
+        fade: how much of the guidance there is at each time.
+    """
+
+    w: float = 1.0
+    mix: float = 1.0
+    interval: tuple[float, float] | None = None
+    fade: Callable[[Tensor], Tensor] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        f: FlowMap,
+        w: float,
+        mix: float = 1.0,
+        interval: tuple[float, float] | None = None,
+        fade: Callable[[Tensor], Tensor] | None = None,
+    ) -> Folded:
+        """Checked against the map that it guides.
+
+        Raises:
+            FewstepError: a weight or a share out of range; a network that learns no null class.
+        """
+        if not 0 < mix <= 1:
+            raise FewstepError(
+                f"the share of the data in a guided velocity is in (0, 1], not {mix}."
+            )
+        checked = Guided(w, interval)
+        found = cls(checked.w, mix, checked.interval, fade)
+        if not found.off:
+            check_guides_itself(f)
+        return found
+
+    @classmethod
+    def by_shares(
+        cls, f: FlowMap, omega: float, kappa: float, interval: tuple[float, float] | None
+    ) -> Folded:
+        """By MeanFlow's shares of the line and of the map's own: ``mix w`` and ``1 - mix``."""
+        if not 0 <= kappa < 1:
+            raise FewstepError(
+                f"kappa, a share of the map's own velocity, is in [0, 1), not {kappa}."
+            )
+        return cls.of(f, omega / (1 - kappa), 1 - kappa, interval)
+
+    @property
+    def off(self) -> bool:
+        """Whether the velocity is that of the line."""
+        return self.w == 1 and self.mix == 1
+
+    def velocity(self, f: FlowMap, x: Tensor, t: Tensor, v: Tensor, condition: Condition) -> Tensor:
+        """The guided velocity at points ``x`` of lines of velocity ``v``: [B, *shape]."""
+        if self.off or condition.label is None:
+            return v
+        with torch.no_grad():
+            null = f.velocity(x, t, condition.null())
+            own = f.velocity(x, t, condition) if self.mix < 1 else v
+        rise = torch.full_like(t, self.w - 1)
+        rise = rise if self.fade is None else rise * self.fade(t)
+        mixed = self.mix * (v + expand(rise, x) * (v - null)) + (1 - self.mix) * own
+        seen = (condition.label < f.num_classes) & Guided(self.w, self.interval).inside(f.p, t)
+        return torch.where(expand(seen, x), mixed, v)
+
+
+def check_guides_itself(f: FlowMap) -> None:
+    """Raise `FewstepError` where a map has no null class to be guided away from."""
+    if not f.network.label_dropout:
+        raise FewstepError(
+            "a map that guides itself learns with and without its class: give label_dropout, "
+            "--network.label-dropout 0.1, or leave out the guidance."
+        )
 
 
 def check_teacher_of_hidden(f: FlowMap, teacher: FlowMap) -> None:

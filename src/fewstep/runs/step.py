@@ -83,14 +83,15 @@ def counted(objective: Objective, p: Parameterization, M: int = 1) -> Evaluation
     """
     found = {"trained": 0.0, "others": 0.0, "kept": 0.0}
 
-    def count(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        cost = (1 + TANGENT * forward_mode(args[0])) * len(args[0]) / (ROWS * M)
+    def count(module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        derived = any(forward_mode(x) for x in (*args, *named.values()) if x is not None)
+        cost = (1 + TANGENT * derived) * len(args[0]) / (ROWS * M)
         found["trained" if torch.is_grad_enabled() else "others"] += cost
         found["kept"] += cost * torch.is_grad_enabled()
 
     for part in objective.modules():
         if isinstance(part, MLP):
-            part.register_forward_pre_hook(count)
+            part.register_forward_pre_hook(count, with_kwargs=True)
     x = torch.zeros(ROWS, 4)
     columns = {
         "noise": torch.ones(ROWS, 4),

@@ -127,3 +127,22 @@ class StudentT(TrainingTimes):
         density = (1 + z.square() / self.df).pow(-(self.df + 1) / 2)
         part = torch.cat([torch.zeros(1), (density[1:] + density[:-1]).cumsum(0)])
         return ends, (part / part[-1]).float()
+
+
+@TRAINING_TIMES.register("arctan")
+@dataclass(frozen=True)
+class ArctanTimes(TrainingTimes):
+    """``t = T (2 / pi) arctan(e^n)`` with ``n ~ N(P_mean, P_std^2)``, on a finite interval.
+
+    FACM's times (Peng et al. 2025): those of a lognormal angle, which is no noise level here.
+
+    Args:
+        P_mean, P_std: mean and standard deviation of ``n``.
+    """
+
+    P_mean: float = -0.8
+    P_std: float = 1.6
+
+    def sample(self, x: Tensor, p: Parameterization) -> Tensor:
+        n = self.P_mean + self.P_std * torch.randn(len(x), device=x.device)
+        return (p.T * (2 / math.pi) * torch.atan(n.exp())).clamp(p.t_min, p.T)

@@ -1,0 +1,137 @@
+"""Consistency trajectory models: distil jumps from any time to any other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fewstep.condition import NONE, Condition
+from fewstep.distances import DISTANCES, Distance
+from fewstep.errors import FewstepError
+from fewstep.flow_map import FlowMap
+from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
+from fewstep.networks.dropout import SharedDropout
+from fewstep.objectives.base import OBJECTIVES
+from fewstep.objectives.flow_maps import FlowMapObjective, mean_square
+from fewstep.objectives.guided import Guide
+from fewstep.parameterization import time_dtype
+from fewstep.schedules import LogNormal, karras_grid
+from fewstep.solvers import PHI, Solver
+from fewstep.weightings import Weighting, weighting_for
+
+
+@OBJECTIVES.register("ctm")
+class CTM(FlowMapObjective):
+    """``d(X_minus(X(x_t, t, s), s, eps), X_minus(sg X(x_u, u, s), s, eps))`` and a diffusion loss.
+
+    ``s <= u < t`` are on Karras' grid, and ``n`` steps of the teacher's solver lead from ``x_t`` to
+    ``x_u``. Both jumps to ``s`` are compared where they lead in the data, by the running average
+    ``X_minus``, through which the gradient goes (Kim et al. 2023, Eq. 6 to 8). The diffusion loss
+    ``dsm lambda_(r) mean (D(x_r, r) - x)^2`` keeps the network a diffusion model on the diagonal
+    (Eq. 9). The paper's adversarial loss is left out, and ``dsm`` is a number where the paper
+    balances the gradients of the last layer.
+
+    Args:
+        f: the map in training, started from the teacher's weights.
+        K: total number of training steps.
+        teacher: the diffusion model; frozen here.
+        N: number of grid points.
+        most: largest ``n``; smaller ones are drawn less often, as ``n``.
+        solver: one-step solver of the teacher's PF-ODE, or its spec.
+        mu: decay of ``X_minus``; 0 makes it the map under stop-gradient.
+        distance: ``d``, how two images are compared.
+        dsm: weight of the diffusion loss.
+        P_mean: mean of ``ln(sigma/alpha)`` of the diffusion loss's times.
+        P_std: its standard deviation.
+        weighting: ``lambda_`` of the diffusion loss.
+        guidance: weight of the teacher's classifier-free guidance, or a spec such as
+            ``guided(w=2, interval=(0.3, 5))``; it becomes part of the student.
+        guidance_range: instead, range of the weights that are drawn for the teacher and that the
+            student takes as an input, on a network with ``guidance_embedding``.
+    """
+
+    paper = "Kim, Lai, Liao, Murata, Takida, Uesaka, He, Mitsufuji, Ermon 2023, Eq. 6 to 9 (CTM)"
+    citation = "kim2023consistency"
+    fixed_point = FixedPoint.LIMIT
+    cost = Cost(forward=5, backward=3, teacher=34)
+    needs = Needs(teacher=TeacherUse.DISTIL, two_time=True, flow=True)
+    teacher: FlowMap
+
+    def __init__(
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        teacher: FlowMap,
+        N: int = 18,
+        most: int = 17,
+        solver: Solver | str = "heun",
+        mu: float = 0.999,
+        distance: Distance | str = "l2",
+        dsm: float = 1.0,
+        P_mean: float = -1.2,
+        P_std: float = 1.2,
+        weighting: Weighting | str = "edm",
+        guidance: float | str | None = None,
+        guidance_range: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__(f, K, times="sorted", mu=mu)
+        if N < 2 or not 1 <= most < N or not dsm >= 0:
+            raise FewstepError(
+                f"ctm needs N >= 2, 1 <= most < N and dsm >= 0, got {N}, {most} and {dsm}."
+            )
+        self.teacher = self.follow(teacher)
+        self.guide = Guide.of(f, self.teacher, guidance, guidance_range)
+        self.N, self.most, self.dsm = N, most, dsm
+        self.Phi, self.d = PHI.build(solver), DISTANCES.build(distance)
+        self.noise, self.lambda_ = LogNormal(P_mean, P_std), weighting_for(f.p, weighting)
+
+    def conditioned(self, condition: Condition, x: Tensor) -> Condition:
+        return self.guide.drawn(super().conditioned(condition, x), x)
+
+    def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
+        grid = karras_grid(self.N, self.f.p, device=x.device, dtype=time_dtype(x))
+        u = torch.rand(3, len(x), device=x.device, dtype=torch.float64)
+        i = 1 + (u[0] * (self.N - 1)).floor()  # of t
+        j = (u[1] * i).floor()  # of s, below
+        largest = (i - j).clamp(max=self.most)
+        n = (((1 + 4 * u[2] * largest * (largest + 1)).sqrt() - 1) / 2).ceil().clamp(min=1)
+        stops = torch.arange(self.most + 1, device=x.device)
+        way = (i[:, None] - torch.minimum(stops, n[:, None])).long()  # of t = u_0 > u_1 > ... u
+        r = self.noise.sample(x, self.f.p, least=0.0)
+        return grid[way], grid[j.long()], r
+
+    def narrowed(self, times: tuple[Tensor, ...], gap: float) -> tuple[Tensor, ...]:
+        way, s, r = times
+        t = way[:, :1]
+        return t + gap * (way - t), s, r
+
+    def loss_at(
+        self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
+    ) -> Tensor:
+        f, (way, s, r) = self.f, times
+        t, u = way[:, 0], way[:, -1]
+        x_t = f.p.diffuse(x, t, torch.randn_like(x))
+        dropout = SharedDropout()
+        with torch.no_grad():
+            x_u = self.solved(x_t, way, condition)
+            with dropout:
+                y = f(x_u, u, s, condition)
+            with dropout:
+                target = self.f_minus(y, s, condition=condition)
+        with dropout:
+            y = f(x_t, t, s, condition)
+        with dropout:
+            loss = self.d(self.f_minus(y, s, condition=condition), target)
+        if not self.dsm:
+            return loss
+        x_r = f.p.diffuse(x, r, torch.randn_like(x))
+        with dropout:
+            square = mean_square(f.D(x_r, r, condition) - x)
+        return loss + self.dsm * self.lambda_(r, torch.zeros_like(r), f.p) * square
+
+    def solved(self, x: Tensor, way: Tensor, condition: Condition) -> Tensor:
+        """The teacher's solution at the end of the times ``way`` [B, most + 1]: [B, *shape]."""
+        for t, s in zip(way.unbind(1)[:-1], way.unbind(1)[1:], strict=True):
+            x = self.Phi.step(lambda x, t: self.guide.velocity(x, t, condition), x, t, s)
+        return x
