@@ -51,8 +51,9 @@ class Held:
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
-        return self.file.stat().st_size
+        """Size of the file, or of all files of a folder."""
+        files = self.file.rglob("*") if self.file.is_dir() else [self.file]
+        return sum(file.stat().st_size for file in files if file.is_file())
 
 
 @dataclass(frozen=True)

@@ -133,9 +133,14 @@ def _that_takes(given: dict[str, Any], own: Sampler | None) -> Sampler | None:
     """The sampler that arguments mean: the model's own, or the one that alone takes one of them."""
     for sampler in (Jumps(), Walk()):
         for name in given:
-            if name not in ("steps", "nfe", "guidance") and name in parameters(type(sampler)):
-                return own if own is not None and name in parameters(type(own)) else sampler
+            if name not in ("steps", "nfe", "guidance") and name in _meant(sampler):
+                return own if own is not None and name in _meant(own) else sampler
     return own
+
+
+def _meant(sampler: Sampler) -> set[str]:
+    """The arguments by which a sampler is meant: ``clip`` by itself is that of `Walk`."""
+    return set(parameters(type(sampler))) - ({"clip"} if isinstance(sampler, Jumps) else set())
 
 
 def build(sampler: Sampler | str) -> Sampler:
