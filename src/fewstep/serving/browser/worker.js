@@ -41,6 +41,14 @@ class Context {
 
 class Cancelled extends Error {}
 
+const NEEDED = ["WebAssembly", "OffscreenCanvas", "CompressionStream", "DecompressionStream"];
+
+/** Refuse a browser that lacks what the page is made of. */
+function checkBrowser() {
+  const missing = NEEDED.filter((name) => !(name in globalThis));
+  if (missing.length) throw new Error(`This browser is too old for this page: it has no ${missing.join(", ")}.`);
+}
+
 /** The model that a request names, loaded once. */
 function model(name, context) {
   if (!models.has(name)) {
@@ -55,6 +63,7 @@ async function work({ id, job, body }) {
   const context = new Context(id);
   try {
     context.check();
+    checkBrowser();
     const loaded = await model(body.model ?? body.fields?.model ?? null, context);
     context.check();
     const answer = await JOBS[job](loaded, body, context);
