@@ -19,7 +19,6 @@ from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
 from fewstep.schedules import TIME_GRIDS, karras_grid, power_grid
 from fewstep.solvers import start_with_snr
-from fewstep.traced import constant
 from fewstep.trained import Trained
 
 Restore = Callable[[Tensor], Tensor]
@@ -165,7 +164,6 @@ def along(
             x = p.renoise(x, per_row(s, x), per_row(after, x), z)
 
 
-@constant
 def landing(p: Parameterization, t: float, gamma: float) -> float:
     """Where a jump towards ``t`` ends, for a share ``gamma`` of new noise at ``t``.
 

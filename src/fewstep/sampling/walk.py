@@ -24,7 +24,6 @@ from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
 from fewstep.schedules import TIME_GRIDS, TimeGrid
 from fewstep.solvers import SOLVERS, Denoiser, Integrator, default_grid, start_with_snr
-from fewstep.traced import constant
 from fewstep.trained import SOLVER_STEPS, Trained
 
 
@@ -181,7 +180,6 @@ class Walk(Sampler):
         deque(self._solver.walk(model, x, own.times(p), spend, lambda: x), maxlen=0)
         return round(model.spent)
 
-    @constant
     def times(self, p: Parameterization) -> list[float]:
         """The decreasing times of the walk, in a process."""
         grid = TIME_GRIDS.build(self.grid or default_grid(self._solver, p))

@@ -27,7 +27,6 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.parameterization import Parameterization
 from fewstep.solvers.integrator import SOLVERS, Denoiser, Draw, Integrator, Level, Step
-from fewstep.traced import constant
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
 
@@ -247,7 +246,6 @@ class DEIS(_Exponential):
             yield x
 
 
-@constant
 def tab_coefficients(
     p: Parameterization, t: Level, s: Level, times: Sequence[float]
 ) -> list[float]:

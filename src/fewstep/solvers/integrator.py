@@ -22,7 +22,6 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.parameterization import Parameterization, expand, per_row
 from fewstep.registry import Registry
-from fewstep.traced import constant
 
 Draw = Callable[[], Tensor]
 """The next standard normal noise [B, ...], one stream per sample."""
@@ -103,13 +102,11 @@ class Level:
     sigma: float
 
     @classmethod
-    @constant
     def at(cls, p: Parameterization, t: float) -> Level:
         time = torch.tensor(t, dtype=torch.float64)
         return cls(t, float(p.alpha(time)), float(p.sigma(time)))
 
     @classmethod
-    @constant
     def of_log_snr(cls, p: Parameterization, log_snr: float) -> Level:
         return cls.at(p, float(p.time_of_log_snr(torch.tensor(log_snr, dtype=torch.float64))))
 
