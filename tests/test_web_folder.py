@@ -21,6 +21,7 @@ from fewstep.exchange.onnxruntime_web import FILES, Runtime, runtime
 from fewstep.exchange.programs import program_of, run
 from fewstep.parameterization import PFGM
 from fewstep.sampling import NoiseStreams, sampler_for
+from fewstep.serving import folder
 from fewstep.serving.folder import ABOUT, check_place, write_folder
 from fewstep.solvers import SOLVERS
 from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP, NESTED, Trained
@@ -92,7 +93,9 @@ def refused(f: FlowMap, out: Path, says: str, **how: object) -> None:
     assert sorted(out.parent.iterdir()) == before
 
 
-def test_what_the_page_cannot_carry_is_refused(tmp_path: Path) -> None:
+def test_what_the_page_cannot_carry_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "site"
     refused(model(DIFFUSION), out, "chooses its own steps", sampler="walk(solver=rk45)")
     refused(model(), out, "at most 32 steps", steps=40)
@@ -107,14 +110,20 @@ def test_what_the_page_cannot_carry_is_refused(tmp_path: Path) -> None:
     refused(model(), taken, "something else than an earlier export")
     assert (taken / "thesis.txt").read_text() == "mine"
     refused(model(), taken / "thesis.txt", "is a file")
+    monkeypatch.setattr(folder, "LARGEST", 100)
+    refused(model(), out, "an ONNX file holds 2: serve it")
 
 
-def test_the_folder_has_the_pages_own_files_and_relative_addresses(tmp_path: Path) -> None:
+def test_the_folder_has_the_pages_own_files_and_relative_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "LARGE", 0)  # bytes that a visitor would not like to wait for
     pytest.importorskip("onnxruntime", reason="needs the onnx extra")
     out = tmp_path / "site"
     f = model(replace(CONSISTENCY, taus={"2": (0.8,)}))
     f.info = {**f.info, "origin": {"source": "elsewhere.pt", "licence": "CC-BY-NC-4.0"}}
     written = write_folder(f, "mine", out, lambda: RUNTIME, steps=2, card="# mine\n")
+    assert "every visitor loads" in written.notes[0]
     page = Path(onnxruntime_web.__file__).parents[1] / "serving/page"
     for path in page.iterdir():
         if path.name != "api.js":
