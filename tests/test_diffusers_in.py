@@ -781,3 +781,28 @@ def test_an_imported_model_is_distilled(tmp_path: Path, call: Call) -> None:
     assert (code, "--network.width" in err) == (2, True)
     alone = ["train", "digits/ct", "--same-network", *few, "--out", tmp_path / "no"]
     assert "--teacher or --init" in call(*alone)[2]
+
+
+@pytest.mark.parametrize("module", ["UNet2DModel", "DiTTransformer2DModel"])
+def test_networks_have_forward_mode_derivatives(module: str) -> None:
+    """Attention and group norms too, as central differences say in double precision."""
+    made = unet() if module == "UNet2DModel" else dit()
+    side, channels = made.config.sample_size, made.config.in_channels
+    classes = 0 if module == "UNet2DModel" else 1000
+    config = {k: v for k, v in made.config.items() if k[0] != "_"}
+    F: Any = DiffusersNetwork(
+        (channels, side, side), num_classes=classes, module=module, config=config
+    )
+    for parameter in F.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    F = F.double().eval()
+    label = torch.tensor([1, 2]) if classes else None
+    x, v = torch.randn(2, 2, *F.shape, dtype=torch.float64)
+    t = torch.tensor([1.0, 2.0]).double()
+    h = 1e-5
+
+    def f(x: Tensor) -> Tensor:
+        return F(x, t, label)
+
+    _, found = torch.func.jvp(f, (x,), (v,))
+    close(found, (f(x + h * v) - f(x - h * v)) / (2 * h), 1e-5)

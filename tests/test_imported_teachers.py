@@ -50,6 +50,8 @@ RANGE = (1.0, 3.0)
 
 
 SIZE = 8
+DIFFUSION = (TeacherUse.START, TeacherUse.DISTIL)
+"""What a method wants whose teacher is a diffusion model."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,21 @@ def of_guided(folder: Path) -> Path:
     return folder / "64x64.pt"
 
 
+def of_diffusers(folder: Path) -> Path:
+    """The folder of a pipeline, whose network stays diffusers' own."""
+    diffusers = pytest.importorskip("diffusers")
+    network = diffusers.UNet2DModel(
+        sample_size=SIZE,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    diffusers.DDPMPipeline(network, diffusers.DDPMScheduler()).save_pretrained(folder / "ddpm")
+    return folder / "ddpm"
+
+
 FILES: dict[str, Callable[[Path], Path]] = {
     "edm": lambda folder: of_edm("EDMPrecond", unet(num_classes=CLASSES), folder, sigma_data=0.5),
     "vp": lambda folder: of_edm("VPPrecond", unet(), folder),
@@ -127,6 +144,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "iddpm": lambda folder: of_edm("iDDPMPrecond", adm(time_scale=1.0), folder),
     "edm2": of_edm2,
     "guided": of_guided,
+    "diffusers": of_diffusers,
 }
 
 
@@ -174,7 +192,7 @@ def run_of(cls: type[Objective], teacher: Teacher, **asked: Any) -> Run:
     network = component(f.network.config, **own)
     if needs.network == TRAJECTORIES:
         network = Component("dfno", {"base": "mlp(width=16, blocks=1)", "times": STATES})
-    follows = needs.teacher is not TeacherUse.NONE
+    follows = needs.teacher in DIFFUSION
     return Run(
         objective=Component(OBJECTIVES.name_of(cls), asked),
         network=network,
@@ -189,7 +207,7 @@ def methods() -> Iterator[type[Objective]]:
     """Those that learn from a diffusion model, by its ODE, its weights or its pairs."""
     for name in OBJECTIVES:
         cls = OBJECTIVES[name]
-        follows = cls.needs.teacher is not TeacherUse.NONE or cls.needs.columns
+        follows = cls.needs.teacher in DIFFUSION or cls.needs.columns
         if follows and not cls.needs.other_columns and cls.needs.network != LATENTS:
             yield cls
 
@@ -256,7 +274,7 @@ def check(trainer: Trainer, teacher: Teacher, what: str) -> None:
     """It begins as its teacher where it takes its weights, and goes on from there."""
     o = trainer.objective
     f = as_map(o.f, "a student")
-    follows = o.needs.teacher is not TeacherUse.NONE
+    follows = o.needs.teacher in DIFFUSION
     if follows and f.network.gives == (IMAGES,):
         assert_begins_alike(f, teacher.f, what)
     assert f.num_classes == teacher.f.num_classes, what

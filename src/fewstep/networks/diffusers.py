@@ -7,15 +7,19 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewstep.errors import FewstepError, listed
 from fewstep.networks.autoencoder import LOG_VAR, Autoencoder
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.embeddings import check_label
+from fewstep.networks.forward_mode import forward_mode
+from fewstep.networks.norm import GroupNorm
 
 Settings = Mapping[str, Any] | str
 """Those of a ``config.json``, or their text."""
@@ -98,6 +102,24 @@ def built(name: str, config: Mapping[str, Any]) -> nn.Module:
         raise FewstepError(f"diffusers' {name} cannot be built from its config: {reason}") from None
 
 
+class Norm(GroupNorm):
+    """``nn.GroupNorm`` whose forward-mode derivative exists for maps and tokens of any layout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not forward_mode(x):
+            return nn.GroupNorm.forward(self, x)
+        maps = x if x.ndim == 4 else x.flatten(2).unsqueeze(3)
+        return self._plain(maps).reshape(x.shape)
+
+
+def differentiable(net: nn.Module) -> nn.Module:
+    """The network, whose group norms have forward-mode derivatives."""
+    for part in net.modules():
+        if type(part) is nn.GroupNorm:
+            part.__class__ = Norm
+    return net
+
+
 class ClassOrNone(nn.Embedding):
     """An embedding of classes, in which the number of classes is no class, and adds nothing."""
 
@@ -174,7 +196,7 @@ class DiffusersNetwork(Network):
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, False
         self.label_dropout = checked_label_dropout(label_dropout)
         self.module, self.time_scale = module, time_scale
-        self.net = built(module, settings_of(config))
+        self.net = differentiable(built(module, settings_of(config)))
         self._crosses = self.settings.get("cross_attention_dim") is not None
         """Whether it attends to an embedding of what is wanted, such as a text."""
         self._inputs = self._checked_inputs()
@@ -283,7 +305,8 @@ class DiffusersNetwork(Network):
         told = self._conditions(c_noise, label, embedding)
         t = c_noise * self.time_scale
         t = t.round().long() if self._steps else t
-        (y, *_) = self.net(x, timestep=t, return_dict=False, **told)
+        with sdpa_kernel(SDPBackend.MATH) if forward_mode(x) else nullcontext():
+            (y, *_) = self.net(x, timestep=t, return_dict=False, **told)
         return y[:, : self.shape[0]]
 
     def _conditions(
