@@ -19,6 +19,8 @@ OBJECTIVES = (
     *("score_matching", "score_sde", "ddpm", "pfgm", "rf", "reflow", "kd", "dfno", "pd"),
     *("cd", "continuous_cd", "scd", "multistep_cd", "cmt"),
     *("ect", "stable_ct", "tcm", "continuous_ct", "sct", "multistep_ct", "ct", "ict"),
+    *("ctm", "ayf", "facm", "meanflow", "imf", "alphaflow", "soflow", "shortcut"),
+    *("flow_map_matching", "tvm", "imm"),
 )
 """Of every objective but those of autoencoders and of guidance, which points without classes have
 no use for."""
@@ -58,20 +60,20 @@ def run_of(objective: str) -> Run:
     config: dict[str, Any] = dict(suited(needs).config)
     return Run(
         objective=component(objective),
-        network=_network(needs),
+        network=_network(needs, config["name"]),
         p=component(config.pop("name"), **config),
         data=Data(data="toy2d", labels=False),
         training=replace(TRAINING, steps=round(EVALUATIONS / cls.cost.evaluations)),
     )
 
 
-def _network(needs: Needs) -> Component:
-    inside = {"width": WIDTH, "blocks": BLOCKS}
+def _network(needs: Needs, process: str) -> Component:
     if needs.network == TRAJECTORIES:
         return component("dfno", base=f"mlp(width={WIDTH}, blocks={BLOCKS})")
-    return (
-        component("mlp", **inside, two_time=True) if needs.two_time else component("mlp", **inside)
-    )
+    own: dict[str, Any] = {"two_time": True} if needs.two_time else {}
+    if process == "rectified_flow":
+        own["highest"] = 16.0  # frequencies of a time in [0, 1]
+    return component("mlp", width=WIDTH, blocks=BLOCKS, **own)
 
 
 def _add(objective: str) -> None:

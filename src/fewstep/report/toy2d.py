@@ -139,7 +139,9 @@ def _is_teacher(name: str, consistency: bool) -> bool:
     """Whether an objective makes diffusion models of the data, or consistency models."""
     cls = OBJECTIVES[name]
     if consistency:
-        return cls.makes.maps_to_eps and cls.needs.teacher is TeacherUse.START
+        made = cls.makes
+        whole = made.maps_to_eps and made.from_any_time
+        return whole and cls.needs.teacher is TeacherUse.START
     from_data = cls.needs.teacher is TeacherUse.NONE and not cls.needs.columns
     return cls.fixed_point is FixedPoint.DENOISER and from_data
 
