@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -151,7 +152,9 @@ def test_weights_are_fetched_once_and_in_the_safest_format(hub: Hub) -> None:
         "safety_checker/model.safetensors",
         "sample.png",
     ]
-    hub.add("ann/pipeline", dict.fromkeys([*parts, *left], b'{"_class_name": "UNet2DModel"}'))
+    index = b'{"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}'
+    module = b'{"_class_name": "UNet2DModel"}'
+    hub.add("ann/pipeline", dict.fromkeys([*parts, *left], module) | {parts[0]: index})
     assert names(fetched("hub:ann/pipeline")) == set(parts)
     assert fetched("hub:ann/pipeline/unet").path.name == "unet"
     assert names(fetched("hub:ann/pipeline/unet")) == set(parts)
@@ -166,6 +169,16 @@ def test_one_file_of_another_project_is_the_model(hub: Hub) -> None:
     found = fetched("hub:ann/several/b.pkl")
     assert found.path.read_bytes() == b"2"
     assert names(found) == {"b.pkl"}
+
+
+def test_a_pipeline_that_is_not_known_is_refused_before_it_is_fetched(hub: Hub) -> None:
+    parts = {"unet": ["diffusers", "UNet2DConditionModel"], "tokenizer": ["transformers", "Clip"]}
+    index = json.dumps({"_class_name": "StableDiffusionPipeline", **parts}).encode()
+    weights = {"unet/diffusion_pytorch_model.safetensors": b"large"}
+    hub.add("ann/text", {"model_index.json": index, **weights})
+    with pytest.raises(FewstepError, match=r"^hub:ann/text is StableDiffusionPipeline, which"):
+        fetched("hub:ann/text")
+    assert not any("unet" in path for _, path in hub.requests)
 
 
 def test_a_model_of_another_kind_is_named_before_it_is_fetched(hub: Hub) -> None:

@@ -105,6 +105,8 @@ def _fetched(name: HubName, patterns: tuple[str, ...] | None) -> Fetched:
         config = repository.table(f"{name.inside}/config.json".lstrip("/"))
         pick = chosen(files, name.inside, config, str(name))
         small = [file for file in files if is_like(file, DESCRIPTIONS)]
+        if small:
+            _check_pipeline(repository.download(small), name)
         return replace(repository.download([*small, *pick.files]), inside=pick.inside)
 
 
@@ -142,6 +144,20 @@ class _Repository:
         if file not in self.files:
             return {}
         return read_json(self.download([file]).folder / file, _table, "a table of values")
+
+
+def _check_pipeline(found: Fetched, name: HubName) -> None:
+    """Raise `FewstepError` for a pipeline that is not known, before its weights are fetched."""
+    from fewstep.exchange.diffusers_folder import is_folder, read_folder
+    from fewstep.exchange.diffusers_in import MODULES
+    from fewstep.exchange.diffusers_out import own_weights
+
+    if not is_folder(found.path) or own_weights(found.path) is not None:
+        return
+    try:
+        read_folder(found.path, MODULES)
+    except FewstepError as error:
+        raise FewstepError(str(error).replace(str(found.path), str(name))) from error
 
 
 def _cached_names(name: HubName, folder: Path) -> list[str]:
