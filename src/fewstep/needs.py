@@ -107,7 +107,12 @@ class FixedPoint(Enum):
     DENOISER = "the denoiser E[x_0 | x_t]"
     """The diffusion model of the data; its map in one step is no sample of them."""
     MAP = "the exact map along the PF-ODE"
-    """Of the data, or of the teacher's PF-ODE, whatever the settings."""
+    """Of the data, or of the teacher's PF-ODE, whatever the settings.
+
+    Without a teacher a weight that depends on the error, such as MeanFlow's or a tangent of unit
+    length, moves it where the velocities of the lines through a point are spread unevenly about
+    their mean; on Gaussian data they are not.
+    """
     LAW = "the law of the data"
     """Any map that takes the law of the noise to that; it need not follow the PF-ODE."""
     LIMIT = "the exact map in a limit, such as of a gap between two times that closes"
