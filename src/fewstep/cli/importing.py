@@ -40,7 +40,7 @@ def import_(
       fewstep import hub:owner/name -o runs/theirs
       fewstep sample runs/cd-imagenet64 -n 16 --label 207 -o dogs.png
       fewstep import my.pt --as diffusion --size 64 --process "edm(sigma_data=0.5)" -o runs/mine
-      fewstep train cifar10/ect --data cifar10/train.parquet --teacher edm-cifar10-32x32-cond-vp.pkl
+      fewstep train cifar10/ect --data train.parquet --teacher edm-cifar10-32x32-uncond-vp.pkl
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
@@ -17,7 +18,19 @@ def check_shapes(teacher: FlowMap, f: FlowMap, what: str) -> None:
         if theirs != ours:
             raise FewstepError(
                 f"{what} has {name} {theirs}, the map in training {ours}: they must agree."
+                f"{_how_to_agree(name, theirs, ours)}"
             )
+
+
+def _how_to_agree(name: str, theirs: Any, ours: Any) -> str:
+    """Which settings of the data make a map's images or classes a teacher's."""
+    if name == "num_classes" and not (theirs and ours):
+        return (
+            f" Train {'with' if theirs else 'without'} classes: --{'' if theirs else 'no-'}labels."
+        )
+    if name == "shape" and len(theirs) == len(ours) == 3 and theirs[1] == theirs[2]:
+        return f" Images of its size are given by --size {theirs[1]} --channels {theirs[0]}."
+    return ""
 
 
 def check_alike(teacher: FlowMap, f: FlowMap, what: str) -> None:
