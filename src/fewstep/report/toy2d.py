@@ -127,12 +127,11 @@ def _stages(name: str, seed: int) -> list[Stage]:
 
 def _teacher(name: str) -> str:
     """The model that an objective learns from: one of its process, else EDM's diffusion model."""
-    p = make_p(recipes.run_of(name))
+    process = make_p(recipes.run_of(name)).process
     refines = OBJECTIVES[name].needs.teacher is TeacherUse.REFINE
     known = [other for other in recipes.OBJECTIVES if _is_teacher(other, refines)]
-    alike = [n for n in known if make_p(recipes.run_of(n)).process.same(p.process)]
-    ends = [n for n in alike if make_p(recipes.run_of(n)).eps == p.eps] if refines else alike
-    return (ends or known)[0]
+    alike = [n for n in known if make_p(recipes.run_of(n)).process.same(process)]
+    return (alike or known)[0]
 
 
 def _is_teacher(name: str, consistency: bool) -> bool:
