@@ -575,6 +575,7 @@ def test_folders_of_every_form_hold_the_same_model(
     notes = "; ".join(imported.notes)
     assert bool(notes) == bool(said)
     assert all(part in notes for part in said), notes
+    assert (imported.sampler is None) == (form == "without a scheduler")
 
 
 def test_weights_keep_their_type(pipeline: Path, tmp_path: Path) -> None:

@@ -106,6 +106,8 @@ class _Reading:
                 "it has no scheduler: its process is taken to be DDPM's of 1000 linear betas, and "
                 "its network to predict epsilon (--process)"
             )
+        if file is None:  # nobody knows how its pipeline samples
+            self.scheduled = replace(self.scheduled, sampler=None)
         self.notes += self.scheduled.notes
 
     # Networks
