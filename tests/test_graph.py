@@ -22,7 +22,7 @@ from fewstep.exchange.runtime import opened
 from fewstep.exchange.written import RUNTIME, measured, write_onnx, write_torch
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
-from fewstep.networks import ADM, MLP, EDM2UNet, FourierOperator, MLPAutoencoder, Network, UNet
+from fewstep.networks import ADM, MLP, DiT, EDM2UNet, FourierOperator, MLPAutoencoder, Network, UNet
 from fewstep.networks.dfno import TemporalFourier
 from fewstep.parameterization import EDM, PARAMETERIZATIONS, PFGM, Parameterization
 from fewstep.sampling import NoiseStreams, Walk, sample, sampler_for
@@ -180,6 +180,9 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "unet": lambda: UNet((1, 8, 8), channels=16, **SMALL),
     "adm": lambda: ADM((1, 8, 8), channels=32, head_channels=32, **SMALL),
     "edm2": lambda: EDM2UNet((1, 8, 8), channels=16, head_channels=16, **SMALL),
+    "dit": lambda: DiT(
+        (1, 8, 8), num_classes=3, width=32, blocks=2, heads=2, positions="rope", qk_norm=True
+    ),
     "dfno": lambda: FourierOperator((1, 8, 8), num_classes=3),
 }
 
