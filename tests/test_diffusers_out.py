@@ -389,3 +389,18 @@ def test_licence_and_origin_go_with_a_folder(tmp_path: Path) -> None:
     assert 'license: "cc-by-nc-sa-4.0"' in card
     assert 'library_name: "diffusers"' in card
     assert "trust_remote_code=True" in card
+
+
+def test_the_command_line_writes_a_pipeline(tmp_path: Path, call: Callable[..., Any]) -> None:
+    f = OTHERS["mlp"][0]()
+    f.save(tmp_path / "f.safetensors")
+    export = ["export", tmp_path / "f.safetensors", "--to", "diffusers", "-o", tmp_path / "out"]
+    code, out, _ = call(*export)
+    assert code == 0
+    assert "note: diffusers has no pipeline for this model: it has no network like mlp" in out
+    assert f"from_pretrained('{tmp_path / 'out'}', trust_remote_code=True)" in out
+    assert call("sample", tmp_path / "out", "-n", 2, "-o", tmp_path / "x.png")[0] == 0
+    code, _, said = call(*export, "--steps", 2)
+    assert (code, said.count("\n")) == (2, 1)
+    code, _, said = call("import", tmp_path / "out", "-o", tmp_path / "again")
+    assert (code, "nothing to import" in said) == (2, True)

@@ -24,6 +24,7 @@ from fewstep.exchange.checkpoint import is_foreign as is_foreign_file
 from fewstep.exchange.chosen import Chosen, named_part
 from fewstep.exchange.diffusers_folder import is_folder
 from fewstep.exchange.diffusers_in import import_folder
+from fewstep.exchange.diffusers_out import own_weights
 from fewstep.exchange.imported import Imported
 from fewstep.exchange.imported import Wanted as Wanted
 from fewstep.exchange.published import LINEAR, OPENAI, Published, pickled, published
@@ -130,6 +131,8 @@ def import_model(path: Path, wanted: Wanted | None = None) -> Imported:
     Raises:
         FewstepError: the file is damaged, calls code, or holds a network that there is none of.
     """
+    if own_weights(path) is not None:
+        raise FewstepError(f"{path} is a model of fewstep already: nothing to import.")
     if is_folder(path):
         return import_folder(path, wanted or Wanted())
     return _Reading(read_checkpoint(path), wanted or Wanted()).imported()
