@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 import subprocess
@@ -168,6 +169,42 @@ def test_a_bias_that_stays_is_no_limit(name: str) -> None:
 @pytest.mark.parametrize(("name", "mixes"), [("ct", False), ("tcm", False), ("stable_ct", True)])
 def test_a_loss_that_mixes_its_batch_is_no_sum_over_nodes(name: str, mixes: bool) -> None:
     assert OnALine(Fitting(OBJECTIVES[name], shape=(1,))).mixes == mixes
+
+
+def on_a_line(name: str, **settings: Any) -> OnALine:
+    return OnALine(Fitting(OBJECTIVES[name], settings, shape=(1,)))
+
+
+def exact(*arguments: str) -> list[str]:
+    """The objectives of an exact map with such arguments."""
+    return [
+        name
+        for name in OBJECTIVES
+        if OBJECTIVES[name].fixed_point is FixedPoint.MAP
+        and {*arguments} <= {*inspect.signature(OBJECTIVES[name]).parameters}
+    ]
+
+
+@pytest.mark.parametrize("name", exact("tangent"))
+def test_by_differences_an_exact_map_is_the_same_to_their_error(name: str) -> None:
+    assert on_a_line(name, tangent="difference").distance() < 1e-6
+
+
+@pytest.mark.parametrize("by", ["lagrangian", "eulerian", "progressive"])
+def test_every_condition_of_a_flow_holds_of_the_exact_map(by: str) -> None:
+    assert on_a_line("flow_map_matching", by=by).distance() < 1e-12
+
+
+@pytest.mark.parametrize("name", exact("tangent", "N", "c"))
+def test_a_continuous_loss_is_the_limit_of_that_on_a_grid(name: str) -> None:
+    """Fixed point and gradient, at the rate of the grid's spacing; ``c`` makes all of it smooth."""
+    grids = [64, 256, 1024]
+    lines = [on_a_line(name, tangent="discrete", N=N, c=10.0) for N in grids]
+    gaps = [1 / N for N in grids]
+    assert slope(gaps, [line.distance() for line in lines]) == pytest.approx(1, abs=0.15)
+    limit = on_a_line(name, c=10.0).gradient(0.5)
+    apart = [float((line.gradient(0.5) - limit).norm()) for line in lines]
+    assert slope(gaps, apart) > 0.8
 
 
 class Law(Objective):
