@@ -138,6 +138,8 @@ def test_a_truncated_model_is_sampled_from_its_start_on_alone(tmp_path: Path) ->
         fewstep.sample(f, n=2, sampler="jumps(times=(0.5,))")
     with pytest.raises(FewstepError, match="learned those from time 1 on alone"):
         f.trained.check_maps("inpainting")
+    with pytest.raises(FewstepError, match="is a consistency model of times from 1 on"):
+        f.trained.check_time_points("this")
     moved = f.in_process(RectifiedFlow())
     assert moved.trained.earliest == pytest.approx(0.5)
 
@@ -318,6 +320,10 @@ def test_a_guided_step_over_skipped_steps_is_the_target() -> None:
     o = LCM(f, 10, teacher=teacher, guidance_range=(3.0, 15.0), distance="l2", weighting="uniform")
     assert f.trained.weights == (3.0, 15.0)
     x, label = torch.randn(64, 3, dtype=torch.float64), torch.arange(64) % 3
+    short = LCM(network_map(replace(p, T=0.79)), 10, teacher=network_map(replace(p, T=0.79)))
+    late, early = short.draw_times(torch.zeros(500, 3), 0)
+    assert bool((early < late).all())
+    assert float(late.max()) == pytest.approx(0.79)
     t, s = o.draw_times(x, 0)
     assert bool(((t * 1000 / 20 - (t * 50).round()).abs() < 0.3).all())
     assert bool((t - s <= 0.02 + 1e-9).all())

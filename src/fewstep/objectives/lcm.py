@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -29,7 +30,8 @@ class LCM(ConsistencyObjective):
     ``lambda_(n) d(f(x_{n+k}, w, n+k), f_minus(x_hat_n, w, n))`` where ``x_hat_n`` is one DDIM step
     over ``k`` steps of the chain by the teacher that is guided with the weight ``w`` of the row,
     ``D_null + w (D - D_null)``. The steps ``n + k`` are ``k, 2k, ..., N``, each with the same
-    probability; the first has the end of the map before it. Guidance is part of what the student
+    probability; the first has the end of the map before it, and a process that ends earlier, as of
+    a teacher that knows less noise, its end for the last. Guidance is part of what the student
     learns: its samples need one network evaluation a step.
 
     The paper's ``w`` is less by one, ``D + w (D - D_null)``: its range [2, 14] is (3, 15) here.
@@ -89,10 +91,10 @@ class LCM(ConsistencyObjective):
         return self.guide.drawn(super().conditioned(condition, x), x)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
-        p, grid = self.f.p, self.steps // self.skip
+        p, width = self.f.p, self.skip / self.steps
+        grid = math.ceil(p.T / width * (1 - 1e-6))  # fewer where the process ends earlier
         i = torch.randint(1, grid + 1, (len(x),)).to(x.device, time_dtype(x))
-        later, earlier = (n * (self.skip / self.steps) for n in (i, i - 1))
-        return later.clamp(max=p.T), earlier.clamp(min=p.t_min)
+        return (i * width).clamp(max=p.T), ((i - 1) * width).clamp(min=p.t_min)
 
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor

@@ -145,7 +145,8 @@ class Record:
         """What it is, for a sentence: "a diffusion model"."""
         if self.steps is not None and self.denoises:
             return f"a model that was distilled for {in_steps(self.steps)} alone"
-        return _NAMES[self.kind]
+        late = "" if self.earliest is None else f" of times from {self.earliest:g} on"
+        return _NAMES[self.kind] + late
 
     @property
     def default_steps(self) -> int:
