@@ -252,7 +252,8 @@ def test_every_method_trains_from_every_other_model(name: str, tmp_path: Path) -
 def test_one_method_of_each_kind_trains_from_every_model(name: str, tmp_path: Path) -> None:
     firsts: dict[TeacherUse, type[Objective]] = {}
     for cls in methods():
-        firsts.setdefault(cls.needs.teacher, cls)
+        if not cls.needs.two_time:  # which some of these networks cannot learn
+            firsts.setdefault(cls.needs.teacher, cls)
     teacher = read(name, tmp_path)
     walk(teacher, tmp_path, firsts.values())
     follows = firsts[TeacherUse.DISTIL]
