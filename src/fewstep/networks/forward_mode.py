@@ -30,9 +30,13 @@ def forward_mode(x: Tensor) -> bool:
     return forward_ad.unpack_dual(x).tangent is not None
 
 
-@torch.compiler.assume_constant_result
 def _differentiating() -> bool:
     return forward_ad._current_level >= 0
+
+
+# What torch.compiler.assume_constant_result does, without the second that its compiler's import
+# takes and the packages that it looks for.
+_differentiating._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def affine(x: Tensor, w: Tensor, b: Tensor | None, product: Product) -> Tensor:
