@@ -389,6 +389,7 @@ LARGE = [
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::fewstep.errors.FewstepWarning")
 @pytest.mark.parametrize("name", LARGE)
 def test_the_recipes_for_cifar10_train(name: str, tmp_path: Path) -> None:
     """A few steps of a small network of the same kind, on images of the right shape."""
