@@ -88,7 +88,7 @@ def walked(scheduler: Any, noise: NoiseStreams, steps: int, how: dict[str, Any])
 def cases() -> Iterator[dict[str, Any]]:
     import diffusers
 
-    from fewstep.exchange.diffusers_process import scheduled
+    from fewstep.exchange.diffusers.process import scheduled
 
     for name, settings, steps, how in CASES:
         scheduler = getattr(diffusers, name)(**settings)

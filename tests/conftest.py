@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fewstep.cli import run
-from fewstep.exchange import hub as models_of_the_hub
+from fewstep.exchange.hub import fetching as models_of_the_hub
 from hub import Hub, serving
 
 torch.set_num_threads(1)

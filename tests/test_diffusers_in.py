@@ -16,9 +16,9 @@ from torch import Tensor
 from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
-from fewstep.exchange.diffusers_process import SCHEDULERS, WALKS, scheduled
+from fewstep.exchange.diffusers.process import SCHEDULERS, WALKS, scheduled
+from fewstep.exchange.graphs.program import program
 from fewstep.exchange.imported import Imported, Wanted
-from fewstep.exchange.program import program
 from fewstep.exchange.sources import import_model
 from fewstep.flow_map import FlowMap
 from fewstep.models import load_model

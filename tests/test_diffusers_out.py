@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
-from fewstep.exchange.diffusers_out import (
+from fewstep.exchange.diffusers.writing import (
     call_for,
     counterpart,
     own_weights,
@@ -33,7 +33,7 @@ from fewstep.sampling import NoiseStreams, sample, sampler_for
 from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP, GENERATOR, Trained
 
 diffusers = pytest.importorskip("diffusers")
-own = pytest.importorskip("fewstep.exchange.diffusers_pipeline")
+own = pytest.importorskip("fewstep.exchange.diffusers.pipeline")
 
 SMALL: dict[str, Any] = {"channels": 128, "multipliers": (1, 1), "blocks": 1, "attention": (4,)}
 GREY: dict[str, Any] = {"width": 16, "blocks": 1}

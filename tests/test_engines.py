@@ -20,11 +20,11 @@ from torch import nn
 from fewstep.cache import cache_folder
 from fewstep.data import to_uint8
 from fewstep.errors import FewstepError
-from fewstep.exchange.engines import ENGINES, Engine, _key, engine_of
-from fewstep.exchange.graph import Graph
-from fewstep.exchange.parts import parts_of
-from fewstep.exchange.runtime import opened
-from fewstep.exchange.written import write_onnx
+from fewstep.exchange.graphs.engines import ENGINES, Engine, _key, engine_of
+from fewstep.exchange.graphs.graph import Graph
+from fewstep.exchange.graphs.parts import parts_of
+from fewstep.exchange.graphs.runtime import opened
+from fewstep.exchange.graphs.written import write_onnx
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.networks import MLP, MLPAutoencoder

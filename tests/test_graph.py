@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
-from fewstep.exchange.graph import Computation, Graph, MapGraph
-from fewstep.exchange.onnx_graph import converted
-from fewstep.exchange.runtime import opened
-from fewstep.exchange.written import RUNTIME, measured, write_onnx, write_torch
+from fewstep.exchange.graphs.graph import Computation, Graph, MapGraph
+from fewstep.exchange.graphs.onnx import converted
+from fewstep.exchange.graphs.runtime import opened
+from fewstep.exchange.graphs.written import RUNTIME, measured, write_onnx, write_torch
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.networks import ADM, MLP, DiT, EDM2UNet, FourierOperator, MLPAutoencoder, Network, UNet
@@ -231,7 +231,7 @@ def test_what_is_no_graph_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(FewstepError, match="reads the numbers of its noise"):
         of(small(DIFFUSION, PFGM()), "walk(steps=2)").plan()
     graph = of(f, "walk(steps=2)")
-    monkeypatch.setattr("fewstep.exchange.onnx_graph.find_spec", lambda name: None)
+    monkeypatch.setattr("fewstep.exchange.graphs.onnx.find_spec", lambda name: None)
     with pytest.raises(FewstepError, match=r"pip install 'fewstep\[onnx\]'"):
         write_onnx(graph, tmp_path / "x.onnx")
     with pytest.raises(FewstepError, match="differ by"):
@@ -264,7 +264,7 @@ def test_a_full_disk_leaves_no_file(
 
     onnx = pytest.importorskip("onnx")
     small(CONSISTENCY).save(tmp_path / "model.safetensors")
-    monkeypatch.setattr("fewstep.exchange.written.converted", lambda *_: onnx.ModelProto())
+    monkeypatch.setattr("fewstep.exchange.graphs.written.converted", lambda *_: onnx.ModelProto())
     monkeypatch.setattr(Path, "write_bytes", full)
     words = ["--to", "onnx", "-o", tmp_path / "x.onnx"]
     code, _, err = call("export", tmp_path / "model.safetensors", *words)

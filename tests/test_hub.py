@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.hub import Fetched, fetched, forget
+from fewstep.exchange.hub.fetching import Fetched, fetched, forget
 from fewstep.hub_name import HubName, is_hub
 from hub import TOKEN, Hub
 

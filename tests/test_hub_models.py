@@ -13,7 +13,7 @@ import torch
 
 import fewstep
 from fewstep.evaluation import classifier
-from fewstep.exchange.hub import forget
+from fewstep.exchange.hub.fetching import forget
 from fewstep.runs.directory import RunDirectory
 from fewstep.serving.shelf import names_for
 from hub import Hub

@@ -23,11 +23,11 @@ from fewstep.condition import NONE, Condition
 from fewstep.data import Dataset
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError, FewstepWarning
-from fewstep.exchange import edm2
-from fewstep.exchange.adm import pairs_openai
 from fewstep.exchange.exported import to_edm
+from fewstep.exchange.files.tensors import write_tensors
+from fewstep.exchange.layouts import edm2
+from fewstep.exchange.layouts.adm import pairs_openai
 from fewstep.exchange.sources import Wanted, import_model
-from fewstep.exchange.tensors import write_tensors
 from fewstep.flow_map import FlowMap
 from fewstep.mode import evaluating
 from fewstep.models import as_map

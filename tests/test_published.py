@@ -11,7 +11,7 @@ import pytest
 
 import foreign
 from fewstep.exchange.exported import to_edm
-from fewstep.exchange.published import PICKLES, PUBLISHED, pickled
+from fewstep.exchange.layouts.published import PICKLES, PUBLISHED, pickled
 from fewstep.exchange.sources import import_model
 from fewstep.flow_map import FlowMap
 from fewstep.networks import ADM, EDM2UNet, Network, UNet, skeleton

@@ -13,7 +13,7 @@ import yaml
 
 import fewstep
 from fewstep.exchange.card import card, licence_of
-from fewstep.exchange.graph import Graph
+from fewstep.exchange.graphs.graph import Graph
 from fewstep.exchange.origin import forbids_commerce
 from fewstep.sampling import sampler_for
 from hub import READER, TOKEN, Hub

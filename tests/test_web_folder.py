@@ -17,8 +17,8 @@ import torch
 from fewstep import EDM, MLP, FlowMap, RectifiedFlow
 from fewstep.errors import FewstepError
 from fewstep.exchange import onnxruntime_web
+from fewstep.exchange.graphs.sums import program_of, run
 from fewstep.exchange.onnxruntime_web import FILES, Runtime, runtime
-from fewstep.exchange.programs import program_of, run
 from fewstep.parameterization import PFGM
 from fewstep.sampling import NoiseStreams, sampler_for
 from fewstep.serving import folder

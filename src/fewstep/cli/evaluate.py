@@ -20,8 +20,8 @@ from fewstep.evaluation import Evaluator
 from fewstep.evaluation.choice import feature_network
 from fewstep.evaluation.scores import METRICS, check_metrics
 from fewstep.evaluation.table import Line, Setting, check_format, show, write
-from fewstep.exchange.engines import engine_of
-from fewstep.exchange.hub import local
+from fewstep.exchange.graphs.engines import engine_of
+from fewstep.exchange.hub.fetching import local
 from fewstep.precision import Precision
 from fewstep.runs.real import Real
 from fewstep.runs.run import Data

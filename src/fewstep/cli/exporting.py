@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
 from fewstep.errors import FewstepError
-from fewstep.exchange.precisions import GraphPrecision
+from fewstep.exchange.graphs.precisions import GraphPrecision
 from fewstep.models import as_map
 from fewstep.runs.directory import open_model
 
@@ -139,7 +139,7 @@ def _check_out(out: Path, to: str) -> None:
 
 def _write_pipeline(f: FlowMap, out: Path) -> None:
     from fewstep.exchange.card import card, write_card
-    from fewstep.exchange.diffusers_out import write_pipeline
+    from fewstep.exchange.diffusers.writing import write_pipeline
 
     written = write_pipeline(f, out)
     lines = "\n".join(line.replace("FOLDER", repr(out.name)) for line in written.load)

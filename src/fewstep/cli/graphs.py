@@ -16,11 +16,11 @@ from fewstep.data import to_uint8
 from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator
 from fewstep.evaluation.choice import feature_network
-from fewstep.exchange.engines import InFile
-from fewstep.exchange.graph import Graph
-from fewstep.exchange.precisions import INT8, GraphPrecision, graph_in
-from fewstep.exchange.runtime import opened
-from fewstep.exchange.written import GRAPHS, Speed, eager, write_onnx, write_torch
+from fewstep.exchange.graphs.engines import InFile
+from fewstep.exchange.graphs.graph import Graph
+from fewstep.exchange.graphs.precisions import INT8, GraphPrecision, graph_in
+from fewstep.exchange.graphs.runtime import opened
+from fewstep.exchange.graphs.written import GRAPHS, Speed, eager, write_onnx, write_torch
 from fewstep.files import write_json
 from fewstep.flow_map import FlowMap
 from fewstep.progress import working

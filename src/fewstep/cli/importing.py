@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
 from fewstep.errors import FewstepError
-from fewstep.exchange.checkpoint import is_foreign
+from fewstep.exchange.files.checkpoint import is_foreign
 from fewstep.hub_name import is_hub
 from fewstep.models import AnyModel
 from fewstep.runs.directory import MODEL, check_free, open_model
@@ -61,7 +61,7 @@ def import_(
     attention_order
         Order of queries, keys and values in openai's files, where it is not known.
     """
-    from fewstep.exchange.hub import local
+    from fewstep.exchange.hub.fetching import local
     from fewstep.exchange.origin import with_hub
     from fewstep.exchange.sources import Wanted, import_model
     from fewstep.parameterization import PARAMETERIZATIONS

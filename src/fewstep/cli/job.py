@@ -19,7 +19,7 @@ from fewstep.editing.pictures import check_out, read_all, write_all
 from fewstep.editing.task import How, Task
 from fewstep.editing.written import LOSSY
 from fewstep.errors import FewstepError
-from fewstep.exchange.engines import engine_of
+from fewstep.exchange.graphs.engines import engine_of
 from fewstep.flow_map import FlowMap
 from fewstep.models import as_map
 from fewstep.runs.directory import open_model

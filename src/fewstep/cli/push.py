@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from fewstep.cli.command import command
-from fewstep.exchange.hub_push import check_target, with_owner
-from fewstep.exchange.hub_push import push as push_files
+from fewstep.exchange.hub.pushing import check_target, with_owner
+from fewstep.exchange.hub.pushing import push as push_files
 from fewstep.runs.pushing import packed
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from fewstep.cli.command import Whole, command
 from fewstep.cli.sampling import ENGINE, How, spent
 from fewstep.data import check_place, save_images
 from fewstep.distributed import processes
-from fewstep.exchange.engines import engine_of
+from fewstep.exchange.graphs.engines import engine_of
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model

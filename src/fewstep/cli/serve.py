@@ -13,7 +13,7 @@ from fewstep.cli.command import Whole, command
 from fewstep.cli.sampling import ENGINE
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
-from fewstep.exchange.engines import engine_of
+from fewstep.exchange.graphs.engines import engine_of
 from fewstep.precision import Precision
 
 

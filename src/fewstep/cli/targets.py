@@ -16,7 +16,7 @@ from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator, Scores
 from fewstep.evaluation.images import check_size, conformed, in_channels, load_images
 from fewstep.evaluation.table import Line
-from fewstep.exchange.engines import Engine
+from fewstep.exchange.graphs.engines import Engine
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided, guidance_of
 from fewstep.hub_name import is_hub

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
-from fewstep.exchange import adm, song
+from fewstep.exchange.files.tensors import Pair, write_tensors
+from fewstep.exchange.layouts import adm, song
 from fewstep.exchange.origin import licence
-from fewstep.exchange.tensors import Pair, write_tensors
 from fewstep.flow_map import FlowMap
 from fewstep.networks import ADM, UNet
 

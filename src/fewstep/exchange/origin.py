@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from fewstep.exchange.hub import fetched
+from fewstep.exchange.hub.fetching import fetched
 from fewstep.hub_name import is_hub
 
 Origin = dict[str, Any]

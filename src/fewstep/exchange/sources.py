@@ -18,19 +18,19 @@ from torch import Tensor
 
 from fewstep import networks, parameterization
 from fewstep.errors import FewstepError, listed
-from fewstep.exchange import adm, edm2, song
-from fewstep.exchange.checkpoint import Checkpoint, read_checkpoint
-from fewstep.exchange.checkpoint import is_foreign as is_foreign_file
-from fewstep.exchange.chosen import Chosen, named_part
-from fewstep.exchange.diffusers_folder import is_folder
-from fewstep.exchange.diffusers_in import import_folder
-from fewstep.exchange.diffusers_out import own_weights
+from fewstep.exchange.diffusers.folder import is_folder
+from fewstep.exchange.diffusers.reading import import_folder
+from fewstep.exchange.diffusers.writing import own_weights
+from fewstep.exchange.files.checkpoint import Checkpoint, read_checkpoint
+from fewstep.exchange.files.checkpoint import is_foreign as is_foreign_file
+from fewstep.exchange.files.chosen import Chosen, named_part
+from fewstep.exchange.files.recognised import seems_to_be
+from fewstep.exchange.files.shards import weights_in
+from fewstep.exchange.files.tensors import Pair, read_tensors
 from fewstep.exchange.imported import Imported
 from fewstep.exchange.imported import Wanted as Wanted
-from fewstep.exchange.published import LINEAR, OPENAI, Published, pickled, published
-from fewstep.exchange.recognised import seems_to_be
-from fewstep.exchange.shards import weights_in
-from fewstep.exchange.tensors import Pair, read_tensors
+from fewstep.exchange.layouts import adm, edm2, song
+from fewstep.exchange.layouts.published import LINEAR, OPENAI, Published, pickled, published
 from fewstep.flow_map import FlowMap
 from fewstep.networks import Network, skeleton, unfinished
 from fewstep.trained import CONSISTENCY, DIFFUSION, Trained

@@ -27,10 +27,10 @@ from fewstep.data.ignored import MADE
 from fewstep.data.pairs import MANIFEST as PAIRS
 from fewstep.distributed import checked_device
 from fewstep.errors import FewstepError, FewstepWarning, not_there, refusals
-from fewstep.exchange.diffusers_out import own_weights
-from fewstep.exchange.hub import kept, local
+from fewstep.exchange.diffusers.writing import own_weights
+from fewstep.exchange.files.shards import in_folder
+from fewstep.exchange.hub.fetching import kept, local
 from fewstep.exchange.origin import with_hub
-from fewstep.exchange.shards import in_folder
 from fewstep.exchange.sources import holds_foreign, import_model, is_foreign
 from fewstep.files import RECORD, SHAPELESS, read_json, replacing
 from fewstep.hub_name import is_hub, said_otherwise
@@ -262,7 +262,7 @@ def open_model(
     Time points that `fewstep tune-steps` found for these very weights replace the model's own.
 
     Args:
-        path: which; ``hub:OWNER/NAME[@REVISION]`` is fetched (see `fewstep.exchange.hub`).
+        path: which; ``hub:OWNER/NAME[@REVISION]`` is fetched (see `fewstep.exchange.hub.fetching`).
         checkpoint: of a run folder: "last", "best" or a step.
         ema: which map of a checkpoint, such as "ema-0.9999" or "f"; default the first average.
         device: where to load it.

@@ -25,7 +25,7 @@ from fewstep.data.pairs import (
 )
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
-from fewstep.exchange.hub import local
+from fewstep.exchange.hub.fetching import local
 from fewstep.exchange.origin import exact, lineage
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap

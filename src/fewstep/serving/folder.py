@@ -2,7 +2,7 @@
 
 The folder has the page's own files, with another `api.js` between the page and what answers it:
 `browser/` in place of the HTTP API. It holds the map of the model and its process as ONNX graphs,
-the steps of its samplers as numbers (`fewstep.exchange.programs`), onnxruntime-web, and pictures
+the steps of its samplers as numbers (`fewstep.exchange.graphs.sums`), onnxruntime-web, and pictures
 that are seen before anything is loaded. Every address in it is relative.
 """
 
@@ -23,13 +23,13 @@ from torch import Tensor
 from fewstep.condition import Condition
 from fewstep.data import to_uint8
 from fewstep.errors import FewstepError
-from fewstep.exchange.beside import DecoderGraph, ProcessGraph
-from fewstep.exchange.engines import Torch
-from fewstep.exchange.graph import Computation, MapGraph, weight_of
+from fewstep.exchange.graphs.beside import DecoderGraph, ProcessGraph
+from fewstep.exchange.graphs.engines import Torch
+from fewstep.exchange.graphs.graph import Computation, MapGraph, weight_of
+from fewstep.exchange.graphs.sums import Program, program_of
+from fewstep.exchange.graphs.written import write_onnx
 from fewstep.exchange.onnxruntime_web import NAME, Runtime
 from fewstep.exchange.origin import licence, sources
-from fewstep.exchange.programs import Program, program_of
-from fewstep.exchange.written import write_onnx
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided
 from fewstep.mode import evaluating

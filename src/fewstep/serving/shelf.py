@@ -12,7 +12,7 @@ import torch
 from fewstep.classes import find_class
 from fewstep.editing.tasks import TASKS, ColouriseTask
 from fewstep.errors import FewstepError, unknown
-from fewstep.exchange.engines import Engine, Torch
+from fewstep.exchange.graphs.engines import Engine, Torch
 from fewstep.flow_map import FlowMap
 from fewstep.hub_name import HubName, is_hub
 from fewstep.models import as_sampled

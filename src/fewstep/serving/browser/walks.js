@@ -1,4 +1,4 @@
-// Samplers as lists of sums, which one loop follows: see fewstep.exchange.programs.
+// Samplers as lists of sums, which one loop follows: see fewstep.exchange.graphs.sums.
 //
 // A program has stages [[[t, s, point], ...], state]: evaluations of the map from `t` to `s` at a
 // point, and the state that follows. Points and states are sums [[coefficient, name], ...] of the

@@ -13,11 +13,11 @@ from typing import Any, cast
 import torch
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.graph import Computation, Run
-from fewstep.exchange.onnx_graph import as_bytes, converted
-from fewstep.exchange.precisions import INT8, quantised_part
-from fewstep.exchange.program import program_of
-from fewstep.exchange.runtime import KEY, opened
+from fewstep.exchange.graphs.graph import Computation, Run
+from fewstep.exchange.graphs.onnx import as_bytes, converted
+from fewstep.exchange.graphs.precisions import INT8, quantised_part
+from fewstep.exchange.graphs.program import program_of
+from fewstep.exchange.graphs.runtime import KEY, opened
 from fewstep.files import replacing
 
 TOLERANCE = 1e-4  # of images in [-1, 1], by a graph in float32

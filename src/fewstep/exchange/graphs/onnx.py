@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.graph import Computation
-from fewstep.exchange.parts import Part
-from fewstep.exchange.program import convertible, program
+from fewstep.exchange.graphs.graph import Computation
+from fewstep.exchange.graphs.parts import Part
+from fewstep.exchange.graphs.program import convertible, program
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto, NodeProto, TensorProto

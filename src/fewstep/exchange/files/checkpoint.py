@@ -1,7 +1,7 @@
 """Files of weights from other projects: what is in them, whatever they were written with.
 
 Nothing in a file is run: ``.pt`` is read by torch with ``weights_only``, safetensors holds tensors
-alone, and the pickles of NVIDIA's code go through `fewstep.exchange.pickles`.
+alone, and the pickles of NVIDIA's code go through `fewstep.exchange.files.pickles`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch import Tensor
 from fewstep import model_file
 from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError, listed
-from fewstep.exchange.chosen import inner_part
-from fewstep.exchange.pickles import Record, read_pickle
-from fewstep.exchange.shards import INDEX, in_folder, is_shard, one_of_several, read_shards
+from fewstep.exchange.files.chosen import inner_part
+from fewstep.exchange.files.pickles import Record, read_pickle
+from fewstep.exchange.files.shards import INDEX, in_folder, is_shard, one_of_several, read_shards
 from fewstep.model_file import check_is_file
 
 WEIGHTS = (b"PK\x03\x04", b"\x80\x02")  # what torch.save and pickle begin with

@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.song import ATTENTION, blocks_of, resolutions
-from fewstep.exchange.tensors import COPY, TRANSPOSED, How, Pair, heads_first, pointwise
+from fewstep.exchange.files.tensors import COPY, TRANSPOSED, How, Pair, heads_first, pointwise
+from fewstep.exchange.layouts.song import ATTENTION, blocks_of, resolutions
 from fewstep.networks import ADM
 
 LEAST_CHANNELS = 128  # with fewer, their 32 groups and ours differ

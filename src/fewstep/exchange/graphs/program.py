@@ -14,8 +14,8 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from fewstep.errors import FewstepError, out_of_memory
-from fewstep.exchange.graph import Computation
-from fewstep.exchange.parts import Part
+from fewstep.exchange.graphs.graph import Computation
+from fewstep.exchange.graphs.parts import Part
 
 LARGEST_BATCH = 65_536
 WAY = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")

@@ -18,9 +18,9 @@ from torch import Tensor, fx, nn
 
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
+from fewstep.exchange.graphs.parts import Answer, Model, Part, answered_by
+from fewstep.exchange.graphs.recorded import evaluation, record
 from fewstep.exchange.origin import licence
-from fewstep.exchange.parts import Answer, Model, Part, answered_by
-from fewstep.exchange.recorded import evaluation, record
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import NoiseStreams, Sampler, Walk
 from fewstep.version import __version__

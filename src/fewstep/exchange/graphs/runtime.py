@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError, not_there
-from fewstep.exchange.onnx_graph import require_onnx
+from fewstep.exchange.graphs.onnx import require_onnx
 
 KEY = "fewstep"
 """Key of a file's metadata that says as JSON what the graph is of."""

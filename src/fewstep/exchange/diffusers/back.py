@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.diffusers_parts import Part, Pipeline
-from fewstep.exchange.diffusers_process import scheduled
+from fewstep.exchange.diffusers.parts import Part, Pipeline
+from fewstep.exchange.diffusers.process import scheduled
 from fewstep.flow_map import FlowMap
 from fewstep.networks.diffusers import DiffusersAutoencoder, DiffusersNetwork
 from fewstep.parameterization import from_config

@@ -6,7 +6,7 @@ A network that diffusers has, in a process that one of its pipelines walks, beco
 - a diffusion model of DDPM's chain with ADM's U-Net and no classes: ``DDIMPipeline``;
 - a network of diffusers itself, in the process that it came with: the pipeline that it came from.
 
-Everything else becomes a pipeline of this package (`fewstep.exchange.diffusers_pipeline`), in a
+Everything else becomes a pipeline of this package (`fewstep.exchange.diffusers.pipeline`), in a
 folder whose code imports it. The files are written without diffusers.
 """
 
@@ -21,10 +21,10 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.errors import FewstepError, refusals
-from fewstep.exchange import diffusers_names
 from fewstep.exchange.card import card, write_card
-from fewstep.exchange.diffusers_parts import Part, Pipeline
-from fewstep.exchange.diffusers_return import returned, wrapped
+from fewstep.exchange.diffusers import names as diffusers_names
+from fewstep.exchange.diffusers.back import returned, wrapped
+from fewstep.exchange.diffusers.parts import Part, Pipeline
 from fewstep.exchange.origin import licences
 from fewstep.files import replacing, write_json, write_tensors
 from fewstep.flow_map import FlowMap
@@ -282,7 +282,7 @@ def _write_theirs(f: FlowMap, pipeline: Pipeline, folder: Path) -> WrittenPipeli
         f"pipe = {pipeline.kind}.from_pretrained(FOLDER)",
         *calls,
     )
-    from fewstep.exchange.diffusers_check import difference
+    from fewstep.exchange.diffusers.check import difference
 
     different = None if pipeline.came else difference(f, pipeline, folder)
     return WrittenPipeline(pipeline.kind, load, pipeline.notes, different)
@@ -321,7 +321,7 @@ WRITTEN = (
 OWN_PIPELINE, OWN_MODEL = "FewstepPipeline", "FewstepModel"
 CODE = '''"""{what} of the package fewstep (pip install fewstep)."""
 
-from fewstep.exchange.diffusers_pipeline import {name}
+from fewstep.exchange.diffusers.pipeline import {name}
 
 __all__ = ["{name}"]
 '''

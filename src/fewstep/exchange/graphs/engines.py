@@ -1,8 +1,8 @@
 """What evaluates a model: torch, or onnxruntime.
 
-An engine takes the place of the networks inside a model (see `fewstep.exchange.parts`), so that
-whatever asks the model, a sampler, an edit or the server, works with every engine alike. The noise
-is drawn as ever, and the arithmetic between the evaluations is torch's.
+An engine takes the place of the networks inside a model (see `fewstep.exchange.graphs.parts`), so
+that whatever asks the model, a sampler, an edit or the server, works with every engine alike. The
+noise is drawn as ever, and the arithmetic between the evaluations is torch's.
 
 A whole sampler in an exported file is an engine as well, for that sampler alone.
 """
@@ -26,10 +26,10 @@ from fewstep.cache import cache_folder, expanded
 from fewstep.condition import NONE, Condition
 from fewstep.digest import sha256_of, sha256_of_code, sha256_of_weights
 from fewstep.errors import FewstepError, refusals, unknown
-from fewstep.exchange.graph import identity_of
-from fewstep.exchange.onnx_graph import as_bytes, part_in_onnx, require_onnx
-from fewstep.exchange.parts import Answer, Model, Part, answered_by, parts_of
-from fewstep.exchange.runtime import OnnxFile, opened
+from fewstep.exchange.graphs.graph import identity_of
+from fewstep.exchange.graphs.onnx import as_bytes, part_in_onnx, require_onnx
+from fewstep.exchange.graphs.parts import Answer, Model, Part, answered_by, parts_of
+from fewstep.exchange.graphs.runtime import OnnxFile, opened
 from fewstep.files import replacing, sweep
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided, guidance_of

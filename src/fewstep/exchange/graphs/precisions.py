@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fewstep.exchange.graph import Graph, identity_of
-from fewstep.exchange.onnx_graph import part_in_onnx
-from fewstep.exchange.parts import Model, Part
+from fewstep.exchange.graphs.graph import Graph, identity_of
+from fewstep.exchange.graphs.onnx import part_in_onnx
+from fewstep.exchange.graphs.parts import Model, Part
 from fewstep.precision import Precision
 from fewstep.sampling import Sampler
 

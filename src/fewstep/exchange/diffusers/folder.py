@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError, listed
-from fewstep.exchange.checkpoint import read_shard
+from fewstep.exchange.files.checkpoint import read_shard
 from fewstep.files import read_json
 from fewstep.networks.diffusers import todays_names
 

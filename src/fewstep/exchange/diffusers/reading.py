@@ -1,7 +1,7 @@
 """From a folder of diffusers to a model of ours.
 
 The network stays what it is, wrapped with its own weights (`fewstep.networks.diffusers`). Its
-process is what the pipeline's scheduler says (`fewstep.exchange.diffusers_process`).
+process is what the pipeline's scheduler says (`fewstep.exchange.diffusers.process`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import Tensor
 from fewstep import networks, parameterization
 from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.errors import FewstepError, listed
-from fewstep.exchange.diffusers_folder import OF_TRAINING, Folder, Part, read_folder, read_object
-from fewstep.exchange.diffusers_process import ASSUMED, Scheduled, scheduled
-from fewstep.exchange.hub import front_matter
+from fewstep.exchange.diffusers.folder import OF_TRAINING, Folder, Part, read_folder, read_object
+from fewstep.exchange.diffusers.process import ASSUMED, Scheduled, scheduled
+from fewstep.exchange.hub.fetching import front_matter
 from fewstep.exchange.imported import Imported, Wanted
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents

@@ -16,7 +16,7 @@ from typing import Any
 
 from fewstep.cache import cache_folder
 from fewstep.errors import FewstepError, listed, refusal
-from fewstep.exchange.hub_files import DESCRIPTIONS, chosen, is_like
+from fewstep.exchange.hub.files import DESCRIPTIONS, chosen, is_like
 from fewstep.files import read_json
 from fewstep.hub_name import HUB, NAMED, HubName
 from fewstep.hub_name import is_hub as is_hub
@@ -148,9 +148,9 @@ class _Repository:
 
 def _check_pipeline(found: Fetched, name: HubName) -> None:
     """Raise `FewstepError` for a pipeline that is not known, before its weights are fetched."""
-    from fewstep.exchange.diffusers_folder import is_folder, read_folder
-    from fewstep.exchange.diffusers_in import MODULES
-    from fewstep.exchange.diffusers_out import own_weights
+    from fewstep.exchange.diffusers.folder import is_folder, read_folder
+    from fewstep.exchange.diffusers.reading import MODULES
+    from fewstep.exchange.diffusers.writing import own_weights
 
     if not is_folder(found.path) or own_weights(found.path) is not None:
         return

@@ -1,8 +1,8 @@
 """What a program needs beside the map of a model to walk and edit by itself, as graphs.
 
-`fewstep.exchange.graph.Graph` has a whole sampler inside one graph, which is best where nothing but
-images is wanted. An editor stops between the steps: it takes `MapGraph`, and from here the process,
-from which all that it does with noise follows, and the decoder of a latent space.
+`fewstep.exchange.graphs.graph.Graph` has a whole sampler inside one graph, which is best where
+nothing but images is wanted. An editor stops between the steps: it takes `MapGraph`, and from here
+the process, from which all that it does with noise follows, and the decoder of a latent space.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fewstep.exchange.graph import Computation
-from fewstep.exchange.parts import Model
+from fewstep.exchange.graphs.graph import Computation
+from fewstep.exchange.graphs.parts import Model
 from fewstep.flow_map import FlowMap
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.tensors import COPY, PERIODS, Pair, heads_first, pointwise
+from fewstep.exchange.files.tensors import COPY, PERIODS, Pair, heads_first, pointwise
 from fewstep.networks import UNet
 
 CONDITION = {"map0": "map_layer0", "map1": "map_layer1"}

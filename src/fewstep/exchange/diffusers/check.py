@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
-from fewstep.exchange.diffusers_out import timesteps
-from fewstep.exchange.diffusers_parts import Pipeline
+from fewstep.exchange.diffusers.parts import Pipeline
+from fewstep.exchange.diffusers.writing import timesteps
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import NoiseStreams, sampler_for
 
@@ -75,7 +75,7 @@ def _theirs(f: FlowMap, pipeline: Pipeline, folder: Path) -> Tensor:
 
 @torch.no_grad()
 def _ours(f: FlowMap, pipeline: Pipeline) -> Tensor:
-    from fewstep.exchange.diffusers_pipeline import Drawn
+    from fewstep.exchange.diffusers.pipeline import Drawn
 
     noise = cast("NoiseStreams", Drawn((ROWS, *f.shape), _generator()))
     label = torch.tensor(_labels(f)) if f.num_classes else None

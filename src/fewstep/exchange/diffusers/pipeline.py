@@ -17,7 +17,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from fewstep.condition import Condition
-from fewstep.exchange.diffusers_out import WEIGHTS, write_pipeline
+from fewstep.exchange.diffusers.writing import WEIGHTS, write_pipeline
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided
 from fewstep.precision import DTYPES

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from fewstep.exchange.tensors import COPY, Pair, heads_first
+from fewstep.exchange.files.tensors import COPY, Pair, heads_first
 from fewstep.networks import EDM2UNet
 from fewstep.networks.edm2 import MPBlock
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.hub import forget, in_words, library, short, unreached
+from fewstep.exchange.hub.fetching import forget, in_words, library, short, unreached
 from fewstep.hub_name import HubName, is_hub
 from fewstep.progress import on_terminal, working
 

@@ -1,0 +1,1 @@
+"""Models of diffusers, read and written."""

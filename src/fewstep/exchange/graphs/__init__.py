@@ -1,0 +1,1 @@
+"""Models and samplers as graphs, what runs them, and the engines that take the place of torch."""
