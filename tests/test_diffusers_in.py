@@ -738,10 +738,15 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 def test_the_command_line_takes_a_folder(pipeline: Path, tmp_path: Path, call: Call) -> None:
-    run = tmp_path / "run"
+    run = tmp_path / "my run"
     code, out, err = call("import", pipeline, "-o", run)
     assert (code, err) == (0, "")
     assert "a diffusion model of 3x8x8" in out
+    assert "takes the place" not in out
+    assert f"fewstep sample '{run}' " in out
+    assert "takes the place" in call("import", pipeline, "-o", run)[1]
+    code, _, err = call("import", pipeline, "--attention-order", "three-first", "-o", run)
+    assert (code, "--attention-order" in err) == (2, True)
     spec = out.split("--sampler ")[1].strip().strip('"')
     sampled = ["sample", "-n", 2, "--steps", 4, "--sampler", spec]
     for model in (run, pipeline):

@@ -188,6 +188,16 @@ def test_pictures_and_answers_name_the_engine(exported: Path, tmp_path: Path, ca
         assert found["sampler"] == opened(file).about["sampler"]
 
 
+def test_a_grid_says_the_class_that_was_asked_for(
+    exported: Path, tmp_path: Path, call: Any
+) -> None:
+    model, out = exported / "model.safetensors", tmp_path / "x.png"
+    for given, name in (((), None), (("--label", "1"), "1")):
+        assert call("sample", model, "-n", "3", *given, "-o", out)[0] == 0
+        picture: Any = Image.open(out)
+        assert json.loads(picture.text["fewstep"]).get("class") == name
+
+
 def test_a_server_names_its_engine_and_makes_its_images(exported: Path) -> None:
     f = FlowMap.load(exported / "model.safetensors")
     for name, steps in (("onnx", 3), (f"onnx:{exported / 'two.onnx'}", 2)):

@@ -62,6 +62,19 @@ def test_imported_networks_denoise_as_the_authors_do(
     assert torch.equal(denoised(again, case, consistency=name.startswith("cd")), found)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [(Wanted(size=99), "--size says 99"), (Wanted(heads_lead=True), "--attention-order")],
+)
+def test_what_a_file_says_itself_is_not_asked_for(
+    wanted: Wanted, said: str, tmp_path: Path, nvidia: None
+) -> None:
+    file = write(CASES["edm-vp"], "edm-vp", tmp_path)
+    with pytest.raises(FewstepError, match=said):
+        import_model(file, wanted)
+    assert import_model(file, Wanted(size=CASES["edm-vp"]["size"])).f.image_shape[1] > 0
+
+
 # Files that are not taken
 
 

@@ -88,6 +88,8 @@ def test_info_and_export_and_import_take_it(
     assert said["origin"]["licence"] == "cc-by-nc-4.0"
     out = done(call("import", "hub:ann/diffusion", "-o", tmp_path / "mine"))
     assert "a copy of hub:ann/diffusion@" in out
+    code, _, err = call("import", "hub:ann/diffusion", "--size", 9, "-o", tmp_path / "other")
+    assert (code, "leave out" in err) == (2, True)
     assert fewstep.open_model(tmp_path / "mine").info["origin"]["licence"] == "cc-by-nc-4.0"
     code, _, err = call("export", "hub:ann/consistency", "--to", "edm", "-o", tmp_path / "e.pt")
     assert (code, "no place for the network mlp" in err) == (2, True)

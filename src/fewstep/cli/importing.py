@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -80,6 +81,11 @@ def import_(
     folder, path = (out.parent, out) if out.suffix == ".safetensors" else (out, out / MODEL)
     check_free(folder, "")
     if is_hub(source) and _is_ours(local(source)):
+        if wanted != Wanted():
+            raise FewstepError(
+                f"{source} is a model of fewstep, which says itself what it is: leave out all "
+                "flags but --out."
+            )
         f: AnyModel = open_model(source)
         summary, sampler = f"a copy of {f.info['origin']['hub']}", None
     else:
@@ -90,9 +96,11 @@ def import_(
         f.info = with_hub(source, f.info)
         summary, sampler = imported.summary, imported.sampler
     folder.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        print(f"note: it takes the place of the {path.name} that was there.")
     f.save(path)
     print(f"{path}: {summary}")
-    print(f"fewstep sample {out} -n 16 -o samples.png")
+    print(f"fewstep sample {shlex.quote(str(out))} -n 16 -o samples.png")
     if sampler is not None:
         print(f'as diffusers samples it, with its number of steps: --sampler "{sampler}"')
 

@@ -91,6 +91,8 @@ def sample(
     images = group.gather_shares(mine, n)
     seconds = time.perf_counter() - start
     if group.first:
+        which = {} if checkpoint == "last" else {"checkpoint": checkpoint}
+        which |= {} if ema is None else {"ema": ema}
         settings = {
             "fewstep": __version__,
             "model": str(model),
@@ -98,7 +100,7 @@ def sample(
             "sampler": sampler.spec,
             "engine": by.name,
             "precision": precision,
-        }
+        } | which
         classes = f.trained.classes
         save_images(images, out, labels=labels, classes=classes, settings=settings)
         many = f"{n} image{'' if n == 1 else 's'}"

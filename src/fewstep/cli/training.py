@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,19 +65,19 @@ def dry(run: Run, recipe: str, device: str | None) -> int:
 
 
 def _train(run: Run, out: Path, recipe: str, device: str | None, quiet: bool) -> int:
-    home = RunDirectory(out)
+    home, place = RunDirectory(out), shlex.quote(str(out))
     finished = home.started and home.has_made(run.training.steps)
     try:
         train(run, out, recipe=recipe, device=device, quiet=quiet)
     except Interrupted as stop:
         print(
             f"fewstep: interrupted at step {stop.step} of {run.training.steps}; everything is "
-            f"saved. To go on: fewstep train {out}{options(plugins_of(recipe, run))}",
+            f"saved. To go on: fewstep train {place}{options(plugins_of(recipe, run))}",
             file=sys.stderr,
         )
         return INTERRUPTED
     if not quiet:
         print(f"{'already trained' if finished else 'trained'}: {out}/model.safetensors")
         needed = among(described(out).needed, plugins_of(recipe, run))  # where they are now
-        print(f"next: fewstep sample {out} -o samples.png{options(needed)}")
+        print(f"next: fewstep sample {place} -o samples.png{options(needed)}")
     return 0

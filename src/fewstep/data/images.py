@@ -130,7 +130,8 @@ def save_images(
         classes: names of the classes that the labels count; by default the labels' numbers.
         columns: of a grid; default about as many as rows.
         settings: how the images were made, as JSON values. A PNG holds them in the text chunk
-            `CHUNK`, one of a folder with its ``index`` and ``class``, a grid with its number ``n``.
+            `CHUNK`, one of a folder with its ``index`` and ``class``, a grid with its number ``n``
+            and the ``class`` of all its images, where it is one.
 
     Returns:
         The path.
@@ -147,7 +148,8 @@ def save_images(
     numbered(labels, len(images), classes)  # labels and names that fit, before anything is written
     with _placed(path) as temporary:
         if path.suffix.lower() == ".png":
-            said = None if settings is None else {**settings, "n": len(images)}
+            of = _class_of_all(labels, len(images), classes)
+            said = None if settings is None else {**settings, **of, "n": len(images)}
             _write_png(grid(images, columns), temporary, said)
         elif path.suffix.lower() == ".npz":
             _write_npz(images, labels, classes, temporary)
@@ -164,6 +166,12 @@ def _check_images(images: Tensor) -> None:
             f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}; "
             "to_uint8 converts floats in [-1, 1]"
         )
+
+
+def _class_of_all(labels: Tensor | None, n: int, classes: Sequence[str]) -> dict[str, str]:
+    numbers, names = numbered(labels, n, classes)
+    found = [] if numbers is None else numbers.unique().tolist()
+    return {"class": names[found[0]]} if len(found) == 1 else {}
 
 
 @refusals()

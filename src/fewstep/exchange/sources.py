@@ -221,6 +221,7 @@ class _Reading:
                 f"{self.file.path} has the names of {self.layout.project}, but shapes that it "
                 "never has: it is damaged, or another network."
             ) from error
+        self._check_wanted(found["shape"][1])
         if self.layout.silent and self.wanted.size is None:
             self.notes.append(
                 f"its images are taken to be {found['shape'][1]} pixels wide (--size)"
@@ -231,6 +232,21 @@ class _Reading:
         known = ("dropout", "label_dropout")
         dropouts: dict[str, Any] = {k: inner[k] for k in known if k in inner}
         return {**found, **dropouts, **settings, **self.wanted.network}
+
+    def _check_wanted(self, size: int) -> None:
+        """Raise `FewstepError` where the user says what the file says itself, or has no place."""
+        if self.layout.silent:
+            return
+        if self.wanted.size not in (None, size):
+            raise FewstepError(
+                f"the images of {self.file.path} are {size} pixels wide, and --size says "
+                f"{self.wanted.size}: leave it out."
+            )
+        if self.wanted.heads_lead is not None:
+            raise FewstepError(
+                f"{self.file.path} is {self.layout.project}, whose order of queries, keys and "
+                "values is known: leave out --attention-order."
+            )
 
     def _settings(self) -> dict[str, Any]:
         """What a pickled network remembers of its construction."""
@@ -341,7 +357,8 @@ class _Reading:
             return False
         raise FewstepError(
             f"{self.file.path} does not say whether it is a diffusion or a consistency model, and "
-            "its name is of none that was published: give --as diffusion or --as consistency."
+            "its name is of none that was published: say which with fewstep import --as diffusion "
+            "or --as consistency."
         )
 
     def _origin(self) -> dict[str, Any]:

@@ -52,9 +52,15 @@ def import_folder(path: Path, wanted: Wanted) -> Imported:
     """The model of a folder of diffusers.
 
     Raises:
-        FewstepError: diffusers is not installed; a pipeline, network or scheduler that is not
-            known; weights that are damaged, missing, or of another network.
+        FewstepError: something is wanted that it says itself; diffusers is not installed; a
+            pipeline, network or scheduler that is not known; weights that are damaged, missing, or
+            of another network.
     """
+    if wanted.heads_lead is not None:
+        raise FewstepError(
+            f"{path} is a folder of diffusers, whose order of queries, keys and values is known: "
+            "leave out --attention-order."
+        )
     library()
     return _Reading(read_folder(path, MODULES), wanted).imported()
 
