@@ -145,6 +145,17 @@ def test_weights_keep_the_licence_that_they_came_with(
     assert (code, "theirs.pkl, of a licence that is not known" in err) == (2, True)
 
 
+@pytest.mark.parametrize("own", [None, "MIT"])
+def test_no_licence_covers_weights_of_an_unknown_one(own: str | None) -> None:
+    f = fewstep.open_model(CONSISTENCY)
+    f.info["origin"] = {"file": "own.pkl", "licence": own}
+    f.info["lineage"] = [{"file": "other.pkl", "licence": None if own else "MIT"}]
+    assert licence_of(f) is None
+    assert licence_of(f, "cc-by-4.0") == "cc-by-4.0"
+    f.info["lineage"].append({"file": "third.pkl", "licence": "CC-BY-NC-4.0"})
+    assert licence_of(f) == "CC-BY-NC-4.0"
+
+
 @pytest.mark.parametrize(
     ("licence", "forbids"),
     [

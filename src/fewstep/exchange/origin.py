@@ -33,10 +33,18 @@ def licences(info: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def licence(info: Mapping[str, Any]) -> str | None:
-    """The licence that a model's weights are bound to: one that forbids commerce before others."""
+    """The licence that a model's weights are bound to: one that forbids commerce before others.
+
+    None where the licence of any origin is not known: nobody may put that of another over it.
+    """
     named = licences(info)
-    bound = (name for name in named if forbids_commerce(name))
-    return next(bound, None) or next(iter(named), None)
+    bound = next((name for name in named if forbids_commerce(name)), None)
+    return bound or (None if unlicensed(info) else next(iter(named), None))
+
+
+def unlicensed(info: Mapping[str, Any]) -> list[Origin]:
+    """The origins of a model whose licence is not known."""
+    return [origin for origin in lineage(info) if not origin.get("licence")]
 
 
 def sources(info: Mapping[str, Any]) -> tuple[str, ...]:

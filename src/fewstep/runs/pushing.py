@@ -13,7 +13,7 @@ from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
 from fewstep.evaluation.table import COLUMNS
 from fewstep.exchange.card import card, licence_of, write_card
-from fewstep.exchange.origin import forbids_commerce, sources
+from fewstep.exchange.origin import forbids_commerce, sources, unlicensed
 from fewstep.files import RECORD, read_json, write_json
 from fewstep.hub_name import HubName, is_hub
 from fewstep.models import AnyModel, as_sampled
@@ -119,7 +119,7 @@ def _of_licence(f: AnyModel, asked: str | None) -> str:
     """
     own, licence = f.info.get("origin"), licence_of(f, asked)
     if licence is None and isinstance(own, dict):
-        whence = next(iter(sources({"origin": own})), "another project")
+        whence = next(iter(sources({"lineage": unlicensed(f.info)})), "another project")
         raise FewstepError(
             f"these weights come from {whence}, of a licence that is not known: ask its authors, "
             "and say with --licence under which they may be passed on."
