@@ -19,6 +19,7 @@ from fewstep import EDM, MLP, FlowMap
 from fewstep.cli import run
 from fewstep.evaluation import Evaluator, FeatureNetwork, Features, Scores
 from fewstep.evaluation.table import Line, Setting, as_json, folded, show
+from fewstep.runs.directory import is_model
 from fewstep.sampling import shared
 from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP
 
@@ -308,3 +309,16 @@ def test_samplers_by_spec_give_a_line_each(tmp_path: Path) -> None:
     assert left_out not in lines[edm.name]["notes"]
     (line,) = scored(tmp_path, cm, *words, "--sampler", specs[0]).values()
     assert (line["sampler"], line["nfe"]) == (specs[0], 2)
+
+
+def test_models_of_every_kind_are_told_from_images(tmp_path: Path) -> None:
+    """A folder that `fewstep import` made, and what others saved, are sampled and not searched."""
+    for name in ("imported", "pipeline", "images"):
+        (tmp_path / name).mkdir()
+    FlowMap(MLP((1, 2, 2), num_classes=0), EDM()).save(tmp_path / "imported" / "model.safetensors")
+    (tmp_path / "pipeline" / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
+    torch.save({"x": torch.zeros(2)}, tmp_path / "theirs.pt")
+    np.savez(tmp_path / "images.npz", arr_0=np.zeros((2, 4, 4, 1), np.uint8))
+    models = ["imported", "imported/model.safetensors", "pipeline", "theirs.pt", "hub:ann/x"]
+    assert all(is_model(Path(name) if ":" in name else tmp_path / name) for name in models)
+    assert not any(is_model(tmp_path / name) for name in ("images", "images.npz", "nothing"))

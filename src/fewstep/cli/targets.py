@@ -19,23 +19,13 @@ from fewstep.evaluation.table import Line
 from fewstep.exchange.graphs.engines import Engine
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided, guidance_of
-from fewstep.hub_name import is_hub
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.registry import spec_of
-from fewstep.runs.directory import open_model
+from fewstep.runs.directory import is_model, open_model
 from fewstep.runs.real import labels_like
 from fewstep.sampling import Asked, Sampler
 from fewstep.sampling.shared import share_of_samples
-
-
-def is_model(path: Path) -> bool:
-    """Whether a target is a model to sample, rather than images."""
-    return (
-        is_hub(path)
-        or path.suffix == ".safetensors"
-        or any((path / name).is_file() for name in ("run.json", "checkpoint.json"))
-    )
 
 
 @dataclass(frozen=True)

@@ -359,6 +359,18 @@ def model_file(
     return path, chosen.file(name)
 
 
+def is_model(path: Path) -> bool:
+    """Whether a path is of a model rather than of images, as far as names and beginnings tell."""
+    if is_hub(path) or path.suffix == ".safetensors":
+        return True
+    if path.is_file():
+        return path.suffix.lower() != ".npz" and is_foreign(path)  # which is a zip, as weights are
+    if any((path / name).is_file() for name in (RECORD, MANIFEST, MODEL)):
+        return True
+    made = any((path / name).is_file() for name in KINDS)
+    return not made and (own_weights(path) is not None or is_foreign(path) or holds_foreign(path))
+
+
 def no_such_model(path: Path) -> FewstepError:
     """The error for a path to nothing."""
     return FewstepError(f"{not_there('run or model', path)}{said_otherwise(path)}")
