@@ -367,8 +367,9 @@ def is_model(path: Path) -> bool:
         return path.suffix.lower() != ".npz" and is_foreign(path)  # which is a zip, as weights are
     if any((path / name).is_file() for name in (RECORD, MANIFEST, MODEL)):
         return True
-    made = any((path / name).is_file() for name in KINDS)
-    return not made and (own_weights(path) is not None or is_foreign(path) or holds_foreign(path))
+    if not path.is_dir() or any((path / name).is_file() for name in KINDS):
+        return False
+    return own_weights(path) is not None or is_foreign(path) or holds_foreign(path)
 
 
 def no_such_model(path: Path) -> FewstepError:
