@@ -94,4 +94,6 @@ def test_a_pickle_with_the_name_of_another_model_is_noted(tmp_path: Path) -> Non
     path = tmp_path / "edm-cifar10-32x32-uncond-vp.pkl"
     with foreign.nvidia():
         path.write_bytes(pickle.dumps({"ema": foreign.Persistent("EDMPrecond", _modules=inner)}))
-    assert any("55,733,891" in note for note in import_model(path).notes)
+    imported = import_model(path)
+    assert any("55,733,891" in note for note in imported.notes)
+    assert imported.f.info["origin"]["licence"] is None

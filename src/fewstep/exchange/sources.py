@@ -162,7 +162,7 @@ class _Reading:
             source=self.file.path,
         )
         F = self._filled(F, arguments, weights)
-        f = FlowMap(F, self._process(), trained=self._trained(), info={"origin": self._origin()})
+        f = FlowMap(F, self._process(), trained=self._trained(), info={"origin": self._origin(F)})
         self._check_count(F)
         return Imported(f.eval(), self.layout.project, tuple(self.notes))
 
@@ -361,9 +361,11 @@ class _Reading:
             "or --as consistency."
         )
 
-    def _origin(self) -> dict[str, Any]:
-        """Where the weights are from, and under which licence."""
+    def _origin(self, F: Network) -> dict[str, Any]:
+        """Where the weights are from, and under which licence: a name alone gives none."""
         known = self.known
+        if known is not None and known.parameters not in (None, _count(F)):
+            known = replace(known, licence="")
         return {
             "file": self.file.path.name,
             "sha256": self.file.sha256,
@@ -378,7 +380,7 @@ class _Reading:
         Where the name decides no more than details of the network, it is only noted.
         """
         expected = None if self.known is None else self.known.parameters
-        count = sum(x.numel() for x in F.parameters())
+        count = _count(F)
         if expected is None or count == expected:
             return
         if self.known is not None and self.known.source != OPENAI:
@@ -391,3 +393,7 @@ class _Reading:
                 f"{self.file.path} has the name of a published model of {expected:,} parameters, "
                 f"but {count:,}: it is another one. Give it another name, and say what it is."
             )
+
+
+def _count(F: Network) -> int:
+    return sum(x.numel() for x in F.parameters())
