@@ -404,3 +404,12 @@ def test_the_command_line_writes_a_pipeline(tmp_path: Path, call: Callable[..., 
     assert (code, said.count("\n")) == (2, 1)
     code, _, said = call("import", tmp_path / "out", "-o", tmp_path / "again")
     assert (code, "nothing to import" in said) == (2, True)
+
+
+def test_folders_of_before_find_what_they_import() -> None:
+    """Their code is copied and kept by others: the module may not move."""
+    from fewstep.exchange.diffusers.pipeline import FewstepModel, FewstepPipeline
+    from fewstep.exchange.diffusers.writing import CODE, OWN_MODEL, OWN_PIPELINE
+
+    assert (FewstepModel.__name__, FewstepPipeline.__name__) == (OWN_MODEL, OWN_PIPELINE)
+    assert "from fewstep.exchange.diffusers.pipeline import {name}" in CODE

@@ -325,6 +325,7 @@ from fewstep.exchange.diffusers.pipeline import {name}
 
 __all__ = ["{name}"]
 '''
+"""Of folders that others keep: the module that it imports stays where it is."""
 
 
 def _write_own(f: FlowMap, folder: Path, reason: str) -> WrittenPipeline:
