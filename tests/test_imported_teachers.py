@@ -237,7 +237,7 @@ def walk(teacher: Teacher, folder: Path, chosen: Iterable[type[Objective]]) -> N
             check(build(run, home, teacher), teacher, what)
 
 
-@pytest.mark.parametrize("name", ["edm", "vp"])
+@pytest.mark.parametrize("name", ["edm", pytest.param("vp", marks=pytest.mark.slow)])
 def test_every_method_trains_from_an_imported_model(name: str, tmp_path: Path) -> None:
     walk(read(name, tmp_path), tmp_path, methods())
 

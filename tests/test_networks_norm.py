@@ -103,7 +103,14 @@ def test_the_gradient_of_a_forward_mode_derivative(spec: str) -> None:
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+SLOW = ("adm", "edm2")  # to compile, and much like the U-Net
+GRAPHS = [
+    pytest.param(spec, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for name, spec in SPECS.items()
+]
+
+
+@pytest.mark.parametrize("spec", GRAPHS)
 def test_a_pass_and_a_derivative_are_one_graph(spec: str) -> None:
     """The one without a tangent, as of a teacher, comes before that of the map in training."""
     F = NETWORKS.build(spec, shape=(3, 8, 8)).double().eval()
