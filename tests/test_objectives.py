@@ -145,7 +145,7 @@ def test_every_contract_can_be_broken(
 
 @pytest.mark.parametrize("name", FEW)
 def test_a_loss_that_leads_away_is_told(name: str) -> None:
-    with pytest.raises(Broken, match="data at 0.4 led to -"):
+    with pytest.raises(Broken, match=r"data at 0\.4 led to -"):
         CONTRACTS["learns"](broken(OBJECTIVES[name], lambda loss, o: -loss))
 
 
