@@ -413,3 +413,9 @@ def test_folders_of_before_find_what_they_import() -> None:
 
     assert (FewstepModel.__name__, FewstepPipeline.__name__) == (OWN_MODEL, OWN_PIPELINE)
     assert "from fewstep.exchange.diffusers.pipeline import {name}" in CODE
+
+
+@pytest.mark.parametrize("to", ["diffusers", "web"])
+def test_a_folder_does_not_get_the_name_of_a_file(to: str, tmp_path: Path, call: Any) -> None:
+    code, _, err = call("export", "any", "--to", to, "-o", tmp_path / "cd.onnx")
+    assert (code, "writes a folder" in err) == (2, True)

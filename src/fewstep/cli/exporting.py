@@ -121,12 +121,18 @@ ENDINGS = {
     "openai": (".pt", ".pth"),
 }
 """How the file of a target ends; what is not here is a folder."""
+FILES = {".safetensors", *(ending for endings in ENDINGS.values() for ending in endings)}
 
 
 def _check_out(out: Path, to: str) -> None:
     """Raise `FewstepError` for a place that no file of a target can have, before any work."""
     endings = ENDINGS.get(to)
     if endings is None:
+        if out.suffix.lower() in FILES:
+            raise FewstepError(
+                f"--to {to} writes a folder, and {out} has the name of a file: -o "
+                f"{out.with_suffix('')}."
+            )
         return
     if out.suffix.lower() not in endings:
         name = out.with_suffix(endings[0]) if out.name else Path("model" + endings[0])
