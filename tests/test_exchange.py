@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import foreign
+from fewstep.cli import run
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.exchange.exported import STATE_DICTS
@@ -229,3 +230,24 @@ def test_what_a_target_cannot_express_is_named() -> None:
     ):
         F = kind((3, 8, 8), double_norm=True, **{**small, **wide, "channels": 64})
         refused("edm", FlowMap(F, EDM()), "double_norm=True")
+
+
+def test_an_export_never_replaces_what_it_is_made_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = CASES["edm-ddpmpp"]
+    f = import_model(write(case, "edm-ddpmpp", tmp_path)).f
+    mine, out = tmp_path / "mine.pt", tmp_path / "out.pt"
+    torch.save(STATE_DICTS["edm"](f).tensors, mine)
+    f.save(tmp_path / "model.safetensors")
+    before = mine.read_bytes()
+    assert run(["export", str(mine), "--to", "edm", "-o", str(mine)]) == 2
+    assert "is the model itself" in capsys.readouterr().err
+    assert mine.read_bytes() == before
+    command = ["export", str(tmp_path / "model.safetensors"), "--to", "edm", "-o", str(out)]
+    assert run(command) == 0
+    assert "replaced" not in capsys.readouterr().out
+    assert run(command) == 0
+    assert "that was there is replaced" in capsys.readouterr().out
+    assert run([*command, "--no-compare"]) == 2
+    assert "--no-compare is for a graph" in capsys.readouterr().err

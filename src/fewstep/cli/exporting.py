@@ -93,7 +93,10 @@ def export(
         )
     if guidance is not None and to not in ("onnx", "torch"):
         raise FewstepError(f"--guidance is for a graph: leave it out of --to {to}.")
+    if not compare and to not in ("onnx", "torch"):
+        raise FewstepError(f"--no-compare is for a graph: leave it out of --to {to}.")
     _check_out(out, to)
+    _check_not_itself(out, model)
     f = as_map(open_model(model, checkpoint=checkpoint, ema=ema), "an export")
     out.parent.mkdir(parents=True, exist_ok=True)
     if to in ("onnx", "torch"):
@@ -141,6 +144,16 @@ def _check_out(out: Path, to: str) -> None:
         )
     if out.is_dir():
         raise FewstepError(f"{out} is a folder, and --to {to} writes a file.")
+
+
+def _check_not_itself(out: Path, model: Path) -> None:
+    """Raise `FewstepError` for a place that would destroy the model; tell of another file there."""
+    if not out.exists():
+        return
+    if model.exists() and out.resolve() == model.resolve():
+        raise FewstepError(f"{out} is the model itself: give another name.")
+    if out.is_file():
+        print(f"note: the file {out} that was there is replaced.")
 
 
 def _write_pipeline(f: FlowMap, out: Path) -> None:
