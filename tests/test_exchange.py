@@ -233,7 +233,7 @@ def test_what_a_target_cannot_express_is_named() -> None:
 
 
 def test_an_export_never_replaces_what_it_is_made_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], nvidia: None
 ) -> None:
     case = CASES["edm-ddpmpp"]
     f = import_model(write(case, "edm-ddpmpp", tmp_path)).f
