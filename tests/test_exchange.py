@@ -21,6 +21,7 @@ from fewstep.exchange.sources import Wanted, import_model
 from fewstep.flow_map import FlowMap
 from fewstep.networks import ADM, MLP, UNet
 from fewstep.parameterization import EDM, TrigFlow
+from fewstep.sampling import sample
 from foreign import CASES, nested, parity, weights_of, write
 
 
@@ -251,3 +252,17 @@ def test_an_export_never_replaces_what_it_is_made_of(
     assert "that was there is replaced" in capsys.readouterr().out
     assert run([*command, "--no-compare"]) == 2
     assert "--no-compare is for a graph" in capsys.readouterr().err
+
+
+def test_the_second_stage_of_a_truncated_model_knows_late_times_alone(
+    tmp_path: Path, nvidia: None
+) -> None:
+    file = write(CASES["cd_imagenet64"], "cd_imagenet64", tmp_path)
+    f = import_model(file, Wanted(size=16, consistency=True, earliest=1.0)).f
+    assert f.trained.earliest == 1.0
+    with pytest.raises(FewstepError, match="times from 1 on"):
+        sample(f, 1, "jumps(times=(0.5,))")
+    assert sample(f, 1, "jumps(times=(2.0,))").isfinite().all()
+    diffusion = write(CASES["edm-ddpmpp"], "edm-ddpmpp", tmp_path)
+    with pytest.raises(FewstepError, match="leave out --earliest"):
+        import_model(diffusion, Wanted(earliest=1.0))

@@ -27,6 +27,7 @@ def import_(
     heads: Whole | None = None,
     head_channels: Whole | None = None,
     attention_order: Literal["heads-first", "three-first"] | None = None,
+    earliest: float | None = None,
 ) -> None:
     """Make a model of this package from another project's weights.
 
@@ -61,6 +62,9 @@ def import_(
         Channels of an attention head, where it is not 64.
     attention_order
         Order of queries, keys and values in openai's files, where it is not known.
+    earliest
+        Earliest time that a consistency model has learned to start at; default its end. The second
+        stage of TCM has learned the times from 1 on.
     """
     from fewstep.exchange.hub.fetching import local
     from fewstep.exchange.origin import with_hub
@@ -75,6 +79,7 @@ def import_(
         network={name: value for name, value in settings.items() if value is not None},
         process=None if process is None else PARAMETERIZATIONS.build(process).config,
         heads_lead=None if attention_order is None else attention_order == "heads-first",
+        earliest=earliest,
     )
     if size is not None and size < 1:
         raise FewstepError(f"--size must be at least 1 pixel, got {size}.")

@@ -20,6 +20,7 @@ class Wanted:
         process: name and arguments of its process.
         heads_lead: whether queries, keys and values are ordered by head first, as in the first
             versions of guided-diffusion.
+        earliest: the earliest time that a consistency model has learned to start at.
     """
 
     consistency: bool | None = None
@@ -27,6 +28,7 @@ class Wanted:
     network: Mapping[str, Any] = field(default_factory=dict)
     process: Mapping[str, Any] | None = None
     heads_lead: bool | None = None
+    earliest: float | None = None
 
 
 @dataclass(frozen=True)

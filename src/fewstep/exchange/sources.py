@@ -346,7 +346,14 @@ class _Reading:
     def _trained(self) -> Trained:
         """What it can do. A class that was left out now and then is a null class."""
         guided = bool(self._settings().get("label_dropout"))
-        return replace(CONSISTENCY if self._is_consistency() else DIFFUSION, null_class=guided)
+        consistency, earliest = self._is_consistency(), self.wanted.earliest
+        if earliest is not None and not consistency:
+            raise FewstepError(
+                f"{self.file.path} is a diffusion model, which knows all times: leave out "
+                "--earliest."
+            )
+        made = CONSISTENCY if consistency else DIFFUSION
+        return replace(made, null_class=guided, earliest=earliest)
 
     def _is_consistency(self) -> bool:
         if self.wanted.consistency is not None:

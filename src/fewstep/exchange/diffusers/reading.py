@@ -61,6 +61,10 @@ def import_folder(path: Path, wanted: Wanted) -> Imported:
             f"{path} is a folder of diffusers, whose order of queries, keys and values is known: "
             "leave out --attention-order."
         )
+    if wanted.earliest is not None:
+        raise FewstepError(
+            f"{path} is a folder of diffusers, whose models know all times: leave out --earliest."
+        )
     library()
     return _Reading(read_folder(path, MODULES), wanted).imported()
 
