@@ -79,7 +79,8 @@ class ElectricField(VarianceExploding):
         below, above = special.gammainc(N / 2, square / 2), special.gammaincc(N / 2, square / 2)
         b = special.betaincinv(N / 2, self.D / 2, below)
         c = special.betaincinv(self.D / 2, N / 2, above)
-        odds = np.where(below < 0.5, b / (1 - b), (1 - c) / c)
+        with np.errstate(divide="ignore"):  # of the tail that is not taken
+            odds = np.where(below < 0.5, b / (1 - b), (1 - c) / c)
         ratio = torch.from_numpy(self.D * odds / square)
         scale = ratio.sqrt().to(z.device, z.dtype).reshape(-1, *[1] * (z.ndim - 1))
         return self.T * scale * z
