@@ -85,8 +85,12 @@ class MPLayer(nn.Module):
 
     @torch.no_grad()
     def force_unit(self) -> None:
-        """Set the weights themselves to unit length, as EDM2 does before every training step."""
-        self.weight.copy_(normalized(self.weight, self.rows))
+        """Set the weights themselves to unit length, as EDM2 does before every training step.
+
+        A loss of several passes does so before each. From the second on nothing but rounding
+        changes, of which the gradient of the first need not know: hence ``data``.
+        """
+        self.weight.data.copy_(normalized(self.weight, self.rows))
 
 
 class MPFourier(nn.Module):
