@@ -135,9 +135,9 @@ def test_two_trainings_of_one_folder_do_not_disturb_each_other(tmp_path: Path) -
 PARENT = """
 import sys, time
 from pathlib import Path
-from fewstep.report.clock import Clock
-from fewstep.report.stage import Training
-from fewstep.report.stages import Stages
+from fewstep.stages.clock import Clock
+from fewstep.stages.stage import Training
+from fewstep.stages.stages import Stages
 class Endless(Training):
     def _command(self, directory, shorten):
         return ["train", "digits/ct", *sys.argv[2:], "--out", directory / self.name]

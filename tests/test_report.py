@@ -24,7 +24,7 @@ from fewstep.report.editing import LEVELS, Edited, best_blur, blurred, shortfall
 from fewstep.report.plan import SHORT
 from fewstep.report.reproduce import reproduce_digits
 from fewstep.report.scoring import _scores_of
-from fewstep.report.stages import Stages
+from fewstep.stages.stages import Stages
 
 EDITED = (
     "interpolation",

@@ -12,16 +12,16 @@ from fewstep.cli import run
 from fewstep.cli.evaluate import app as evaluate
 from fewstep.evaluation import Scores
 from fewstep.recipes import RECIPES
-from fewstep.report.clock import Clock
 from fewstep.report.full import FULL
 from fewstep.report.plan import DIRECT, DISTILLED, SAMPLED, SHORT, Plan, Row
 from fewstep.report.published import DATASETS, find, published
 from fewstep.report.relations import RELATIONS, Relation
 from fewstep.report.scoring import Result
-from fewstep.report.stage import Pairs, Progress, Training
-from fewstep.report.stages import Stages
 from fewstep.report.table import Table
 from fewstep.solvers import SOLVERS
+from fewstep.stages.clock import Clock
+from fewstep.stages.stage import Pairs, Progress, Training
+from fewstep.stages.stages import Stages
 
 
 @pytest.mark.parametrize("plan", [SHORT, FULL])
@@ -79,6 +79,9 @@ def test_a_stage_is_a_command_line(tmp_path: Path) -> None:
     assert "--steps" not in cd
     short = FULL.stage("cd").command(tmp_path, 0.01)
     assert short[short.index("--steps") + 1] == "12"
+    own = Training("own", recipe="digits/cd", steps=50)
+    assert own.total() == 50
+    assert own.command(tmp_path, 0.5)[:4] == ["train", "digits/cd", "--steps", "25"]
     pairs = FULL.stage("trajectories").command(tmp_path, 0.01)
     assert pairs == [
         *("pairs", str(tmp_path / "edm"), "-n", "200", "--trajectory", "4"),

@@ -21,9 +21,9 @@ from fewstep.parameterization import EDM, PARAMETERIZATIONS
 from fewstep.recipes import RECIPES
 from fewstep.recipes import toy2d as recipes
 from fewstep.report import toy2d
-from fewstep.report.stage import Training
 from fewstep.report.toy2d_scores import Score, floor, score
 from fewstep.sampling import as_model, sampler_for
+from fewstep.stages.stage import Training
 from fewstep.theory import plane
 
 

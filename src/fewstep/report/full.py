@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fewstep.report.plan import DIRECT, DISTILLED, SAMPLED, SHORT, Plan, Row
-from fewstep.report.stage import Pairs, Stage, Training
+from fewstep.stages.stage import Pairs, Stage, Training
 
 TEACHER, PAIRS = "--teacher", "--data"
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fewstep.report.stage import Stage, Training
+from fewstep.stages.stage import Stage, Training
 
 SAMPLED = "Diffusion + samplers"
 DISTILLED = "Diffusion + distillation"

@@ -18,16 +18,16 @@ from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
 from fewstep.recipes import RECIPES
 from fewstep.report import editing, figures
-from fewstep.report.clock import ALL, CLOCK, Clock
 from fewstep.report.page import by_group, machine, write_csv, write_page
 from fewstep.report.plan import SAMPLED, SHORT, Plan, slug
 from fewstep.report.remarks import GAUSSIAN, TEST, lead, method, remarks
 from fewstep.report.scoring import Result, Scoreboard, samples
-from fewstep.report.stage import Training
-from fewstep.report.stages import Stages
 from fewstep.report.table import Table
 from fewstep.runs.components import objective_of
 from fewstep.runs.directory import MODEL, check_free
+from fewstep.stages.clock import ALL, CLOCK, Clock
+from fewstep.stages.stage import Training
+from fewstep.stages.stages import Stages
 
 BASELINES = "Baselines"
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewstep.report.clock import Clock
 from fewstep.report.page import by_group, machine
 from fewstep.report.plan import Plan, Row
 from fewstep.report.published import DATASETS, Published, find, published
 from fewstep.report.relations import RELATIONS
 from fewstep.report.scoring import Result
+from fewstep.stages.clock import Clock
 
 RECIPES = {
     "EDM": "fewstep train {dataset}/edm",

@@ -21,13 +21,13 @@ from fewstep.objectives import OBJECTIVES, Objective
 from fewstep.progress import progress
 from fewstep.recipes import toy2d as recipes
 from fewstep.report import toy2d_figures as figures
-from fewstep.report.clock import ALL, CLOCK, Clock
 from fewstep.report.page import data_url, fill, machine
-from fewstep.report.stage import Pairs, Stage, Training
-from fewstep.report.stages import Stages
 from fewstep.report.toy2d_scores import Score, floor, samplers_of, score
 from fewstep.runs.components import make_p
 from fewstep.runs.directory import MODEL, check_free
+from fewstep.stages.clock import ALL, CLOCK, Clock
+from fewstep.stages.stage import Pairs, Stage, Training
+from fewstep.stages.stages import Stages
 
 BANDS = "toy2d_bands.json"
 SCORES = "scores.json"

@@ -1,4 +1,4 @@
-"""Run the stages of a reproduction side by side, and show them all.
+"""Run stages side by side, and show them all.
 
 Small networks do not fill a machine, so each stage is a process of its own with its share of
 the cores; one that needs another's model or pairs waits for it. A stage that has finished is not
@@ -28,8 +28,8 @@ from rich.progress import (
 
 from fewstep.errors import FewstepError
 from fewstep.progress import Lines, on_terminal
-from fewstep.report.clock import Clock
-from fewstep.report.stage import Stage, Training
+from fewstep.stages.clock import Clock
+from fewstep.stages.stage import Stage, Training
 
 INTERRUPTED = 130  # exit code of a training that was asked to stop
 POLL = 0.3  # seconds between two looks at the trainings
@@ -197,7 +197,7 @@ class _Shown:
         """Move the bars of those that run, and take away those of others that are done."""
         share, lines = float(finished), []
         for stage in running:
-            total = stage.steps(self.shorten)
+            total = stage.total(self.shorten)
             if stage.name not in self._tasks:
                 self._tasks[stage.name] = self._bar(stage.name, total)
             now = stage.progress(self.directory)

@@ -1,4 +1,4 @@
-"""What a reproduction makes before it can sample: models, and pairs of noise and sample."""
+"""What is made before there is something to sample: models, and pairs of noise and sample."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class Stage(ABC):
         """The command without the stages that it needs."""
 
     @abstractmethod
-    def steps(self, shorten: float = 1.0) -> int:
+    def total(self, shorten: float = 1.0) -> int:
         """What the progress is counted in: steps or pairs."""
 
     def check_same(self, directory: Path, shorten: float) -> None:
         """Raise `FewstepError` where what is there was made with other steps."""
-        there, wanted = self.there(directory), self.steps(shorten)
+        there, wanted = self.there(directory), self.total(shorten)
         if there not in (None, wanted):
             raise FewstepError(
                 f"{directory / self.name} is of {there:,} {self.unit}, not {wanted:,}: --shorten "
@@ -89,21 +89,25 @@ class Training(Stage):
     Args:
         recipe: which.
         options: further arguments of the command.
+        steps: how many; default the recipe's.
     """
 
     recipe: str = ""
     options: tuple[str, ...] = ()
+    steps: int | None = None
 
     @property
     def objective(self) -> str:
         return RECIPES[self.recipe]().objective.name
 
     def _command(self, directory: Path, shorten: float) -> list[str | Path]:
-        steps = [] if shorten == 1 else ["--steps", str(self.steps(shorten))]
+        given = shorten != 1 or self.steps is not None
+        steps = ["--steps", str(self.total(shorten))] if given else []
         return ["train", self.recipe, *steps, *self.options, "--out", directory / self.name]
 
-    def steps(self, shorten: float = 1.0) -> int:
-        return max(1, round(RECIPES[self.recipe]().training.steps * shorten))
+    def total(self, shorten: float = 1.0) -> int:
+        whole = RECIPES[self.recipe]().training.steps if self.steps is None else self.steps
+        return max(1, round(whole * shorten))
 
     def there(self, directory: Path) -> int | None:
         home = RunDirectory(directory / self.name)
@@ -139,11 +143,11 @@ class Pairs(Stage):
         return (self.model, *self.needs.values())
 
     def _command(self, directory: Path, shorten: float) -> list[str | Path]:
-        n = ["-n", str(self.steps(shorten))]
+        n = ["-n", str(self.total(shorten))]
         kept = ["--trajectory", str(self.trajectory)] if self.trajectory else []
         return ["pairs", directory / self.model, *n, *kept, "-o", directory / self.name]
 
-    def steps(self, shorten: float = 1.0) -> int:
+    def total(self, shorten: float = 1.0) -> int:
         return max(1, round(self.n * shorten))
 
     def there(self, directory: Path) -> int | None:
