@@ -1,0 +1,121 @@
+"""How long a step of a training takes here, measured in a few steps of that training."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from fewstep.data import Dataset
+from fewstep.data.sharded import Sharded
+from fewstep.distributed import Processes, pick_device
+from fewstep.flow_map import FlowMap
+from fewstep.models import AnyModel
+from fewstep.networks import FourierOperator
+from fewstep.objectives import Objective
+from fewstep.runs.components import make_model, make_network, make_p
+from fewstep.runs.directory import open_model
+from fewstep.runs.images import classes_in
+from fewstep.runs.latent_space import find_latents
+from fewstep.runs.parts import load_data
+from fewstep.runs.run import Run
+from fewstep.runs.sources import is_there
+from fewstep.runs.step import build_objective
+from fewstep.training.trainer import Trainer
+
+LEAST = 3  # steps that are timed
+
+
+def seconds_per_step(
+    run: Run,
+    data: Dataset | None = None,
+    *,
+    device: str | torch.device | None = None,
+    threads: int | None = None,
+    seconds: float = 2.0,
+) -> float:
+    """Seconds of a step of a run: the median of steps of its trainer, in the middle of the run.
+
+    The steps are the training's own: batch, data path, optimiser, averages. Nothing is kept of
+    them. A teacher that the run asks for need not be there: a copy of the network stands for it.
+
+    Args:
+        run: what is to be trained.
+        data: its images in memory; default those that it names.
+        device: where; default a GPU where there is one.
+        threads: of the CPU, as the training will have them; default torch's own number.
+        seconds: how long to measure, after two steps that warm up; a slow step is timed thrice.
+
+    Raises:
+        FewstepError: settings or data that do not work.
+    """
+    place = torch.device(device) if device is not None else pick_device(None)
+    images = load_data(run) if data is None else data
+    with _threads(threads), torch.random.fork_rng(), TemporaryDirectory() as folder:
+        trainer = _trainer(run, images, place, Path(folder))
+        k = run.training.steps // 2
+        for _ in range(2):
+            _timed(trainer, k)
+        took: list[float] = []
+        while len(took) < LEAST or sum(took) < seconds:
+            took.append(_timed(trainer, k))
+    return statistics.median(took)
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    """Inside, torch computes with so many threads of the CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _timed(trainer: Trainer, k: int) -> float:
+    start = time.perf_counter()
+    trainer.step(k)
+    if trainer.group.device.type == "cuda":
+        torch.cuda.synchronize(trainer.group.device)
+    return time.perf_counter() - start
+
+
+def _trainer(run: Run, images: Dataset, device: torch.device, folder: Path) -> Trainer:
+    """The run's trainer, of freshly initialised weights."""
+    autoencoder, origin = (_there(name) for name in (run.autoencoder, run.teacher or run.init))
+    latents = find_latents(run, images, origin, device, autoencoder)
+    if latents is not None:
+        images = latents.encoded(images.subset(range(min(len(images), run.training.batch))))
+    network = make_network(run, tuple(images.shape), classes_in(run, images))
+    f = make_model(network, make_p(run), latents=latents)
+    objective = build_objective(run, f)
+    data = _with_columns(images, objective)
+    return Trainer(objective, data, run.training, folder, group=Processes(device=device))
+
+
+def _there(name: str | None) -> AnyModel | None:
+    """A model that a run names, where it has been trained already."""
+    return None if name is None or not is_there(name) else open_model(name)
+
+
+def _with_columns(data: Dataset, objective: Objective) -> Dataset:
+    """The images with numbers in the place of the columns that they do not have yet."""
+    f = objective.f
+    if not isinstance(f, FlowMap) or not objective.needs.columns:
+        return data
+    n, shape = len(data.stored), tuple(f.shape)
+    M = f.network.M if isinstance(f.network, FourierOperator) else 1
+    made = {
+        "noise": torch.randn(1, *shape).expand(n, *shape),
+        "trajectory": torch.randn(1, M, *shape).expand(n, M, *shape),
+        "times": torch.tensor(f.p.t_min).expand(n, M),
+    }
+    wanted = [name for name in objective.needs.columns if name in made.keys() - data.columns.keys()]
+    return replace(data, columns={**data.columns, **{k: Sharded([made[k]]) for k in wanted}})
