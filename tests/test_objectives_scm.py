@@ -151,7 +151,7 @@ def test_a_teacher_of_another_process_is_followed_in_trigflow() -> None:
         warnings.simplefilter("ignore", FewstepWarning)
         o = SCD(f, 10, teacher=teacher)
     x, t = torch.randn(4, 3), torch.full((4,), 0.7)
-    v = o.velocity(x, torch.randn_like(x), t)
+    v = o.velocity(x, t, torch.randn_like(x))
     assert v.shape == x.shape
     assert o.teacher.p.process.same(f.p.process)
 

@@ -10,16 +10,21 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint
 from fewstep.networks.dropout import SharedDropout
-from fewstep.objectives.adaptive import adaptive
 from fewstep.objectives.base import OBJECTIVES
-from fewstep.objectives.flow_maps import FlowMapObjective, mean_square, mean_velocity, moved
+from fewstep.objectives.flow_maps import (
+    GuidesItself,
+    WeighedByError,
+    mean_square,
+    mean_velocity,
+    moved,
+)
 from fewstep.objectives.guided import Folded
 from fewstep.parameterization import expand
 from fewstep.schedules import SigmoidFall, TimePairs
 
 
 @OBJECTIVES.register("alphaflow")
-class AlphaFlow(FlowMapObjective):
+class AlphaFlow(GuidesItself, WeighedByError):
     """``alpha |u - sg(alpha v + (1 - alpha) u(x_m, m, s))|^2`` at ``m = t - alpha (t - s)``.
 
     ``x_m = x_t - (t - m) v`` is on the line of the data. With ``alpha = 1`` it is the regression on
@@ -69,15 +74,12 @@ class AlphaFlow(FlowMapObjective):
         kappa: float = 0.0,
         interval: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(f, K, times=times, apart=apart)
+        super().__init__(f, K, times=times, apart=apart, power=power, c=c)
         if clip is not None and not clip > 0:
             raise FewstepError(f"the largest value of a target is above 0, not {clip}.")
         self.alpha = SigmoidFall(K, start, end, steepness, least)
-        self.clip, self.power, self.c = clip, power, c
+        self.clip = clip
         self.fold = Folded.by_shares(f, omega, kappa, interval)
-
-    def velocity(self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE) -> Tensor:
-        return self.fold.velocity(self.f, x_t, t, v, condition)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         t, s = super().draw_times(x, k)
@@ -104,7 +106,7 @@ class AlphaFlow(FlowMapObjective):
             target = target if self.clip is None else target.clamp(-self.clip, self.clip)
         with dropout:
             u = mean_velocity(f, x_t, t, s, condition)
-        return alpha * adaptive(mean_square(u - target), self.power, self.c)
+        return alpha * self.weighed(mean_square(u - target))
 
     def schedule(self, k: int) -> dict[str, float]:
         return {"alpha": self.alpha(k)}

@@ -12,14 +12,14 @@ from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.flow_maps import FlowMapObjective, mean_square, mean_velocity
-from fewstep.objectives.guided import Guide
+from fewstep.objectives.guided import FollowsTeacher
 from fewstep.parameterization import expand
 from fewstep.schedules import TimePairs
 from fewstep.tangent import checked_tangent
 
 
 @OBJECTIVES.register("ayf")
-class AlignYourFlow(FlowMapObjective):
+class AlignYourFlow(FollowsTeacher, FlowMapObjective):
     """Distil a flow map: ``|u - sg(u + g)|^2`` with the normalised derivative ``g`` of the map.
 
     Along the teacher's PF-ODE, of velocity ``v``, the map's end does not move where it is the flow:
@@ -55,7 +55,6 @@ class AlignYourFlow(FlowMapObjective):
     needs = Needs(
         teacher=TeacherUse.DISTIL, two_time=True, processes=("rectified_flow",), flow=True
     )
-    teacher: FlowMap
 
     def __init__(
         self,
@@ -77,16 +76,9 @@ class AlignYourFlow(FlowMapObjective):
                 "ayf needs 0 < r_max <= 1, 0 <= warmup <= 1 and c > 0, got "
                 f"{r_max}, {warmup} and {c}."
             )
-        self.teacher = self.follow(teacher)
-        self.guide = Guide.of(f, self.teacher, guidance, guidance_range)
+        self.follow_guided(teacher, guidance, guidance_range)
         self.r_max, self.warmup, self.c = r_max, warmup, c
         self.how = checked_tangent(tangent)
-
-    def conditioned(self, condition: Condition, x: Tensor) -> Condition:
-        return self.guide.drawn(super().conditioned(condition, x), x)
-
-    def velocity(self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE) -> Tensor:
-        return self.guide.velocity(x_t, t, condition)
 
     def r(self, k: int) -> float:
         """``r`` of a step."""

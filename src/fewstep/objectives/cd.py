@@ -14,14 +14,14 @@ from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.consistency import ConsistencyObjective, neighbours
-from fewstep.objectives.guided import Guide
+from fewstep.objectives.guided import FollowsTeacher
 from fewstep.schedules import INDEX_DISTRIBUTIONS, ConstantN, IndexDistribution
 from fewstep.solvers import PHI, Solver
 from fewstep.weightings import Weighting
 
 
 @OBJECTIVES.register("cd")
-class CD(ConsistencyObjective):
+class CD(FollowsTeacher, ConsistencyObjective):
     """Distil a diffusion model: agree along its PF-ODE.
 
     ``lambda_(t_n) d(f(x_{n+1}, t_{n+1}), f_minus(x_hat_n, t_n))`` with ``x_{n+1} = x + t_{n+1} z``
@@ -48,7 +48,6 @@ class CD(ConsistencyObjective):
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=2, teacher=2)
     needs = Needs(teacher=TeacherUse.DISTIL)
-    teacher: FlowMap
 
     def __init__(
         self,
@@ -69,14 +68,10 @@ class CD(ConsistencyObjective):
             raise FewstepError(f"CD needs 0 <= mu < 1, got mu={mu}.")
         decay: Callable[[int], float] | None = (lambda k: mu) if mu else None
         super().__init__(f, K, mu=decay, distance=distance, weighting=weighting)
-        self.teacher = self.follow(teacher)
-        self.guide = Guide.of(f, self.teacher, guidance, guidance_range)
+        self.follow_guided(teacher, guidance, guidance_range)
         self.N = ConstantN(N)
         self.Phi = PHI.build(solver)
         self.times = INDEX_DISTRIBUTIONS.build(times)
-
-    def conditioned(self, condition: Condition, x: Tensor) -> Condition:
-        return self.guide.drawn(super().conditioned(condition, x), x)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         return neighbours(self.N(k), self.times, self.f.p, x)

@@ -10,8 +10,8 @@ from fewstep.distances import DISTANCES, Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
-from fewstep.objectives.base import OBJECTIVES, Objective
-from fewstep.objectives.guided import Guide
+from fewstep.objectives.base import OBJECTIVES
+from fewstep.objectives.guided import FollowsTeacher
 from fewstep.parameterization import per_row
 from fewstep.schedules import LogSNRGrid
 from fewstep.solvers import Level, data_prediction, start_with_snr
@@ -20,7 +20,7 @@ from fewstep.whole import whole
 
 
 @OBJECTIVES.register("cmt")
-class CMT(Objective):
+class CMT(FollowsTeacher):
     """Learn a teacher's trajectories before a consistency training: every state gives their end.
 
     ``d(f(x_{t_i}, t_i), x_{t_N})`` over the states ``i = 0..N-1`` of a walk of the teacher's by
@@ -48,7 +48,6 @@ class CMT(Objective):
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=1, teacher=1)
     needs = Needs(teacher=TeacherUse.DISTIL)
-    teacher: FlowMap
 
     def __init__(
         self,
@@ -63,8 +62,7 @@ class CMT(Objective):
         super().__init__(f, K)
         if whole(N, "N") < 1:
             raise FewstepError(f"cmt walks in at least one step, got N={N}.")
-        self.teacher = self.follow(teacher)
-        self.guide = Guide.of(f, self.teacher, guidance, None)
+        self.follow_guided(teacher, guidance)
         self.N, self.d = N, DISTANCES.build(distance)
         p = f.p
         times = LogSNRGrid()(N + 1, p, start_with_snr(p)).tolist()

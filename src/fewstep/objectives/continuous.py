@@ -19,8 +19,6 @@ with ``n`` dimensions, without a factor.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor
 
@@ -30,8 +28,8 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout, check_dropout
-from fewstep.objectives.base import OBJECTIVES, Objective
-from fewstep.objectives.guided import Guide
+from fewstep.objectives.base import OBJECTIVES
+from fewstep.objectives.guided import AlongLines, FollowsTeacher
 from fewstep.parameterization import Parameterization
 from fewstep.schedules import INDEX_DISTRIBUTIONS, IndexDistribution, karras_spacing
 from fewstep.tangent import checked_tangent
@@ -39,7 +37,7 @@ from fewstep.trained import CONSISTENCY
 from fewstep.weightings import WEIGHTINGS, Weighting, weighting_for
 
 
-class ContinuousConsistency(Objective):
+class ContinuousConsistency(AlongLines):
     """A consistency loss in continuous time; a subclass says along which path.
 
     Args:
@@ -75,10 +73,6 @@ class ContinuousConsistency(Objective):
         self.times = INDEX_DISTRIBUTIONS.build(times)
         _check_limit(f.p, self.lambda_)
 
-    @abstractmethod
-    def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
-        """``dx_t/dt`` of the path through ``x_t = alpha(t) x + sigma(t) z``: [B, *shape]."""
-
     def tangent(
         self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE
     ) -> tuple[Tensor, Tensor]:
@@ -112,11 +106,11 @@ class ContinuousConsistency(Objective):
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
     ) -> Tensor:
-        p, (t,) = self.f.p, times
-        z = torch.randn_like(x)
+        (t,) = times
+        x_t, line = self.f.p.draw(x, t, torch.randn_like(x))
         with torch.no_grad():
-            v = self.velocity(x, z, t, condition)
-        return self.loss(p.diffuse(x, t, z), t, v, condition)
+            v = self.velocity(x_t, t, line, condition)
+        return self.loss(x_t, t, v, condition)
 
 
 def _check_limit(p: Parameterization, weighting: Weighting) -> None:
@@ -131,7 +125,7 @@ def _check_limit(p: Parameterization, weighting: Weighting) -> None:
 
 
 @OBJECTIVES.register("continuous_cd")
-class ContinuousCD(ContinuousConsistency):
+class ContinuousCD(FollowsTeacher, ContinuousConsistency):
     """Distil a diffusion model in continuous time: no grid and no solver.
 
     ``lambda_(t) tau'^2 g^T H g / 2`` (Theorem 3; l1: ``lambda_(t) tau' mean |g|``, Theorem 4), or
@@ -159,7 +153,6 @@ class ContinuousCD(ContinuousConsistency):
     fixed_point = FixedPoint.MAP
     cost = Cost(forward=2, tangent=1, teacher=1)
     needs = Needs(teacher=TeacherUse.DISTIL, continuous=True)
-    teacher: FlowMap
 
     def __init__(
         self,
@@ -184,14 +177,7 @@ class ContinuousCD(ContinuousConsistency):
             times=times,
             tangent=tangent,
         )
-        self.teacher = self.follow(teacher)
-        self.guide = Guide.of(f, self.teacher, guidance, guidance_range)
-
-    def conditioned(self, condition: Condition, x: Tensor) -> Condition:
-        return self.guide.drawn(super().conditioned(condition, x), x)
-
-    def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
-        return self.guide.velocity(self.f.p.diffuse(x, t, z), t, condition)
+        self.follow_guided(teacher, guidance, guidance_range)
 
 
 @OBJECTIVES.register("continuous_ct")
@@ -244,6 +230,3 @@ class ContinuousCT(ContinuousConsistency):
                 "continuous_ct needs a distance that is twice differentiable, such as l2; under "
                 f"{DISTANCES.name_of(type(self.d))} its gradient is wrong on average."
             )
-
-    def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
-        return self.f.p.draw(x, t, z)[1]

@@ -13,7 +13,7 @@ from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.flow_maps import FlowMapObjective, mean_square
-from fewstep.objectives.guided import Guide
+from fewstep.objectives.guided import FollowsTeacher
 from fewstep.parameterization import time_dtype
 from fewstep.schedules import LogNormal, karras_grid
 from fewstep.solvers import PHI, Solver
@@ -21,7 +21,7 @@ from fewstep.weightings import Weighting, weighting_for
 
 
 @OBJECTIVES.register("ctm")
-class CTM(FlowMapObjective):
+class CTM(FollowsTeacher, FlowMapObjective):
     """``d(X_minus(X(x_t, t, s), s, eps), X_minus(sg X(x_u, u, s), s, eps))`` and a diffusion loss.
 
     ``s <= u < t`` are on Karras' grid, and ``n`` steps of the teacher's solver lead from ``x_t`` to
@@ -55,7 +55,6 @@ class CTM(FlowMapObjective):
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=5, backward=3, teacher=34)
     needs = Needs(teacher=TeacherUse.DISTIL, two_time=True, flow=True)
-    teacher: FlowMap
 
     def __init__(
         self,
@@ -80,14 +79,10 @@ class CTM(FlowMapObjective):
             raise FewstepError(
                 f"ctm needs N >= 2, 1 <= most < N and dsm >= 0, got {N}, {most} and {dsm}."
             )
-        self.teacher = self.follow(teacher)
-        self.guide = Guide.of(f, self.teacher, guidance, guidance_range)
+        self.follow_guided(teacher, guidance, guidance_range)
         self.N, self.most, self.dsm = N, most, dsm
         self.Phi, self.d = PHI.build(solver), DISTANCES.build(distance)
         self.noise, self.lambda_ = LogNormal(P_mean, P_std), weighting_for(f.p, weighting)
-
-    def conditioned(self, condition: Condition, x: Tensor) -> Condition:
-        return self.guide.drawn(super().conditioned(condition, x), x)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         grid = karras_grid(self.N, self.f.p, device=x.device, dtype=time_dtype(x))

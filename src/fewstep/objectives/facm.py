@@ -16,7 +16,7 @@ from fewstep.networks.dropout import SharedDropout
 from fewstep.objectives.adaptive import adaptive
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.flow_maps import FlowMapObjective, mean_square, mean_velocity
-from fewstep.objectives.guided import Guide
+from fewstep.objectives.guided import FollowsTeacher
 from fewstep.parameterization import expand
 from fewstep.schedules import TRAINING_TIMES, TrainingTimes
 from fewstep.tangent import checked_tangent
@@ -24,7 +24,7 @@ from fewstep.trained import CONSISTENCY
 
 
 @OBJECTIVES.register("facm")
-class FACM(FlowMapObjective):
+class FACM(FollowsTeacher, FlowMapObjective):
     """``sin(pi t/2) |u_0 - sg(u_0 + b(t) clamp(g))|^2 + |u_t - v|^2 + 1 - cos(u_t, v)``.
 
     ``u_0 = u(x_t, t, 0)`` leads to the data, ``g = v - u_0 - t du_0/dt`` is how its end moves along
@@ -63,7 +63,6 @@ class FACM(FlowMapObjective):
         flow=True,
         eps_zero=True,
     )
-    teacher: FlowMap
 
     def __init__(
         self,
@@ -85,17 +84,10 @@ class FACM(FlowMapObjective):
             raise FewstepError(
                 f"facm needs relaxation > 0 and cosine >= 0, got {relaxation} and {cosine}."
             )
-        self.teacher = self.follow(teacher)
-        self.guide = Guide.of(f, self.teacher, guidance, guidance_range)
+        self.follow_guided(teacher, guidance, guidance_range)
         self.training_times = TRAINING_TIMES.build(times)
         self.relaxation, self.cosine, self.power, self.c = relaxation, cosine, power, c
         self.how = checked_tangent(tangent)
-
-    def conditioned(self, condition: Condition, x: Tensor) -> Condition:
-        return self.guide.drawn(super().conditioned(condition, x), x)
-
-    def velocity(self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE) -> Tensor:
-        return self.guide.velocity(x_t, t, condition)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         return (self.training_times.sample(x, self.f.p),)

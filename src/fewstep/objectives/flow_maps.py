@@ -25,13 +25,15 @@ from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Needs
+from fewstep.objectives.adaptive import adaptive
+from fewstep.objectives.guided import AlongLines, Folded
 from fewstep.objectives.target import Targeted
 from fewstep.parameterization import expand, time_dtype
 from fewstep.schedules import TIME_PAIRS, TimePairs
 from fewstep.trained import FLOW_MAP
 
 
-class FlowMapObjective(Targeted):
+class FlowMapObjective(AlongLines, Targeted):
     """A loss of the mean velocity between two times ``s <= t``.
 
     Args:
@@ -64,13 +66,47 @@ class FlowMapObjective(Targeted):
         t, s = self.times.sample(x, self.f.p)
         return t.to(time_dtype(x)), s.to(time_dtype(x))
 
-    def velocity(self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE) -> Tensor:
-        """``dx/dt`` of the path through ``x_t`` that the loss follows: [B, *shape].
 
-        By default that of the line itself, ``v = z - x``, which is right on average. A subclass may
-        guide it, or ask a teacher.
-        """
-        return v
+class WeighedByError(FlowMapObjective):
+    """A loss of the mean velocity whose images count by their own errors.
+
+    Args:
+        f: the map in training.
+        K: total number of training steps.
+        times: distribution of the two times.
+        apart: share of the images whose times differ.
+        power: of the weight: 0 is the plain square, 1 makes images count alike.
+        c: of the weight.
+    """
+
+    def __init__(
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        times: TimePairs | str,
+        apart: float,
+        power: float,
+        c: float,
+    ) -> None:
+        super().__init__(f, K, times=times, apart=apart)
+        self.power, self.c = power, c
+
+    def weighed(self, square: Tensor) -> Tensor:
+        """Squares [B], each divided by ``sg(square + c)^power``."""
+        return adaptive(square, self.power, self.c)
+
+
+class GuidesItself(FlowMapObjective):
+    """A loss along lines that the map may guide by its own velocities; a base class beside others.
+
+    A subclass sets ``fold``.
+    """
+
+    fold: Folded
+
+    def velocity(self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE) -> Tensor:
+        return self.fold.velocity(self.f_minus, x_t, t, v, condition)
 
 
 def mean_velocity(

@@ -1,4 +1,8 @@
-"""How the teacher of a distillation is guided, and how a map guides what it regresses on."""
+"""Which path a loss follows: the lines of the data, guided by the map itself, or a teacher's flow.
+
+How the teacher of a distillation is guided, and how a map guides what it regresses on, have one
+place here.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fewstep.condition import Condition
+from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided, checked_interval, guidance_of, towards
+from fewstep.objectives.base import Objective
 from fewstep.parameterization import expand
 
 
@@ -50,16 +55,7 @@ class Guide:
         """
         if guidance is not None and weights is not None:
             raise FewstepError("give one guidance weight or a range of them, not both.")
-        if (weights is not None) != f.network.guidance_embedding:
-            raise FewstepError(
-                "a student of guided teachers of a range of weights, guidance_range=(low, high), "
-                "takes the weight as an input: both or neither of guidance_range and "
-                "guidance_embedding=True, --network.guidance-embedding."
-            )
-        fixed = guidance_of(guidance)
-        if weights is not None:
-            weights = checked_interval(weights)
-            f.trained = replace(f.trained, weights=weights, guidance=weights[0])
+        fixed, weights = guidance_of(guidance), learned_range(f, weights)
         if weights is not None or not fixed.off:
             teacher.trained.check_null_class(teacher.num_classes, "the teacher")
         check_teacher_of_hidden(f, teacher)
@@ -84,6 +80,50 @@ class Guide:
     def velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """``dx/dt`` of the teacher's guided PF-ODE: [B, *shape]."""
         return self.teacher.p.velocity(x, self.D(x, t, condition), self.teacher.time(t, x))
+
+
+class AlongLines(Objective):
+    """A loss along a path through each point; by default the line of its image and its noise."""
+
+    def velocity(self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE) -> Tensor:
+        """``dx/dt`` of the path through ``x_t`` that the loss follows: [B, *shape].
+
+        By default that of the line itself, ``v = alpha' x + sigma' z``, which is right on average.
+        A subclass may guide it, or ask a teacher.
+        """
+        return v
+
+
+class FollowsTeacher(AlongLines):
+    """A loss along the PF-ODE of a teacher, which may be guided; a base class beside others."""
+
+    teacher: FlowMap
+    guide: Guide
+
+    def follow_guided(
+        self,
+        teacher: FlowMap,
+        guidance: Guided | float | str | None,
+        weights: tuple[float, float] | None = None,
+    ) -> None:
+        """Hold a teacher in the process of the map, and what guides it.
+
+        Args:
+            teacher: the diffusion model.
+            guidance: one weight of its guidance, or its spec; it becomes part of the student.
+            weights: instead, the range of those that the student takes as an input.
+
+        Raises:
+            FewstepError: see `Objective.follow` and `Guide.of`.
+        """
+        self.teacher = self.follow(teacher)
+        self.guide = Guide.of(self.f, self.teacher, guidance, weights)
+
+    def conditioned(self, condition: Condition, x: Tensor) -> Condition:
+        return self.guide.drawn(super().conditioned(condition, x), x)
+
+    def velocity(self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE) -> Tensor:
+        return self.guide.velocity(x_t, t, condition)
 
 
 @dataclass(frozen=True)
@@ -161,6 +201,26 @@ class Folded:
         mixed = self.mix * (v + expand(rise, x) * (v - null)) + (1 - self.mix) * own
         seen = (condition.label < f.num_classes) & Guided(self.w, self.interval).inside(f.p, t)
         return torch.where(expand(seen, x), mixed, v)
+
+
+def learned_range(f: FlowMap, weights: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Guidance weights that a map learns as an input of its network; noted in ``f.trained``.
+
+    Raises:
+        FewstepError: a range for a network that takes no weight, or none for one that does; one
+            out of range.
+    """
+    if (weights is not None) != f.network.guidance_embedding:
+        raise FewstepError(
+            "a map that learns a range of guidance weights, guidance_range=(low, high), takes the "
+            "weight as an input: both or neither of guidance_range and guidance_embedding=True, "
+            "--network.guidance-embedding."
+        )
+    if weights is None:
+        return None
+    weights = checked_interval(weights)
+    f.trained = replace(f.trained, weights=weights, guidance=weights[0])
+    return weights
 
 
 def check_guides_itself(f: FlowMap) -> None:

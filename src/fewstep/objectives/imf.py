@@ -14,17 +14,16 @@ from fewstep.flow_map import FlowMap
 from fewstep.guidance import checked_interval
 from fewstep.needs import Cost, FixedPoint
 from fewstep.networks.dropout import SharedDropout
-from fewstep.objectives.adaptive import adaptive
 from fewstep.objectives.base import OBJECTIVES
-from fewstep.objectives.flow_maps import FlowMapObjective, mean_velocity, sum_square
-from fewstep.objectives.guided import check_guides_itself
+from fewstep.objectives.flow_maps import WeighedByError, mean_velocity, sum_square
+from fewstep.objectives.guided import check_guides_itself, learned_range
 from fewstep.parameterization import expand
 from fewstep.schedules import TimePairs
 from fewstep.tangent import checked_tangent
 
 
 @OBJECTIVES.register("imf")
-class ImprovedMeanFlow(FlowMapObjective):
+class ImprovedMeanFlow(WeighedByError):
     """``|u + (t - s) sg(du/dt) - v|^2``, with ``du/dt`` along the map's own velocity.
 
     What is compared with the data's velocity ``v = z - x`` is a function of ``x_t`` alone, so that
@@ -69,10 +68,10 @@ class ImprovedMeanFlow(FlowMapObjective):
         guidance_range: tuple[float, float] | None = None,
         tangent: str = "forward",
     ) -> None:
-        super().__init__(f, K, times=times, apart=apart)
+        super().__init__(f, K, times=times, apart=apart, power=power, c=c)
         if not auxiliary >= 0:
             raise FewstepError(f"the weight of the auxiliary loss is at least 0, not {auxiliary}.")
-        self.power, self.c, self.auxiliary = power, c, auxiliary
+        self.auxiliary = auxiliary
         self.weights = _range_of(f, guidance_range)
         self.how = checked_tangent(tangent)
 
@@ -102,9 +101,9 @@ class ImprovedMeanFlow(FlowMapObjective):
         with dropout:
             u = mean_velocity(f, x_t, t, s, condition)
         compound = u + (along - u - g).detach()  # u + (t - s) sg(du/dt)
-        loss = adaptive(sum_square(compound - v), self.power, self.c)
+        loss = self.weighed(sum_square(compound - v))
         if self.auxiliary:
-            loss = loss + self.auxiliary * adaptive(sum_square(own - v), self.power, self.c)
+            loss = loss + self.auxiliary * self.weighed(sum_square(own - v))
         return loss
 
     def guided(
@@ -120,23 +119,15 @@ class ImprovedMeanFlow(FlowMapObjective):
 
 
 def _range_of(f: FlowMap, weights: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Guidance weights of a map that learns them as an input; noted in ``f.trained``.
+    """Guidance weights of a map that learns them as an input and guides itself.
 
     Raises:
-        FewstepError: a range below 1; one for a network that takes no weight, or none for one that
-            does; a network that learns no null class.
+        FewstepError: see `learned_range`; a range below 1; a network that learns no null class.
     """
-    if (weights is not None) != f.network.guidance_embedding:
-        raise FewstepError(
-            "a map that learns a range of guidance weights, guidance_range=(low, high), takes the "
-            "weight as an input: both or neither of guidance_range and guidance_embedding=True, "
-            "--network.guidance-embedding."
-        )
-    if weights is None:
-        return None
-    low, high = checked_interval(weights)
+    if weights is None or not f.network.guidance_embedding:
+        return learned_range(f, weights)
+    low, _ = checked_interval(weights)
     if low < 1:
         raise FewstepError(f"a map that guides itself learns weights from 1 on, not from {low:g}.")
     check_guides_itself(f)
-    f.trained = replace(f.trained, weights=(low, high), guidance=low)
-    return low, high
+    return learned_range(f, weights)

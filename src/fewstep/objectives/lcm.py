@@ -15,7 +15,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.consistency import ConsistencyObjective
-from fewstep.objectives.guided import Guide
+from fewstep.objectives.guided import FollowsTeacher
 from fewstep.parameterization import time_dtype
 from fewstep.parameterization.chain import Chain
 from fewstep.solvers import ddim_step
@@ -24,7 +24,7 @@ from fewstep.whole import whole
 
 
 @OBJECTIVES.register("lcm")
-class LCM(ConsistencyObjective):
+class LCM(FollowsTeacher, ConsistencyObjective):
     """Distil a guided, discrete diffusion model, such as one of latents, over skipped steps.
 
     ``lambda_(n) d(f(x_{n+k}, w, n+k), f_minus(x_hat_n, w, n))`` where ``x_hat_n`` is one DDIM step
@@ -61,7 +61,6 @@ class LCM(ConsistencyObjective):
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=2, teacher=1)
     needs = Needs(teacher=TeacherUse.DISTIL, processes=("vp_discrete",))
-    teacher: FlowMap
 
     def __init__(
         self,
@@ -80,15 +79,11 @@ class LCM(ConsistencyObjective):
             raise FewstepError(f"lcm needs 0 <= mu < 1, got mu={mu}.")
         decay = (lambda k: mu) if mu else None
         super().__init__(f, K, mu=decay, distance=distance, weighting=weighting)
-        self.teacher = self.follow(teacher)
-        self.guide = Guide.of(f, self.teacher, guidance, guidance_range)
+        self.follow_guided(teacher, guidance, guidance_range)
         N = cast("Chain", f.p.process).N
         if not 1 <= whole(skip, "skip") < N or N % skip:
             raise FewstepError(f"skip must divide the {N} steps of the chain, got {skip}.")
         self.skip, self.steps = skip, N
-
-    def conditioned(self, condition: Condition, x: Tensor) -> Condition:
-        return self.guide.drawn(super().conditioned(condition, x), x)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         p, width = self.f.p, self.skip / self.steps

@@ -9,16 +9,15 @@ from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint
 from fewstep.networks.dropout import SharedDropout
-from fewstep.objectives.adaptive import adaptive
 from fewstep.objectives.base import OBJECTIVES
-from fewstep.objectives.flow_maps import FlowMapObjective, mean_velocity, sum_square
+from fewstep.objectives.flow_maps import GuidesItself, WeighedByError, mean_velocity, sum_square
 from fewstep.objectives.guided import Folded
 from fewstep.schedules import TimePairs
 from fewstep.tangent import checked_tangent
 
 
 @OBJECTIVES.register("meanflow")
-class MeanFlow(FlowMapObjective):
+class MeanFlow(GuidesItself, WeighedByError):
     """Learn the mean velocity from scratch: ``|u - sg(v - (t - s) du/dt)|^2``.
 
     The right side is what ``u`` has to be where ``X(x_t, t, s)`` does not change along the line,
@@ -61,13 +60,9 @@ class MeanFlow(FlowMapObjective):
         interval: tuple[float, float] | None = None,
         tangent: str = "forward",
     ) -> None:
-        super().__init__(f, K, times=times, apart=apart)
-        self.power, self.c = power, c
+        super().__init__(f, K, times=times, apart=apart, power=power, c=c)
         self.fold = Folded.by_shares(f, omega, kappa, interval)
         self.how = checked_tangent(tangent)
-
-    def velocity(self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE) -> Tensor:
-        return self.fold.velocity(self.f, x_t, t, v, condition)
 
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
@@ -81,4 +76,4 @@ class MeanFlow(FlowMapObjective):
             g = self.f.tangent(x_t, t, s, v, condition, how=self.how)[1]
         with dropout:
             u = mean_velocity(self.f, x_t, t, s, condition)
-        return adaptive(sum_square(u - (u + g).detach()), self.power, self.c)
+        return self.weighed(sum_square(u - (u + g).detach()))

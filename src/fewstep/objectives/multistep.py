@@ -28,7 +28,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout, check_dropout
 from fewstep.objectives.base import OBJECTIVES, Objective
-from fewstep.objectives.guided import Guide
+from fewstep.objectives.guided import FollowsTeacher
 from fewstep.parameterization import Parameterization, expand, time_dtype
 from fewstep.schedules import GeometricN, nested_times
 from fewstep.solvers import ddim_step, denoised_of_step
@@ -146,7 +146,7 @@ class MultistepConsistency(Objective):
 
 
 @OBJECTIVES.register("multistep_cd")
-class MultistepCD(MultistepConsistency):
+class MultistepCD(FollowsTeacher, MultistepConsistency):
     """Distil a diffusion model into a consistency model of a few segments.
 
     ``lambda_(t) d(D(x_t, t), invDDIM(z_ref, x_t))`` with ``z_ref`` at the end of the segment of
@@ -176,7 +176,6 @@ class MultistepCD(MultistepConsistency):
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=2, teacher=1)
     needs = Needs(teacher=TeacherUse.DISTIL)
-    teacher: FlowMap
 
     def __init__(
         self,
@@ -206,8 +205,7 @@ class MultistepCD(MultistepConsistency):
             distance=distance,
             weighting=weighting,
         )
-        self.teacher = self.follow(teacher)
-        self.guide = Guide.of(f, self.teacher, guidance, None)
+        self.follow_guided(teacher, guidance)
 
     def clean(self, x: Tensor, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         return self.guide.D(x_t, t, condition)

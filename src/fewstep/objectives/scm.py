@@ -19,8 +19,6 @@ preconditioning is trigflow's up to the sign of ``F`` and the network's time.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor, nn
 
@@ -29,8 +27,8 @@ from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout, check_dropout
-from fewstep.objectives.base import OBJECTIVES, Objective
-from fewstep.objectives.guided import Guide
+from fewstep.objectives.base import OBJECTIVES
+from fewstep.objectives.guided import AlongLines, FollowsTeacher
 from fewstep.objectives.learned_weight import LearnedWeight
 from fewstep.parameterization import expand
 from fewstep.precision import widest
@@ -44,7 +42,7 @@ DISCRETE = "discrete"
 WAYS = (*TANGENTS, DISCRETE)
 
 
-class SimplifiedConsistency(Objective):
+class SimplifiedConsistency(AlongLines):
     """The loss of sCM; a subclass says along which path.
 
     Args:
@@ -88,10 +86,6 @@ class SimplifiedConsistency(Objective):
     def trained_modules(self) -> dict[str, nn.Module]:
         return super().trained_modules() | {"w": self.w}
 
-    @abstractmethod
-    def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
-        """``dx_t/dt`` of the path through ``x_t = alpha x + sigma z``: [B, *shape]."""
-
     def r(self, k: int) -> float:
         """The part of the whole tangent in step ``k``."""
         return min(1.0, k / self.tangent_warmup) if self.tangent_warmup else 1.0
@@ -122,10 +116,10 @@ class SimplifiedConsistency(Objective):
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
     ) -> Tensor:
         p, (t, *before, r) = self.f.p, times
-        z, dropout = torch.randn_like(x), SharedDropout()
-        x_t = p.diffuse(x, t, z)
+        x_t, line = p.draw(x, t, torch.randn_like(x))
+        dropout = SharedDropout()
         with torch.no_grad():
-            v = self.velocity(x, z, t, condition)
+            v = self.velocity(x_t, t, line, condition)
             with dropout:
                 F_sg, g = self.tangent(x_t, t, v, r, condition, *before)
         g = g / (g.flatten(1).square().mean(1).sqrt() + self.c).reshape(-1, *[1] * (g.ndim - 1))
@@ -175,7 +169,7 @@ class SimplifiedConsistency(Objective):
 
 
 @OBJECTIVES.register("scd")
-class SCD(SimplifiedConsistency):
+class SCD(FollowsTeacher, SimplifiedConsistency):
     """Distil a diffusion model into a simplified, continuous-time consistency model (sCD).
 
     ``e^w |F - sg(F) - g/(|g| + c)|^2 / n - w`` with the tangent ``g`` of this module's head along
@@ -205,7 +199,6 @@ class SCD(SimplifiedConsistency):
     needs = Needs(
         teacher=TeacherUse.DISTIL, processes=("trigflow",), continuous=True, eps_zero=True
     )
-    teacher: FlowMap
 
     def __init__(
         self,
@@ -232,14 +225,7 @@ class SCD(SimplifiedConsistency):
             tangent=tangent,
             N=N,
         )
-        self.teacher = self.follow(teacher)
-        self.guide = Guide.of(f, self.teacher, guidance, guidance_range)
-
-    def conditioned(self, condition: Condition, x: Tensor) -> Condition:
-        return self.guide.drawn(super().conditioned(condition, x), x)
-
-    def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
-        return self.guide.velocity(self.f.p.diffuse(x, t, z), t, condition)
+        self.follow_guided(teacher, guidance, guidance_range)
 
 
 @OBJECTIVES.register("sct")
@@ -290,6 +276,3 @@ class SCT(SimplifiedConsistency):
             tangent=tangent,
             N=N,
         )
-
-    def velocity(self, x: Tensor, z: Tensor, t: Tensor, condition: Condition = NONE) -> Tensor:
-        return self.f.p.draw(x, t, z)[1]

@@ -9,9 +9,14 @@ from fewstep.condition import NONE, Condition
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint
 from fewstep.networks.dropout import SharedDropout
-from fewstep.objectives.adaptive import adaptive
 from fewstep.objectives.base import OBJECTIVES
-from fewstep.objectives.flow_maps import FlowMapObjective, mean_square, mean_velocity, moved
+from fewstep.objectives.flow_maps import (
+    GuidesItself,
+    WeighedByError,
+    mean_square,
+    mean_velocity,
+    moved,
+)
 from fewstep.objectives.guided import Folded
 from fewstep.parameterization import expand
 from fewstep.schedules import TRAINING_TIMES, ExponentialFall, TimePairs, TrainingTimes
@@ -20,7 +25,7 @@ LEAST_GAP = 1e-4
 
 
 @OBJECTIVES.register("soflow")
-class SoFlow(FlowMapObjective):
+class SoFlow(GuidesItself, WeighedByError):
     """``|u - sg(u + q)|^2 / 2`` with the difference quotient ``q`` of ``X`` along a line.
 
     ``q = (X(x_t, t, s) - X(x_m, m, s)) / (t - m)`` with ``x_m = x_t - (t - m) v`` and
@@ -70,14 +75,10 @@ class SoFlow(FlowMapObjective):
         guidance: float = 1.0,
         mix: float = 0.25,
     ) -> None:
-        super().__init__(f, K, times=times, apart=apart)
+        super().__init__(f, K, times=times, apart=apart, power=power, c=c)
         self.velocity_times = TRAINING_TIMES.build(velocity_times)
         self.rho = ExponentialFall(K, first, last)
-        self.power, self.c = power, c
         self.fold = Folded.of(f, guidance, 1.0 if guidance == 1 else mix, fade=fade)
-
-    def velocity(self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE) -> Tensor:
-        return self.fold.velocity(self.f, x_t, t, v, condition)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         t, s = self.pair(x)
@@ -104,8 +105,8 @@ class SoFlow(FlowMapObjective):
         apart = s < t
         gap = torch.where(apart, t - m, 1.0)
         q = (moved(x_t, u, t, s) - X_m).detach() / expand(gap, x)
-        consistent = adaptive(mean_square(u - (u + q).detach()), self.power, self.c) / 2
-        flowing = adaptive(mean_square(u - v), self.power, self.c)
+        consistent = self.weighed(mean_square(u - (u + q).detach())) / 2
+        flowing = self.weighed(mean_square(u - v))
         return torch.where(apart, consistent, flowing)
 
     def schedule(self, k: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint
 from fewstep.networks.dropout import SharedDropout
 from fewstep.objectives.base import OBJECTIVES
-from fewstep.objectives.flow_maps import FlowMapObjective, mean_square, mean_velocity
+from fewstep.objectives.flow_maps import GuidesItself, mean_square, mean_velocity
 from fewstep.objectives.guided import Folded
 from fewstep.parameterization import time_dtype
 from fewstep.schedules import TRAINING_TIMES, TimePairs, TrainingTimes
@@ -18,7 +18,7 @@ from fewstep.tangent import checked_tangent
 
 
 @OBJECTIVES.register("tvm")
-class TVM(FlowMapObjective):
+class TVM(GuidesItself):
     """``|dX/ds - sg(u_minus(X, s, s))|^2 + |u(x_r, r, r) - v|^2``, both divided by ``w^2``.
 
     ``X = X(x_t, t, s)``, ``dX/ds`` is a derivative in forward mode that the gradient goes through,
@@ -60,9 +60,6 @@ class TVM(FlowMapObjective):
         self.velocity_times = TRAINING_TIMES.build(velocity_times)
         self.fold = Folded.of(f, guidance)
         self.how = checked_tangent(tangent)
-
-    def velocity(self, x_t: Tensor, t: Tensor, v: Tensor, condition: Condition = NONE) -> Tensor:
-        return self.fold.velocity(self.f_minus, x_t, t, v, condition)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         return *self.pair(x), self.velocity_times.sample(x, self.f.p).to(time_dtype(x))

@@ -81,8 +81,8 @@ def continuous_loss(o: ContinuousConsistency, nodes: Nodes, times: int = 48) -> 
 
     def loss(x: Tensor, z: Tensor, i: Tensor) -> Tensor:
         t = t_of_u[i]
-        v = o.velocity(x, z, t).detach()
-        return o.loss(o.f.p.diffuse(x, t, z), t, v)
+        x_t, line = o.f.p.draw(x, t, z)
+        return o.loss(x_t, t, o.velocity(x_t, t, line).detach())
 
     return nodes.mean(loss, times) @ weight
 
