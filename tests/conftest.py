@@ -66,8 +66,18 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture
 def cifar10() -> Path:
     """The folder with the CIFAR-10 Parquet files, which are not part of the project."""
+    return _beside("cifar10", "train.parquet")
+
+
+@pytest.fixture
+def fashion_mnist() -> Path:
+    """The folder with Fashion-MNIST's IDX files, which are not part of the project."""
+    return _beside("fashion-mnist", "t10k-images-idx3-ubyte.gz")
+
+
+def _beside(name: str, file: str) -> Path:
     default = Path(__file__).parents[2] / "shared/data"
-    folder = Path(os.environ.get("FEWSTEP_TEST_DATA", default)) / "cifar10"
-    if not (folder / "train.parquet").is_file():
-        pytest.skip(f"no CIFAR-10 in {folder}; set FEWSTEP_TEST_DATA to the folder above it")
+    folder = Path(os.environ.get("FEWSTEP_TEST_DATA", default)) / name
+    if not (folder / file).is_file():
+        pytest.skip(f"no {file} in {folder}; set FEWSTEP_TEST_DATA to the folder above it")
     return folder

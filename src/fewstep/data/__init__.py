@@ -4,7 +4,11 @@
 which order a run sees them, `save_images` writes pictures.
 """
 
-from fewstep.data import digits, toy2d  # noqa: F401 - readers, which register themselves
+from fewstep.data import (  # noqa: F401 - readers, which register themselves
+    digits,
+    fashion_mnist,
+    toy2d,
+)
 from fewstep.data.dataset import Dataset
 from fewstep.data.images import check_place, grid, save_images, to_float, to_uint8
 from fewstep.data.order import batch_indices

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from fewstep import names
 from fewstep.data.dataset import Dataset
@@ -32,6 +32,9 @@ class Readers:
             return function
 
         return file
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
 
     def knows(self, source: str) -> bool:
         """Whether data are called by a reader's name, which is the same everywhere."""

@@ -22,6 +22,8 @@ from fewstep.data.build import Request, Source, survey
 from fewstep.data.conform import conform
 from fewstep.data.dataset import Dataset
 from fewstep.data.folder import ENDINGS, NOT_READ, find_pictures
+from fewstep.data.idx import ENDINGS as IDX
+from fewstep.data.idx import images_of, is_idx, name_of, of_split, read_idx
 from fewstep.data.ignored import check_is_data
 from fewstep.data.labels import used
 from fewstep.data.listing import list_files, stamp
@@ -35,7 +37,7 @@ from fewstep.errors import FewstepError, FewstepWarning, listed, refusal, refusa
 from fewstep.hub_name import HUB
 from fewstep.whole import whole
 
-KINDS = "a folder of images, .parquet, .npz or .npy"
+KINDS = "a folder of images, .parquet, .npz, .npy or IDX files"
 
 
 def load(
@@ -59,6 +61,8 @@ def load(
     - a `.parquet` file, a glob of them, or a folder with them, also as it came from the hub.
     - `"hub:owner/name[:config][@revision]"`: a data set of the Hugging Face hub.
     - a folder that `fewstep pairs` made: a diffusion model's samples, with their noise.
+    - `train-images-idx3-ubyte[.gz]` with its labels beside it, or a folder with them: MNIST,
+      EMNIST, KMNIST, Fashion-MNIST, QMNIST; `"fashion-mnist"` where it is installed.
     - `.npz` with `arr_0` or `images` and perhaps `arr_1` or `labels`; `.npy`.
     - `"name:where"` or `"name"`, of a reader that a plugin has added to `fewstep.data.READERS`.
     - a `Dataset`: itself, with `size`, `channels` and `labels` applied.
@@ -164,6 +168,8 @@ def _open_path(path: Path, request: Request) -> Dataset | Plan:
         return _tables(siblings(path, request.split), request)
     if ending in ARRAYS:
         return _arrays(_only(siblings(path, request.split), path.parent), request)
+    if is_idx(path.name):
+        return _idx(_only(of_split(path, request.split), path.parent), request)
     raise FewstepError(f"{path} is not a kind of data that can be read: expected {KINDS}")
 
 
@@ -195,7 +201,7 @@ def _pairs(path: Path, request: Request) -> Dataset:
 def _not_found(path: Path) -> FewstepError:
     parent = path.parent
     names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, [*names, "digits"], n=1)
+    near = difflib.get_close_matches(path.name, [*names, *READERS], n=1)
     if not near:
         hint = "" if parent.is_dir() else f" There is no folder {parent} either."
     else:
@@ -210,8 +216,9 @@ def _folder(path: Path, request: Request) -> Dataset | Plan:
         _without_columns(str(path), request)
         return _pairs(path, request)
     check_is_data(path)
-    names = list_files(path, (TABLES, *ARRAYS, *ENDINGS, *NOT_READ))
+    names = list_files(path, (TABLES, *ARRAYS, *IDX, *ENDINGS, *NOT_READ))
     tables = _ending(names, (TABLES,))
+    idx = [name for name in names if is_idx(name)]
     pictures = _ending(names, (*ENDINGS, *NOT_READ))
     arrays = [path / name for name in _ending(names, ARRAYS) if "/" not in name]
     if tables:
@@ -222,6 +229,8 @@ def _folder(path: Path, request: Request) -> Dataset | Plan:
                 f"path of either, such as {_glob_of(files[0])}"
             )
         return _tables(split_files(files, request.split, str(path)), request)
+    if idx:
+        return _idx_folder(path, idx, [*pictures, *arrays], request)
     if arrays and not pictures:
         return _arrays(_only(split_files(arrays, request.split, str(path)), path), request)
     _without_columns(f"the folder of images {path}", request)
@@ -230,6 +239,25 @@ def _folder(path: Path, request: Request) -> Dataset | Plan:
     found = find_pictures(path.absolute(), pictures, request)
     identity = f"{found.origin} {request.split} {request.labels}"
     return Plan(found.name, identity, found.state, lambda: found)
+
+
+def _idx_folder(
+    path: Path, names: list[str], others: Sequence[str | Path], request: Request
+) -> Dataset:
+    images = images_of(path, names)
+    if others:
+        raise FewstepError(
+            f"{path} holds IDX files ({names[0]}) and other data ({others[0]}): pass the path of "
+            f"either, such as {images[0]}"
+        )
+    return _idx(_only(split_files(images, request.split, str(path)), path), request)
+
+
+def _idx(path: Path, request: Request) -> Dataset:
+    _check_file(path)
+    _without_columns(str(path), request)
+    data = of_arrays(path, *read_idx(path, request.labels))
+    return replace(data, name=name_of(path), source=str(path))
 
 
 def _ending(names: Sequence[str], endings: tuple[str, ...]) -> list[str]:

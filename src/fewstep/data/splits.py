@@ -4,7 +4,7 @@ The words, whatever their case:
 
     train   train, training
     val     val, valid, validation, dev
-    test    test, testing, eval, evaluation
+    test    test, testing, eval, evaluation, t10k
 
 - A *file* is of the split that a word of its name says: `train-00000-of-00002.parquet`,
   `x_test.npy`, `mydataTest.npz`. Words end at anything but a letter and before a capital, so
@@ -48,6 +48,8 @@ RUN = re.compile(r"[^\W\d_]+|\d+")
 CAPITAL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z]+")
 COMPOUND = re.compile(f"({'|'.join(WORDS)})(set|sets|data|images|imgs|split)?")
 SHARD = re.compile(r"\d+-of-\d+")
+T10K = re.compile(r"(?<![^\W_])t10k(?![^\W_])", re.IGNORECASE)
+"""MNIST's word for its test images."""
 
 
 class Name(NamedTuple):
@@ -59,7 +61,7 @@ class Name(NamedTuple):
 
 def read_name(name: str) -> Name:
     """The split that a name's words say, and the rest; two splits in one name are none."""
-    name = SHARD.sub("", name)
+    name = T10K.sub("test", SHARD.sub("", name))
     words = [word.lower() for run in RUN.findall(name) for word in CAPITAL.findall(run)]
     found = [COMPOUND.fullmatch(word) for word in words]
     said = {WORDS[match[1]] for match in found if match}

@@ -19,12 +19,13 @@ from fewstep.errors import FewstepError
 ENDING = ".parquet"
 
 
-def of_one_set(root: Path, names: Sequence[str]) -> list[Path]:
-    """Of the Parquet files in a folder those directly in it, else all, which must be of one set.
+def of_one_set(root: Path, names: Sequence[str], kind: str = "Parquet files") -> list[Path]:
+    """Of the tables in a folder those directly in it, else all, which must be of one set.
 
     Args:
         root: the folder.
         names: of the files, relative to it, sorted.
+        kind: what the files are, for the message.
 
     Raises:
         FewstepError: files of several data sets are below it.
@@ -33,7 +34,7 @@ def of_one_set(root: Path, names: Sequence[str]) -> list[Path]:
     sets = _sets(names)
     if len(sets) > 1:
         raise FewstepError(
-            f"{root} holds several data sets of Parquet files ({', '.join(sets)}): pass the path "
+            f"{root} holds several data sets of {kind} ({', '.join(sets)}): pass the path "
             f"of one, such as {root / sets[0]}"
         )
     return [root / name for name in names]

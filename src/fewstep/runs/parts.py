@@ -163,8 +163,8 @@ def require_data(settings: Data) -> str:
     """
     return require(
         settings.data,
-        "no data given: pass --data with a folder of images, a .parquet, .npz or .npy file, "
-        "hub:NAME, or digits.",
+        "no data given: pass --data with a folder of images, a .parquet, .npz, .npy or IDX file, "
+        "hub:NAME, fashion-mnist, or digits.",
     )
 
 

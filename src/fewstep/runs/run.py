@@ -59,7 +59,8 @@ class Data:
     """Which images to train on."""
 
     data: str | None = None
-    """"digits", a folder of images, a .parquet, .npz or .npy file, or hub:NAME."""
+    """"digits", "fashion-mnist", a folder of images, a .parquet, .npz, .npy or IDX file, or
+    hub:NAME."""
     size: int | None = None
     """Side that images are cropped and resized to; default their own, which must be one."""
     channels: int | None = None
