@@ -5,6 +5,7 @@ Everything here sees images as uint8 tensors [N, C, H, W] and knows nothing of m
 
 from fewstep.evaluation.baselines import class_gaussian
 from fewstep.evaluation.classifier import SmallClassifier, train_classifier
+from fewstep.evaluation.copies import Memorisation, memorisation
 from fewstep.evaluation.evaluator import Evaluator
 from fewstep.evaluation.features import FeatureNetwork, Features, extract
 from fewstep.evaluation.frechet import Moments, frechet_distance
@@ -18,6 +19,7 @@ __all__ = [
     "Evaluator",
     "FeatureNetwork",
     "Features",
+    "Memorisation",
     "Moments",
     "Reference",
     "ResNet56",
@@ -27,6 +29,7 @@ __all__ = [
     "extract",
     "frechet_distance",
     "inception_score",
+    "memorisation",
     "precision_recall",
     "train_classifier",
 ]
