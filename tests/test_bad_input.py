@@ -30,7 +30,7 @@ def command(recipe: str, out: Path, *words: object) -> list[str]:
     given = list(map(str, words))
     settings = FAST | (MLP if recipe.startswith("digits") else UNET) | {"--out": str(out)}
     rest = [word for pair in settings.items() if pair[0] not in given for word in pair]
-    return ["train", recipe, "--quiet", *rest, *given]
+    return ["train", *recipe.split(), "--quiet", *rest, *given]
 
 
 @pytest.fixture
@@ -115,12 +115,12 @@ def test_a_setting_out_of_range_is_named(
 
 
 def test_a_size_that_the_unet_cannot_halve(attempt: Attempt, photos: Path, tmp_path: Path) -> None:
-    answer = attempt("images/ct", "--data", photos, "--size", 10)
+    answer = attempt("images --method ct", "--data", photos, "--size", 10)
     refused(answer, tmp_path / "run", "10x10", "divisible by 4")
 
 
 def test_a_batch_larger_than_the_data_is_said_and_works(attempt: Attempt, photos: Path) -> None:
-    code, err = attempt("images/ct", "--data", photos, "--batch", 16)
+    code, err = attempt("images --method ct", "--data", photos, "--batch", 16)
     assert code == 0
     assert err == (
         "note: a batch of 16 is more than the 10 images of photos; some appear in it more than "
@@ -191,24 +191,24 @@ def test_a_truncated_checkpoint_is_told_and_the_one_before_is_used(
 def test_mixed_modes_become_colour(attempt: Attempt, photos: Path, tmp_path: Path) -> None:
     for mode in ("L", "LA", "RGBA", "P", "1"):
         picture(photos / "cat" / f"{mode}.png", mode=mode)
-    assert attempt("images/ct", "--data", photos) == (0, "")
+    assert attempt("images --method ct", "--data", photos) == (0, "")
     assert open_model(tmp_path / "run").shape == (3, 8, 8)
 
 
 def test_mixed_sizes_need_a_size(attempt: Attempt, photos: Path, tmp_path: Path) -> None:
     picture(photos / "cat/large.png", side=12)
-    answer = attempt("images/ct", "--data", photos)
+    answer = attempt("images --method ct", "--data", photos)
     refused(answer, tmp_path / "run", "cat/large.png is 12x12", "8x8", "size")
-    assert attempt("images/ct", "--data", photos, "--size", 8) == (0, "")
+    assert attempt("images --method ct", "--data", photos, "--size", 8) == (0, "")
 
 
 def test_an_unreadable_image_is_named_or_left_out_and_counted(
     attempt: Attempt, photos: Path, tmp_path: Path
 ) -> None:
     (photos / "cat/broken.png").write_bytes((photos / "cat/1.png").read_bytes()[:60])
-    answer = attempt("images/ct", "--data", photos)
+    answer = attempt("images --method ct", "--data", photos)
     refused(answer, tmp_path / "run", "1 of 11 images", "cat/broken.png", "--skip-bad")
-    code, err = attempt("images/ct", "--data", photos, "--skip-bad")
+    code, err = attempt("images --method ct", "--data", photos, "--skip-bad")
     assert code == 0
     assert err == "note: images of photos that cannot be read and are left out: 1.\n"
 
@@ -217,16 +217,16 @@ def test_images_beside_class_folders_need_a_decision(
     attempt: Attempt, photos: Path, tmp_path: Path
 ) -> None:
     picture(photos / "loose.png")
-    answer = attempt("images/ct", "--data", photos)
+    answer = attempt("images --method ct", "--data", photos)
     refused(answer, tmp_path / "run", "loose.png", "--no-labels")
-    assert attempt("images/ct", "--data", photos, "--no-labels") == (0, "")
+    assert attempt("images --method ct", "--data", photos, "--no-labels") == (0, "")
     assert open_model(tmp_path / "run").num_classes == 0
 
 
 def test_without_class_folders_the_model_is_unconditional(attempt: Attempt, tmp_path: Path) -> None:
     for i in range(8):
         picture(tmp_path / "flat" / f"{i}.png")
-    assert attempt("images/ct", "--data", tmp_path / "flat") == (0, "")
+    assert attempt("images --method ct", "--data", tmp_path / "flat") == (0, "")
     assert open_model(tmp_path / "run").num_classes == 0
 
 
@@ -234,10 +234,10 @@ def test_a_conditional_teacher_does_not_fit_images_without_classes(
     attempt: Attempt, photos: Path, tmp_path: Path
 ) -> None:
     teacher = tmp_path / "teacher"
-    assert run(command("images/edm", teacher, "--data", photos)) == 0
+    assert run(command("images --method edm", teacher, "--data", photos)) == 0
     for i in range(8):
         picture(tmp_path / "flat" / f"{i}.png")
-    answer = attempt("images/ect", "--data", tmp_path / "flat", "--teacher", teacher)
+    answer = attempt("images --method ect", "--data", tmp_path / "flat", "--teacher", teacher)
     refused(answer, tmp_path / "run", str(teacher), "num_classes 2", "0")
 
 
@@ -254,12 +254,12 @@ def test_a_source_without_images_is_named(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("")
-    answer = attempt("images/ct", "--data", tmp_path / name)
+    answer = attempt("images --method ct", "--data", tmp_path / name)
     refused(answer, tmp_path / "run", expected, str(tmp_path / name))
 
 
 def test_the_nearest_source_is_suggested(attempt: Attempt, photos: Path, tmp_path: Path) -> None:
-    answer = attempt("images/ct", "--data", photos.with_name("fotos"))
+    answer = attempt("images --method ct", "--data", photos.with_name("fotos"))
     refused(answer, tmp_path / "run", f"Did you mean '{photos}'?")
 
 

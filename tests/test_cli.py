@@ -113,7 +113,7 @@ def test_the_help_of_a_recipe_explains_every_setting(recipe: str, call: Call) ->
     for kind in ("objective", "network", "p"):
         keys += [f"{kind}.{name}" for name in arguments_of(kind, getattr(wanted, kind).name)]
     for key in COMPANIONS:
-        if not any(flag.name == key for flag in _flags(wanted)):
+        if not any(flag.name == key for flag in _flags(RECIPES[recipe], wanted)):
             keys.remove(key)
     if OBJECTIVES[wanted.objective.name].makes.decodes:  # an autoencoder has no process
         keys = [key for key in keys if not key.startswith("p.")]
@@ -456,7 +456,10 @@ def refused(answer: Answer, *expected: str) -> None:
         ("train digits/cd --teacher RUNS/edm", ["RUNS/edm", "do not fit", "same settings"]),
         ("train digits/ect --teacher RUNS/free --no-labels", ["RUNS/free", "diffusion"]),
         ("train digits/ct --teacher RUNS/edm", ["--teacher"]),
-        ("train images/ct", ["--data"]),
+        ("train images --method ct", ["--data"]),
+        ("train images/ct", ["fewstep train images --method ct"]),
+        ("train images --method cdd", ["method", "Did you mean 'cd'"]),
+        ("train images --method=ect --objective.N 4", ["objective.N"]),
         ("sample", ["MODEL"]),
         ("sample RUNS/edn", ["RUNS/edn", "Did you mean 'RUNS/edm'"]),
         ("sample RUNS", ["RUNS", "neither a run folder"]),

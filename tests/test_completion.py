@@ -55,7 +55,7 @@ def check_bash(script: Path) -> None:
         return set(subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split())
 
     assert completed("tu") == {"tune-steps"}
-    assert completed("train", "images/e") == {"images/ect", "images/edm"}
+    assert completed("train", "images", "--method", "ed") == {"edm"}
     assert completed("train", "digits/cd", "--objective.d") == {"--objective.distance"}
     assert completed("train", "digits/cd", "--optimizer", "ada") == {"adam", "adamw"}
     assert completed("edit", "superr") == {"superresolve"}

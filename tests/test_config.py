@@ -154,6 +154,7 @@ def test_settings_are_shown_where_no_file_is_named(call: Call) -> None:
 
 
 def test_a_value_that_is_the_recipe_s_own_is_no_change() -> None:
-    flags = list(_flags(RECIPES["cifar10/edm"]()))
+    recipe = RECIPES["cifar10/edm"]
+    flags = list(_flags(recipe, recipe()))
     same = {flag.name: flag.default for flag in flags if flag.name not in PASSING}
     assert _changes(same | {"network__multipliers": [2, 2, 2], "lr": 1.0}, flags) == {"lr": 1.0}

@@ -127,7 +127,7 @@ def test_memory_is_checked_before_a_training(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     data = Dataset.from_arrays(np.zeros((64, 3, 32, 32), dtype=np.uint8))
-    run = RECIPES["images/ct"](steps=1, batch=64, sample_every=0, network__channels=16)
+    run = RECIPES["images"](method="ct", steps=1, batch=64, sample_every=0, network__channels=16)
     need = needs_of(run, (3, 32, 32), 0, device=torch.device("cpu")).memory
     # neither more nor fewer images at once than fit
     assert need.parts_for(need.peak_at(4) / 0.91) == 4

@@ -124,5 +124,5 @@ def test_the_readme_runs(place: Path, call: Call, monkeypatch: pytest.MonkeyPatc
 def test_the_readme_runs_at_its_length(
     place: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shorten("images/", monkeypatch)
+    shorten("images", monkeypatch)
     follow(place, call)

@@ -119,9 +119,10 @@ def test_the_dry_run_of_the_command_line(
     assert "GFLOPs" in out
     assert "target" in out
     assert list(tmp_path.iterdir()) == []
-    assert fewstep(["train", "images/ct", "--dry-run"]) == 2
+    ct = ["train", "images", "--method", "ct", "--dry-run"]
+    assert fewstep(ct) == 2
     assert "--data" in capsys.readouterr().err
-    assert fewstep(["train", "images/ct", "--dry-run", "--size", "30", "--data", "x"]) == 2
+    assert fewstep([*ct, "--size", "30", "--data", "x"]) == 2
 
 
 def small(run: Run) -> Run:

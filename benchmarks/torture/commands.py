@@ -19,7 +19,7 @@ VALUES = (
 COMMANDS = (
     "sample", "evaluate", "pairs", "tune-steps", "likelihood", "edit inpaint", "edit colorize",
     "edit superresolve", "edit deblur", "edit vary", "denoise", "interpolate", "list", "verify",
-    "train digits/edm", "train digits/cd", "train digits/ct", "train images/edm", "completion",
+    "train digits/edm", "train digits/cd", "train digits/ct", "train images", "completion",
     "train", "edit", "report", "",
 )  # fmt: skip
 PATIENCE = 20.0  # seconds after which a command that is at work is let go

@@ -25,7 +25,7 @@ from PIL import Image
 
 STUDENT = (
     "train",
-    "images/edm",
+    "images",
     "--size=8",
     "--steps=1",
     "--batch=2",

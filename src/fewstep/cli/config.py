@@ -142,8 +142,8 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _spelled(key: str) -> str:
-    """A key as its flag is spelled."""
-    return key.removeprefix("--").replace("_", "-")
+    """A key as its flag is spelled; the name of a component, in its table, is the component's."""
+    return key.removeprefix("--").removesuffix(".name").replace("_", "-")
 
 
 def _names_of(argument: Argument) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +46,7 @@ def take_options(app: App) -> None:
         load_plugins((*(which for file in settings for which in file.plugins()), *plugin))
         app.config = settings
         try:
-            return _called(app, words)
+            return _called(app, words, settings[0].settings if settings else {})
         finally:
             app.config = ()
 
@@ -63,7 +63,11 @@ def call(app: App, words: Sequence[str]) -> Any:
     return _called(app, words)  # where none of the options is there, words are read once
 
 
-def _called(app: App, words: Sequence[str]) -> Any:
+def _called(app: App, words: Sequence[str], settings: Mapping[str, Any] | None = None) -> Any:
+    if words[:1] and words[0] == "train":
+        from fewstep.cli.train import offer_chosen
+
+        offer_chosen(tuple(words), settings or {})
     return app(words, exit_on_error=False, print_error=False, result_action="return_value")
 
 

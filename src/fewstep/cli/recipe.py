@@ -8,7 +8,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from cyclopts import App, Group, Parameter
@@ -47,6 +47,11 @@ SAME = {
     "with that model's settings, instead of the recipe's.",
     "same_process": "Train in that model's process, with its parameters, instead of the recipe's.",
 }
+CHOICES = {
+    "method": "What is trained: a diffusion model (edm), or a model of few steps and how.",
+    "network": "What computes it; default the one that suits the method.",
+}
+"""Help of what a recipe lets one choose."""
 PASSING = ("quiet", "dry_run", "write_config", *SAME)
 """Flags that are no settings of a training."""
 
@@ -150,17 +155,26 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _write(run: Run, recipe: str, where: tuple[Path, ...], **given: Any) -> None:
+def _write(run: Run, recipe: Recipe, where: tuple[Path, ...], **given: Any) -> None:
     """Write every setting of a run, and what was given of the rest, as a file for --config."""
     from fewstep.cli.written import write
     from fewstep.plugins.load import loaded
 
-    flags = [flag for flag in _flags(run) if flag.name not in PASSING]
+    flags = [flag for flag in _flags(recipe, run) if flag.name not in PASSING]
     flags = [flag.replace(default=given.get(flag.name, flag.default)) for flag in flags]
-    write(next(iter(where), None), recipe, flags, [plugin.given for plugin in loaded()])
+    write(next(iter(where), None), recipe.name, flags, [plugin.given for plugin in loaded()])
 
 
-def _flags(run: Run) -> Iterator[inspect.Parameter]:
+def _choices(recipe: Recipe, run: Run) -> Iterator[inspect.Parameter]:
+    """What decides which the other flags are; the default is what the command was made for."""
+    made = {"method": run.objective.name, "network": run.network.name}
+    for name, known in recipe.choices.items():
+        value = recipe.defaults.get(name) or made.get(name)
+        yield _flag(name, Literal[tuple(known())], value, CHOICES.get(name), "run")
+
+
+def _flags(recipe: Recipe, run: Run) -> Iterator[inspect.Parameter]:
+    yield from _choices(recipe, run)
     yield _flag("out", Path | None, None, OUT, "run")
     yield _flag("device", str | None, None, DEVICE, "run")
     yield _flag("quiet", bool, False, QUIET, "run")
@@ -181,6 +195,7 @@ def _flags(run: Run) -> Iterator[inspect.Parameter]:
 def _example(recipe: Recipe, run: Run) -> str:
     """A command line that works for the recipe."""
     words = ["fewstep train", recipe.name]
+    words += [f"--{choice} {name}" for choice, name in recipe.chosen.items()]
     use = objective_of(run).needs.teacher
     if use is not TeacherUse.NONE and not (use is TeacherUse.START and run.init):
         family = recipe.name.partition("/")[0]
@@ -207,7 +222,7 @@ def command_of(recipe: Recipe) -> App:
     ) -> int:
         run = recipe(**_changes(settings, flags))
         if write_config is not None:
-            _write(run, recipe.name, write_config, out=out, device=device)
+            _write(run, recipe, write_config, out=out, device=device)
             return 0
         from fewstep.cli import training  # the trainer, which help and mistakes do not need
 
@@ -215,11 +230,11 @@ def command_of(recipe: Recipe) -> App:
             run = training.alike(run, settings, network=same_network, process=same_process)
         if dry_run:
             return training.dry(run, recipe.name, device)
-        folder = out or Path("runs") / recipe.name.replace("/", "-")
+        folder = out or Path("runs") / recipe.folder
         return training.begin(run, settings, folder, recipe.name, device, quiet)
 
     run = recipe()
-    flags = list(_flags(run))
+    flags = list(_flags(recipe, run))
     signature = inspect.Signature(flags, return_annotation=int)
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {flag.name: flag.annotation for flag in flags}

@@ -5,9 +5,10 @@ Nothing here imports torch: the list of recipes and a name that is wrong do not 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -15,6 +16,7 @@ from fewstep.cli.command import Whole, more, unfolded
 from fewstep.errors import FewstepError, not_there
 from fewstep.hub_name import is_hub
 from fewstep.recipes import RECIPES
+from fewstep.runs.recipe import FORMER, former
 
 
 def resume(
@@ -38,10 +40,10 @@ def resume(
     Examples:
       fewstep train digits/ct --steps 2000 --lr 1e-3
       fewstep train digits/cd --teacher runs/digits-edm --objective.N 12
-      fewstep train images/edm --data photos/ --size 32 --out runs/photos
+      fewstep train images --data photos/ --size 32 --out runs/photos
       fewstep train runs/photos
       fewstep train runs/photos --steps 200000
-      fewstep train images/edm --data more/ --size 32 --init runs/photos --out runs/more
+      fewstep train images --data more/ --size 32 --init runs/photos --out runs/more
       torchrun --nproc-per-node 8 -m fewstep train cifar10/ect --teacher runs/cifar10-edm
 
     Parameters
@@ -85,6 +87,8 @@ def no_recipe(named: Path) -> FewstepError:
             f"{named} is a model of the hub, and no run to resume: begin a run with its weights, "
             f"fewstep train RECIPE --init {named}, or with it as --teacher."
         )
+    if str(named) in FORMER:
+        return former(str(named))
     error = not_there("recipe or run folder", named, RECIPES)
     return FewstepError(f"{error} A recipe of your own needs --plugin.")
 
@@ -100,6 +104,38 @@ def offer_recipes() -> None:
             app.command(
                 f"fewstep.cli.recipe:{name}", name=name, help=unfolded(cleandoc(recipe.help))
             )
+
+
+def offer_chosen(words: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Give a recipe's command the flags of what a command line chooses, such as its method.
+
+    Args:
+        words: of the command line.
+        settings: of a file, by flag.
+
+    Raises:
+        FewstepError: a choice that the recipe does not have.
+    """
+    name = words[1] if words[:1] == ("train",) and len(words) > 1 else ""
+    if name not in RECIPES or not RECIPES[name].choices:
+        return
+    recipe = RECIPES[name]
+    found = {choice: _given(choice, words) or settings.get(choice) for choice in recipe.choices}
+    from fewstep.cli.recipe import command_of
+
+    del app[name]
+    app.command(command_of(recipe.choosing({k: str(v) for k, v in found.items() if v})))
+
+
+def _given(flag: str, words: Sequence[str]) -> str | None:
+    """The value of a flag on a command line, the last where it stands there twice."""
+    found = None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == f"--{flag}":
+            found = following
+        elif word.startswith(f"--{flag}="):
+            found = word.partition("=")[2]
+    return found
 
 
 offer_recipes()

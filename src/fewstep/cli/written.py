@@ -16,6 +16,7 @@ from fewstep.files import replacing
 
 WIDTH = 96
 TABLES = ("objective", "network", "p")
+NAME = "name"  # in its table, which component it is
 
 
 def write(
@@ -69,7 +70,7 @@ def text_of(
 
 def _table_of(flag: inspect.Parameter) -> str:
     table, dot, _ = flag.name.partition("__")
-    return table if dot else ""
+    return table if dot or table in TABLES else ""
 
 
 def _lines(flag: inspect.Parameter, equals: str) -> Iterator[str]:
@@ -77,6 +78,7 @@ def _lines(flag: inspect.Parameter, equals: str) -> Iterator[str]:
     _, parameter = get_args(flag.annotation)
     assert isinstance(parameter, Parameter)
     key, value = flag.name.rpartition("__")[2], flag.default
+    key = NAME if key in TABLES else key
     yield ""
     yield from textwrap.wrap(
         parameter.help or "", WIDTH, initial_indent="# ", subsequent_indent="# "

@@ -35,7 +35,8 @@ def _teacher(use: TeacherUse, family: str) -> str:
     """Which model a run starts from, and what trains such a one."""
     refined = use is TeacherUse.REFINE
     kind, by = ("consistency", "ect") if refined else ("diffusion", "edm")
-    such = f" such as {family}/{by} trains" if f"{family}/{by}" in RECIPES else ""
+    own = {f"{family}/{by}": f"{family}/{by}", family: f"{family} --method {by}"}
+    such = next((f" such as {words} trains" for name, words in own.items() if name in RECIPES), "")
     return f"RUN, a {kind} model{such}"
 
 
