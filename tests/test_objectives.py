@@ -30,7 +30,7 @@ from fewstep.objectives import (
     ScoreMatching,
     TeacherUse,
 )
-from fewstep.objectives.papers import papers
+from fewstep.papers import papers
 from fewstep.parameterization import (
     EDM,
     PFGM,

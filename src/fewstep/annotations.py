@@ -11,11 +11,16 @@ SIMPLE = (bool, int, float, str, NoneType, tuple, list)
 NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "a name or spec"}
 
 
-def hints_of(cls: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a class's constructor; none where they name what cannot be found."""
+def hints_of(cls: Callable[..., Any], *, whole: bool = False) -> dict[str, Any]:
+    """The annotations of a class's constructor; none where they name what cannot be found.
+
+    Args:
+        cls: the class, or a function.
+        whole: with what `typing.Annotated` adds.
+    """
     call = getattr(cls, "__init__", cls) if inspect.isclass(cls) else cls
     try:
-        return get_type_hints(call)
+        return get_type_hints(call, include_extras=whole)
     except (NameError, AttributeError, TypeError):
         return {}
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.errors import FewstepError
+from fewstep.papers import Cited
 from fewstep.registry import Registry
 
 DISTANCES: Registry[Distance] = Registry("distance")
 
 
-class Distance(nn.Module):
+class Distance(Cited, nn.Module):
     """``d(a, b)``: [B, *shape] twice -> [B].
 
     Close by, every distance is a power: ``d(y + h v, y) = h^degree nearby(y, v) + o(h^degree)``.
@@ -74,6 +75,8 @@ class PseudoHuber(Distance):
         c: where it turns from quadratic to linear; default ``0.00054 sqrt(dimensions)``.
     """
 
+    citation = "song2023improved"
+
     def __init__(self, c: float | None = None) -> None:
         super().__init__()
         if c is not None and not c > 0:
@@ -99,6 +102,8 @@ class LPIPS(Distance):
         net: "vgg", "alex" or "squeeze".
         weights: path of the backbone's weights.
     """
+
+    citation = "zhang2018unreasonable"
 
     def __init__(self, net: str = "vgg", weights: str | None = None) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
+from fewstep.papers import Also, Cited
 from fewstep.parameterization import Parameterization, expand, per_row
 from fewstep.registry import Registry
 
@@ -41,7 +42,7 @@ GUIDANCES: Registry[Guided] = Registry("guidance")
 
 @GUIDANCES.register("guided")
 @dataclass(frozen=True)
-class Guided:
+class Guided(Cited):
     """Classifier-free guidance of a weight, at noise levels in an interval.
 
     Called with a model, it gives the guided one.
@@ -54,6 +55,9 @@ class Guided:
     Raises:
         FewstepError: a weight or an interval out of range.
     """
+
+    citation = "ho2022classifier"
+    also_cites = (Also("interval", "kynkaanniemi2024applying"),)
 
     w: float
     interval: tuple[float, float] | None = None

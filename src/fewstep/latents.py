@@ -31,6 +31,8 @@ class Latents(nn.Module):
         m, s: [C, 1, ...] of a latent [C, ...]; default 0 and 1.
     """
 
+    citation = "vahdat2021score"
+
     m: Tensor
     s: Tensor
 

@@ -24,12 +24,17 @@ LARGEST = 2**63  # of torch's whole numbers
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
+REGISTRIES: list[Registry[Any]] = []
+"""All that there are, in the order in which they were made."""
+
+
 class Registry(Generic[T]):
     """The classes of one kind, by name."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._classes: dict[str, type[T]] = {}
+        REGISTRIES.append(self)
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Class decorator that files the class under `name`.
@@ -58,6 +63,10 @@ class Registry(Generic[T]):
     def holds(self, cls: type) -> bool:
         """Whether a class is filed here."""
         return any(known is cls for known in self._classes.values())
+
+    def holds_kinds_of(self, cls: type) -> bool:
+        """Whether every class that is filed here is one of ``cls``."""
+        return bool(self._classes) and all(issubclass(c, cls) for c in self._classes.values())
 
     def name_of(self, cls: type) -> str:
         """The name under which a class is filed."""

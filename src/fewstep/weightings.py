@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.papers import Cited
 from fewstep.parameterization import Parameterization
 from fewstep.registry import Registry, spec_of
 from fewstep.schedules import karras_spacing
@@ -24,7 +25,7 @@ WEIGHTINGS: Registry[Weighting] = Registry("weighting")
 LARGEST = 1e9  # of a noise level whose square is taken
 
 
-class Weighting(ABC):
+class Weighting(Cited, ABC):
     """``lambda_(t, s, p)``: times [B], [B] -> [B], all positive."""
 
     of_time: ClassVar[bool] = False
@@ -40,6 +41,8 @@ class Weighting(ABC):
 class Uniform(Weighting):
     """``1``; Song et al. 2023."""
 
+    citation = "song2023consistency"
+
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
         return torch.ones_like(t)
 
@@ -48,6 +51,8 @@ class Uniform(Weighting):
 @dataclass(frozen=True)
 class EDMWeighting(Weighting):
     """``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2`` at ``t``; Karras et al. 2022, Table 1."""
+
+    citation = "karras2022elucidating"
 
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
         sigma = p.noise_level(t).clamp(max=LARGEST)
@@ -62,6 +67,8 @@ class SNR(Weighting):
     ``L_simple`` of Ho et al. 2020, Eq. 14, and ``sigma^2`` of the score's in Song et al. 2021.
     """
 
+    citation = "ho2020denoising"
+
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
         return (p.alpha(t) / p.sigma(t)).square()
 
@@ -73,6 +80,8 @@ class LikelihoodWeighting(Weighting):
 
     Over uniform times it bounds the negative log-likelihood (Song, Durkan, Murray, Ermon 2021).
     """
+
+    citation = "song2021maximum"
 
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
         return (p.diffusion(t) * p.alpha(t) / p.sigma(t) ** 2).square()
@@ -86,6 +95,8 @@ class MinSNR(Weighting):
     Args:
         gamma: largest weight.
     """
+
+    citation = "hang2023efficient"
 
     gamma: float = 5.0
 
@@ -102,6 +113,8 @@ class MinSNR(Weighting):
 class TruncatedSNR(Weighting):
     """``max(alpha^2 / sigma^2, 1)`` at ``t``; Salimans & Ho 2022, Section 4."""
 
+    citation = "salimans2022progressive"
+
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
         return (p.alpha(t) / p.sigma(t)).square().clamp(min=1)
 
@@ -114,6 +127,8 @@ class SNRPlusOne(Weighting):
     Salimans & Ho 2022, Section 4.
     """
 
+    citation = "salimans2022progressive"
+
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
         return (p.alpha(t) / p.sigma(t)).square() + 1
 
@@ -125,6 +140,8 @@ class InverseGap(Weighting):
 
     In the papers' process time is the noise level.
     """
+
+    citation = "song2023improved"
 
     of_time: ClassVar[bool] = True
 
@@ -155,6 +172,8 @@ class InverseSpacing(Weighting):
     With it the losses of Theorems 4 to 6 of Song et al. 2023 have no factor of the grid, as in the
     code published with the paper; see `fewstep.objectives.continuous`.
     """
+
+    citation = "song2023consistency"
 
     def __call__(self, t: Tensor, s: Tensor, p: Parameterization) -> Tensor:
         return 1 / karras_spacing(t, p)

@@ -50,6 +50,7 @@ app.command(
     name="info",
     help="Show what a model is and how to sample it, or how two runs differ.",
 )
+app.command("fewstep.cli.cite:app", name="cite", help="Print the BibTeX of all that a run used.")
 app.command("fewstep.cli.exporting:app", name="export", help="Write a model for another project.")
 app.command(
     "fewstep.cli.evaluate:app", name="evaluate", help="Score models or images in one table."

@@ -10,7 +10,7 @@ from typing import Any
 
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError, unknown
-from fewstep.evaluation.classifier import train_classifier
+from fewstep.evaluation.classifier import SmallClassifier, train_classifier
 from fewstep.evaluation.custom import load_callable
 from fewstep.evaluation.dinov2 import DINOv2
 from fewstep.evaluation.features import FEATURE_NETWORKS, FeatureNetwork
@@ -22,6 +22,12 @@ SMALL = 16  # pixels; images up to this size have little that Inception's featur
 PUBLISHED: dict[str, Callable[..., FeatureNetwork]] = {
     "inception": InceptionV3.load,
     "dinov2": DINOv2.load,
+}
+CLASSES: dict[str, type[FeatureNetwork]] = {
+    "inception": InceptionV3,
+    "dinov2": DINOv2,
+    "resnet56": ResNet56,
+    "classifier": SmallClassifier,
 }
 FEATURES = {
     "inception": "Inception-v3 of 2015-12-05, the network of published FIDs; --weights its file",

@@ -84,6 +84,8 @@ class DINOv2(FeatureNetwork):
         FewstepError: an unknown resize.
     """
 
+    citation = "oquab2024dinov2"
+
     shape = None
     num_classes = 0
     batch = 64

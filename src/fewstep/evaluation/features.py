@@ -14,6 +14,7 @@ from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.evaluation.frechet import Moments
 from fewstep.mode import evaluating
+from fewstep.papers import Cited
 from fewstep.plugins.load import code_of
 from fewstep.progress import progress
 from fewstep.registry import Registry
@@ -33,7 +34,7 @@ class Features(NamedTuple):
     """float32 [N, E], of a network that also says where in the image things are."""
 
 
-class FeatureNetwork(nn.Module):
+class FeatureNetwork(Cited, nn.Module):
     """Maps images to feature vectors, and to class scores if it is a classifier.
 
     A subclass sets the attributes and gives `forward`, which sees uint8 [B, C, H, W].

@@ -229,6 +229,8 @@ class InceptionV3(FeatureNetwork):
         FewstepError: an unknown resize.
     """
 
+    citation = "szegedy2016rethinking"
+
     name = "inception_v3"
     shape = None
     num_features = 2048

@@ -42,6 +42,8 @@ class ResNet56(FeatureNetwork):
     ``layerS.K.{conv1,bn1,conv2,bn2}``, ``linear``. Images are colour, 32x32.
     """
 
+    citation = "he2016deep"
+
     name = "resnet56"
     shape = (3, 32, 32)
     num_features = 112

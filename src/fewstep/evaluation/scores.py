@@ -18,6 +18,16 @@ METRICS = {
     "sfd": "Fréchet distance of spatial features (sFID)",
     "fd_infinity": "Fréchet distance extrapolated to infinitely many images",
 }
+CITATIONS = {
+    "fd": "heusel2017gans",
+    "is": "salimans2016improved",
+    "pr": "kynkaanniemi2019improved",
+    "dc": "naeem2020reliable",
+    "kid": "binkowski2018demystifying",
+    "sfd": "nash2021generating",
+    "fd_infinity": "chong2020effectively",
+}
+"""The paper of each."""
 BASIC = ("fd", "is", "pr")
 
 

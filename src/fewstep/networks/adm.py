@@ -31,6 +31,7 @@ from fewstep.networks.layers import (
     doubled,
 )
 from fewstep.networks.norm import film_of, group_norm
+from fewstep.papers import Also
 
 EPS = 1e-5  # of every group norm
 
@@ -134,6 +135,13 @@ class ADM(Network):
     Raises:
         FewstepError: an argument is out of range or does not fit the image.
     """
+
+    citation = "dhariwal2021diffusion"
+    also_cites = (
+        *Network.also_cites,
+        Also("double_norm", "lu2024simplifying"),
+        Also("augment", "karras2020training"),
+    )
 
     takes = ("label", "w", "augment")
     added: ClassVar[dict[str, tuple[str, ...]]] = {

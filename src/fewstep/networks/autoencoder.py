@@ -112,6 +112,8 @@ class MLPAutoencoder(Autoencoder):
         blocks: residual blocks of the encoder, and of the decoder.
     """
 
+    citation = "kingma2014auto"
+
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -164,6 +166,8 @@ class ConvAutoencoder(Autoencoder):
         multipliers: of the channels, one per level.
         blocks: residual blocks of a level.
     """
+
+    citation = ("kingma2014auto", "rombach2022high")
 
     def __init__(
         self,

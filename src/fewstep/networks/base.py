@@ -9,18 +9,24 @@ from torch import Tensor, nn
 
 from fewstep.errors import FewstepError
 from fewstep.needs import IMAGES
+from fewstep.papers import Also, Cited
 from fewstep.registry import Registry
 
 NETWORKS: Registry[Network] = Registry("network")
 
 
-class Network(nn.Module):
+class Network(Cited, nn.Module):
     """``F(x, c_noise, label=None, c_noise_s=None)``: [B, *shape] -> [B, *shape].
 
     ``c_noise`` [B] is the transformed time of ``x``; ``c_noise_s`` [B] that of the map's end,
     for networks with ``two_time``; ``label`` [B] int64, for networks with ``num_classes > 0``:
     without it, or in rows where it is ``num_classes``, there is no class (the null class).
     """
+
+    also_cites: ClassVar[tuple[Also, ...]] = (
+        Also("label_dropout", "ho2022classifier"),
+        Also("guidance_embedding", "meng2023distillation"),
+    )
 
     channels_last: bool = False
     """Whether its feature maps are channels last, so that its weights are best laid out alike."""

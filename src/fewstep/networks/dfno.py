@@ -6,7 +6,7 @@ Zheng, Nie, Vahdat, Azizzadenesheli, Anandkumar 2023 (DFNO), Section 3.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +95,8 @@ class FourierOperator(Network):
         label_dropout: probability that training hides an example's class.
     """
 
+    citation = "zheng2023fast"
+
     gives = (IMAGES, TRAJECTORIES)
 
     def __init__(
@@ -102,7 +104,7 @@ class FourierOperator(Network):
         shape: tuple[int, ...],
         *,
         num_classes: int = 0,
-        base: str = "mlp",
+        base: Annotated[str, NETWORKS] = "mlp",
         times: int = 4,
         modes: int | None = None,
         label_dropout: float = 0.0,

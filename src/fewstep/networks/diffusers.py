@@ -179,6 +179,8 @@ class DiffusersNetwork(Network):
             else; settings that do not fit the shape.
     """
 
+    citation = "vonplaten2022diffusers"
+
     net: Any
     """The network of diffusers."""
 
@@ -348,6 +350,8 @@ class DiffusersAutoencoder(Autoencoder):
         FewstepError: diffusers is not installed or has no such autoencoder; settings that do not
             fit the shape.
     """
+
+    citation = "vonplaten2022diffusers"
 
     net: Any
     """The autoencoder of diffusers."""

@@ -29,6 +29,7 @@ from fewstep.networks.embeddings import (
 )
 from fewstep.networks.forward_mode import Linear, attend, layer_norm
 from fewstep.networks.layers import xavier
+from fewstep.papers import Also
 
 EPS = 1e-6  # of every norm
 PERIOD = 10_000.0  # the longest wave of positions, in patches, over 2 pi
@@ -195,6 +196,12 @@ class DiT(Network):
     Raises:
         FewstepError: an argument is out of range or does not fit the image.
     """
+
+    citation = ("peebles2023scalable", "ma2024sit")
+    also_cites = (
+        *Network.also_cites,
+        Also("positions", "su2024roformer", lambda how: how == "rope"),
+    )
 
     takes = ("label", "w")
     added: ClassVar[dict[str, tuple[str, ...]]] = {

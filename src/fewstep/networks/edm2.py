@@ -196,6 +196,8 @@ class EDM2UNet(Network):
         FewstepError: an argument is out of range or does not fit the image.
     """
 
+    citation = "karras2024analyzing"
+
     added: ClassVar[dict[str, tuple[str, ...]]] = {END: ("gain_s", "embed_s.weight")}
 
     def __init__(

@@ -24,6 +24,7 @@ from fewstep.networks.layers import (
     conv3x3,
 )
 from fewstep.networks.norm import group_norm
+from fewstep.papers import Also
 
 MOST_TAPS = 64
 
@@ -192,6 +193,13 @@ class UNet(Network):
     Raises:
         FewstepError: an argument is out of range or does not fit the image.
     """
+
+    citation = ("song2021score", "karras2022elucidating")
+    also_cites = (
+        *Network.also_cites,
+        Also("double_norm", "lu2024simplifying"),
+        Also("augment", "karras2020training"),
+    )
 
     channels_last = True
     takes = ("label", "w", "augment")

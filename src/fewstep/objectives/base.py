@@ -31,6 +31,7 @@ from fewstep.needs import Cost, FixedPoint, Needs
 from fewstep.objectives.fit import check_map
 from fewstep.objectives.teachers import check_follows, in_process_of
 from fewstep.objectives.turns import Turn, held_fixed
+from fewstep.papers import Also, Cited
 from fewstep.registry import Registry
 from fewstep.stored_model import StoredModel
 from fewstep.trained import Trained
@@ -43,7 +44,7 @@ M = TypeVar("M", bound=StoredModel, default=FlowMap)
 Held = TypeVar("Held", bound=nn.Module)
 
 
-class Objective(nn.Module, ABC, Generic[M]):
+class Objective(Cited, nn.Module, ABC, Generic[M]):
     """A loss and what it needs.
 
     Args:
@@ -63,7 +64,13 @@ class Objective(nn.Module, ABC, Generic[M]):
     cost: ClassVar[Cost | None] = None
     """What a step costs at its default settings; None where nobody has said."""
     citation: ClassVar[str] = ""
-    """Key of the paper in `fewstep.objectives.papers`, or a BibTeX entry of its own; "" is none."""
+    """Key of the paper in `fewstep.papers`, or a BibTeX entry of its own; "" is none."""
+    also_cites: ClassVar[tuple[Also, ...]] = (
+        Also("guidance", "ho2022classifier", lambda w: w not in (None, 1)),
+        Also("guidance_range", ("ho2022classifier", "meng2023distillation")),
+        Also("omega", "ho2022classifier", lambda omega: omega != 1),
+        Also("interval", "kynkaanniemi2024applying"),
+    )
 
     f: M
 

@@ -77,6 +77,8 @@ class Chain(VariancePreserving):
         given: the betas themselves, where they follow no formula.
     """
 
+    citation = "ho2020denoising"
+
     N: int = 1000
     betas: str = "linear"
     beta_1: float = 1e-4

@@ -19,6 +19,8 @@ from fewstep.parameterization.process import PROCESSES, Process
 class VarianceExploding(Process):
     """``alpha = 1``, ``sigma = t``: EDM's process (Karras et al. 2022, Table 1)."""
 
+    citation = "karras2022elucidating"
+
     time_is_noise_level: ClassVar[bool] = True
 
     T: float = 80.0
@@ -57,6 +59,8 @@ class ElectricField(VarianceExploding):
     Args:
         D: dimensions added to the data: 1 is PFGM, more have lighter tails, infinitely many EDM.
     """
+
+    citation = "xu2023pfgmpp"
 
     D: float = 128.0
 

@@ -21,6 +21,8 @@ class Circle(Process):
         sigma_data: standard deviation of the data, and here of the noise.
     """
 
+    citation = "lu2024simplifying"
+
     T: float = math.pi / 2
     sigma_data: float = 0.5
 
@@ -49,6 +51,8 @@ class Circle(Process):
 @dataclass(frozen=True)
 class StraightLines(Process):
     """``x_t = (1 - t) x + t z`` on [0, 1] (Liu et al. 2022)."""
+
+    citation = "liu2022flow"
 
     straight: ClassVar[bool] = True
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.papers import Cited
 from fewstep.parameterization.preconditioning import (
     PRECONDITIONINGS,
     Karras,
@@ -34,7 +35,7 @@ FORMS: Registry[Form] = Registry("form of the map")
 
 
 @dataclass(frozen=True)
-class Form(ABC):
+class Form(Cited, ABC):
     """``c_skip(t, s)`` and ``c_out(t, s)`` of a process and a preconditioning."""
 
     flow: ClassVar[bool]
@@ -68,6 +69,8 @@ class Shifted(Form):
         FewstepError: time is not the noise level, or the network's output is not EDM's.
     """
 
+    citation = "song2023consistency"
+
     flow: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -98,6 +101,8 @@ class Simple(Form):
     The map is not continuous in ``t`` at ``s``, which continuous-time training needs.
     """
 
+    citation = "song2023consistency"
+
     flow: ClassVar[bool] = False
     continuous: ClassVar[bool] = False
 
@@ -118,6 +123,8 @@ class DDIM(Form):
     ``X = alpha_s D + (sigma_s / sigma_t) (x - alpha_t D)``; Song et al. 2020, Eq. 12 with eta = 0.
     In every process it is a flow.
     """
+
+    citation = "song2021denoising"
 
     flow: ClassVar[bool] = True
 

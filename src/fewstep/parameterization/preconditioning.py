@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.papers import Cited
 from fewstep.parameterization.chain import Chain
 from fewstep.parameterization.finite import Circle, StraightLines
 from fewstep.parameterization.prediction import PREDICTIONS, Prediction
@@ -40,7 +41,7 @@ PRECONDITIONINGS: Registry[Preconditioning] = Registry("preconditioning")
 
 
 @dataclass(frozen=True)
-class Preconditioning(ABC):
+class Preconditioning(Cited, ABC):
     """``c_in(t)``, ``c_noise(t)``, and ``a(t), b(t)`` with ``D = a x + b F``.
 
     Args:
@@ -112,6 +113,8 @@ class Karras(Preconditioning):
     process; where ``alpha = 1`` it is EDM.
     """
 
+    citation = "karras2022elucidating"
+
     shifts: ClassVar[bool] = True
 
     def c_in(self, t: Tensor, p: Process) -> Tensor:
@@ -154,6 +157,8 @@ class ScoreSDE(Preconditioning):
     Song et al. 2021 (Score SDE), in the form of Karras et al. 2022, Table 1.
     """
 
+    citation = "song2021score"
+
     def c_in(self, t: Tensor, p: Process) -> Tensor:
         return torch.ones_like(t)
 
@@ -184,7 +189,7 @@ class TimeItself(Preconditioning):
         time_scale: ``c_noise = time_scale t``; 999 is the index of DDPM's thousand steps.
     """
 
-    prediction: str = "epsilon"
+    prediction: Annotated[str, PREDICTIONS] = "epsilon"
     time_scale: float = 999.0
     _prediction: Prediction = field(init=False, repr=False, compare=False)
 
@@ -225,6 +230,8 @@ class Trigonometric(Preconditioning):
     ``cos(t - s) x - sin(t - s) sigma_data F``.
     """
 
+    citation = "lu2024simplifying"
+
     serves: ClassVar[type[Process]] = Circle
 
     def c_in(self, t: Tensor, p: Process) -> Tensor:
@@ -250,6 +257,8 @@ class MeanVelocity(Preconditioning):
 
     The network sees ``x_t`` and ``t`` as they are; the DDIM step is ``x - (t - s) F``.
     """
+
+    citation = "liu2022flow"
 
     serves: ClassVar[type[Process]] = StraightLines
 

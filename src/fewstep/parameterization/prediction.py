@@ -20,13 +20,14 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from fewstep.papers import Cited
 from fewstep.parameterization.process import Marginals, expand
 from fewstep.registry import Registry
 
 PREDICTIONS: Registry[Prediction] = Registry("prediction type")
 
 
-class Prediction(ABC):
+class Prediction(Cited, ABC):
     """A quantity ``y`` with ``D = a(t) x_t + b(t) y``."""
 
     @abstractmethod
@@ -66,6 +67,8 @@ def convert(
 class Epsilon(Prediction):
     """The noise, ``(x_t - alpha D) / sigma``; Ho et al. 2020."""
 
+    citation = "ho2020denoising"
+
     def coefficients(self, t: Tensor, p: Marginals) -> tuple[Tensor, Tensor]:
         return 1 / p.alpha(t), -p.sigma(t) / p.alpha(t)
 
@@ -82,6 +85,8 @@ class X0(Prediction):
 class V(Prediction):
     """``alpha epsilon - sigma x_0``; Salimans & Ho 2022, Section 4."""
 
+    citation = "salimans2022progressive"
+
     def coefficients(self, t: Tensor, p: Marginals) -> tuple[Tensor, Tensor]:
         alpha, sigma = p.alpha(t), p.sigma(t)
         norm = alpha**2 + sigma**2
@@ -92,6 +97,8 @@ class V(Prediction):
 class Score(Prediction):
     """``grad log p_t(x_t)``; Song et al. 2021."""
 
+    citation = "song2021score"
+
     def coefficients(self, t: Tensor, p: Marginals) -> tuple[Tensor, Tensor]:
         return 1 / p.alpha(t), p.sigma(t) ** 2 / p.alpha(t)
 
@@ -99,6 +106,8 @@ class Score(Prediction):
 @PREDICTIONS.register("velocity")
 class VelocityPrediction(Prediction):
     """``dx/dt`` of the PF-ODE; Liu et al. 2022, Lipman et al. 2022."""
+
+    citation = ("liu2022flow", "lipman2023flow")
 
     def coefficients(self, t: Tensor, p: Marginals) -> tuple[Tensor, Tensor]:
         sigma, sigma_dot = p.sigma(t), p.sigma_dot(t)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.papers import Citation
 from fewstep.parameterization.process import PROCESSES, Process
 from fewstep.precision import widest
 
@@ -67,6 +69,8 @@ class LinearBetas(VariancePreserving):
     Eq. 33 of its Appendix C.
     """
 
+    citation: ClassVar[Citation] = ("ho2020denoising", "song2021score")
+
     beta_min: float = 0.1
     beta_max: float = 20.0
 
@@ -97,6 +101,8 @@ class SubVariancePreserving(LinearBetas):
     Song et al. 2021 (Score SDE), Eq. 29 in Appendix B.
     """
 
+    citation = "song2021score"
+
     def sigma(self, t: Tensor) -> Tensor:
         return -torch.expm1(2 * self.log_alpha(t))
 
@@ -123,6 +129,8 @@ class Cosine(VariancePreserving):
         T: largest time; 0.9946 as in DPM-Solver (Lu et al. 2022, Appendix D.4).
         s: offset that keeps the first steps from being too small.
     """
+
+    citation = "nichol2021improved"
 
     T: float = 0.9946
     s: float = 0.008

@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from fewstep.papers import Cited
 from fewstep.registry import Registry
 
 NO_SIGNAL = 1e-30  # an alpha that is as good as 0
@@ -70,7 +71,7 @@ class Marginals(Protocol):
 
 
 @dataclass(frozen=True)
-class Process(ABC):
+class Process(Cited, ABC):
     """``alpha`` and ``sigma`` on ``[0, T]``, and what follows from them.
 
     Args:

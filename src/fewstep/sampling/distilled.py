@@ -34,6 +34,8 @@ class NestedDDIM(Sampler):
         uniform: take even steps of the process's time to 0, in any process.
     """
 
+    citation = "salimans2022progressive"
+
     N: int | None = None
     uniform: bool = False
 
@@ -88,6 +90,8 @@ class Prior(Sampler):
 
     Kingma & Welling 2014. The latent is the first numbers of the sample's noise.
     """
+
+    citation = "kingma2014auto"
 
     @property
     def nfe(self) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.guidance import Guided, guidance_of
+from fewstep.papers import Also
 from fewstep.parameterization import Parameterization, per_row
 from fewstep.sampling.model import Model
 from fewstep.sampling.noise import NoiseStreams
@@ -51,6 +52,9 @@ class Jumps(Sampler):
     Raises:
         FewstepError: a share out of range, or numbers that contradict each other.
     """
+
+    citation = "song2023consistency"
+    also_cites = (Also("gamma", "kim2023consistency", lambda gamma: 0 < gamma < 1),)
 
     gamma: float = 1.0
     N: int | None = None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
+from fewstep.papers import Cited
 from fewstep.parameterization import Parameterization
 from fewstep.registry import Registry, spec_of
 from fewstep.sampling.model import Model
@@ -23,7 +24,7 @@ MOST = 100_000  # steps: more are a slip of the pen, and their times would fill 
 S = TypeVar("S", bound="Sampler")
 
 
-class Sampler(ABC):
+class Sampler(Cited, ABC):
     """From noise at time ``T`` to images."""
 
     spelled: ClassVar[Mapping[str, str]] = {"N": "steps"}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError, unknown
+from fewstep.papers import Also, Cited
 from fewstep.parameterization import Parameterization
 from fewstep.parameterization.chain import Chain
 from fewstep.registry import Registry
@@ -41,7 +42,7 @@ def power_grid(N: int, start: float, end: float, rho: float) -> Tensor:
     return t
 
 
-class TimeGrid(ABC):
+class TimeGrid(Cited, ABC):
     """At which times a sampler evaluates the network."""
 
     needs_snr: ClassVar[bool] = False
@@ -64,6 +65,8 @@ class KarrasGrid(TimeGrid):
     the times of any process that have them (Algorithm 1); EDM's time is the noise level itself.
     """
 
+    citation = "karras2022elucidating"
+
     needs_snr: ClassVar[bool] = True
 
     rho: float = 7.0
@@ -85,6 +88,8 @@ class KarrasGrid(TimeGrid):
 class UniformGrid(TimeGrid):
     """Evenly spaced in the process's time ``t`` (Ho et al. 2020; Song et al. 2021)."""
 
+    citation = "ho2020denoising"
+
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
         return power_grid(N, p.t_min, start, 1.0).flip(0)
 
@@ -94,6 +99,8 @@ class UniformGrid(TimeGrid):
 class QuadraticGrid(TimeGrid):
     """Evenly spaced in ``sqrt(t)`` (DDIM, Song et al. 2020, Appendix D.2; DEIS, Section 4)."""
 
+    citation = "song2021denoising"
+
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
         return power_grid(N, p.t_min, start, 2.0).flip(0)
 
@@ -102,6 +109,8 @@ class QuadraticGrid(TimeGrid):
 @dataclass(frozen=True)
 class LogSNRGrid(TimeGrid):
     """Evenly spaced in ``lambda = ln(alpha/sigma)`` (DPM-Solver, Lu et al. 2022, Section 3.3)."""
+
+    citation = "lu2022dpm"
 
     needs_snr: ClassVar[bool] = True
 
@@ -124,6 +133,9 @@ class FlowGrid(TimeGrid):
         shift: ``s``; 1 is none.
         last: the last point before 0, before it is shifted; default a step from 0.
     """
+
+    citation = "liu2022flow"
+    also_cites = (Also("shift", "esser2024scaling", lambda shift: shift != 1),)
 
     shift: float = 1.0
     last: float | None = None
@@ -165,6 +177,8 @@ class ChainGrid(TimeGrid):
         beyond: lay one more, at index 0, and leave it out, as the schedulers of DPM-Solver do.
         ends: the last point is index 0, where a solver ends that takes no step to the data.
     """
+
+    citation = "lin2024common"
 
     spacing: str = "leading"
     offset: int = 0

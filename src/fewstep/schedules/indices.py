@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.papers import Cited
 from fewstep.parameterization import Parameterization
 from fewstep.precision import widest
 from fewstep.registry import Registry
@@ -17,7 +18,7 @@ from fewstep.schedules.grids import karras_grid, karras_time
 from fewstep.schedules.times import LogNormal
 
 
-class IndexDistribution(ABC):
+class IndexDistribution(Cited, ABC):
     """Which pair ``(t_n, t_{n+1})`` of a grid a training example uses."""
 
     @abstractmethod
@@ -58,6 +59,8 @@ INDEX_DISTRIBUTIONS: Registry[IndexDistribution] = Registry("distribution of tim
 class UniformIndex(IndexDistribution):
     """``n ~ U{1, ..., N-1}``; Song et al. 2023, Algorithms 2 and 3."""
 
+    citation = "song2023consistency"
+
     def probabilities(self, t: Tensor, p: Parameterization) -> Tensor:
         return torch.ones_like(t[1:])
 
@@ -76,6 +79,8 @@ class LogNormalIndex(IndexDistribution):
     Args:
         P_mean, P_std: mean and standard deviation of ``ln(sigma/alpha)``.
     """
+
+    citation = "song2023improved"
 
     P_mean: float = -1.1
     P_std: float = 2.0

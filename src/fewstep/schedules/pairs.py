@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.papers import Cited
 from fewstep.parameterization import Parameterization
 from fewstep.registry import Registry
 from fewstep.schedules.times import TRAINING_TIMES, LogNormal, TrainingTimes
@@ -16,7 +18,7 @@ from fewstep.schedules.times import TRAINING_TIMES, LogNormal, TrainingTimes
 TIME_PAIRS: Registry[TimePairs] = Registry("distribution of two times")
 
 
-class TimePairs(ABC):
+class TimePairs(Cited, ABC):
     """The two times of training examples."""
 
     @abstractmethod
@@ -36,7 +38,9 @@ class Sorted(TimePairs):
         times: the distribution.
     """
 
-    times: str = "lognormal(P_mean=-0.4, P_std=1.0)"
+    citation = "geng2025mean"
+
+    times: Annotated[str, TRAINING_TIMES] = "lognormal(P_mean=-0.4, P_std=1.0)"
     _times: TrainingTimes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -59,8 +63,10 @@ class Separate(TimePairs):
         s: distribution of ``s``.
     """
 
-    t: str = "lognormal(P_mean=-0.6, P_std=1.6)"
-    s: str = "lognormal(P_mean=-4.0, P_std=1.6)"
+    citation = "geng2025mean"
+
+    t: Annotated[str, TRAINING_TIMES] = "lognormal(P_mean=-0.6, P_std=1.6)"
+    s: Annotated[str, TRAINING_TIMES] = "lognormal(P_mean=-4.0, P_std=1.6)"
     _t: TrainingTimes = field(init=False, repr=False, compare=False)
     _s: TrainingTimes = field(init=False, repr=False, compare=False)
 
@@ -84,7 +90,7 @@ class Below(TimePairs):
         times: distribution of ``t``.
     """
 
-    times: str = "uniform"
+    times: Annotated[str, TRAINING_TIMES] = "uniform"
     _times: TrainingTimes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -112,6 +118,8 @@ class GapFirst(TimePairs):
         s_mean: of the logit of ``s``; None for uniform.
         s_std: its standard deviation.
     """
+
+    citation = ("sabour2025align", "zhou2025terminal")
 
     P_mean: float = -0.8
     P_std: float = 1.0

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.papers import Cited
 from fewstep.parameterization import Parameterization
 from fewstep.registry import Registry
 
@@ -22,7 +23,7 @@ MOST_NOISE = 1e3  # of a process that ends without a signal
 POINTS = 4097  # of a distribution that has no inverse in closed form
 
 
-class TrainingTimes(ABC):
+class TrainingTimes(Cited, ABC):
     """Times of training examples."""
 
     @abstractmethod
@@ -38,6 +39,8 @@ class UniformTimes(TrainingTimes):
     There time is the noise level, and its logarithm the uniform time of the paper's geometric VE
     schedule (Eq. 9).
     """
+
+    citation = "song2021score"
 
     def sample(self, x: Tensor, p: Parameterization) -> Tensor:
         u = torch.rand(len(x), device=x.device)
@@ -57,6 +60,8 @@ class LogNormal(TrainingTimes):
     Args:
         P_mean, P_std: mean and standard deviation of ``ln(sigma/alpha)``.
     """
+
+    citation = "karras2022elucidating"
 
     P_mean: float = -1.2
     P_std: float = 1.2
@@ -93,6 +98,8 @@ class StudentT(TrainingTimes):
         scale: of the logarithm.
         least: smallest noise level; the largest is the process's, or `MOST_NOISE`.
     """
+
+    citation = "lee2024truncated"
 
     df: float = 0.01
     scale: float = 0.2
@@ -139,6 +146,8 @@ class ArctanTimes(TrainingTimes):
     Args:
         P_mean, P_std: mean and standard deviation of ``n``.
     """
+
+    citation = "peng2025flow"
 
     P_mean: float = -0.8
     P_std: float = 1.6

@@ -160,6 +160,8 @@ class AdaptiveRK45(Integrator):
         denoise: also take the step from the smallest time to 0.
     """
 
+    citation = ("dormand1980family", "song2021score")
+
     adaptive: ClassVar[bool] = True
 
     rtol: float = 1e-5

@@ -82,6 +82,8 @@ class DPMSolver(_Exponential):
     evaluations is one of DPM-Solver-``k``: those of a walk may differ.
     """
 
+    citation = "lu2022dpm"
+
     order: ClassVar[int]
 
     @property
@@ -153,6 +155,8 @@ class DPMpp2M(_Exponential):
     the first step has no step before it and is of first order.
     """
 
+    citation = "lu2022dpmpp"
+
     @property
     def convergence(self) -> int:
         return 2
@@ -205,6 +209,8 @@ class DEIS(_Exponential):
         denoise: also take the step from the grid's smallest time to 0.
         staged: start with single steps of the full order.
     """
+
+    citation = "zhang2023fast"
 
     grid: ClassVar[str] = "quadratic"
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.papers import Cited
 from fewstep.parameterization import Parameterization, expand, per_row
 from fewstep.registry import Registry
 
@@ -131,7 +132,7 @@ class Step:
     N: int
 
 
-class Integrator(ABC):
+class Integrator(Cited, ABC):
     """A solver of the PF-ODE or of the reverse SDE along a decreasing grid of times."""
 
     adaptive: ClassVar[bool] = False

@@ -77,6 +77,8 @@ def _move(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tensor]
 class Euler(RungeKutta):
     """Euler's method; in EDM's time it is DDIM (Song et al. 2020). Order 1."""
 
+    citation = "song2021denoising"
+
     order, a, b, c = 1, ((),), (1.0,), (0.0,)
 
 
@@ -84,6 +86,8 @@ class Euler(RungeKutta):
 @PHI.register("heun")
 class Heun(RungeKutta):
     """The explicit trapezoidal rule, EDM's sampler (Karras et al. 2022, Algorithm 1). Order 2."""
+
+    citation = "karras2022elucidating"
 
     order, a, b, c = 2, ((), (1.0,)), (0.5, 0.5), (0.0, 1.0)
 
@@ -122,6 +126,8 @@ class InNoiseLevel(Integrator):
     Raises:
         FewstepError: another method.
     """
+
+    citation = "karras2022elucidating"
 
     needs_snr: ClassVar[bool] = True
 

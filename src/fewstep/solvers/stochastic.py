@@ -46,6 +46,8 @@ class DDIM(_OneEvaluation):
             diffusers does.
     """
 
+    citation = "song2021denoising"
+
     eta: float = 0.0
     denoise: bool = True
     free_noise: bool = False
@@ -84,6 +86,8 @@ class Ancestral(_OneEvaluation):
             right where the data are noise.
     """
 
+    citation = "ho2020denoising"
+
     large: bool = False
 
     def advance(self, f: Denoiser, x: Tensor, step: Step, draw: Draw) -> Tensor:
@@ -99,6 +103,8 @@ class EulerMaruyama(_OneEvaluation):
 
     ``x <- x + (s - t) [drift x - g^2 score] + g sqrt(t - s) z``.
     """
+
+    citation = "song2021score"
 
     needs_snr: ClassVar[bool] = True
 
@@ -125,6 +131,8 @@ class PredictorCorrector(Integrator):
         snr: signal-to-noise ratio of the corrector.
         correctors: Langevin steps per predictor step.
     """
+
+    citation = "song2021score"
 
     needs_snr: ClassVar[bool] = True
     grid: ClassVar[str] = "time"
@@ -178,6 +186,8 @@ class Churn(Integrator):
         S_min, S_max: noise is added for ``sigma/alpha`` in this range alone.
         S_noise: standard deviation of the new noise.
     """
+
+    citation = "karras2022elucidating"
 
     needs_snr: ClassVar[bool] = True
 

@@ -16,8 +16,8 @@ from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.needs import Cost, FixedPoint
 from fewstep.objectives import Objective
-from fewstep.objectives.papers import bibtex
 from fewstep.objectives.turns import Turn
+from fewstep.papers import Citation, bibtex, several
 from fewstep.runs.step import counted
 from fewstep.testing.contract import Broken, contract, losses, must
 from fewstep.testing.fitting import Examples, Fitting
@@ -35,13 +35,14 @@ def describes_itself(fitting: Fitting) -> None:
     _check_cost(fitting, cls.cost)
 
 
-def _check_citation(citation: str) -> None:
+def _check_citation(citation: Citation) -> None:
     """Of a method whose author gives none there is nothing to hold it against."""
+    must(isinstance(citation, str | tuple), "citation is no text, nor a tuple of texts")
     try:
-        found = citation and bibtex(citation)
+        for one in several(citation):
+            bibtex(one)
     except FewstepError as fault:
         raise Broken(f"citation: {fault}") from None
-    must(isinstance(found, str), "citation is no text")
 
 
 def _check_cost(fitting: Fitting, cost: Cost | None) -> None:

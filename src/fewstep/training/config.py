@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Literal, get_args
 
 from fewstep.errors import FewstepError, unknown
+from fewstep.papers import Also, Cited
 from fewstep.whole import whole
 
 OptimizerName = Literal["radam", "adam", "adamw"]
@@ -27,8 +28,16 @@ CHOICES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Cited):
     """Everything about a training that is not the model, the objective or the data."""
+
+    also_cites = (
+        Also("optimizer", "kingma2015adam", lambda name: name == "adam"),
+        Also("optimizer", "loshchilov2019decoupled", lambda name: name == "adamw"),
+        Also("optimizer", "liu2020variance", lambda name: name == "radam"),
+        Also("decay", "loshchilov2017sgdr", lambda name: name == "cosine"),
+        Also("augment", "karras2020training"),
+    )
 
     steps: int = 100_000
     """Optimiser steps."""

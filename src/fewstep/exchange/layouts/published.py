@@ -15,6 +15,14 @@ GUIDED = "https://github.com/openai/guided-diffusion"
 EDM = "https://github.com/NVlabs/edm"
 EDM2 = "https://github.com/NVlabs/edm2"
 ECT = "https://github.com/locuslab/ect"
+CITED = {
+    OPENAI: "song2023consistency",
+    GUIDED: "dhariwal2021diffusion",
+    EDM: "karras2022elucidating",
+    EDM2: "karras2024analyzing",
+    ECT: "geng2024consistency",
+}
+"""The paper of what was published there."""
 NON_COMMERCIAL = "CC-BY-NC-SA-4.0"
 
 
