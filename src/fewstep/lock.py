@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fewstep.errors import FewstepError
-from fewstep.files import is_partial, read_json, sweep, sweep_old_names, write_json
+from fewstep.files import alive, is_partial, read_json, sweep, sweep_old_names, write_json
 
 LOCK = ".lock"
 OWNER = ".lock.json"
@@ -61,13 +61,24 @@ def is_empty(folder: Path) -> bool:
     return folder.is_dir() and all(p.name in FILES or is_partial(p) for p in folder.iterdir())
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process writes here, as far as its note tells; one of another machine may."""
+    owner = _owner(folder)
+    return owner is not None and (owner[1] != socket.gethostname() or alive(owner[0]))
+
+
+def _owner(folder: Path) -> tuple[int, str] | None:
+    """The process and the machine that hold a folder; None where nothing says so."""
+    try:
+        return read_json(folder / OWNER, lambda note: (int(note["pid"]), note["host"]), "a note")
+    except FewstepError:
+        return None
+
+
 def _held(folder: Path) -> str:
     """Who holds a folder, as far as it is known."""
-    try:
-        owner = read_json(folder / OWNER, lambda note: f"{note['pid']} on {note['host']}", "a note")
-        who = f"the process {owner}"
-    except FewstepError:
-        who = "another process"
+    owner = _owner(folder)
+    who = "another process" if owner is None else f"the process {owner[0]} on {owner[1]}"
     return (
         f"{folder} is in use: {who} is writing into it. Wait until it has ended, or end it, and "
         "run this again."

@@ -77,6 +77,9 @@ app.command(
     "fewstep.cli.serve:app", name="serve", help="Serve models on a web page and an HTTP API."
 )
 app.command(
+    "fewstep.cli.watch:app", name="watch", help="Watch trainings on a web page while they run."
+)
+app.command(
     "fewstep.cli.reproduce:app",
     name="reproduce",
     help="Train and compare every method, and write a report.",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
+from fewstep.cli.launch import Place, launch
 from fewstep.cli.sampling import ENGINE
 from fewstep.distributed import pick_device
-from fewstep.errors import FewstepError
-from fewstep.exchange.graphs.engines import engine_of
+from fewstep.exchange.graphs.engines import Engine, engine_of
 from fewstep.precision import Precision
+
+if TYPE_CHECKING:
+    from fewstep.serving.shelf import Shelf
 
 
 def serve(
@@ -42,7 +44,7 @@ def serve(
 
     Without a model, those that fewstep reproduce digits has made here. The page is at /, the API's
     description at /docs. Requests that arrive together run as one batch; Ctrl-C or SIGTERM finishes
-    what was accepted.
+    what was accepted. Models that are named by their run folders show their trainings, too.
 
     Examples:
       fewstep serve
@@ -89,46 +91,37 @@ def serve(
         Arithmetic of the network: fp32, bf16 or fp16; default that of its weights. Times and noise
         stay in float32.
     """
-    try:
-        from fewstep.serving.limits import Limits
-        from fewstep.serving.server import Settings, bind
-        from fewstep.serving.server import serve as run
-        from fewstep.serving.shelf import Shelf
-    except ImportError as error:
-        raise FewstepError(f"{error.name} is missing: pip install 'fewstep[serve]'.") from error
     by = engine_of(engine, precision)
-    settings = Settings(
-        host=host,
-        port=port,
-        token=token,
-        open_to_all=open_to_all,
+    launch(
+        Place(host, port, token, open_to_all, patience, browser),
+        lambda: _shelf(models, checkpoint, ema, by, device, precision),
+        said=lambda shelf: ", ".join(shelf.models) + by.said,
         max_batch=max_batch,
         wait=wait_ms / 1000,
         queue=queue,
         grace=grace,
-        patience=patience,
-        limits=Limits(n=max_n, steps=max_steps, seconds=timeout),
+        limits={"n": max_n, "steps": max_steps, "seconds": timeout},
     )
-    sock = bind(host, port)
-    with sock:
-        shelf = Shelf.open(
-            models,
-            checkpoint=checkpoint,
-            ema=ema,
-            device=pick_device(by.device(device)),
-            precision=precision,
-            engine=by,
-        )
-        shown = f"[{host}]" if ":" in host else host
-        url = f"http://{shown}:{sock.getsockname()[1]}/" + (f"?token={token}" if token else "")
 
-        def ready() -> None:
-            served = ", ".join(shelf.models) + by.said
-            print(f"{served} at {url} (API: docs/; stop with Ctrl-C)", flush=True)
-            if browser:
-                threading.Timer(0.5, webbrowser.open, [url]).start()
 
-        run(shelf, settings, sock, ready)
+def _shelf(
+    models: Sequence[Path],
+    checkpoint: str,
+    ema: str | None,
+    by: Engine,
+    device: str | None,
+    precision: Precision | None,
+) -> Shelf:
+    from fewstep.serving.shelf import Shelf
+
+    return Shelf.open(
+        models,
+        checkpoint=checkpoint,
+        ema=ema,
+        device=pick_device(by.device(device)),
+        precision=precision,
+        engine=by,
+    )
 
 
 app = command(serve)

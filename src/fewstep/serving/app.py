@@ -7,9 +7,9 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -28,9 +28,11 @@ from fewstep.serving.limits import Limits
 from fewstep.serving.metrics import Metrics
 from fewstep.serving.schemas import EditBody, GenerationBody, InterpolationBody
 from fewstep.serving.shelf import Shelf
+from fewstep.serving.watched import Runs
 from fewstep.version import __version__
 
 HERE = Path(__file__).parent
+Id = Annotated[str, Query(max_length=1000)]
 LAST = 1.0  # seconds for work of the engine that nobody waits for any longer
 FILES = ("GET", "HEAD")  # methods of the page's files
 ABOUT = (
@@ -45,6 +47,7 @@ def create_app(
     engine: Engine,
     shelf: Shelf,
     *,
+    runs: Runs | None = None,
     limits: Limits | None = None,
     token: str | None = None,
     local: bool = True,
@@ -54,6 +57,7 @@ def create_app(
     Args:
         engine: runs the models of the shelf; it is closed with the application.
         shelf: the models.
+        runs: the trainings that are watched.
         limits: what a request may ask for.
         token: what clients must send; None for none.
         local: answer only for loopback's names.
@@ -75,6 +79,7 @@ def create_app(
         redoc_url=None,
     )
     _add_routes(app, answers, metrics, engine)
+    _add_runs(app, runs or Runs())
     _add_errors(app)
     app.add_route("/docs", lambda _: RedirectResponse("/docs/"), include_in_schema=False)
     app.mount("/docs", Pages(directory=HERE / "docs", html=True), name="docs")
@@ -131,6 +136,26 @@ def _add_routes(app: FastAPI, answers: Answers, metrics: Metrics, engine: Engine
     async def metrics_text() -> str:
         """Counters and histograms for Prometheus."""
         return metrics.text(engine)
+
+
+def _add_runs(app: FastAPI, runs: Runs) -> None:
+    """The trainings that are watched; their files are read aside."""
+    about: Any = {"tags": ["trainings"], "responses": {400: ERRORS[400]}}
+
+    @app.get("/v1/runs", **about)
+    async def look() -> dict[str, Any]:
+        """How far each training is."""
+        return {"object": "list", "data": await asyncio.to_thread(runs.look)}
+
+    @app.get("/v1/runs/log", **about)
+    async def log(run: Id, after: int = 0, epoch: str = "") -> dict[str, Any]:
+        """Rows of a training's log, one per step: those after the first `after` of an epoch."""
+        return await asyncio.to_thread(runs.log, run, after, epoch)
+
+    @app.get("/v1/runs/sample", response_class=Response, **about)
+    async def sample(run: Id, step: Annotated[int, Query(ge=0, lt=2**53)]) -> Response:
+        """The PNG of the samples of a step."""
+        return Response(await asyncio.to_thread(runs.sample, run, step), media_type="image/png")
 
 
 class Pages(StaticFiles):

@@ -25,6 +25,7 @@ from fewstep.serving.engine import Engine
 from fewstep.serving.guard import Guard
 from fewstep.serving.limits import Limits
 from fewstep.serving.shelf import Shelf
+from fewstep.serving.watched import Runs
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,11 @@ def _leave(sig: int, word: str) -> None:
 
 
 def serve(
-    shelf: Shelf, settings: Settings, sock: socket.socket, ready: Callable[[], None] = lambda: None
+    shelf: Shelf,
+    settings: Settings,
+    sock: socket.socket,
+    ready: Callable[[], None] = lambda: None,
+    runs: Runs | None = None,
 ) -> None:
     """Serve on a bound socket until SIGTERM or Ctrl-C.
 
@@ -172,6 +177,7 @@ def serve(
 
     Args:
         ready: called when a signal stops the server in order.
+        runs: the trainings that are watched; default those of the models.
     """
     engine = Engine(
         shelf.models,
@@ -180,7 +186,12 @@ def serve(
         capacity=settings.queue,
     )
     app = create_app(
-        engine, shelf, limits=settings.limits, token=settings.token, local=settings.local
+        engine,
+        shelf,
+        runs=runs or Runs.of_models(shelf.places),
+        limits=settings.limits,
+        token=settings.token,
+        local=settings.local,
     )
     gc.collect()
     gc.freeze()  # torch's many objects need not be looked through while requests wait

@@ -26,10 +26,17 @@ PREFERRED = ("cd", "ect", "ict", "ct", "edm")
 
 @dataclass(frozen=True)
 class Shelf:
-    """Models by id, the default first, and what evaluates them."""
+    """Models by id, the default first, and what evaluates them.
+
+    Args:
+        models: by id; none where trainings are watched alone.
+        engine: what evaluates them.
+        places: where each was opened, as far as that is known.
+    """
 
     models: dict[str, FlowMap]
     engine: Engine = field(default_factory=Torch)
+    places: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -56,7 +63,8 @@ class Shelf:
             )
         engine = engine or Torch()
         models: dict[str, FlowMap] = {}
-        for path, name in zip(paths, names_for(paths), strict=True):
+        places = dict(zip(names_for(paths), paths, strict=True))
+        for name, path in places.items():
             opened = open_model(
                 path, checkpoint=checkpoint, ema=ema, device=device, precision=precision
             )
@@ -64,14 +72,16 @@ class Shelf:
             check_pictures(as_sampled(f), str(path))
             f.trained.check_known(f"serving {path}")
             models[name] = engine.model(f.eval().requires_grad_(False))
-        return cls(models, engine)
+        return cls(models, engine, places)
 
     def __getitem__(self, name: str | None) -> tuple[str, FlowMap]:
         """Id and model of a name; the default for None.
 
         Raises:
-            FewstepError: no such model.
+            FewstepError: no such model, or none at all.
         """
+        if not self.models:
+            raise FewstepError("this server watches trainings and has no model: see fewstep serve.")
         name = next(iter(self.models)) if name is None else name
         if name not in self.models:
             raise unknown("model", name, self.models)

@@ -22,7 +22,7 @@ def read_metrics(directory: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     whole = path.read_bytes().rpartition(b"\n")[0]
-    read = [_line(text) for text in whole.splitlines()]
+    read = [line_of(text) for text in whole.splitlines()]
     if damaged := read.count(None):
         warnings.warn(
             f"{path} has {damaged} damaged line{'s' * (damaged > 1)}, left out.",
@@ -32,7 +32,7 @@ def read_metrics(directory: Path) -> list[dict[str, float]]:
     return [line for line in read if line is not None]
 
 
-def _line(text: bytes) -> dict[str, float] | None:
+def line_of(text: bytes) -> dict[str, float] | None:
     """The numbers of a line; None where it holds anything else."""
     try:
         line: dict[str, float] = value_of(dict[str, int | float], json.loads(text), "a line")

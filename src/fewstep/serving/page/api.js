@@ -109,6 +109,23 @@ export async function interpolate(body, { signal } = {}) {
   return (await call("v1/images/interpolations", json(body, signal))).json();
 }
 
+const query = (path, values) => `${path}?${new URLSearchParams(values)}`;
+
+/** The trainings that are watched, and how far each is. */
+export async function runs() {
+  return (await (await call("v1/runs")).json()).data;
+}
+
+/** Rows of a training's log: those after the first `after` of an epoch. */
+export async function runLog(run, after, epoch) {
+  return (await call(query("v1/runs/log", { run, after, epoch }))).json();
+}
+
+/** The PNG of a training's samples at a step, as a Blob. */
+export async function runSample(run, step) {
+  return (await call(query("v1/runs/sample", { run, step }))).blob();
+}
+
 /** Whether requests carry a token; commands that are shown then name a variable for it. */
 export const guarded = Boolean(token);
 

@@ -5,24 +5,29 @@ import { Compare } from "./compare.js";
 import { Edit } from "./edit.js";
 import { Generate } from "./generate.js";
 import { Interpolate } from "./interpolate.js";
+import { Watch } from "./watch.js";
 import { dice, el, fill, showValues, values } from "./widgets.js";
 
 const TABS = { generate: Generate, edit: Edit, interpolate: Interpolate, compare: Compare };
 
 class App {
-  constructor(models) {
+  constructor(models, runs) {
     this.models = models;
+    this.tabs = { ...(models.length ? TABS : {}), ...(runs.length || !models.length ? { watch: Watch } : {}) };
     this.select = document.querySelector("#model");
     this.select.replaceChildren(...models.map(({ id }) => el("option", { value: id }, id)));
-    for (const [name, Tab] of Object.entries(TABS)) this[name] = new Tab(this, document.getElementById(name));
+    this.select.parentElement.hidden = !models.length;
+    for (const [name, Tab] of Object.entries(this.tabs)) this[name] = new Tab(this, document.getElementById(name));
     this.select.addEventListener("change", () => this.use(this.select.value));
-    const buttons = [...document.querySelectorAll("[role=tab]")];
+    const all = [...document.querySelectorAll("[role=tab]")];
+    for (const button of all) button.hidden = !(name(button) in this.tabs);
+    const buttons = all.filter((button) => !button.hidden);
     for (const button of buttons) {
       button.addEventListener("click", () => this.go(name(button)));
       button.addEventListener("keydown", (event) => this.arrow(event, buttons));
     }
     window.addEventListener("hashchange", () => this.restore());
-    this.use((models.find((model) => model.default) ?? models[0]).id);
+    if (models.length) this.use((models.find((model) => model.default) ?? models[0]).id);
     this.restore();
   }
 
@@ -37,7 +42,7 @@ class App {
     const place = document.querySelector("#facts");
     place.textContent = facts(this.model);
     place.title = this.model.objective ?? "";
-    for (const tab of Object.keys(TABS)) this[tab].model(this.model);
+    for (const tab of Object.keys(this.tabs)) this[tab].model(this.model);
     showValues(document);
   }
 
@@ -48,6 +53,7 @@ class App {
       button.tabIndex = chosen ? 0 : -1;
       document.getElementById(name(button)).hidden = !chosen;
     }
+    for (const each of Object.keys(this.tabs)) this[each].shown?.(each === tab);
   }
 
   arrow(event, buttons) {
@@ -61,20 +67,21 @@ class App {
   /** Write what a tab's form holds into the address. */
   remember(tab, form, more = {}) {
     const settings = Object.entries(values(form)).filter(([, value]) => typeof value === "string" && value !== "");
-    const text = new URLSearchParams({ tab, model: this.model.id, ...Object.fromEntries(settings), ...more });
+    const model = this.model && { model: this.model.id };
+    const text = new URLSearchParams({ tab, ...model, ...Object.fromEntries(settings), ...more });
     history.replaceState(null, "", `#${text}`);
   }
 
   /** Show what the address says, and run it. */
   restore() {
     const { tab, model, ...settings } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-    if (!(tab in TABS)) return this.go("generate");
+    if (!(tab in this.tabs)) return this.go(Object.keys(this.tabs)[0]);
     if (model && !this.find(model)) warn(`This link is about the model "${model}", which is not served.`);
     this.use(model);
     this.go(tab);
     fill(this[tab].form, { class: "", ...settings });
     this[tab].form.dispatchEvent(new Event("input", { bubbles: true }));
-    if (Object.keys(settings).length) (this[tab].restore?.(settings) ?? this[tab].runner.run());
+    if (Object.keys(settings).length) (this[tab].restore ? this[tab].restore(settings) : this[tab].runner.run());
   }
 }
 
@@ -96,7 +103,7 @@ function warn(text) {
 async function open(app) {
   const foot = api.about();
   if (foot !== null) document.querySelector("footer").textContent = foot;
-  const seen = await api.first().catch(() => null);
+  const seen = app.models.length ? await api.first().catch(() => null) : null;
   if (seen && !location.hash) app.generate.seen(seen);
 }
 
@@ -104,9 +111,8 @@ document.addEventListener("input", (event) => event.target.form && showValues(ev
 showValues(document);
 dice(document);
 try {
-  const models = await api.models();
-  if (models.length) await open(new App(models));
-  else warn("The server has no model. Start it with a run: fewstep serve runs/digits-cd");
+  const [models, runs] = await Promise.all([api.models(), api.runs()]);
+  await open(new App(models, runs));
 } catch (error) {
   warn(error.message);
 }

@@ -1,0 +1,81 @@
+"""What ``fewstep serve`` and ``fewstep watch`` share: where the server listens, and its start."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fewstep.errors import FewstepError
+
+if TYPE_CHECKING:
+    from fewstep.serving.shelf import Shelf
+    from fewstep.serving.watched import Runs
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server listens, and for whom: see `fewstep.serving.server.Settings`."""
+
+    host: str
+    port: int
+    token: str | None
+    open_to_all: bool
+    patience: float
+    browser: bool
+    """Open the page in the browser."""
+
+    def url(self, port: int) -> str:
+        """The page's address."""
+        shown = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{shown}:{port}/" + (f"?token={self.token}" if self.token else "")
+
+
+def launch(
+    place: Place,
+    shelf_of: Callable[[], Shelf],
+    *,
+    said: Callable[[Shelf], str],
+    runs: Runs | None = None,
+    limits: dict[str, Any] | None = None,
+    **settings: Any,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Args:
+        place: where.
+        shelf_of: opens the models, once the port is known to be free.
+        said: what is served, in words.
+        runs: the trainings that are watched; default those of the models.
+        limits: see `fewstep.serving.limits.Limits`.
+        settings: further ones of the server.
+
+    Raises:
+        FewstepError: the extra is missing, the place cannot be had, or a model is none.
+    """
+    try:
+        from fewstep.serving.limits import Limits
+        from fewstep.serving.server import Settings, bind, serve
+    except ImportError as error:
+        raise FewstepError(f"{error.name} is missing: pip install 'fewstep[serve]'.") from error
+    given = Settings(
+        host=place.host,
+        port=place.port,
+        token=place.token,
+        open_to_all=place.open_to_all,
+        patience=place.patience,
+        limits=Limits(**limits or {}),
+        **settings,
+    )
+    sock = bind(place.host, place.port)
+    with sock:
+        shelf, url = shelf_of(), place.url(sock.getsockname()[1])
+
+        def ready() -> None:
+            print(f"{said(shelf)} at {url} (API: docs/; stop with Ctrl-C)", flush=True)
+            if place.browser:
+                threading.Timer(0.5, webbrowser.open, [url]).start()
+
+        serve(shelf, given, sock, ready, runs)
