@@ -18,6 +18,7 @@ import torch
 
 import fewstep
 from fewstep.cli import app
+from fewstep.cli.train import offer_chosen
 from fewstep.objectives import OBJECTIVES
 from fewstep.training.validation import energy_distance
 
@@ -117,6 +118,7 @@ def commands() -> list[str]:
 def test_every_command_of_the_documents_parses(command: str) -> None:
     _, bound, _ = app.meta.parse_args(shlex.split(command)[1:], exit_on_error=False)
     if not bound.arguments.get("plugin"):  # without which its recipes are not known
+        offer_chosen(bound.arguments["words"], {})
         app.parse_args(bound.arguments["words"], exit_on_error=False, print_error=False)
 
 
