@@ -2,25 +2,67 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks/gpu.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def rehearsed(script: str, tmp_path: Path, *words: str) -> dict[str, Any]:
+    """What a script found, as tiny as can be; nothing in it failed."""
+    command = [sys.executable, str(BENCHMARKS / script), "--rehearse", *words]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads((tmp_path / script).with_suffix(".json").read_text())
+    assert {part["ended"] for part in found["ended"].values()} == {"exit code 0"}
+    found["records"] = [record for part in found["parts"].values() for record in part]
+    assert not [record for record in found["records"] if "failed" in record]
+    return found
 
 
 def test_the_benchmark_is_rehearsed(tmp_path: Path) -> None:
-    words = ["--rehearse", "--parts", "small", "speedrun", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARK), *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "gpu.json").read_text())
-    assert {part["ended"] for part in found["ended"].values()} == {"exit code 0"}
-    records = [record for part in found["parts"].values() for record in part]
-    assert not [record for record in records if "failed" in record]
-    said = {record["what"] for record in records}
+    found = rehearsed("gpu.py", tmp_path, "--parts", "small", "speedrun")
+    said = {record["what"] for record in found["records"]}
     assert {"edm bf16", "cd bf16", "host", "as it is", "sample bf16, batch 256"} <= said
     assert {"edm bf16 compiled", "convolutions, channels last", "ECT", "CD"} <= said
     assert "**edm bf16**" in (tmp_path / "gpu.md").read_text()
+
+
+def test_the_comparison_of_methods_is_rehearsed(tmp_path: Path) -> None:
+    """Each from one teacher, scored in one step and in two; the table is there with the card."""
+    found = rehearsed("gpu_methods.py", tmp_path)
+    scored = {r["what"]: r for r in found["records"] if "fd 2 steps" in r}
+    assert {*scored} == {"ect", "scd", "meanflow"}
+    assert all(r["fd 1 step"] > 0 and r["steps"] == r["of_steps"] for r in scored.values())
+    how = [r for r in found["records"] if r["what"].endswith(": how")]
+    assert {r["precision"] for r in how} == {"bf16"}
+    assert {r["tangent"] for r in how} == {"none", "forward"}
+    table = (tmp_path / "gpu_methods.md").read_text()
+    assert "| meanflow |" in table
+    assert f"# {found['machine']['card']}" in table
+
+
+def test_a_race_shares_its_seconds(tmp_path: Path) -> None:
+    """Equal ones for every method, all of them within the whole; no part is without a limit."""
+    script = BENCHMARKS / "gpu_methods.py"
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        spec = importlib.util.spec_from_file_location("gpu_methods", script)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        options = argparse.Namespace(seconds=570.0, out=tmp_path, rehearse=True)
+        teacher, methods = module.Race(script, options).limits(3, trains=True)
+        assert 0 < teacher < 570 - 3 * methods
+        assert methods > module.AROUND + 60
+        assert module.Race(script, options).limits(3, trains=False)[1] > methods
+    finally:
+        sys.path.remove(str(BENCHMARKS))
