@@ -348,7 +348,15 @@ class StoredModel(nn.Module):
         Raises:
             FewstepError: names or shapes differ; the message names them.
         """
-        mine, theirs = (named_tensors(f.network) for f in (self, other))
+        self.take_tensors(named_tensors(other.network), source)
+
+    def take_tensors(self, theirs: Mapping[str, Tensor], source: object) -> None:
+        """Take over a network's weights by their names, as `take_network` does.
+
+        Raises:
+            FewstepError: names or shapes differ; the message names them.
+        """
+        mine = named_tensors(self.network)
         theirs = with_added(mine, theirs, self.network.added, source)
         check_fit(mine, {name: tuple(x.shape) for name, x in theirs.items()}, source)
         load_tensors(self.network, theirs)

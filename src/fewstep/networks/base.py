@@ -48,6 +48,9 @@ class Network(Cited, nn.Module):
     guidance_embedding: bool = False
     """Whether it takes a guidance weight ``w``, for a student of guided teachers."""
 
+    class_gain: float = 1.0
+    """By what the numbers of a class are multiplied where they come in."""
+
     shape: tuple[int, ...]
     num_classes: int
     two_time: bool

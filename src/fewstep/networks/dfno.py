@@ -119,7 +119,7 @@ class FourierOperator(Network):
         self.base = NETWORKS.build(base, two_time=True, **common)
         if isinstance(self.base, mlp.MLP):
             tell_apart(self.base, stream)
-        self.label_dropout = self.base.label_dropout
+        self.label_dropout, self.class_gain = self.base.label_dropout, self.base.class_gain
         if not insert(self.base, times, modes):
             raise FewstepError(f"DFNO is made from an mlp or a unet, not from {base}.")
 

@@ -245,6 +245,7 @@ class UNet(Network):
         _check_attention(attention, heights, head_channels, [channels * m for m in multipliers])
 
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
+        self.class_gain = math.sqrt(max(num_classes, 1))
         self.guidance_embedding = guidance_embedding
         self.label_dropout = checked_label_dropout(label_dropout)
         self.positional, self.augment = embedding == "positional", augment

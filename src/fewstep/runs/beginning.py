@@ -28,6 +28,7 @@ from fewstep.runs.components import objective_of
 from fewstep.runs.directory import open_model
 from fewstep.runs.run import Component, Run, require
 from fewstep.runs.sources import fingerprint
+from fewstep.runs.taken import tensors_for, why_not
 
 
 def begin_from_teacher(run: Run, f: AnyModel, teacher: AnyModel) -> FlowMap:
@@ -112,15 +113,16 @@ def in_float32(f: AnyModel, path: object) -> None:
 def take_weights(f: AnyModel, other: AnyModel, path: object) -> None:
     """Begin with the weights of another model; how it was trained does not matter.
 
+    Its classes and the size of its images may be others: see `fewstep.runs.taken`.
+
     Raises:
-        FewstepError: a model of other images, classes or latents, or another network.
+        FewstepError: a model of other channels or latents, or another network.
     """
-    for what in ("shape", "num_classes"):
-        if (theirs := getattr(other, what)) != (ours := getattr(f, what)):
-            raise FewstepError(
-                f"the model {path} has {what} {theirs}, this run has {ours}: they must agree."
-            )
-    f.take_network(other, path)
+    theirs = tensors_for(f, other, path)
+    try:
+        f.take_tensors(theirs, path)
+    except FewstepError as error:
+        raise why_not(f, other, path, error) from error
     in_float32(other, path)
     changed = {}
     if isinstance(f, FlowMap) and isinstance(other, FlowMap):

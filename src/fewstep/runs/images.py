@@ -39,7 +39,7 @@ def with_known_classes(
         origin: the teacher, or the model that it begins with.
 
     Raises:
-        FewstepError: images of a class that the run or its origin does not know, or an origin of
+        FewstepError: images of a class that the run or its teacher does not know, or a teacher of
             classes that no image has.
     """
     if not run.data.labels or data.labels is None:
@@ -51,6 +51,8 @@ def with_known_classes(
     whose = f"the model {run.init}" if run.teacher is None else f"the teacher {run.teacher}"
     if Agreement(data.classes, origin.classes).same:
         return data.with_classes(origin.classes, whose)
+    if run.teacher is None:
+        return data  # weights alone are taken, and those of the classes by name
     raise FewstepError(
         f"{whose} has the classes {listed(origin.classes)}, the data set {data.name} has "
         f"{listed(data.classes)}: a model knows the classes of the one that it begins with. Give "
