@@ -87,6 +87,17 @@ def lsgm() -> Run:
     )
 
 
+@RECIPES.add("digits/guided-lsgm")
+def guided_lsgm() -> Run:
+    """digits/lsgm that knows a null class, for classifier-free guidance (Ho & Salimans 2022).
+
+    A tenth of the labels is hidden in training, as in that paper.
+    """
+    run = lsgm()
+    network = replace(run.network, arguments=run.network.arguments | {"label_dropout": 0.1})
+    return replace(run, network=network)
+
+
 def from_teacher(objective: str, **arguments: Any) -> Run:
     """A consistency model from a diffusion model's weights, weighted by noise level as that was."""
     times = "lognormal(P_mean=-0.6, P_std=1.4)"

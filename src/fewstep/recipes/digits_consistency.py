@@ -170,9 +170,8 @@ def cmt_ect() -> Run:
 def lcm() -> Run:
     """Latent consistency distillation with the guidance weight as an input (Luo et al. 2023).
 
-    Of a latent diffusion model that knows a null class, such as a run of digits/lsgm with
-    --network.label-dropout 0.1 --out runs/digits-guided-lsgm; its network is used in the paper's
-    chain of 1000 steps, skipped by 20. The weights are from 1, none, to 3.
+    Of a latent diffusion model that knows a null class, digits/guided-lsgm; its network is used in
+    the paper's chain of 1000 steps, skipped by 20. The weights are from 1, none, to 3.
     """
     return Run(
         objective=component("lcm", guidance_range=(1.0, 3.0), weighting="edm"),

@@ -14,6 +14,7 @@ from fewstep.records import value_of
 
 ALL = "all"
 CLOCK = "clock.json"
+PROCESSOR = " (processor)"
 
 
 class Clock:
@@ -34,13 +35,25 @@ class Clock:
         """Seconds of a part; 0 where it has not run."""
         return self._seconds.get(name, 0.0)
 
-    def add(self, name: str, seconds: float) -> None:
-        """Count seconds of a part; those of the blocks that are running are kept as well."""
+    def processor(self, name: str) -> float:
+        """Seconds of the processor's cores that a part used; 0 where nobody has counted them."""
+        return self[f"{name}{PROCESSOR}"]
+
+    def add(self, name: str, seconds: float, processor: float = 0.0) -> None:
+        """Count seconds of a part; those of the blocks that are running are kept as well.
+
+        Args:
+            name: of the part.
+            seconds: by the clock on the wall.
+            processor: of the processor's cores, which other work on the machine hardly changes.
+        """
         now = time.perf_counter()
         for block, since in self._running.items():
             self._seconds[block] = self[block] + now - since
             self._running[block] = now
         self._seconds[name] = self[name] + seconds
+        if processor:
+            self._seconds[f"{name}{PROCESSOR}"] = self.processor(name) + processor
         write_json(self._path, self._seconds)
 
     @contextmanager

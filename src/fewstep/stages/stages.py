@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,12 +38,43 @@ POLL = 0.3  # seconds between two looks at the trainings
 
 @dataclass
 class Running:
-    """A stage's process."""
+    """A stage's process.
+
+    Args:
+        stage: what it makes.
+        process: as it was started.
+        log: what it prints.
+        started: when.
+        processor: seconds of all its threads once it has ended; 0 where the system does not tell.
+    """
 
     stage: Stage
     process: subprocess.Popen[bytes]
     log: Path
     started: float
+    processor: float = 0.0
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        if hasattr(os, "wait4"):
+            self._reap(os.WNOHANG)
+        return self.process.poll()
+
+    def wait(self) -> None:
+        """Until it has ended."""
+        if hasattr(os, "wait4"):
+            self._reap(0)
+        self.process.wait()
+
+    def _reap(self, flags: int) -> None:
+        """Take the exit code together with what the process has used, which is told once."""
+        if self.process.returncode is not None:
+            return
+        with suppress(ChildProcessError):  # taken by somebody else: Popen knows what to do
+            pid, status, used = os.wait4(self.process.pid, flags)
+            if pid:
+                self.process.returncode = os.waitstatus_to_exitcode(status)
+                self.processor = used.ru_utime + used.ru_stime
 
 
 class Stages:
@@ -129,7 +161,7 @@ class Stages:
         return Running(stage, process, log, time.perf_counter())
 
     def _done(self, running: Running) -> bool:
-        code = running.process.poll()
+        code = running.poll()
         if code is None:
             return False
         self._count(running)
@@ -143,17 +175,18 @@ class Stages:
         return True
 
     def _count(self, running: Running) -> None:
-        self.clock.add(running.stage.name, time.perf_counter() - running.started)
+        seconds = time.perf_counter() - running.started
+        self.clock.add(running.stage.name, seconds, running.processor)
 
     def _stop(self, running: list[Running]) -> None:
         """Ask the stages to save and stop, and wait for them."""
-        alive = [r for r in running if r.process.poll() is None]
+        alive = [r for r in running if r.poll() is None]
         if alive:
             self.console.print("saving what is there...")
         for r in alive:
             r.process.send_signal(signal.SIGTERM)
         for r in alive:
-            r.process.wait()
+            r.wait()
             self._count(r)
 
     def _pictures(self) -> list[Path]:
