@@ -21,6 +21,7 @@ from fewstep.data import load, to_float
 from fewstep.errors import FewstepError
 from fewstep.evaluation.scores import Scores
 from fewstep.report.editing import LEVELS, Edited, best_blur, blurred, shortfalls
+from fewstep.report.methods import MethodsReport, reproduce_methods
 from fewstep.report.plan import SHORT
 from fewstep.report.reproduce import reproduce_digits
 from fewstep.report.scoring import _scores_of
@@ -94,6 +95,23 @@ def test_an_interrupted_reproduction_is_taken_up_and_never_done_twice(
     again = reproduce_digits(folder, shorten=SHORTEN)
     assert models(folder) == after
     assert again.seconds > 0
+    monkeypatch.setattr("fewstep.report.methods.SEEDS", 1)
+    methods = reproduce_methods(folder, only=["cd"], shorten=SHORTEN)
+    assert models(folder) == after
+    check_methods(methods)
+
+
+def check_methods(report: MethodsReport) -> None:
+    """The same trainings and scores in the other table, with what they took of the processor."""
+    html = report.page.read_text()
+    assert html.count("data:image/png;base64,") == 3 + 2
+    assert not re.search(r"(src|href)=\"(?!data:)", html)
+    edm, cd = report.findings.all
+    assert [s.nfe for s in (*edm.sampled, *cd.sampled)] == [35, 1, 2, 4]
+    with (report.page.parent / "table.csv").open(newline="") as file:
+        known = {(r["method"], r["nfe"]): float(r["fd"]) for r in csv.DictReader(file)}
+    assert cd.sampled[1].fd.values == (known["CD", "2"],)
+    assert cd.seconds > 1
 
 
 def check_page(folder: Path) -> None:

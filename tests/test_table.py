@@ -134,6 +134,10 @@ def test_a_clock_adds_up_over_calls_and_interruptions(tmp_path: Path) -> None:
         assert killed["cd"] == 1
         time.sleep(0.01)
     assert 0.03 <= Clock(tmp_path)["all"] < 1
+    clock.add("cd", 1.0, processor=0.5)
+    clock.add("cd", 1.0, processor=0.25)
+    assert Clock(tmp_path).processor("cd") == 0.75
+    assert Clock(tmp_path).processor("edm") == 0
     (tmp_path / "clock.json").write_text("{")
     assert Clock(tmp_path)["edm"] == 0
 

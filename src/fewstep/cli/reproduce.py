@@ -12,6 +12,9 @@ from rich.table import Table
 from fewstep.cli.command import Whole, command
 from fewstep.errors import FewstepError, listed
 from fewstep.report.full import FULL
+from fewstep.report.methods import MethodsReport, reproduce_methods
+from fewstep.report.methods_table import write_table
+from fewstep.report.methods_words import sentences
 from fewstep.report.plan import SHORT
 from fewstep.report.reproduce import Report, reproduce_digits
 from fewstep.report.toy2d import ToyReport, reproduce_toy2d
@@ -22,6 +25,7 @@ def reproduce(
     /,
     *,
     full: Annotated[bool, Parameter(negative="")] = False,
+    methods: Annotated[bool, Parameter(negative="")] = False,
     table: Path | None = None,
     only: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     seed: Whole = 0,
@@ -35,7 +39,8 @@ def reproduce(
     digits trains a diffusion model (EDM), distils it (CD), tunes it (ECT), trains CT and iCT from
     scratch, samples and scores all of them, and writes report.html, table.csv and pictures.
     With --full it does so with every method and sampler of the paper's table, and writes table.md
-    beside the report.
+    beside the report. With --methods it trains CD and every method since the paper at one amount of
+    computing, the best of them with three seeds, and writes methods.html, .csv and .json.
 
     toy2d trains every objective on points of the plane, where the exact map is known, and writes
     report.html with pictures of what each has learned, and scores.json.
@@ -46,6 +51,7 @@ def reproduce(
     Examples:
       fewstep reproduce digits                    about five minutes on two cores
       fewstep reproduce digits --full             the whole table, within an hour
+      fewstep reproduce digits --methods          all since the paper, within two hours
       fewstep reproduce toy2d                     every objective, within a quarter of an hour
       fewstep reproduce toy2d --only cd ect       two of them, and the teacher
       fewstep reproduce digits --shorten 0.05     a quick look at the machinery
@@ -56,10 +62,12 @@ def reproduce(
         The data set.
     full
         Every method, diffusion model and sampler of the paper's table; of the digits.
+    methods
+        Every method since the paper instead; of the digits.
     table
-        Also write the table to this .md file; only with --full.
+        Also write the table to this .md file; only with --full or --methods.
     only
-        Objectives of toy2d; default all.
+        Objectives of toy2d, or methods of --methods, such as meanflow; default all.
     seed
         Of every training of toy2d.
     out
@@ -74,14 +82,22 @@ def reproduce(
     out = out or Path(f"runs/reproduce-{what}")
     shared: dict[str, Any] = {"workers": workers, "shorten": shorten, "device": device}
     if what == "toy2d":
-        _refuse(what, {"--full": full, "--table": table is not None})
+        _refuse(what, {"--full": full, "--methods": methods, "--table": table is not None})
         show_toy2d(reproduce_toy2d(out, only=only, seed=seed, **shared))
         return
-    _refuse(what, {"--only": bool(only), "--seed": seed != 0})
-    if table is not None and not full:
-        raise FewstepError("--table is the paper's whole table: give --full as well.")
+    _refuse(what, {"--only": bool(only) and not methods, "--seed": seed != 0})
+    if full and methods:
+        raise FewstepError("--full and --methods are two tables: give one of them.")
+    if table is not None and not (full or methods):
+        raise FewstepError("--table is a whole table: give --full or --methods as well.")
     if table is not None and table.suffix != ".md":
         raise FewstepError(f"--table writes Markdown, to a file that ends in .md, not {table}.")
+    if methods:
+        found = reproduce_methods(out, only=only, **shared)
+        if table is not None:
+            write_table(table, found.findings, found.pictures)
+        show_methods(found)
+        return
     report = reproduce_digits(out, FULL if full else SHORT, **shared)
     if table is not None:
         report.table.write(table)
@@ -120,6 +136,26 @@ def show(report: Report) -> None:
     console = Console()
     console.print(table)
     console.print(f"\n{report.seconds:.0f} s in all. Open [bold]{report.page}[/]", highlight=False)
+
+
+def show_methods(report: MethodsReport) -> None:
+    """Print the distances, what they say, and where the page is."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("method", overflow="fold")
+    for name in ("spent", "FD 1", "2", "4"):
+        table.add_column(name, justify="right", no_wrap=True)
+    findings = report.findings
+    many = findings.teacher.best
+    table.add_row(findings.teacher.name, "", "", "", f"{many.fd} in {many.nfe}")
+    for heading, group in findings.groups.items():
+        table.add_row(f"[bold]{heading}[/]")
+        for method in group:
+            distances = [str(s.fd) if (s := method.at(k)) else "" for k in (1, 2, 4)]
+            table.add_row(f"  {method.name}", f"{method.spent:,.0f}", *distances)
+    console = Console()
+    console.print(table)
+    console.print("", *sentences(findings), sep="\n", highlight=False)
+    console.print(f"{report.seconds:.0f} s in all. Open [bold]{report.page}[/]", highlight=False)
 
 
 def show_toy2d(report: ToyReport) -> None:

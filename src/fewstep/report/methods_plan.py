@@ -1,4 +1,4 @@
-"""What ``fewstep reproduce digits --methods`` trains: every method since the paper, at equal compute.
+"""What ``fewstep reproduce digits --methods`` trains: all since the paper, at equal compute.
 
 The plan names no method. It takes the recipes of the digits whose paper was posted with consistency
 models or later, and finds what each needs by what it declares: a model to begin with, by the folder

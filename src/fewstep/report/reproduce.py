@@ -82,8 +82,8 @@ def _reproduce(
         )
         stages.run()
         train, test = load("digits"), load("digits", split="test")
-        network = train_classifier(train.images, _labels(train))
-        evaluator = Evaluator.of(network, train.images, _labels(train))
+        network = train_classifier(train.images, labels_of(train))
+        evaluator = Evaluator.of(network, train.images, labels_of(train))
         board = Scoreboard(evaluator, directory, pick_device(device))
         results = [*_baselines(evaluator, test), *board.results(plan.rows)]
         f, teacher = (FlowMap.load(directory / name / MODEL) for name in ("cd", "edm"))
@@ -92,14 +92,15 @@ def _reproduce(
     return _write(directory, plan, board, results, edits, clock)
 
 
-def _labels(data: Dataset) -> Tensor:
+def labels_of(data: Dataset) -> Tensor:
+    """The labels of data that have some."""
     if data.labels is None:
         raise FewstepError(f"{data.name} has no labels.")
     return data.labels
 
 
 def _baselines(evaluator: Evaluator, test: Dataset) -> list[Result]:
-    scores = evaluator.baselines(test.images, _labels(test))
+    scores = evaluator.baselines(test.images, labels_of(test))
     return [Result(BASELINES, name, None, score) for name, score in scores.items()]
 
 

@@ -129,7 +129,7 @@ class Scoreboard:
 
     def grid(self, row: Row) -> Path:
         """The picture of a row's samples, the classes in turn."""
-        return self.directory / "grids" / f"{row.key}.png"
+        return grid_of(self.directory, row)
 
     def _result(self, row: Row) -> Result:
         path = self.directory / row.stage / MODEL
@@ -162,6 +162,11 @@ class Scoreboard:
 
     def _write(self) -> None:
         write_json(self._path, self._known)
+
+
+def grid_of(directory: Path, row: Row) -> Path:
+    """Where the picture of a row's samples is."""
+    return directory / "grids" / f"{row.key}.png"
 
 
 def sampler_of(f: FlowMap, row: Row) -> Sampler:

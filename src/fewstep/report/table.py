@@ -101,11 +101,11 @@ class Table:
         yield ""
         header = ["method", "NFE", "FD ↓", "IS ↑", "precision ↑", "recall ↑", "training, s",
                   "ms/image", "CIFAR-10 FID", "CIFAR-10 IS"]  # fmt: skip
-        yield from _head(header, text=1)
+        yield from head(header, text=1)
         for group, results in by_group(self.results):
-            yield _line([f"**{group}**", *[""] * 9])
+            yield line([f"**{group}**", *[""] * 9])
             for r in results:
-                yield _line(self._score(r))
+                yield line(self._score(r))
         yield ""
 
     def _score(self, r: Result) -> list[str]:
@@ -151,13 +151,13 @@ class Table:
         for dataset, title in DATASETS.items():
             yield f"### {title}"
             yield ""
-            yield from _head(
+            yield from head(
                 ["method", "paper", "NFE", "FID", "IS", "precision", "recall", "digits FD",
                  "command"], text=2
             )  # fmt: skip
             for p in published():
                 if p.dataset == dataset:
-                    yield _line(self._paper(p, here.get((p.method, p.nfe))))
+                    yield line(self._paper(p, here.get((p.method, p.nfe))))
             yield ""
 
     def _paper(self, p: Published, row: Row | None) -> list[str]:
@@ -196,13 +196,13 @@ class Table:
         yield ""
 
 
-def _head(names: Sequence[str], text: int) -> Iterable[str]:
+def head(names: Sequence[str], text: int) -> Iterable[str]:
     """The head of a table whose first ``text`` columns, and a last of commands, hold words."""
     words = [i < text or name == "command" for i, name in enumerate(names)]
-    return _line(names), "|" + "|".join("---" if word else "---:" for word in words) + "|"
+    return line(names), "|" + "|".join("---" if word else "---:" for word in words) + "|"
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 

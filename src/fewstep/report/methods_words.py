@@ -1,0 +1,132 @@
+"""What the scores of the methods say, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fewstep.report.methods_scores import GROUPS, Findings, Measured, Sampled
+
+FIFTH, THIRD = 1 / 5, 1 / 3
+"""How far below CD's one step the best method should be at least, and should aim at."""
+COUNTS = {1: "one step", 2: "two steps", 4: "four steps"}
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A method that does not reach CD.
+
+    Args:
+        method: which.
+        where: in how many steps, with what it has and what CD has.
+        remarks: what its recipe says of its settings, and of what was tried.
+    """
+
+    method: Measured
+    where: str
+    remarks: str
+
+
+def introduction(findings: Findings) -> str:
+    """What was compared, and how."""
+    edm, cd = findings.teacher, findings.reference
+    seeds = max(m.seeds for m in findings.all)
+    return (
+        "Every method since consistency models (Song et al. 2023) on one data set, scikit-learn's "
+        "8x8 digits, with one residual MLP and at one training compute. It is counted in "
+        "evaluations of the network for each image of a batch: a pass forwards is 1, backwards 2, "
+        "a derivative in forward mode 2, and a teacher's passes count too. What begins with a "
+        f"diffusion model spends what CD does, {cd.spent:,.0f}, on top of the {edm.spent:,.0f} of "
+        "that model. What learns from data alone spends as much as CD and its teacher together, "
+        f"{cd.spent + edm.spent:,.0f}. A recipe that spends another amount is trained for other "
+        f"steps here, and stages of one method share what it may spend. FD is the Fréchet distance "
+        f"of {findings.n:,} samples to the training images over the features of a small digit "
+        f"classifier: {findings.real:.2f} for the test images, {findings.R:.2f} for a Gaussian "
+        f"fitted to the pixels of each class. Mean ± standard deviation is over {seeds} seeds of "
+        "the training, each from the same diffusion model: of this model, of CD, and of the ten "
+        "methods that were lowest with the first seed, at their best of 1, 2 and 4 steps."
+    )
+
+
+def sentences(findings: Findings) -> list[str]:
+    """What was expected of the methods, and what was found."""
+    return [*_in_one(findings), *_in_few(findings), _ahead(findings)]
+
+
+def _in_one(findings: Findings) -> Iterator[str]:
+    """The best method in one step, of each group, against CD."""
+    for heading, group in findings.groups.items():
+        others = [m for m in group if m is not findings.reference]
+        if (best := _best(others, 1)) is not None:
+            yield _below(findings, heading == GROUPS[True], *best)
+
+
+def _below(findings: Findings, taught: bool, method: Measured, one: Sampled) -> str:
+    cd = findings.reference.at(1)
+    assert cd is not None
+    share = 1 - one.fd.mean / cd.fd.mean
+    among = "Of those that begin with a diffusion model and spend what CD does"
+    if not taught:
+        among = "Of those that learn from data alone and spend what CD and its teacher do together"
+    where = f"{abs(share):.0%} {'below' if share > 0 else 'above'} CD's {cd.fd}"
+    return f"{among}, {method.name} is best in one step: {one.fd}, {where}. {_verdict(share)}"
+
+
+def _verdict(share: float) -> str:
+    if share >= THIRD:
+        return "That is more than the third that was aimed at."
+    if share >= FIFTH:
+        return "That is the fifth that was expected, and not the third that was aimed at."
+    return "That is less than the fifth that was hoped for."
+
+
+def _in_few(findings: Findings) -> Iterator[str]:
+    """The best methods in two and four steps, against the diffusion model in many."""
+    edm = findings.teacher.best
+    for steps in (2, 4):
+        if (best := _best(findings.methods, steps)) is not None:
+            method, few = best
+            lower = "below" if few.fd.mean < edm.fd.mean else "not below"
+            yield (
+                f"In {COUNTS[steps]} {method.name} is best: {few.fd}, {lower} the {edm.fd} of the "
+                f"diffusion model in {edm.nfe} evaluations."
+            )
+
+
+def _ahead(findings: Findings) -> str:
+    """How many methods are ahead of CD, by the number of steps."""
+    counts = []
+    for steps, words in COUNTS.items():
+        have = [m for m in findings.methods if m.at(steps)]
+        ahead = [m for m in have if not _is_behind(m, findings.reference, steps)]
+        counts.append(f"{len(ahead)} of {len(have)} in {words}")
+    return f"Ahead of CD are {', '.join(counts)}."
+
+
+def _best(methods: Iterable[Measured], steps: int) -> tuple[Measured, Sampled] | None:
+    """The method with the lowest distance in so many steps."""
+    found = [(method, s) for method in methods if (s := method.at(steps))]
+    return min(found, key=lambda pair: pair[1].fd.mean, default=None)
+
+
+def _is_behind(method: Measured, reference: Measured, steps: int) -> bool:
+    ours, cd = method.at(steps), reference.at(steps)
+    return ours is not None and cd is not None and ours.fd.mean >= cd.fd.mean
+
+
+def behind(findings: Findings) -> Sequence[Behind]:
+    """The methods that do not reach CD in some number of steps, the nearest first."""
+    found = []
+    for method in findings.methods:
+        steps = [k for k in COUNTS if _is_behind(method, findings.reference, k)]
+        if steps:
+            where = ", ".join(_against(method, findings.reference, k) for k in steps)
+            found.append(Behind(method, where, method.remarks))
+    return found
+
+
+def _against(method: Measured, reference: Measured, steps: int) -> str:
+    ours, cd = method.at(steps), reference.at(steps)
+    assert ours is not None
+    assert cd is not None
+    return f"{ours.fd.mean:.2f} against {cd.fd.mean:.2f} in {COUNTS[steps]}"
