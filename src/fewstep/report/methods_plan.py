@@ -16,7 +16,7 @@ from functools import cache
 
 from fewstep.errors import FewstepError, unknown
 from fewstep.needs import LATENTS, FixedPoint, TeacherUse
-from fewstep.objectives.papers import bibtex
+from fewstep.papers import Citation, bibtex, several
 from fewstep.recipes import RECIPES, Run
 from fewstep.runs.components import objective_of
 from fewstep.runs.dry_run import dry_run
@@ -81,10 +81,10 @@ def _is_since(recipe: str) -> bool:
     return posted(cls.citation) >= SONG and not pairs and not _is_foundation(recipe)
 
 
-def posted(citation: str) -> tuple[int, int]:
-    """arXiv's number of a paper, which grows with the time: year and month, and a count in it."""
-    found = NUMBER.search(bibtex(citation)) if citation else None
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+def posted(citation: Citation) -> tuple[int, int]:
+    """arXiv's number of the latest of some papers: year and month, and a count in the month."""
+    found = [NUMBER.search(bibtex(paper)) for paper in several(citation)]
+    return max(((int(n[1]), int(n[2])) for n in found if n), default=(0, 0))
 
 
 def _is_foundation(recipe: str) -> bool:
