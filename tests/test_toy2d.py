@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,7 @@ from fewstep.report.toy2d_scores import Score, floor, score
 from fewstep.sampling import as_model, sampler_for
 from fewstep.stages.stage import Training
 from fewstep.theory import plane
+from fewstep.trained import CONSISTENCY
 
 
 def numbers(*values: float) -> torch.Tensor:
@@ -174,3 +176,21 @@ def test_options_of_the_other_reproduction_are_refused(tmp_path, capsys):
     assert "has no --full" in capsys.readouterr().err
     assert run(["reproduce", "digits", "--only", "cd", "--out", out]) == 2
     assert "has no --only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["samples.png", "samples"])
+def test_points_are_written_as_numbers(place, tmp_path, capsys):
+    """No picture is made of them: the message has the ending that holds them, and what it holds."""
+    f = FlowMap(MLP((2,), width=8, blocks=1), EDM(), trained=CONSISTENCY)
+    model = tmp_path / "points.safetensors"
+    f.save(model)
+    assert run(["sample", str(model), "-n", "3", "-o", str(tmp_path / place)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"fewstep: {model} makes points of shape [2], not images; give -o ")
+    assert said.count("\n") == 1
+    out = tmp_path / "points.npz"
+    assert run(["sample", str(model), "-n", "3", "-o", str(out)]) == 0
+    assert "3 points" in capsys.readouterr().out
+    with np.load(out) as file:
+        assert file["arr_0"].dtype == np.float32
+        torch.testing.assert_close(torch.from_numpy(file["arr_0"]), sample(f, 3, seed=0))

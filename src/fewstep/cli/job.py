@@ -13,6 +13,7 @@ import torch
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole
+from fewstep.data.images import check_pictures
 from fewstep.distributed import pick_device
 from fewstep.editing.batches import check_pixels
 from fewstep.editing.pictures import check_out, read_all, write_all
@@ -67,8 +68,7 @@ class Files:
         engine.check_any_time()
         device = pick_device(engine.device(self.device))
         f = open_model(model, checkpoint=self.checkpoint, ema=self.ema, device=device)
-        if len(f.image_shape) != 3 or f.image_shape[0] not in (1, 3):
-            raise FewstepError(f"{model} makes points of shape {list(f.image_shape)}, not images.")
+        check_pictures(f.image_shape, model)
         return engine.model(as_map(f, "editing"))
 
     def labels(self, f: FlowMap) -> int | None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from torch import Tensor
 
 from fewstep.cli.command import Whole, command
 from fewstep.cli.sampling import ENGINE, How, spent
-from fewstep.data import check_place, save_images
+from fewstep.data import check_place, save_images, to_uint8
+from fewstep.data.images import check_pictures, is_picture, save_points
 from fewstep.distributed import processes
 from fewstep.exchange.graphs.engines import engine_of
 from fewstep.models import as_sampled
@@ -62,7 +64,8 @@ def sample(
     label
         Class to make, by number or name; default all classes in turn.
     out
-        A .png (one grid), a folder (one PNG per image), or an .npz (arr_0: uint8 NHWC).
+        A .png (one grid), a folder (one PNG per image), or an .npz (arr_0: uint8 NHWC); of a model
+        of points an .npz (arr_0: float32).
     checkpoint
         Checkpoint of a run folder: last, best or a step.
     ema
@@ -84,10 +87,14 @@ def sample(
         model, checkpoint=checkpoint, ema=ema, device=group.device, precision=precision
     )
     f = by.model(as_sampled(opened))
+    pictures = is_picture(f.image_shape)
+    if out.suffix.lower() != ".npz":
+        check_pictures(f.image_shape, model, POINTS)
     sampler = by.sampler(f, asked)
     labels = check_labels(f, label, n)
     start = time.perf_counter()
-    mine = share_of_samples(f, n, sampler, group, seed=seed, labels=labels, batch=batch)
+    of = to_uint8 if pictures else Tensor.float
+    mine = share_of_samples(f, n, sampler, group, seed=seed, labels=labels, batch=batch, of=of)
     images = group.gather_shares(mine, n)
     seconds = time.perf_counter() - start
     if group.first:
@@ -102,9 +109,14 @@ def sample(
             "precision": precision,
         } | which
         classes = f.trained.classes
-        save_images(images, out, labels=labels, classes=classes, settings=settings)
-        many = f"{n} image{'' if n == 1 else 's'}"
+        if pictures:
+            save_images(images, out, labels=labels, classes=classes, settings=settings)
+        else:
+            save_points(images, out, labels=labels, classes=classes)
+        many = f"{n} {'image' if pictures else 'point'}{'' if n == 1 else 's'}"
         print(f"{out}: {many}, {spent(sampler)} by {sampler.spec}{by.said}, {seconds:.2f} s")
 
+
+POINTS = "; give -o points.npz, which holds them as float32 [N, ...] in arr_0"
 
 app = command(sample)

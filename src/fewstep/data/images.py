@@ -158,8 +158,44 @@ def save_images(
     return path
 
 
+def save_points(
+    x: Tensor, path: str | Path, labels: Tensor | None = None, classes: Sequence[str] = ()
+) -> Path:
+    """Write what is no image, such as points of the plane, as an `.npz`.
+
+    `arr_0` is float32 [N, *shape]; labels and classes are as in that of `save_images`.
+
+    Returns:
+        The path.
+
+    Raises:
+        FewstepError: a place that cannot be written.
+    """
+    path = expanded(path)
+    with _placed(path) as temporary:
+        _write_arrays(x.float().cpu().numpy(), labels, tuple(map(str, classes)), temporary)
+    return path
+
+
+def is_picture(shape: Sequence[int]) -> bool:
+    """Whether arrays of a shape are images that can be shown: [1 or 3, H, W]."""
+    return len(shape) == 3 and shape[0] in (1, 3)
+
+
+def check_pictures(shape: Sequence[int], name: object, instead: str = "") -> None:
+    """Raise `FewstepError` for a model of arrays that are no images, such as points.
+
+    Args:
+        shape: of what it makes.
+        name: of the model.
+        instead: what to do.
+    """
+    if not is_picture(shape):
+        raise FewstepError(f"{name} makes points of shape {list(shape)}, not images{instead}.")
+
+
 def _check_images(images: Tensor) -> None:
-    good = images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] in (1, 3)
+    good = images.dtype == torch.uint8 and is_picture(images.shape[1:])
     if not good or len(images) == 0:
         raise FewstepError(
             "expected images as uint8 [N, 1 or 3, H, W] with N >= 1, got "
@@ -229,7 +265,13 @@ def with_settings(settings: Mapping[str, Any]) -> PngInfo:
 
 
 def _write_npz(images: Tensor, labels: Tensor | None, classes: Sequence[str], path: Path) -> None:
-    arrays: dict[str, Any] = {"arr_0": images.permute(0, 2, 3, 1).contiguous().cpu().numpy()}
+    _write_arrays(images.permute(0, 2, 3, 1).contiguous().cpu().numpy(), labels, classes, path)
+
+
+def _write_arrays(
+    array: np.ndarray, labels: Tensor | None, classes: Sequence[str], path: Path
+) -> None:
+    arrays: dict[str, Any] = {"arr_0": array}
     if labels is not None:
         arrays["arr_1"] = _stored(labels, classes)
         if classes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from fewstep.data import to_uint8
@@ -21,14 +23,16 @@ def share_of_samples(
     seed: int = 0,
     labels: Tensor | None = None,
     batch: int | None = None,
+    of: Callable[[Tensor], Tensor] = to_uint8,
 ) -> Tensor:
-    """This process's share of ``n`` samples: uint8 [<= n, C, H, W] on the CPU.
+    """This process's share of ``n`` samples on the CPU; by default images, uint8 [<= n, C, H, W].
 
     Args:
         f: the model.
         n: samples of all processes.
         sampler, seed, labels, batch: as for `sample`.
         group: the processes; the first one shows progress.
+        of: what is made of the samples.
 
     Raises:
         FewstepError: in every process, where the samples of one are not to be had.
@@ -47,6 +51,6 @@ def share_of_samples(
                 indices=share,
                 progress=advance if group.first else None,
             )
-        return to_uint8(x)
+        return of(x)
 
     return group.as_one(make)

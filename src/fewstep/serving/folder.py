@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fewstep.condition import Condition
 from fewstep.data import to_uint8
+from fewstep.data.images import check_pictures
 from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.beside import DecoderGraph, ProcessGraph
 from fewstep.exchange.graphs.engines import Torch
@@ -35,7 +36,7 @@ from fewstep.guidance import Guided
 from fewstep.mode import evaluating
 from fewstep.sampling import Jumps, NoiseStreams, Sampler, Walk, default_taus, sampler_for
 from fewstep.serving.images import base64_png
-from fewstep.serving.shelf import Shelf, check_pictures
+from fewstep.serving.shelf import Shelf
 from fewstep.version import __version__
 
 HERE = Path(__file__).parent
@@ -72,7 +73,7 @@ class Folder:
 
 def check(f: FlowMap) -> None:
     """Raise `FewstepError` for a model that the page cannot carry."""
-    check_pictures(f, "a page")
+    check_pictures(f.image_shape, "this model", ", which are what a page shows")
     f.trained.check_known("a page")
     weights = sum(w.numel() * 4 for w in f.state_dict().values())
     if weights > LARGEST:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fewstep.classes import find_class
+from fewstep.data.images import check_pictures
 from fewstep.editing.tasks import TASKS, ColouriseTask
 from fewstep.errors import FewstepError, unknown
 from fewstep.exchange.graphs.engines import Engine, Torch
@@ -69,7 +70,7 @@ class Shelf:
                 path, checkpoint=checkpoint, ema=ema, device=device, precision=precision
             )
             f = as_sampled(opened)
-            check_pictures(as_sampled(f), str(path))
+            check_pictures(as_sampled(f).image_shape, path)
             f.trained.check_known(f"serving {path}")
             models[name] = engine.model(f.eval().requires_grad_(False))
         return cls(models, engine, places)
@@ -114,12 +115,6 @@ class Shelf:
             }
             for i, (name, f) in enumerate(self.models.items())
         ]
-
-
-def check_pictures(f: FlowMap, name: str) -> None:
-    """Raise `FewstepError` for a model that makes something else than images."""
-    if len(f.image_shape) != 3 or f.image_shape[0] not in (1, 3):
-        raise FewstepError(f"{name} makes points of shape {list(f.image_shape)}, not images.")
 
 
 def names_for(paths: Sequence[Path]) -> list[str]:
