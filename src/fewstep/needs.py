@@ -124,7 +124,13 @@ class FixedPoint(Enum):
 BACKWARD = 2
 """Network evaluations that a backward pass costs."""
 TANGENT = 2
-"""Network evaluations that a forward-mode derivative adds to the pass that it comes with."""
+"""Network evaluations that a forward-mode derivative adds to the pass that it comes with.
+
+One number for all networks, so that costs can be compared: products of matrices alone would be 1.
+`python benchmarks/tangent_cost.py` measures it: on a CPU 2.2 with the MLP of the digits, 2.6 to 2.9
+with a transformer or a U-Net of 64 channels, 4.3 with a U-Net of 32 channels on 16x16 pixels, whose
+norms and activations cost as much as its convolutions.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
