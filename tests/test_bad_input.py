@@ -115,8 +115,8 @@ def test_a_setting_out_of_range_is_named(
 
 
 def test_a_size_that_the_unet_cannot_halve(attempt: Attempt, photos: Path, tmp_path: Path) -> None:
-    answer = attempt("images --method ct", "--data", photos, "--size", 10)
-    refused(answer, tmp_path / "run", "10x10", "divisible by 4")
+    answer = attempt("images --method ct", "--data", photos, "--size", 3)
+    refused(answer, tmp_path / "run", "3x3 is smaller", "sides of 4, 2 x 4")
 
 
 def test_a_batch_larger_than_the_data_is_said_and_works(attempt: Attempt, photos: Path) -> None:

@@ -232,8 +232,8 @@ def test_dropout_acts_in_training_only() -> None:
     ("arguments", "hint"),
     [
         ({"shape": (8, 8)}, r"\(C, H, W\)"),
-        ({"shape": (3, 9, 8)}, "patch=2 for 9x8"),
-        ({"patch": 0}, "patch=0"),
+        ({"shape": (3, 1, 8)}, "pixels, and 1x8 is smaller"),
+        ({"patch": 0}, "patch of the DiT must be at least 1; got 0"),
         ({"width": 18}, "18"),
         ({"blocks": 0}, "blocks"),
         ({"hidden": 0}, "hidden"),

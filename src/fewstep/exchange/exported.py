@@ -51,6 +51,7 @@ def to_edm(f: FlowMap) -> Exported:
         FewstepError: another network or process, or a setting that these do not have.
     """
     network = f.network
+    _check_not_filled("edm", f)
     precond, numbers = _precond(f)
     if isinstance(network, UNet):
         pairs, model, arguments = _song(network)
@@ -83,6 +84,7 @@ def to_openai(f: FlowMap) -> Exported:
     network = f.network
     if not isinstance(network, ADM):
         raise _no_place("openai", f, "UNetModel (adm)")
+    _check_not_filled("openai", f)
     s = settings(network)
     _check("openai", time_scale=(s["time_scale"], 1000.0), **_plain(s))
     if network.channels < adm.LEAST_CHANNELS:
@@ -239,6 +241,16 @@ def _check(target: str, **values: tuple[Any, Any]) -> None:
                 f"this model has {name}={mine!r}, and {target} knows {name}={theirs!r} alone: it "
                 "cannot be exported there."
             )
+
+
+def _check_not_filled(target: str, f: FlowMap) -> None:
+    """Raise `FewstepError` for a network that fills up its images, which others' do not."""
+    if f.network.computed != f.network.shape:
+        sizes = ("x".join(map(str, s[1:])) for s in (f.network.shape, f.network.computed))
+        raise FewstepError(
+            f"this model's network fills images of {' up to '.join(sizes)} inside, which those of "
+            f"{target} do not: it cannot be exported there."
+        )
 
 
 def _no_place(target: str, f: FlowMap, known: str) -> FewstepError:

@@ -22,6 +22,7 @@ from fewstep.networks.embeddings import (
     weight_embedding,
     with_weight,
 )
+from fewstep.networks.filling import filled, filled_shape, without_filling
 from fewstep.networks.forward_mode import Conv2d, Linear
 from fewstep.networks.layers import (
     Attention,
@@ -173,6 +174,9 @@ class ADM(Network):
         super().__init__()
         _check(shape, channels, multipliers, blocks, head_channels, heads, dropout)
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
+        levels = len(multipliers)
+        self._computed = filled_shape(shape, 2 ** (levels - 1), f"the ADM U-Net of {levels} levels")
+        height = self._computed[1]
         if double_norm and not scale_shift:
             raise FewstepError(
                 "double_norm of the ADM U-Net is of scale and shift: scale_shift=True."
@@ -198,9 +202,9 @@ class ADM(Network):
             how: dict[str, Any] = {"scale_shift": scale_shift, "double_norm": double_norm}
             return Block(inputs, width, e, dropout, direction, **how)
 
-        def step(inputs: int, width: int, height: int) -> Level:
+        def step(inputs: int, width: int, level: int) -> Level:
             layers: list[nn.Module] = [block(inputs, width)]
-            if height in attention:
+            if height >> level in attention:
                 layers.append(_attention(width, self.heads_of(width)))
             return Level(layers)
 
@@ -212,7 +216,7 @@ class ADM(Network):
                 self.down.append(Level([block(width, width, "down")]))
                 skips.append(width)
             for _ in range(blocks):
-                self.down.append(step(width, target, shape[1] >> level))
+                self.down.append(step(width, target, level))
                 width = target
                 skips.append(width)
         attended = _attention(width, self.heads_of(width))
@@ -220,7 +224,7 @@ class ADM(Network):
         for level in reversed(range(len(multipliers))):
             for i in range(blocks + 1):
                 inputs, width = width + skips.pop(), widths[level]
-                layers = step(inputs, width, shape[1] >> level)
+                layers = step(inputs, width, level)
                 if level and i == blocks:
                     layers.append(block(width, width, "up"))
                 self.up.append(layers)
@@ -283,7 +287,7 @@ class ADM(Network):
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this U-Net takes images {self.shape}; got {tuple(x.shape[1:])}.")
         e = self.condition(c_noise, label, c_noise_s, w, augment)
-        h = self.read(x.contiguous(memory_format=torch.channels_last))
+        h = self.read(filled(x, self.computed).contiguous(memory_format=torch.channels_last))
         maps = [h]
         for layer in cast("list[Level]", self.down):
             h = layer(h, e)
@@ -291,7 +295,7 @@ class ADM(Network):
         h = self.middle(h, e)
         for layer in cast("list[Level]", self.up):
             h = layer(torch.cat([h, maps.pop()], dim=1), e)
-        return self.write(self.norm.silu(h)).contiguous()
+        return without_filling(self.write(self.norm.silu(h)), self.shape).contiguous()
 
 
 IMAGENET64: dict[str, Any] = {"channels": 192, "multipliers": (1, 2, 3, 4), "blocks": 3}
@@ -331,10 +335,4 @@ def _check(
         raise FewstepError(
             "the ADM U-Net needs head_channels and heads of 1 or more and dropout in [0, 1); got "
             f"{head_channels}, {heads} and {p}."
-        )
-    multiple = 2 ** (len(multipliers) - 1)
-    if shape[1] % multiple or shape[2] % multiple:
-        raise FewstepError(
-            f"{len(multipliers)} levels need an image size divisible by {multiple}; got "
-            f"{shape[1]}x{shape[2]}."
         )

@@ -55,6 +55,7 @@ class Network(Cited, nn.Module):
     num_classes: int
     two_time: bool
     _arguments: dict[str, Any]
+    _computed: tuple[int, ...] = ()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Network:
         """Remember the arguments, so that a stored network can be rebuilt."""
@@ -62,6 +63,11 @@ class Network(Cited, nn.Module):
         bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs).arguments
         self.__dict__["_arguments"] = {k: v for k, v in bound.items() if k != "self"}
         return self
+
+    @property
+    def computed(self) -> tuple[int, ...]:
+        """The shape that it computes on: larger than `shape` where images have to be filled up."""
+        return self._computed or self.shape
 
     @property
     def config(self) -> dict[str, Any]:

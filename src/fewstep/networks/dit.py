@@ -27,6 +27,7 @@ from fewstep.networks.embeddings import (
     weight_embedding,
     with_weight,
 )
+from fewstep.networks.filling import filled, filled_shape, without_filling
 from fewstep.networks.forward_mode import Linear, attend, layer_norm
 from fewstep.networks.layers import xavier
 from fewstep.papers import Also
@@ -235,7 +236,8 @@ class DiT(Network):
         self.guidance_embedding = guidance_embedding
         self.label_dropout = checked_label_dropout(label_dropout)
         self.patch, self.time_scale, self.rope = patch, time_scale, positions == "rope"
-        C, H, W = self.shape
+        self._computed = filled_shape(shape, patch, "the DiT")
+        C, H, W = self._computed
         self.fourier = TimeEmbedding.between(FREQUENCIES, 1 / PERIOD, 1.0)
         self.embed_t = _normal(Linear(2 * FREQUENCIES, width))
         self.embed_s = zeroed(Linear(2 * FREQUENCIES, width, bias=False)) if two_time else None
@@ -291,7 +293,7 @@ class DiT(Network):
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this DiT takes images {self.shape}; got {tuple(x.shape[1:])}.")
         e = self.condition(c_noise, label, c_noise_s, w)
-        h, place = self.read(patchify(x, self.patch)), self.positions.w
+        h, place = self.read(patchify(filled(x, self.computed), self.patch)), self.positions.w
         turn = place if self.rope else None
         if not self.rope:
             # In the type of the weights: under autocast the sum of the branches stays float32.
@@ -299,7 +301,8 @@ class DiT(Network):
         for block in cast("list[Block]", self.blocks):
             h = block(h, e, turn)
         shift, scale = self.affine(e)[:, None].chunk(2, dim=2)
-        return unpatchify(self.write(modulated(h, shift, scale)), self.patch, self.shape)
+        tokens = self.write(modulated(h, shift, scale))
+        return without_filling(unpatchify(tokens, self.patch, self.computed), self.shape)
 
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -321,11 +324,8 @@ def _normal(layer: Any) -> Any:
 def _check_shape(shape: Sequence[int], patch: int) -> None:
     if len(shape) != 3 or min(shape) < 1:
         raise FewstepError(f"the DiT takes images (C, H, W); got the shape {tuple(shape)}.")
-    if patch < 1 or shape[1] % patch or shape[2] % patch:
-        raise FewstepError(
-            f"patch of the DiT must divide the height and the width; got patch={patch} for "
-            f"{shape[1]}x{shape[2]}."
-        )
+    if patch < 1:
+        raise FewstepError(f"patch of the DiT must be at least 1; got {patch}.")
 
 
 def _check_numbers(

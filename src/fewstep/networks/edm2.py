@@ -20,6 +20,7 @@ from fewstep.errors import FewstepError
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.dropout import dropout
 from fewstep.networks.embeddings import END, check_label
+from fewstep.networks.filling import filled, filled_shape, without_filling
 from fewstep.networks.forward_mode import affine, attend
 from fewstep.networks.layers import Direction, doubled
 
@@ -219,6 +220,9 @@ class EDM2UNet(Network):
         super().__init__()
         _check(shape, channels, multipliers, blocks, head_channels, dropout)
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
+        levels = len(multipliers)
+        self._computed = filled_shape(shape, 2 ** (levels - 1), f"EDM2's U-Net of {levels} levels")
+        height = self._computed[1]
         self.channels_last = False
         self.label_dropout = checked_label_dropout(label_dropout)
         self.label_balance, self.concat_balance = label_balance, concat_balance
@@ -232,7 +236,7 @@ class EDM2UNet(Network):
         self.embed_label = MPLayer(num_classes, e) if num_classes else None
 
         def block(inputs: int, width: int, level: int, **how: Any) -> MPBlock:
-            attends = how.pop("attention", (shape[1] >> level) in attention)
+            attends = how.pop("attention", (height >> level) in attention)
             heads = width // head_channels if attends else 0
             return MPBlock(inputs, width, e, heads=heads, p=dropout, **how)
 
@@ -300,6 +304,7 @@ class EDM2UNet(Network):
         if self.training and torch.is_grad_enabled():
             self._force_unit()
         e = self.condition(c_noise, label, c_noise_s)
+        x = filled(x, self.computed)
         h = self.read(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         maps = [h]
         for layer in cast("list[MPBlock]", self.down):
@@ -311,7 +316,7 @@ class EDM2UNet(Network):
             if layer.direction is None:
                 h = mp_cat(h, maps.pop(), self.concat_balance)
             h = layer(h, e)
-        return self.write(h, self.gain)
+        return without_filling(self.write(h, self.gain), self.shape)
 
     def _force_unit(self) -> None:
         for module in self.modules():
@@ -348,9 +353,3 @@ def _check(
         )
     if not 0 <= p < 1:
         raise FewstepError(f"dropout of EDM2's U-Net must lie in [0, 1); got {p}.")
-    multiple = 2 ** (len(multipliers) - 1)
-    if shape[1] % multiple or shape[2] % multiple:
-        raise FewstepError(
-            f"{len(multipliers)} levels need an image size divisible by {multiple}; got "
-            f"{shape[1]}x{shape[2]}."
-        )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fewstep.errors import FewstepError, unknown
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.embeddings import AUGMENTATION, END, GUIDANCE, Conditioning, TimeEmbedding
+from fewstep.networks.filling import filled, filled_shape, without_filling
 from fewstep.networks.layers import (
     Block,
     BlockSettings,
@@ -165,7 +166,7 @@ class UNet(Network):
         num_classes: number of classes; 0 for an unconditional network.
         channels: base number of channels, a multiple of 4.
         multipliers: channels of every level, in units of ``channels``. Every level after the
-            first halves the image, so ``H`` and ``W`` are divisible by 2 for each of them.
+            first halves the image. Sides that cannot be halved are filled up (`filling`).
         blocks: residual blocks of a level on the way down; one more on the way up.
         attention: heights of the maps with self-attention: after all blocks on the way down and
             the last on the way up. Default those of 9 to 16 pixels, which is EDM's 16 for images
@@ -239,7 +240,8 @@ class UNet(Network):
         _check_choice("resample", resample, "block", "conv")
         _check_numbers(channels, multipliers, blocks, num_classes, resample_filter)
         _check_probability(dropout)
-        heights = _heights(shape, len(multipliers))
+        self._computed = _computed(shape, len(multipliers))
+        heights = [self._computed[1] >> level for level in range(len(multipliers))]
         if attention is None:
             attention = [height for height in heights if 8 < height <= 16]
         _check_attention(attention, heights, head_channels, [channels * m for m in multipliers])
@@ -296,7 +298,8 @@ class UNet(Network):
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this U-Net takes images {self.shape}; got {tuple(x.shape[1:])}.")
         e = self.condition(c_noise, label, c_noise_s, w, augment)
-        return self.decoder(self.encoder(x, e), e).contiguous()
+        h = self.decoder(self.encoder(filled(x, self.computed), e), e)
+        return without_filling(h, self.shape).contiguous()
 
 
 def _check_choice(argument: str, value: str, *known: str) -> None:
@@ -332,18 +335,11 @@ def _check_probability(dropout: float) -> None:
         raise FewstepError(f"dropout of the U-Net must lie in [0, 1); got {dropout}.")
 
 
-def _heights(shape: Sequence[int], levels: int) -> list[int]:
-    """The height of every level's maps."""
+def _computed(shape: Sequence[int], levels: int) -> tuple[int, int, int]:
+    """The shape of the first level's maps."""
     if len(shape) != 3 or min(shape) < 1:
         raise FewstepError(f"the U-Net takes images (C, H, W); got the shape {tuple(shape)}.")
-    _, H, W = shape
-    multiple = 2 ** (levels - 1)
-    if H % multiple or W % multiple:
-        raise FewstepError(
-            f"a U-Net of {levels} levels halves the image {levels - 1} times, which {H}x{W} does "
-            f"not allow: choose a size divisible by {multiple}, or fewer multipliers."
-        )
-    return [H >> level for level in range(levels)]
+    return filled_shape(shape, 2 ** (levels - 1), f"a U-Net of {levels} levels")
 
 
 def _check_attention(

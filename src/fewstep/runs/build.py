@@ -14,7 +14,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.models import AnyModel
 from fewstep.needs import LATENTS
-from fewstep.networks import Autoencoder
+from fewstep.networks import Autoencoder, Network
 from fewstep.objectives import Objective
 from fewstep.objectives.fit import check_process
 from fewstep.runs.beginning import begin_from_teacher, check_pairs, take_weights
@@ -140,6 +140,8 @@ class Build:
         torch.manual_seed(mix(self.run.training.seed))
         run, data, classes = self.run, self.data, classes_in(self.run, self.data)
         F = make_network(run, tuple(data.shape), classes)
+        if F.computed != F.shape:
+            self.parts.notes.append(_of_filling(F))
         trained = Trained(taus=run.taus, classes=tuple(data.classes) if classes else ())
         info = {"recipe": self.record.recipe, "objective": str(run.objective), "data": data.name}
         if isinstance(F, Autoencoder):
@@ -170,6 +172,11 @@ class Build:
             return []
         then = replace(self.run, training=self.before.before)
         return [self.before.note(self.objective, make_objective(then, self.f, self.models))]
+
+
+def _of_filling(F: Network) -> str:
+    theirs, ours = ("x".join(map(str, shape[1:])) for shape in (F.shape, F.computed))
+    return f"note: the network fills images of {theirs} up to {ours} inside; samples are {theirs}"
 
 
 STOPS = (
