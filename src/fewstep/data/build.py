@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from fewstep.data.dataset import PixelHash
 from fewstep.data.decode import Data, decode, probe, reason
-from fewstep.errors import FewstepError, listed
+from fewstep.data.fits import Fit, Size, canvas_of, fit_of
+from fewstep.errors import FewstepError, FewstepWarning, listed
+from fewstep.fit_name import FitName
 from fewstep.progress import progress
 
 BLOCK = 32  # images per task
@@ -56,6 +59,7 @@ class Request(NamedTuple):
     skip_bad: bool = False
     image_column: str | None = None
     label_column: str | None = None
+    fit: FitName = "crop"
 
 
 @dataclass
@@ -74,21 +78,37 @@ class Outcome:
 def survey(source: Source, request: Request) -> tuple[int, int, int]:
     """The shape (C, H, W) that all images will have.
 
-    Height and width are `size`, or those of the first image; C is `channels`, or 3 as soon as any
-    file stores colour (whatever its pixels), else 1. Reads headers, and only as many as it takes.
+    Height and width are `size`, or those of the first image, or what all padded ones need; C is
+    `channels`, or 3 as soon as any file stores colour (whatever its pixels), else 1. Reads headers,
+    and only as many as it takes.
     """
-    first: tuple[int, int] | None = None
-    colour = False
+    found: list[Size] = []
+    colour, pads = False, request.fit == "pad"
     with progress("Reading headers", len(source)) as advance:
         for sizes in _in_order(_probe_block, _blocks(source)):
             advance(BLOCK)
-            for height, width, is_colour in sizes:
-                first = first or (height, width)
+            for height, width, is_colour in filter(None, sizes):
+                found.append((height, width))
                 colour = colour or is_colour
-            if first is not None and (colour or request.channels is not None):
+            if found and not pads and (colour or request.channels is not None):
                 break
-    height, width = (request.size,) * 2 if request.size else first or (0, 0)
+    height, width = _canvas(source, found, request)
     return request.channels or (3 if colour else 1), height, width
+
+
+def _canvas(source: Source, found: list[Size], request: Request) -> Size:
+    """Height and width of the images that pictures of these sizes become."""
+    if request.fit != "pad" or not found:
+        return (request.size,) * 2 if request.size else (found or [(0, 0)])[0]
+    canvas, filled = canvas_of(found, request.size)
+    if filled:
+        warnings.warn(
+            f"{source.origin}: its pictures are laid in {canvas[1]}x{canvas[0]}, and where they do "
+            "not fill that their edges are repeated; samples will have such edges",
+            FewstepWarning,
+            stacklevel=2,
+        )
+    return canvas
 
 
 def build(
@@ -113,8 +133,10 @@ def build(
     pixels = PixelHash(outcome.shape)
     first = ""
 
+    fit = fit_of(request.fit, request.size, shape[1:])
+
     def decoded(block: list[Item]) -> list[tuple[Item, np.ndarray | str]]:
-        return [(item, _decode(item, request.size, outcome.shape[0])) for item in block]
+        return [(item, _decode(item, request.size, shape[0], fit)) for item in block]
 
     with progress(f"Decoding {source.name}", len(source)) as advance:
         for block in _in_order(decoded, _blocks(source)):
@@ -156,19 +178,28 @@ def _in_order(function: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]
             yield waiting.popleft().result()
 
 
-def _probe_block(block: list[Item]) -> list[tuple[int, int, bool]]:
-    found = []
-    for item in block:
-        try:
-            found.append(probe(item.data))
-        except Exception:  # noqa: PERF203 - counted and named when it is decoded
-            continue
-    return found
+def _probe_block(block: list[Item]) -> list[tuple[int, int, bool] | None]:
+    return [_probe(item) for item in block]
 
 
-def _decode(item: Item, size: int | None, channels: int) -> np.ndarray | str:
+def _probe(item: Item) -> tuple[int, int, bool] | None:
     try:
-        return decode(item.data, size, channels)
+        return probe(item.data)
+    except Exception:  # counted and named when it is decoded
+        return None
+
+
+def headers(source: Source) -> Iterator[tuple[int, int, bool] | None]:
+    """Of every picture height, width and whether it stores colour; None where it is unreadable."""
+    with progress("Reading headers", len(source)) as advance:
+        for found in _in_order(_probe_block, _blocks(source)):
+            advance(len(found))
+            yield from found
+
+
+def _decode(item: Item, size: int | None, channels: int, fit: Fit) -> np.ndarray | str:
+    try:
+        return decode(item.data, size, channels, fit)
     except Exception as error:  # damaged bytes make Pillow raise nearly anything
         return reason(error)
 
@@ -179,7 +210,8 @@ def _check_shape(
     if shape != expected:
         raise FewstepError(
             f"images differ in size: {first} is {expected[2]}x{expected[1]}, {name} is "
-            f"{shape[2]}x{shape[1]}; pass a size (--size) to crop and resize all of them"
+            f"{shape[2]}x{shape[1]}; pass a size (--size) to crop and resize all of them, or --fit "
+            "pad to lay all in one"
         )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fewstep.data import cache as caching
 from fewstep.data.build import Item, Request, survey
 from fewstep.data.dataset import Dataset
+from fewstep.data.fits import Size
+from fewstep.data.tiles import tiled
 from fewstep.errors import FewstepError
 
 
@@ -32,6 +34,13 @@ class Rows:
             yield Item(f"image {i}", self.dataset.stored[row].numpy(), label)
 
 
+def _fits(size: Size, request: Request) -> bool:
+    """Whether images of a height and width are as they are wanted."""
+    if request.fit == "pad":
+        return request.size in (None, max(size))
+    return request.size is None or size == (request.size, request.size)
+
+
 def conform(dataset: Dataset, request: Request) -> Dataset:
     """The data set with the size, channels and labels of the request; itself where it has them.
 
@@ -44,9 +53,7 @@ def conform(dataset: Dataset, request: Request) -> Dataset:
             raise FewstepError(f"{dataset.name}: size and channels are for images, not points")
         return dataset
     channels, height, width = dataset.shape
-    size = request.size
-    fits = size in (None, height) and size in (None, width)
-    if fits and request.channels in (None, channels):
+    if _fits((height, width), request) and request.channels in (None, channels):
         return dataset
     if dataset.stored.is_floating_point():
         raise FewstepError(
@@ -54,5 +61,5 @@ def conform(dataset: Dataset, request: Request) -> Dataset:
             "recoloured; convert them to uint8 first"
         )
     request = request._replace(channels=request.channels or channels)
-    rows = Rows(dataset)
+    rows, request = tiled(Rows(dataset), request)
     return caching.in_memory(rows, request, survey(rows, request))

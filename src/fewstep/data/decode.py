@@ -1,7 +1,8 @@
 """One picture file to one array: orientation, crop, colour, size.
 
-In this order: the EXIF orientation is applied, the centre is cropped to a square, the colours
-become grey or RGB with 8 bits, and the square is resized. Resizing averages whole blocks of
+In this order: the EXIF orientation is applied, the centre is cropped to a square (or whatever else
+a fit does, see `fewstep.data.fits`), the colours become grey or RGB with 8 bits, and the square is
+resized. Resizing averages whole blocks of
 pixels down to about twice the wanted size and then filters bicubically with antialiasing
 (Pillow's `reducing_gap`), the scheme customary for ImageNet 64x64; a JPEG's blocks are averaged by
 its decoder, which saves most of the time for large photographs. Without a `size` nothing is cropped
@@ -23,11 +24,11 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
+from fewstep.data.fits import GAP, Crop, Fit, Whole
 from fewstep.errors import FewstepWarning
 
 Data = Path | bytes | np.ndarray
 GREY = ("1", "L", "La", "LA", "I", "F")
-GAP = 2.0
 TURNING = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """What a PNG holds that says how to turn it, perhaps behind the pixels."""
 ASIDE = range(5, 9)  # the orientations that exchange height and width
@@ -35,12 +36,13 @@ WHITE, TWELVE, SIXTEEN = 255, 4095, 65535  # the largest value of 8, 12 and 16 b
 BITS_PER_SAMPLE = 258  # the tag of a TIFF
 
 
-def decode(data: Data, size: int | None, channels: int) -> np.ndarray:
-    """The image as uint8 [channels, H, W]; with a `size`, H = W = size.
+def decode(data: Data, size: int | None, channels: int, fit: Fit | None = None) -> np.ndarray:
+    """The image as uint8 [channels, H, W]; with a `size`, H = W = size or what a fit makes of it.
 
     Raises:
         Exception: whatever Pillow raises for damaged content; `reason` puts it into words.
     """
+    fit = fit or (Whole() if size is None else Crop(size))
     with _open(data) as image:
         if size is not None:
             image.draft(None, (round(GAP * size), round(GAP * size)))
@@ -48,11 +50,8 @@ def decode(data: Data, size: int | None, channels: int) -> np.ndarray:
             image = _with_exact_transparency(image, data)
         image.load()
         upright = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
-        square = upright if size is None else _centre(upright)
-        plain = _eight_bits(square, "L" if channels == 1 else "RGB")
-        if size is not None:
-            plain = plain.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=GAP)
-        pixels = np.asarray(plain)
+        plain = _eight_bits(fit.cut(upright), "L" if channels == 1 else "RGB")
+        pixels = np.asarray(fit.sized(plain))
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
@@ -127,15 +126,6 @@ def _with_exact_transparency(image: PngImageFile, data: Data) -> Image.Image:
     del found.info["transparency"]
     found.putalpha(Image.fromarray(np.where(hidden, 0, WHITE).astype(np.uint8)))
     return found
-
-
-def _centre(image: Image.Image) -> Image.Image:
-    width, height = image.size
-    if width == height:
-        return image
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return image.crop((left, top, left + side, top + side))
 
 
 def _eight_bits(image: Image.Image, mode: str) -> Image.Image:

@@ -33,7 +33,9 @@ from fewstep.data.readers import READERS
 from fewstep.data.splits import WORDS, missing, siblings, split_files
 from fewstep.data.tables import ENDING as TABLES
 from fewstep.data.tables import of_one_set
-from fewstep.errors import FewstepError, FewstepWarning, listed, refusal, refusals
+from fewstep.data.tiles import tiled
+from fewstep.errors import FewstepError, FewstepWarning, listed, refusal, refusals, unknown
+from fewstep.fit_name import FITS, FitName
 from fewstep.hub_name import HUB
 from fewstep.whole import whole
 
@@ -51,6 +53,7 @@ def load(
     cache: Path | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    fit: FitName = "crop",
 ) -> Dataset:
     """A data set of images (or points), from whatever `source` is.
 
@@ -80,6 +83,7 @@ def load(
         split: "train", "test" or "val", or another word for one of them such as "validation";
             "test" and "val" stand in for each other.
         size: crop the centre to a square and resize to this; None if all share one size already.
+        fit: what else to do with pictures of other shapes: see `fewstep.data.fits`.
         channels: 1 or 3; None for 3 if any file stores colour, else 1.
         labels: False to leave labels out.
         skip_bad: leave undecodable files out and count them in `Dataset.skipped`.
@@ -90,7 +94,7 @@ def load(
     Raises:
         FewstepError: nothing there, nothing readable, or anything ambiguous; the message says what.
     """
-    request = Request(split, size, channels, labels, skip_bad, image_column, label_column)
+    request = Request(split, size, channels, labels, skip_bad, image_column, label_column, fit)
     return load_requested(source, request, cache)
 
 
@@ -121,6 +125,10 @@ class Plan:
 def _check(request: Request) -> None:
     if request.size is not None and whole(request.size, "size") < 1:
         raise FewstepError(f"size must be at least 1, got {request.size}")
+    if request.fit not in FITS:
+        raise unknown("fit", str(request.fit), FITS)
+    if request.fit == "tile" and request.size is None:
+        raise FewstepError("fit=tile cuts pictures into tiles: say of which size (--size)")
     if request.channels not in (None, *CHANNELS):
         raise FewstepError(f"channels must be 1 or 3, got {request.channels}")
 
@@ -333,16 +341,22 @@ def of_arrays(path: Path, images: Any, labels: Any, classes: tuple[str, ...]) ->
     return replace(dataset, labels=numbers, classes=names)
 
 
+def _of_fit(request: Request) -> str:
+    return "" if request.fit == "crop" else f" {request.fit}"
+
+
 def _cached(plan: Plan, request: Request, folder: Path) -> Dataset:
     key = hashlib.sha256(
-        f"{plan.identity} {request.size} {request.channels}".encode("utf-8", "surrogateescape")
+        f"{plan.identity} {request.size} {request.channels}{_of_fit(request)}".encode(
+            "utf-8", "surrogateescape"
+        )
     )
     stem = re.sub(r"[^\w.-]+", "-", plan.name)[:80] or "data"
     path = expanded(folder) / f"{stem}-{key.hexdigest()[:16]}.safetensors"
     found = caching.read(path, plan.state)
     if found is not None and (request.skip_bad or not found.skipped):
         return found
-    source = plan.open()
+    source, request = tiled(plan.open(), request)
     shape = survey(source, request)
     try:
         caching.write(path, plan.state, source, request, shape)

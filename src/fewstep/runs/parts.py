@@ -134,6 +134,7 @@ def request_of(settings: Data, split: str) -> Request:
         settings.skip_bad,
         settings.image_column,
         settings.label_column,
+        settings.fit,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from fewstep.errors import FewstepError, unknown
+from fewstep.fit_name import FitName
 from fewstep.needs import LATENTS, Needs, TeacherUse
 from fewstep.records import record_of
 from fewstep.training.config import Training
@@ -63,6 +64,10 @@ class Data:
     hub:NAME."""
     size: int | None = None
     """Side that images are cropped and resized to; default their own, which must be one."""
+    fit: FitName = "crop"
+    """What becomes of pictures that are not square: crop to the middle; crop to the content, the
+    square with the most detail; pad, the whole picture with its longer side of that size; stretch;
+    or tile, squares of that size side by side, without resizing."""
     channels: int | None = None
     """1 for grey, 3 for colour; default what the images are."""
     labels: bool = True
