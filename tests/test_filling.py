@@ -61,5 +61,5 @@ def test_the_filling_is_even_and_cut_off_again() -> None:
     assert torch.equal(without_filling(inside, (1, 5, 8)), x)
     assert filled(x, (1, 5, 8)) is x
     assert filled_shape((3, 30, 22), 8, "it") == (3, 32, 24)
-    with pytest.raises(FewstepError, match=r"8, 2 x 8, .* pixels, and 7x9 is smaller"):
+    with pytest.raises(FewstepError, match=r"8, 2 x 8, .* pixels, and 9x7 is smaller"):
         filled_shape((3, 7, 9), 8, "it")

@@ -126,7 +126,7 @@ def test_two_times_start_as_one_time() -> None:
     ("arguments", "hint"),
     [
         ({"shape": (8, 8)}, r"\(C, H, W\)"),
-        ({"shape": (3, 1, 8)}, "sides of 2, .*1x8 is smaller"),
+        ({"shape": (3, 1, 8)}, "sides of 2, .*8x1 is smaller"),
         ({"channels": 6}, "6"),
         ({"blocks": 0}, "blocks"),
         ({"dropout": 1.0}, "dropout"),

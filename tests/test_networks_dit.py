@@ -232,7 +232,7 @@ def test_dropout_acts_in_training_only() -> None:
     ("arguments", "hint"),
     [
         ({"shape": (8, 8)}, r"\(C, H, W\)"),
-        ({"shape": (3, 1, 8)}, "pixels, and 1x8 is smaller"),
+        ({"shape": (3, 1, 8)}, "pixels, and 8x1 is smaller"),
         ({"patch": 0}, "patch of the DiT must be at least 1; got 0"),
         ({"width": 18}, "18"),
         ({"blocks": 0}, "blocks"),

@@ -319,7 +319,7 @@ def test_groups_have_at_least_4_channels_and_are_at_most_32(channels: int, group
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        ({"shape": (3, 3, 8), "multipliers": (1, 1, 1)}, "3x8 is smaller"),
+        ({"shape": (3, 3, 8), "multipliers": (1, 1, 1)}, "8x3 is smaller"),
         ({"shape": (8, 8)}, r"\(C, H, W\)"),
         ({"attention": (16,)}, r"attention at 16 never occurs.*\[8, 4\]"),
         ({"channels": 6}, "multiple of 4"),

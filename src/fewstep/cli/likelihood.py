@@ -15,6 +15,7 @@ from fewstep.cli.command import Whole, command
 from fewstep.data import Dataset
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
+from fewstep.fit_name import FitName
 from fewstep.flow_map import FlowMap
 from fewstep.likelihood import Likelihood
 from fewstep.models import as_map
@@ -146,9 +147,10 @@ def images_for(f: FlowMap, model: Path, data: str | None, split: str) -> Dataset
     settings = real_data(home.here()) if data is None and home.started else Data(data=data)
     if settings.data is None:
         raise FewstepError(f"{model} does not say what it was trained on: give --data.")
-    C, *_, size = f.shape
     if len(f.shape) == 3:
-        real = load(replace(settings, size=size, channels=C), split)
+        C, *sides = f.shape
+        fit: FitName = settings.fit if sides[0] == sides[1] else "pad"
+        real = load(replace(settings, size=max(sides), channels=C, fit=fit), split)
     else:
         real = load(settings)
     if real.shape != f.shape or real.stored.is_floating_point():

@@ -246,7 +246,7 @@ def _check(target: str, **values: tuple[Any, Any]) -> None:
 def _check_not_filled(target: str, f: FlowMap) -> None:
     """Raise `FewstepError` for a network that fills up its images, which others' do not."""
     if f.network.computed != f.network.shape:
-        sizes = ("x".join(map(str, s[1:])) for s in (f.network.shape, f.network.computed))
+        sizes = (f"{s[2]}x{s[1]}" for s in (f.network.shape, f.network.computed))
         raise FewstepError(
             f"this model's network fills images of {' up to '.join(sizes)} inside, which those of "
             f"{target} do not: it cannot be exported there."

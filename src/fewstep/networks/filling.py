@@ -25,7 +25,7 @@ def filled_shape(shape: Sequence[int], multiple: int, network: str) -> tuple[int
     C, H, W = shape
     if min(H, W) < multiple:
         raise FewstepError(
-            f"{network} computes on sides of {multiple}, 2 x {multiple}, ... pixels, and {H}x{W} "
+            f"{network} computes on sides of {multiple}, 2 x {multiple}, ... pixels, and {W}x{H} "
             "is smaller: choose larger images, or fewer multipliers or a smaller patch."
         )
     return C, _rounded_up(H, multiple), _rounded_up(W, multiple)

@@ -175,7 +175,7 @@ class Build:
 
 
 def _of_filling(F: Network) -> str:
-    theirs, ours = ("x".join(map(str, shape[1:])) for shape in (F.shape, F.computed))
+    theirs, ours = (f"{shape[2]}x{shape[1]}" for shape in (F.shape, F.computed))
     return f"note: the network fills images of {theirs} up to {ours} inside; samples are {theirs}"
 
 

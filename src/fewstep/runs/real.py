@@ -59,8 +59,8 @@ class Real:
             return cls(source)
         size = reference.size
         if source is not None:
-            read = _reader_of(source, reference)
-            size = size or _size_of_run(target, source)
+            how = reference if size else _like_run(reference, target)
+            read, size = _reader_of(source, how), how.size
         else:
             settings = _trained_on(target)
             source = str(settings.data)
@@ -84,13 +84,20 @@ class Real:
         return Reference.of_data(network, self.data, group=group)
 
 
-def _size_of_run(target: Path, source: str) -> int | None:
-    """The size that a run's images were cropped and resized to; None where they were not."""
+def _like_run(reference: Data, target: Path) -> Data:
+    """The reference's settings with the size and fit of a run's images, where they have one."""
     home = RunDirectory.of(target)
-    size = home.run()[1].data.size if home.started else None
-    if size is not None:
-        _say(source, f"images cropped and resized to {size}x{size}, as those of {target} were.")
-    return size
+    theirs = home.run()[1].data if home.started else Data()
+    if theirs.size is None:
+        return reference
+    _say(str(reference.data), f"images {_brought_to(theirs)}, as those of {target} were.")
+    return replace(reference, size=theirs.size, fit=theirs.fit)
+
+
+def _brought_to(settings: Data) -> str:
+    if settings.fit == "crop":
+        return f"cropped and resized to {settings.size}x{settings.size}"
+    return f"brought to size {settings.size} by fit={settings.fit}"
 
 
 def _without_columns(statistics: str, how: Data) -> None:
@@ -105,7 +112,8 @@ def _reader_of(source: str, how: Data) -> Reader:
     """Reads what a user names, by the user's columns."""
 
     def read(split: str, size: int | None, channels: int | None) -> Dataset:
-        request = request_of(replace(how, size=size, channels=channels), split)
+        settings = replace(how, size=size or how.size, channels=channels)
+        request = request_of(settings, split)
         return load_images(source, partial(_say, source), request)
 
     return read
