@@ -20,7 +20,7 @@ from fewstep.networks import MLP, NETWORKS
 from fewstep.objectives import OBJECTIVES, Objective, TeacherUse
 from fewstep.objectives.flow_maps import FlowMapObjective, mean_velocity
 from fewstep.objectives.guided import Folded
-from fewstep.objectives.imm import discrepancy
+from fewstep.objectives.imm import by_class, discrepancy
 from fewstep.parameterization import EDM, RectifiedFlow, expand, match
 from fewstep.recipes import RECIPES, Run
 from fewstep.runs.components import make_p
@@ -264,17 +264,71 @@ def test_the_ways_of_ctm_lead_down_the_grid() -> None:
     assert set(steps.tolist()) == {1, 2, 3, 4, 5}
 
 
-def test_a_shortcut_learns_halves_in_an_eighth_of_the_batch() -> None:
+def test_the_diffusion_loss_of_ctm_moves_the_last_layer_as_far_as_the_other() -> None:
+    """The ratio of both gradients, by autograd of each loss alone; without gradients it is 1."""
+    F = MLP((3,), width=8, blocks=1, two_time=True)
+    for parameter in F.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    f, x = FlowMap(F, EDM(T=20.0, form="ddim")), torch.randn(16, 3)
+
+    def loss(**settings: Any) -> Tensor:
+        torch.manual_seed(0)
+        found: Tensor = built("ctm", f, most=1, **settings)(x, 0).mean()
+        return found
+
+    def norm(loss: Tensor) -> float:
+        return float(torch.autograd.grad(loss, F.write.weight)[0].norm())
+
+    first, both = loss(dsm=0.0), loss(dsm=1.0)
+    diffusion = float(both - first)
+    share = norm(first) / (norm(loss(dsm=1.0) - loss(dsm=0.0)) + 1e-4)
+    assert float(loss(adaptive=True) - first) == pytest.approx(share * diffusion, rel=1e-4)
+    with torch.no_grad():
+        assert float(loss(adaptive=True)) == pytest.approx(float(both), rel=1e-5)
+    with pytest.raises(FewstepError, match="which a compiled loss cannot"):
+        built("ctm", f, adaptive=True).compile_loss()
+
+
+@pytest.mark.parametrize("network", [*SMALL])
+def test_the_last_matrix_of_a_network_is_that_of_its_output(network: str) -> None:
+    F = NETWORKS[network]((1, 4, 4), **SMALL[network])
+    for parameter in F.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    last = [weight for weight in F.parameters() if weight.ndim > 1][-1]
+    nn.init.zeros_(last)
+    with torch.no_grad():
+        y = F(torch.randn(2, 1, 4, 4), torch.tensor([0.1, 0.5]))
+    torch.testing.assert_close(y[0], y[1])
+
+
+def test_moments_are_matched_class_by_class() -> None:
+    """Each class's discrepancy is that of its rows alone, wherever they stand in the batch."""
+    torch.manual_seed(0)
+    label = torch.tensor([1, 0, 1, 0, 0, 1, 0, 1])
+    y, other, scale = torch.randn(8, 5), torch.randn(8, 5), torch.full((8,), 2.0)
+    order, place = by_class(label)
+    found = discrepancy(y[order], other[order], scale[order], 4, label[order])[place]
+    for n in (0, 1):
+        rows = label == n
+        alone = discrepancy(y[rows], other[rows], scale[rows], 4)
+        torch.testing.assert_close(found[rows], alone)
+    mixed = discrepancy(y[order], other[order], scale[order], 8, label[order])
+    halves = discrepancy(y[order], other[order], scale[order], 4)
+    assert float(mixed[0]) == pytest.approx(float(halves[[0, 4]].mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("every", [8, 2])
+def test_a_shortcut_learns_halves_in_a_part_of_the_batch(every: int) -> None:
     torch.manual_seed(0)
     f = FlowMap(MLP((3,), width=8, blocks=1, two_time=True), RectifiedFlow(second="gap"))
-    o = built("shortcut", f, N=8)
+    o, n = built("shortcut", f, N=8, every=every), 64 // every
     t, s = o.draw_times(torch.zeros(64, 3), 0)
     d = t - s
-    torch.testing.assert_close(d[8:], torch.full((56,), 1 / 8))
-    assert set(d[:8].tolist()) <= {1.0, 0.5, 0.25}
+    torch.testing.assert_close(d[n:], torch.full((64 - n,), 1 / 8))
+    assert set(d[:n].tolist()) <= {1.0, 0.5, 0.25}
     torch.testing.assert_close((t / d).round(), t / d)
-    with pytest.raises(FewstepError, match="4 images are computed at once"):
-        o.draw_times(torch.zeros(4, 3), 0)
+    with pytest.raises(FewstepError, match="1 are computed at once"):
+        o.draw_times(torch.zeros(1, 3), 0)
 
 
 class Telling(FlowMap):

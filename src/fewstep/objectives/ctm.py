@@ -11,6 +11,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout
+from fewstep.objectives.adaptive import balance
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.flow_maps import FlowMapObjective, mean_square
 from fewstep.objectives.guided import FollowsTeacher
@@ -28,8 +29,9 @@ class CTM(FollowsTeacher, FlowMapObjective):
     ``x_u``. Both jumps to ``s`` are compared where they lead in the data, by the running average
     ``X_minus``, through which the gradient goes (Kim et al. 2023, Eq. 6 to 8). The diffusion loss
     ``dsm lambda_(r) mean (D(x_r, r) - x)^2`` keeps the network a diffusion model on the diagonal
-    (Eq. 9). The paper's adversarial loss is left out, and ``dsm`` is a number where the paper
-    balances the gradients of the last layer.
+    (Eq. 9). With ``adaptive`` it is also weighed by the ratio of the gradients that both losses
+    have in the last layer, ``|d L_CTM| / (|d L_DSM| + 1e-4)``, as in the published code. The
+    paper's adversarial loss is left out.
 
     Args:
         f: the map in training, started from the teacher's weights.
@@ -41,6 +43,8 @@ class CTM(FollowsTeacher, FlowMapObjective):
         mu: decay of ``X_minus``; 0 makes it the map under stop-gradient.
         distance: ``d``, how two images are compared.
         dsm: weight of the diffusion loss.
+        adaptive: whether it is balanced by gradients as well, which takes two further backward
+            passes of a part of the network; not of a compiled loss.
         P_mean: mean of ``ln(sigma/alpha)`` of the diffusion loss's times.
         P_std: its standard deviation.
         weighting: ``lambda_`` of the diffusion loss.
@@ -68,6 +72,7 @@ class CTM(FollowsTeacher, FlowMapObjective):
         mu: float = 0.999,
         distance: Distance | str = "l2",
         dsm: float = 1.0,
+        adaptive: bool = False,
         P_mean: float = -1.2,
         P_std: float = 1.2,
         weighting: Weighting | str = "edm",
@@ -80,7 +85,7 @@ class CTM(FollowsTeacher, FlowMapObjective):
                 f"ctm needs N >= 2, 1 <= most < N and dsm >= 0, got {N}, {most} and {dsm}."
             )
         self.follow_guided(teacher, guidance, guidance_range)
-        self.N, self.most, self.dsm = N, most, dsm
+        self.N, self.most, self.dsm, self.adaptive = N, most, dsm, adaptive
         self.Phi, self.d = PHI.build(solver), DISTANCES.build(distance)
         self.noise, self.lambda_ = LogNormal(P_mean, P_std), weighting_for(f.p, weighting)
 
@@ -123,7 +128,23 @@ class CTM(FollowsTeacher, FlowMapObjective):
         x_r = f.p.diffuse(x, r, torch.randn_like(x))
         with dropout:
             square = mean_square(f.D(x_r, r, condition) - x)
-        return loss + self.dsm * self.lambda_(r, torch.zeros_like(r), f.p) * square
+        diffusion = self.lambda_(r, torch.zeros_like(r), f.p) * square
+        return loss + self.dsm * self.share(loss, diffusion) * diffusion
+
+    def share(self, loss: Tensor, diffusion: Tensor) -> Tensor | float:
+        """The adaptive weight of the diffusion loss."""
+        if not self.adaptive:
+            return 1.0
+        last = [weight for weight in self.f.weights if weight.ndim > 1][-1]
+        return balance(loss.mean(), diffusion.mean(), last)
+
+    def compile_loss(self, *, deterministic: bool = True) -> None:
+        if self.adaptive:
+            raise FewstepError(
+                "the adaptive weight of ctm takes gradients inside of its loss, which a compiled "
+                "loss cannot: leave out --compile, or give --objective.no-adaptive."
+            )
+        super().compile_loss(deterministic=deterministic)
 
     def solved(self, x: Tensor, way: Tensor, condition: Condition) -> Tensor:
         """The teacher's solution at the end of the times ``way`` [B, most + 1]: [B, *shape]."""

@@ -26,15 +26,17 @@ class IMM(FlowMapObjective):
     """``lambda_(t) MMD^2`` of the images ``X(x_t, t, s)`` and ``sg X(x_r, r, s)`` of a few rows.
 
     ``x_r`` is ``x_t`` at an earlier ``r`` on the line of the same image and noise. Groups of ``M``
-    rows share their times, and within a group
+    rows share their times, and within a group, over pairs ``j, k`` of one class,
 
         MMD^2 = mean_jk k(y_t^j, y_t^k) + k(y_r^j, y_r^k) - 2 k(y_t^j, y_r^k)
         k(a, b) = exp(-|a - b| / (D |c_out(t, s)|)),        D numbers of an image
 
     Where it vanishes at every ``s < r < t`` both have one law, by induction that of the data (Zhou,
-    Ermon, Song 2025, Eq. 8, 11 and 12). ``r = max(s, eta^-1(eta(t) - eta_max / 2^k))`` with the
-    noise level ``eta = sigma/alpha``, and ``lambda_ = sigmoid(b - log(alpha^2/sigma^2)) (-d/dt
-    log(alpha^2/sigma^2)) alpha^a / (2 (alpha^2 + sigma^2))``. ``M = 1`` is consistency training.
+    Ermon, Song 2025, Eq. 8, 11 and 12). With classes the rows of a group are of one class where
+    there are enough of it, and pairs of two classes do not count, which would know the mixture of
+    their laws alone. ``r = max(s, eta^-1(eta(t) - eta_max / 2^k))`` with the noise level ``eta =
+    sigma/alpha``, and ``lambda_ = sigmoid(b - log(alpha^2/sigma^2)) (-d/dt log(alpha^2/sigma^2))
+    alpha^a / (2 (alpha^2 + sigma^2))``. ``M = 1`` is consistency training.
 
     Args:
         f: the map in training.
@@ -88,17 +90,30 @@ class IMM(FlowMapObjective):
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
     ) -> Tensor:
-        f, (t, s, r) = self.f, times
+        f, (order, place) = self.f, by_class(condition.label)
+        t, s, r = (u[place] for u in times)
         z, dropout = torch.randn_like(x), SharedDropout()
         with dropout, torch.no_grad():
             y_r = f(f.p.diffuse(x, r, z), r, s, condition)
         with dropout:
             y_t = f(f.p.diffuse(x, t, z), t, s, condition)
         scale = y_t[0].numel() * f.p.c_out(t, s).abs().clamp(min=LEAST)
-        return weight(f.p, t, self.a, self.b) * discrepancy(y_t, y_r, scale, self.M)
+        label = None if condition.label is None else condition.label[order]
+        found = discrepancy(y_t[order], y_r[order], scale[order], self.M, label)[place]
+        return weight(f.p, t, self.a, self.b) * found
 
 
-def discrepancy(y: Tensor, other: Tensor, scale: Tensor, M: int) -> Tensor:
+def by_class(label: Tensor | None) -> tuple[Tensor | slice, Tensor | slice]:
+    """The rows sorted by class, and of each its place among them; without classes as they are."""
+    if label is None:
+        return slice(None), slice(None)
+    order = label.argsort(stable=True)
+    return order, order.argsort()
+
+
+def discrepancy(
+    y: Tensor, other: Tensor, scale: Tensor, M: int, label: Tensor | None = None
+) -> Tensor:
     """``MMD^2`` of each row's group, of ``M`` rows one after another, by Laplace's kernel: [B].
 
     Args:
@@ -106,11 +121,15 @@ def discrepancy(y: Tensor, other: Tensor, scale: Tensor, M: int) -> Tensor:
         other: what they are to be distributed as [B, *shape].
         scale: of a distance, for each row the same in its group [B].
         M: rows of a group; the last may have fewer.
+        label: classes of the rows [B]; pairs of different ones do not count.
     """
     groups = -(-len(y) // M)
     missing = groups * M - len(y)
     there = pad(torch.ones_like(scale), (0, missing)).view(groups, M)
     pairs = there[:, :, None] * there[:, None]  # [groups, M, M]
+    if label is not None:
+        of = pad(label, (0, missing)).view(groups, M)
+        pairs = pairs * (of[:, :, None] == of[:, None])
     a, b = (pad(z.flatten(1), (0, 0, 0, missing)).view(groups, M, -1) for z in (y, other))
     width = scale[::M, None, None]
     kernel = _laplace(a, a, width) + _laplace(b, b, width) - 2 * _laplace(a, b, width)

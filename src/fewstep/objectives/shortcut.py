@@ -14,8 +14,7 @@ from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.flow_maps import FlowMapObjective, mean_square, mean_velocity, moved
 from fewstep.objectives.guided import check_guides_itself
 from fewstep.parameterization import expand, time_dtype
-
-PART = 1 / 8  # of a batch that learns from steps of half the length
+from fewstep.whole import whole
 
 
 @OBJECTIVES.register("shortcut")
@@ -23,19 +22,20 @@ class Shortcut(FlowMapObjective):
     """``|u(x_t, t, t - d) - (u_1 + u_2)/2|^2``, two steps of half the length ``d`` for one.
 
     ``u_1 = u_minus(x_t, t, t - d/2)`` leads to ``x'``, and ``u_2 = u_minus(x', t - d/2, t - d)`` on
-    from there (Eq. 4 and 5 of the paper, whose time runs the other way). An eighth of the batch
+    from there (Eq. 4 and 5 of the paper, whose time runs the other way). One of ``every`` images
     learns that, with ``d`` in ``1, 1/2, ..., 2/N`` and ``t`` a multiple of ``d``. The others learn
     the velocity of the data at the smallest step, ``|u(x_t, t, t - 1/N) - (z - x)|^2``. ``u_minus``
     is the running average, without dropout.
 
-    The first rows of a batch are that eighth, so every part of a batch that is computed at once has
-    at least 8 images.
+    The first rows of a batch are those, so every part of a batch that is computed at once has at
+    least ``every`` images.
 
     Args:
         f: the map in training.
         K: total number of training steps.
         N: the smallest step is ``1/N``; a power of two.
         mu: decay of ``u_minus``.
+        every: of so many images one learns from steps of half the length.
         clip: largest value of the points on the way and of the target.
         guidance: weight of the guidance of the targets with the smallest ``d``; 1 is none.
     """
@@ -52,28 +52,32 @@ class Shortcut(FlowMapObjective):
         *,
         N: int = 128,
         mu: float = 0.999,
+        every: int = 8,
         clip: float = 4.0,
         guidance: float = 1.0,
     ) -> None:
         if N < 4 or N & (N - 1):
             raise FewstepError(f"shortcut models need a power of two of steps, 4 or more, got {N}.")
-        if not (0 < mu < 1 and clip > 0):
-            raise FewstepError(f"shortcut needs 0 < mu < 1 and clip > 0, got {mu} and {clip}.")
+        if not (0 < mu < 1 and clip > 0 and whole(every, "every") > 0):
+            raise FewstepError(
+                f"shortcut needs 0 < mu < 1, clip > 0 and every > 0, got {mu}, {clip} and {every}."
+            )
         super().__init__(f, K, times="sorted", mu=mu)
         self.hold(self.f_minus)
         self.levels, self.N, self.clip = N.bit_length() - 1, N, clip
+        self.every = every
         self.guided = Guided(guidance)
         if not self.guided.off:
             check_guides_itself(f)
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
-        if len(x) * PART < 1:
+        if len(x) < self.every:
             raise FewstepError(
-                f"an eighth of a batch learns from shorter steps, and {len(x)} images are computed "
+                f"one of {self.every} images learns from shorter steps, and {len(x)} are computed "
                 "at once: give a larger batch, or fewer microbatches."
             )
         dtype = time_dtype(x)
-        boot = torch.arange(len(x), device=x.device) < round(PART * len(x))
+        boot = torch.arange(len(x), device=x.device) < round(len(x) / self.every)
         level = torch.randint(self.levels, (len(x),), device=x.device)
         level = torch.where(boot, level, self.levels)
         steps = 2**level  # of the length d = 1 / steps
@@ -86,7 +90,7 @@ class Shortcut(FlowMapObjective):
     ) -> Tensor:
         t, s = times
         x_t, v = self.f.p.draw(x, t, torch.randn_like(x))
-        n = round(PART * len(x))
+        n = round(len(x) / self.every)
         with torch.no_grad():
             halves = self.two_halves(x_t[:n], t[:n], s[:n], condition.rows(slice(n)))
             target = torch.cat([halves, v[n:]])

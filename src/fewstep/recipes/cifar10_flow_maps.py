@@ -210,7 +210,7 @@ def ctm() -> Run:
     --objective.distance l2 does without.
     """
     return Run(
-        objective=component("ctm", N=18, most=17, mu=0.999, distance="lpips"),
+        objective=component("ctm", N=18, most=17, mu=0.999, distance="lpips", adaptive=True),
         network=two_times(dropout=0.0),
         p=component("edm", form="ddim"),
         data=DATA,
