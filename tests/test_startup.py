@@ -26,6 +26,7 @@ from fewstep.registry import Registry
 from fewstep.sampling import SAMPLERS
 from fewstep.schedules import TIME_GRIDS, TIME_PAIRS, TRAINING_TIMES
 from fewstep.solvers import PHI, SOLVERS
+from fewstep.training.loggers import LOGGERS
 from fewstep.weightings import WEIGHTINGS
 
 LISTED: dict[str, Registry] = {
@@ -44,6 +45,7 @@ LISTED: dict[str, Registry] = {
     "WEIGHTINGS": WEIGHTINGS,
     "TRAINING_TIMES": TRAINING_TIMES,
     "TIME_PAIRS": TIME_PAIRS,
+    "LOGGERS": LOGGERS,
 }
 
 
@@ -109,7 +111,7 @@ recipe.command_of = lambda asked: (built.append(asked.name), build(asked))[1]
 docstring_parser.parse_from_object = lambda cls: (described.append(cls), parse(cls))[1]
 assert run(["train", "digits/cd", "--steps", "0"]) == 2
 assert built == ["digits/cd"], built
-assert len(set(described)) == len(described) <= 12, described
+assert len(set(described)) == len(described) <= 13, described
 assert all(cls.__module__.startswith("fewstep.") for cls in described), described
 """
 

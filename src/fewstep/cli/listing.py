@@ -31,6 +31,7 @@ What = Literal[
     "weightings",
     "times",
     "time_pairs",
+    "loggers",
 ]
 REGISTRIES = {
     "OBJECTIVES": "objectives",
@@ -48,6 +49,7 @@ REGISTRIES = {
     "WEIGHTINGS": "weightings",
     "TRAINING_TIMES": "times",
     "TIME_PAIRS": "time_pairs",
+    "LOGGERS": "loggers",
 }
 """Which list a registry's classes go into."""
 NARROW = 60  # columns below which a description goes below its name

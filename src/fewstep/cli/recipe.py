@@ -92,7 +92,7 @@ def _flag(
         help=help_,
         group=HEADINGS[heading],
         negative=None if default is True else "",
-        negative_iterable="",
+        negative_iterable="no-" if key == "log" else "",  # a run that goes on may log no longer
         consume_multiple=(0, 1) if key == "write_config" else True,
         converter=whole if counts else None,
     )

@@ -28,6 +28,9 @@ def resume(
     data: str | None = None,
     teacher: str | None = None,
     autoencoder: str | None = None,
+    log: Annotated[
+        tuple[str, ...] | None, Parameter(negative_iterable="no-", consume_multiple=True)
+    ] = None,
     device: str | None = None,
     quiet: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -35,7 +38,8 @@ def resume(
 
     Every setting of a recipe is a flag: fewstep train RECIPE --help shows them. A run folder that
     exists is resumed, by the same command or by its path. When a run goes on, --steps and --lr may
-    be others, and --data, --teacher and --autoencoder may say where those are now.
+    be others, --log may name other loggers, and --data, --teacher and --autoencoder may say where
+    those are now.
 
     Examples:
       fewstep train digits/ct --steps 2000 --lr 1e-3
@@ -60,6 +64,8 @@ def resume(
         Of a run folder: where its teacher is now.
     autoencoder
         Of a run folder: where its autoencoder is now.
+    log
+        Of a run folder: loggers from now on, such as wandb; --no-log ends all.
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     quiet
@@ -75,6 +81,7 @@ def resume(
         "data": data,
         "teacher": teacher,
         "autoencoder": autoencoder,
+        "log": log,
     }
     given = {key: value for key, value in asked.items() if value is not None}
     return go_on(run, given, device, quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -99,6 +100,7 @@ class Build:
             group=self.group,
             quiet=quiet,
             notes=[*self.parts.notes, *self._changes()],
+            about=self._about(),
         )
         return trainer, replace(self.record, sources=self.parts.sources)
 
@@ -165,6 +167,11 @@ class Build:
     def _origin(self) -> AnyModel | None:
         """The model that it begins with, whose classes and latent space it shares."""
         return self.models.get("teacher") or self.models.get("init")
+
+    def _about(self) -> dict[str, Any]:
+        """What loggers keep of the run: its parts by name, and every setting."""
+        parts = {kind: getattr(self.run, kind).name for kind in ("objective", "network", "p")}
+        return {"recipe": self.record.recipe, **parts, **self.run.flat()}
 
     def _changes(self) -> list[str]:
         """A line on settings that are others now than when it began."""

@@ -15,6 +15,8 @@ from fewstep.training.config import Training
 
 CHANGEABLE = ("steps", "lr")
 """Settings that may change when a run goes on."""
+FREE = ("log",)
+"""Settings that may change whenever a run goes on, and change nothing of what it learns."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ class Begun:
 
     @property
     def changed(self) -> bool:
-        """Whether it goes on with other settings."""
-        return self.record.run.training != self.before
+        """Whether it goes on with other settings that change what it learns."""
+        now = self.record.run.training
+        return any(getattr(now, name) != getattr(self.before, name) for name in CHANGEABLE)
 
     def note(self, objective: Objective, other: Objective) -> str:
         """What other settings do to the schedules, as a line.
@@ -119,7 +122,7 @@ def _check_same(home: RunDirectory, record: Record, run: Run) -> None:
     changed = [
         f"{key} was {then.get(key)!r}, now {now.get(key)!r}"
         for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key) and key not in movable and key not in CHANGEABLE
+        if then.get(key) != now.get(key) and key not in movable and key not in CHANGEABLE + FREE
     ]
     if changed:
         raise FewstepError(
@@ -172,4 +175,4 @@ def unasked(home: RunDirectory, run: Run, asked: frozenset[str]) -> Run:
     if not home.has_work:
         return run
     before = home.run()[1].training
-    return run.override({k: getattr(before, k) for k in CHANGEABLE if k not in asked})
+    return run.override({k: getattr(before, k) for k in CHANGEABLE + FREE if k not in asked})

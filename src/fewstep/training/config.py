@@ -104,6 +104,10 @@ class Training(Cited):
     checkpoint falls with their root."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints."""
+    log: tuple[str, ...] = ()
+    """Loggers beside TensorBoard and metrics.jsonl, each a spec: wandb, mlflow, trackio, or such as
+    wandb(project=cats). They see numbers, samples and settings. One that fails, without a network
+    or a login, is left out with one line."""
     keep: int = 2
     """Checkpoints that are kept besides the best, and the lowest score's if that is another."""
 
@@ -146,6 +150,8 @@ class Training(Cited):
         for name, known in CHOICES.items():
             if (given := getattr(self, name)) not in known:
                 raise unknown(name, str(given), known)
+        if isinstance(self.log, str) or any(not isinstance(spec, str) for spec in self.log):
+            raise FewstepError(f"log takes a tuple of specs such as ('wandb',), got {self.log!r}.")
         for name in ("lr", "weight_decay", "ema_rampup", "augment", "betas", "ema"):
             given = getattr(self, name)
             several = isinstance(given, tuple | list)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,12 +18,15 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 
 from fewstep.errors import FewstepError
 from fewstep.files import replacing
 from fewstep.progress import Lines, on_terminal
 from fewstep.training.events import Events
+from fewstep.training.loggers import Logger, Outcome, Told
 from fewstep.training.metrics import METRICS, read_metrics
+from fewstep.training.stopping import Interrupted
 
 
 class Logbook:
@@ -39,6 +42,8 @@ class Logbook:
         title: what the training is called.
         active: false in all but the first process: then nothing is written or shown.
         quiet: neither bar nor such lines.
+        loggers: others that are told, by spec.
+        config: the training's settings, for them.
     """
 
     def __init__(
@@ -50,12 +55,15 @@ class Logbook:
         title: str,
         active: bool = True,
         quiet: bool = False,
+        loggers: Mapping[str, Logger] | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self.active, self.directory = active, directory
         self.console = Console(stderr=True)
         if not active:
             return
-        kept = [line for line in read_metrics(directory) if line["step"] <= start]
+        there = read_metrics(directory)
+        kept = [line for line in there if line["step"] <= start]
         with self._writing():
             directory.mkdir(parents=True, exist_ok=True)
             with replacing(directory / METRICS) as partial:
@@ -76,6 +84,15 @@ class Logbook:
         self._lines = Lines(title, steps, start=start, unit="steps", say=self.say)
         self._lines_shown = not quiet and not on_terminal()
         self._task = self._bar.add_task(title, total=steps, completed=start, status="")
+        self._told = Told(
+            loggers or {},
+            directory,
+            name=title,
+            config=config or {},
+            before=kept,
+            again=[line for line in there if line["step"] > start],
+            say=self.say,
+        )
 
     def __enter__(self) -> Logbook:
         if self.active:
@@ -90,6 +107,7 @@ class Logbook:
     ) -> None:
         if not self.active:
             return
+        self._told.finish(_outcome(error))
         self._bar.stop()
         # what stopped the training says more than a log that cannot be closed after it
         with self._writing() if error is None else suppress(OSError):
@@ -131,20 +149,29 @@ class Logbook:
         with self._writing():
             self._file.write(json.dumps({"step": step, **metrics}) + "\n")
             self._events.numbers(step, metrics)
+        self._told.numbers(step, metrics)
         if "loss" in metrics:
             status = describe(metrics["loss"], metrics["images_per_second"])
             self._bar.update(self._task, status=status)
 
-    def picture(self, step: int, image: Any) -> None:
+    def picture(self, step: int, image: Tensor) -> None:
         """Log a grid [C, H, W] uint8."""
         if self.active:
             with self._writing():
                 self._events.picture(step, "samples", image)
+            self._told.picture(step, "samples", image)
 
     def say(self, line: str) -> None:
         """Tell the user something, without breaking the bar."""
         if self.active:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _outcome(error: BaseException | None) -> Outcome:
+    """How a training ended, by what ended it."""
+    if error is None:
+        return "finished"
+    return "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
 
 
 def describe(loss: float, images_per_second: float) -> str:

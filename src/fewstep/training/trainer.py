@@ -12,10 +12,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Generic, cast
+from typing import Any, Generic, cast
 
 import torch
 from torch import Tensor
@@ -38,21 +38,14 @@ from fewstep.training.config import Training
 from fewstep.training.ema import Averages
 from fewstep.training.learner import Learner, learners_of
 from fewstep.training.logbook import Logbook
+from fewstep.training.loggers import loggers_of
 from fewstep.training.meter import Meter
 from fewstep.training.remarks import remarks
 from fewstep.training.score import Score
 from fewstep.training.state import State
-from fewstep.training.stopping import stop_signals
+from fewstep.training.stopping import Interrupted, stop_signals
 from fewstep.training.validation import Validation
 from fewstep.training.writer import Writer
-
-
-class Interrupted(Exception):
-    """Training was asked to stop, and has saved its state."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"interrupted at step {step}")
-        self.step = step
 
 
 class Trainer(Generic[M]):
@@ -69,6 +62,7 @@ class Trainer(Generic[M]):
         group: the processes that train together.
         quiet: do not show how far it is.
         notes: lines that the user should read before it starts.
+        about: settings of the whole run, for the loggers; default those of the training.
     """
 
     def __init__(
@@ -83,10 +77,13 @@ class Trainer(Generic[M]):
         group: Processes | None = None,
         quiet: bool = False,
         notes: Sequence[str] = (),
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.group = group or Processes()
         self.config, self.quiet = config, quiet
         self.notes = notes
+        self.loggers = loggers_of(config.log) if self.group.first else {}
+        self.about = about or {"objective": objective.name, **asdict(config)}
         self.directory = Path(directory)
         self.objective = objective.to(self.group.device)
         # Convolutions are fastest with channels last; only 4-dimensional weights are touched.
@@ -147,6 +144,8 @@ class Trainer(Generic[M]):
             title=self.directory.name,
             active=first,
             quiet=self.quiet,
+            loggers=self.loggers,
+            config=self.about,
         )
         self.checkpoints.tell = log.say
         for learner in self.learners.values():
