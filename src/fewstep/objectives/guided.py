@@ -168,6 +168,11 @@ class Folded:
                 f"the share of the data in a guided velocity is in (0, 1], not {mix}."
             )
         checked = Guided(w, interval)
+        if not checked.w > 0:
+            raise FewstepError(
+                "a map that guides itself learns with a weight above 0: at 0 nothing of the data "
+                "is left in what it learns."
+            )
         found = cls(checked.w, mix, checked.interval, fade)
         if not found.off:
             check_guides_itself(f)

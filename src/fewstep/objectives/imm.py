@@ -17,7 +17,9 @@ from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.flow_maps import FlowMapObjective
 from fewstep.parameterization import Parameterization
 from fewstep.schedules import TimePairs
+from fewstep.whole import whole
 
+SMALLEST = 30  # power of two that divides the gap; by more there is none in float32
 LEAST = 1e-8  # distance of two images, whose root has no slope at 0
 
 
@@ -70,22 +72,24 @@ class IMM(FlowMapObjective):
         b: float = 5.0,
     ) -> None:
         super().__init__(f, K, times=times)
-        if M < 1 or k < 0 or not (eta_max > 0 and 0 < latest <= 1):
+        counts = whole(M, "M") >= 1 and 0 <= whole(k, "k") <= SMALLEST
+        if not (counts and 0 < eta_max < math.inf and 0 < latest <= 1):
             raise FewstepError(
-                "imm needs M >= 1, k >= 0, eta_max > 0 and latest in (0, 1], got "
+                f"imm needs M >= 1, k from 0 to {SMALLEST}, eta_max > 0 and latest in (0, 1], got "
                 f"{M}, {k}, {eta_max} and {latest}."
             )
         self.M, self.latest, self.gap, self.a, self.b = M, latest, eta_max / 2**k, a, b
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
-        p, groups = self.f.p, math.ceil(len(x) / self.M)
+        p, M = self.f.p, min(self.M, len(x))
+        groups = math.ceil(len(x) / M)
         t, s = self.pair(x[:groups])
         most = p.T if p.time_is_noise_level else self.latest * p.T
         t = t.clamp(max=most)
         r = p.time_of_noise_level((p.noise_level(t) - self.gap).clamp(min=0.0))
         s = torch.minimum(s, t)
         r = torch.minimum(torch.maximum(r, s), t)
-        return tuple(u.repeat_interleave(self.M)[: len(x)] for u in (t, s, r))
+        return tuple(u.repeat_interleave(M)[: len(x)] for u in (t, s, r))
 
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
@@ -123,6 +127,7 @@ def discrepancy(
         M: rows of a group; the last may have fewer.
         label: classes of the rows [B]; pairs of different ones do not count.
     """
+    M = min(M, len(y))
     groups = -(-len(y) // M)
     missing = groups * M - len(y)
     there = pad(torch.ones_like(scale), (0, missing)).view(groups, M)

@@ -21,6 +21,7 @@ NETWORK = component("mlp", width=256, blocks=3, highest=16.0, two_time=True)
 ONE_PROCESS = component("mlp", width=256, blocks=3, two_time=True)  # that of digits/edm
 P = component("rectified_flow", sigma_data=0.752, second="gap")
 FLOW = component("rectified_flow", sigma_data=0.752, form="ddim")
+FLOW_GAP = component("rectified_flow", sigma_data=0.752, form="ddim", second="gap")
 P_DDIM = component("edm", T=20.0, sigma_data=0.752, form="ddim")
 SORTED = "sorted(times=lognormal(P_mean=-0.4, P_std=1.0))"
 
@@ -140,12 +141,13 @@ def distilled(objective: str, cost: float, p: Any, **arguments: Any) -> Run:
 def ayf() -> Run:
     """Align Your Flow, of a run of digits/edm (Sabour, Fidler, Kreis 2025).
 
-    The teacher's network is used in the process of straight lines. In a training this short the
-    paper's times seldom have a gap wide enough for one step, and its normalisation, which makes
-    small errors count like large ones, costs more than it brings.
+    The teacher's network is used in the process of straight lines, and is told the gap. The times
+    are lognormal like the teacher's, and their ends uniform below: the paper's seldom are at the
+    weak noise that ends a sample, where the map then forgot the teacher (FD 8.5 at two steps and
+    11.0 at four). Its normalisation, which makes small errors count like large ones, is milder.
     """
-    times = "sorted(times=lognormal(P_mean=0.0, P_std=1.6))"
-    return distilled("ayf", 7, FLOW, times=times, c=1.0)
+    times = "below(times=lognormal(P_mean=-0.6, P_std=1.4))"
+    return distilled("ayf", 7, FLOW_GAP, times=times, c=1.0)
 
 
 @RECIPES.add("digits/facm")
