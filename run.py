@@ -3,7 +3,8 @@
 
     python3 run.py reproduce digits        any command of fewstep
     python3 run.py test [pytest options]   the tests
-    python3 run.py check                   lint, types, import rules
+    python3 run.py check                   lint, types, import rules, the documentation
+    python3 run.py docs                    the documentation as a site, in docs/_build
 
 Needs Python 3.10 or newer and nothing else. Where there is no NVIDIA GPU, torch's CPU build is
 installed. A set-up that is complete is not done again until the pinned versions change.
@@ -32,11 +33,10 @@ def main(arguments: list[str]) -> int:
         found = platform.python_version()
         sys.exit(f"fewstep needs Python 3.10 or newer; this is {found} ({sys.executable}).")
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    set_up(DEVELOP if command in ("test", "check") else USE)
-    if command == "test":
-        return test(rest)
-    if command == "check":
-        return check()
+    own = {"test": test, "check": check, "docs": docs}
+    set_up(DEVELOP if command in own else USE)
+    if command in own:
+        return own[command](rest)
     return call(PYTHON, "-m", "fewstep", *arguments)
 
 
@@ -47,13 +47,26 @@ def test(options: list[str]) -> int:
     return call(PYTHON, "-m", "pytest", "-n", workers, *options)
 
 
-def check() -> int:
-    """Lint, format, types, import rules: all are run, and the exit code tells if any failed."""
+SITE = ROOT / "docs" / "_build"
+BUILD = ("-m", "sphinx", "--fail-on-warning", "--keep-going", "-q", str(ROOT / "docs"), str(SITE))
+"""The site; a link or a picture that leads nowhere is a failure."""
+
+
+def docs(options: list[str]) -> int:
+    """The documentation as a site, which a browser opens without a server."""
+    code = call(PYTHON, *BUILD, *options)
+    print(f"{SITE / 'index.html'}" if code == 0 else "the site has faults")
+    return code
+
+
+def check(options: list[str]) -> int:
+    """Lint, format, types, import rules, documentation: the exit code tells if any failed."""
     commands = (
         ["-m", "ruff", "check", "."],
         ["-m", "ruff", "format", "--check", "."],
         ["-m", "mypy"],
         ["-c", "from importlinter.cli import lint_imports_command as f; f()"],
+        BUILD,
     )
     return max(call(PYTHON, *command) for command in commands)
 
