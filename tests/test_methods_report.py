@@ -27,7 +27,7 @@ from fewstep.report.methods_plan import (
     spends,
     stages,
 )
-from fewstep.report.methods_scores import Findings, Measured, Sampled, Spread, write_csv
+from fewstep.report.methods_scores import Findings, Measured, Sampled, Spread, stored, write_csv
 from fewstep.report.methods_table import markdown, write_table
 from fewstep.report.methods_words import behind, sentences
 from fewstep.stages.stage import Stage, Training
@@ -214,6 +214,14 @@ def test_the_tables_of_the_digits_are_told_apart(capsys: pytest.CaptureFixture[s
     assert "has no --methods" in capsys.readouterr().err
     assert run(["reproduce", "digits", "--methods", "--only", "meanflo"]) == 2
     assert "meanflow" in capsys.readouterr().err
+
+
+def test_the_documentation_says_what_is_stored() -> None:
+    """The scores of this version's own run, which other pages quote as well."""
+    path = Path(__file__).parent.parent / "docs" / "digits-methods.md"
+    files = {name: f"digits-methods-{name}.png" for name in methods_figures.NAMES}
+    assert path.read_text(encoding="utf-8") == markdown(stored(), files)
+    assert all(path.with_name(file).is_file() for file in files.values())
 
 
 @pytest.mark.slow

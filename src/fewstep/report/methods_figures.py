@@ -15,6 +15,7 @@ from fewstep.report.methods_scores import STEPS, Findings, Measured, Sampled
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NAMES = ("quality", "seconds", "training")
 Look = tuple[str, str]
 GREY: Look = ("#aaaaaa", "o")
 Curves = Mapping[str, Sequence[tuple[float, float]]]
@@ -23,11 +24,8 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 def pictures(findings: Findings, curves: Curves) -> dict[str, bytes]:
     """All pictures by name."""
-    return {
-        "quality": quality(findings),
-        "seconds": seconds(findings),
-        "training": training(findings, curves),
-    }
+    drawn = (quality(findings), seconds(findings), training(findings, curves))
+    return dict(zip(NAMES, drawn, strict=True))
 
 
 def _looks(findings: Findings) -> dict[str, Look]:

@@ -42,8 +42,9 @@ def _lines(findings: Findings, pictures: Mapping[str, str]) -> Iterator[str]:
     yield ""
     yield "Written by `fewstep reproduce digits --methods --table docs/digits-methods.md`."
     yield ""
-    yield introduction(findings)
-    yield ""
+    for paragraph in introduction(findings):
+        yield paragraph
+        yield ""
     yield f"{findings.machine}."
     yield ""
     yield from _scores(findings)

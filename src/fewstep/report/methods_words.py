@@ -27,24 +27,34 @@ class Behind:
     remarks: str
 
 
-def introduction(findings: Findings) -> str:
-    """What was compared, and how."""
+def introduction(findings: Findings) -> tuple[str, ...]:
+    """What was compared, and how: paragraphs."""
     edm, cd = findings.teacher, findings.reference
-    seeds = max(m.seeds for m in findings.all)
     return (
-        "Every method since consistency models (Song et al. 2023) on one data set, scikit-learn's "
-        "8x8 digits, with one residual MLP and at one training compute. It is counted in "
-        "evaluations of the network for each image of a batch: a pass forwards is 1, backwards 2, "
-        "a derivative in forward mode 2, and a teacher's passes count too. What begins with a "
-        f"diffusion model spends what CD does, {cd.spent:,.0f}, on top of the {edm.spent:,.0f} of "
-        "that model. What learns from data alone spends as much as CD and its teacher together, "
-        f"{cd.spent + edm.spent:,.0f}. A recipe that spends another amount is trained for other "
-        f"steps here, and stages of one method share what it may spend. FD is the Fréchet distance "
-        f"of {findings.n:,} samples to the training images over the features of a small digit "
-        f"classifier: {findings.real:.2f} for the test images, {findings.R:.2f} for a Gaussian "
-        f"fitted to the pixels of each class. Mean ± standard deviation is over {seeds} seeds of "
-        "the training, each from the same diffusion model: of this model, of CD, and of the ten "
-        "methods that were lowest with the first seed, at their best of 1, 2 and 4 steps."
+        "Every method since consistency models (Song et al. 2023) on one data set, with one "
+        "network and at one training compute: scikit-learn's 8x8 digits and a residual MLP.",
+        "Compute is counted in evaluations of the network for each image of a batch. A pass "
+        "forwards is 1, a pass backwards 2, a derivative in forward mode 2, and a teacher's passes "
+        f"count too. What begins with a diffusion model spends what CD does: {cd.spent:,.0f}, on "
+        f"top of the {edm.spent:,.0f} of that model. What learns from data alone spends what CD "
+        f"and its teacher do together: {cd.spent + edm.spent:,.0f}. A recipe that spends another "
+        "amount is trained for other steps here. Stages of one method share what it may spend. An "
+        "autoencoder comes on top.",
+        f"FD is the Fréchet distance of {findings.n:,} samples to the training images, over the "
+        f"features of a small digit classifier. The test images have {findings.real:.2f}, and a "
+        f"Gaussian fitted to the pixels of each class has {findings.R:.2f}. {_seeds(findings)}",
+    )
+
+
+def _seeds(findings: Findings) -> str:
+    again = [m for m in findings.methods if m.seeds > 1]
+    if not again:
+        return "Each score is of one seed of the training."
+    return (
+        f"Mean ± standard deviation is over {max(m.seeds for m in again)} seeds of the training, "
+        "each from the same models: of the diffusion model, of CD, and of the "
+        f"{len(again)} methods that were lowest with the first seed, at their best of 1, 2 and 4 "
+        "steps. Other scores are of one seed."
     )
 
 
