@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fewstep.report.methods_scores import Findings
-from fewstep.report.methods_words import behind, introduction, sentences
+from fewstep.report.methods_words import (
+    CAPTIONS,
+    behind,
+    introduction,
+    sentences,
+    why_behind,
+)
 from fewstep.report.page import data_url, fill
 
 
@@ -36,5 +42,7 @@ def write_page(
         grids={name: data_url(png) for name, png in grids.items()},
         sentences=sentences(findings),
         behind=behind(findings),
+        why_behind=why_behind(findings),
+        captions=CAPTIONS,
         machine=f"{findings.machine}. Everything took {seconds:.0f} s.",
     )

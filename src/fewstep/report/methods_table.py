@@ -6,7 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fewstep.report.methods_scores import Findings, Measured
-from fewstep.report.methods_words import behind, introduction, sentences
+from fewstep.report.methods_words import (
+    CAPTIONS,
+    behind,
+    introduction,
+    sentences,
+    why_behind,
+)
 from fewstep.report.table import NONE, head, line
 
 HEADER = ("method", "process", "a step", "spent", "seconds", "seeds", "FD, 1 step ↓",
@@ -49,20 +55,15 @@ def _lines(findings: Findings, pictures: Mapping[str, str]) -> Iterator[str]:
     yield ""
     yield from _scores(findings)
     for name, file in pictures.items():
-        yield f"![{ALT[name]}]({file})"
+        yield f"![{CAPTIONS[name].partition('.')[0]}]({file})"
+        yield ""
+        yield f"*{CAPTIONS[name]}*"
         yield ""
     yield "## What it says"
     yield ""
     yield from (f"- {sentence}" for sentence in sentences(findings))
     yield ""
     yield from _behind(findings)
-
-
-ALT = {
-    "quality": "Fréchet distance against evaluations of the network for an image",
-    "seconds": "Fréchet distance against the seconds of the training",
-    "training": "Energy distance of samples over the training",
-}
 
 
 def _scores(findings: Findings) -> Iterator[str]:
@@ -118,11 +119,7 @@ def _behind(findings: Findings) -> Iterator[str]:
         return
     yield "## What does not reach CD"
     yield ""
-    yield (
-        "In these numbers of steps, with what the recipes say of their settings and of what was "
-        "tried. All were trained as long as CD, which is short: a method that improves slowly, or "
-        "that was made for larger networks and data, does not show here what it can do."
-    )
+    yield why_behind(findings)
     yield ""
     for one in found:
         yield f"- **{one.method.name}**: {one.where}. {one.method.summary} {one.remarks}".rstrip()

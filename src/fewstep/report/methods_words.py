@@ -124,6 +124,28 @@ def _is_behind(method: Measured, reference: Measured, steps: int) -> bool:
     return ours is not None and cd is not None and ours.fd.mean >= cd.fd.mean
 
 
+CAPTIONS = {
+    "quality": "Fréchet distance against evaluations of the network for an image. Colours have the "
+    "methods with several seeds.",
+    "seconds": "Fréchet distance against the seconds of the training, with all it builds on.",
+    "training": "Energy distance to the data over the training, of samples in one step. It is a "
+    "distance of pixels, so that it ranks otherwise than FD.",
+}
+"""What the pictures show, by their names."""
+
+
+def why_behind(findings: Findings) -> str:
+    """What is said of all methods that do not reach CD."""
+    many = findings.teacher.best
+    return (
+        "In these numbers of steps, with what the recipes say of their settings and of what was "
+        "tried. All were trained as long as CD, which is short: a method that improves slowly, or "
+        "that was made for larger networks and data, does not show here what it can do. A method "
+        f"that follows the diffusion model inherits its errors: with {many.nfe} evaluations that "
+        f"model has {many.fd} itself."
+    )
+
+
 def behind(findings: Findings) -> Sequence[Behind]:
     """The methods that do not reach CD in some number of steps, the nearest first."""
     found = []
