@@ -27,7 +27,17 @@ from fewstep.report.methods_plan import (
     spends,
     stages,
 )
-from fewstep.report.methods_scores import Findings, Measured, Sampled, Spread, stored, write_csv
+from fewstep.report.methods_scores import (
+    DATA,
+    LATENTS,
+    PIXELS,
+    Findings,
+    Measured,
+    Sampled,
+    Spread,
+    stored,
+    write_csv,
+)
 from fewstep.report.methods_table import markdown, write_table
 from fewstep.report.methods_words import behind, sentences
 from fewstep.stages.stage import Stage, Training
@@ -81,6 +91,7 @@ def test_what_a_method_needs_is_found_by_what_it_declares(plan: dict[str, Method
     assert begins_with("digits/cd") == {"--teacher": TEACHER}
     assert begins_with("digits/cmt-ect") == {"--init": "digits/cmt"}
     assert names(plan["lcm"].before) == ["autoencoder", "guided-lsgm"]
+    assert [method.name for method in plan.values() if method.decoded] == ["lcm"]
     ect, tcm = plan["tcm"].before[-1], plan["tcm"].training
     assert tcm.needs == {"--teacher": ect.name}
     assert isinstance(ect, Training)
@@ -112,15 +123,15 @@ def test_a_model_that_no_recipe_makes_is_refused(monkeypatch: pytest.MonkeyPatch
         begins_with("digits/tcm")
 
 
-def measured(name: str, *fd: tuple[float, ...], taught: bool = True, steps: int = 10) -> Measured:
+def measured(name: str, *fd: tuple[float, ...], begins: str = PIXELS) -> Measured:
     """A method with distances of seeds in 1, 2 and 4 steps."""
     sampled = tuple(
         Sampled(k, k, Spread(seeds), Spread((0.5,) * len(seeds)))
         for k, seeds in zip((1, 2, 4), fd, strict=False)
     )
-    built_on = 78.0 if taught else 0.0
+    built_on, before = (0.0, 0.0) if begins == DATA else (78.0, 70.0)
     facts = (name, f"{name} of its paper.", f"Tried: {name}.", name, "Paper", "edm", ("data",))
-    return Measured(*facts, taught, steps, 7.2, built_on, 60.0, 70.0 if taught else 0.0, sampled)
+    return Measured(*facts, begins, 10, 7.2, built_on, 60.0, before, sampled)
 
 
 @pytest.fixture
@@ -129,9 +140,9 @@ def findings() -> Findings:
     edm = replace(measured("edm"), sampled=(Sampled(18, 35, many, Spread((0.8, 0.8))),))
     cd = measured("cd", (5.4, 5.6), (4.1, 4.3), (4.2, 4.4))
     methods = (
-        measured("flow", (3.9, 4.1), (1.5, 1.7), (1.4, 1.6), taught=False),
+        measured("flow", (3.9, 4.1), (1.5, 1.7), (1.4, 1.6), begins=DATA),
         measured("tuned", (5.0,), (4.5,), (3.0,)),
-        measured("slow", (9.0,), (8.0,), (7.0,), taught=False),
+        measured("slow", (9.0,), (8.0,), (7.0,), begins=DATA),
     )
     return Findings(edm, cd, methods, 9.2, 0.7, 1437, "A machine")
 
@@ -155,6 +166,9 @@ def test_what_is_said_follows_the_scores(findings: Findings) -> None:
     )
     lower = replace(findings, methods=(measured("jump", (3.0, 3.0)), *findings.methods))
     assert "more than the third" in sentences(lower)[0]
+    coded = measured("coded", (4.4,), (4.0,), begins=LATENTS)
+    _, latent, *_ = sentences(replace(findings, methods=(coded, *findings.methods)))
+    assert latent.startswith("Of those that do so in the latent space of an autoencoder, which com")
 
 
 def test_what_does_not_reach_cd_is_named_with_what_was_tried(findings: Findings) -> None:

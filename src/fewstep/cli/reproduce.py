@@ -147,8 +147,8 @@ def show_methods(report: MethodsReport) -> None:
     findings = report.findings
     many = findings.teacher.best
     table.add_row(findings.teacher.name, "", "", "", f"{many.fd} in {many.nfe}")
-    for heading, group in findings.groups.items():
-        table.add_row(f"[bold]{heading}[/]")
+    for heading, group in ((name, some) for name, some in findings.groups.items() if some):
+        table.add_row(f"[bold]from {heading}[/]")
         for method in group:
             distances = [str(s.fd) if (s := method.at(k)) else "" for k in (1, 2, 4)]
             table.add_row(f"  {method.name}", f"{method.spent:,.0f}", *distances)

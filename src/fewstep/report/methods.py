@@ -23,6 +23,9 @@ from fewstep.report import methods_figures as figures
 from fewstep.report.methods_page import write_page
 from fewstep.report.methods_plan import TEACHER, Method, methods, stages
 from fewstep.report.methods_scores import (
+    DATA,
+    LATENTS,
+    PIXELS,
     STEPS,
     Findings,
     Measured,
@@ -211,7 +214,7 @@ class _Reproduction:
             paper=cls.paper,
             process=run.p.name,
             needs=cls.needs.words,
-            taught=method.built_on > 0,
+            begins=_begins(method),
             steps=method.training.total(self.shorten),
             cost=method.cost,
             built_on=method.built_on * self.shorten,
@@ -219,6 +222,13 @@ class _Reproduction:
             seconds_before=sum(self.clock.processor(stage.name) for stage in method.before),
             sampled=tuple(_sampled(steps, results) for steps, results in by_steps.items()),
         )
+
+
+def _begins(method: Method) -> str:
+    """What a method begins with."""
+    if not method.before:
+        return DATA
+    return LATENTS if method.decoded else PIXELS
 
 
 def _steps(method: Method, f: FlowMap) -> list[int]:

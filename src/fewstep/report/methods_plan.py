@@ -62,6 +62,11 @@ class Method:
     def run(self) -> Run:
         return RECIPES[self.recipe]()
 
+    @property
+    def decoded(self) -> bool:
+        """Whether it makes codes of an autoencoder, which it builds on."""
+        return any(_makes_codes(name) for name in _chain(self.recipe))
+
     def seed(self, seed: int) -> Training:
         """The training with another seed, of the same models that it begins with."""
         if seed == 0:
@@ -89,8 +94,13 @@ def posted(citation: Citation) -> tuple[int, int]:
 
 def _is_foundation(recipe: str) -> bool:
     """Whether a recipe makes a diffusion model, or an autoencoder for one."""
-    cls = objective_of(RECIPES[recipe]())
-    return cls.fixed_point is FixedPoint.DENOISER or cls.needs.network == LATENTS
+    makes_diffusion = objective_of(RECIPES[recipe]()).fixed_point is FixedPoint.DENOISER
+    return makes_diffusion or _makes_codes(recipe)
+
+
+def _makes_codes(recipe: str) -> bool:
+    """Whether a recipe makes an autoencoder."""
+    return objective_of(RECIPES[recipe]()).needs.network == LATENTS
 
 
 def methods(only: Sequence[str] = ()) -> tuple[Method, ...]:

@@ -15,7 +15,9 @@ from fewstep.records import record_of
 STORED = "methods_scores.json"
 """In this package: what the version's own command has measured."""
 STEPS = (1, 2, 4)
-GROUPS = {True: "From a diffusion model", False: "From data alone"}
+PIXELS, LATENTS, DATA = "a diffusion model", "a diffusion model of latents", "data alone"
+GROUPS = (PIXELS, LATENTS, DATA)
+"""What methods begin with."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Measured:
         paper: of the objective.
         process: name.
         needs: of the objective, in words.
-        taught: whether it begins with a diffusion model.
+        begins: with what, one of `GROUPS`.
         steps: of its own training.
         cost: of a step, in evaluations of the network for each image of the batch.
         built_on: evaluations of the trainings that it builds on.
@@ -82,7 +84,7 @@ class Measured:
     paper: str
     process: str
     needs: tuple[str, ...]
-    taught: bool
+    begins: str
     steps: int
     cost: float
     built_on: float
@@ -141,8 +143,8 @@ class Findings:
         """CD and the methods by what they begin with, the best of each group first."""
         few = (self.reference, *self.methods)
         return {
-            heading: tuple(sorted((m for m in few if m.taught == taught), key=lowest))
-            for taught, heading in GROUPS.items()
+            group: tuple(sorted((m for m in few if m.begins == group), key=lowest))
+            for group in GROUPS
         }
 
     def write(self, path: Path) -> None:

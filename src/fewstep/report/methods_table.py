@@ -79,7 +79,7 @@ def _scores(findings: Findings) -> Iterator[str]:
     yield line(_many(findings.teacher))
     for heading, group in findings.groups.items():
         if group:
-            yield line([f"**{heading}**", *[""] * (len(HEADER) - 1)])
+            yield line([f"**From {heading}**", *[""] * (len(HEADER) - 1)])
             yield from (line(_row(method)) for method in group)
     yield ""
 

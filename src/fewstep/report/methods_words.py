@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fewstep.report.methods_scores import GROUPS, Findings, Measured, Sampled
+from fewstep.report.methods_scores import DATA, LATENTS, PIXELS, Findings, Measured, Sampled
 
 FIFTH, THIRD = 1 / 5, 1 / 3
 """How far below CD's one step the best method should be at least, and should aim at."""
@@ -65,19 +65,23 @@ def sentences(findings: Findings) -> list[str]:
 
 def _in_one(findings: Findings) -> Iterator[str]:
     """The best method in one step, of each group, against CD."""
-    for heading, group in findings.groups.items():
-        others = [m for m in group if m is not findings.reference]
+    for group, methods in findings.groups.items():
+        others = [m for m in methods if m is not findings.reference]
         if (best := _best(others, 1)) is not None:
-            yield _below(findings, heading == GROUPS[True], *best)
+            yield _below(findings, AMONG[group], *best)
 
 
-def _below(findings: Findings, taught: bool, method: Measured, one: Sampled) -> str:
+AMONG = {
+    PIXELS: "Of those that begin with a diffusion model and spend what CD does",
+    LATENTS: "Of those that do so in the latent space of an autoencoder, which comes on top",
+    DATA: "Of those that learn from data alone and spend what CD and its teacher do together",
+}
+
+
+def _below(findings: Findings, among: str, method: Measured, one: Sampled) -> str:
     cd = findings.reference.at(1)
     assert cd is not None
     share = 1 - one.fd.mean / cd.fd.mean
-    among = "Of those that begin with a diffusion model and spend what CD does"
-    if not taught:
-        among = "Of those that learn from data alone and spend what CD and its teacher do together"
     where = f"{abs(share):.0%} {'below' if share > 0 else 'above'} CD's {cd.fd}"
     return f"{among}, {method.name} is best in one step: {one.fd}, {where}. {_verdict(share)}"
 
