@@ -40,9 +40,9 @@ def row(step: int, loss: float = 1.0, speed: float = 320.0) -> dict[str, float]:
     return {"step": step, "loss": loss, "images_per_second": speed}
 
 
-def begin(path: Path, *rows: dict[str, Any], teacher: str | None = None) -> Path:
+def begin(path: Path, *rows: dict[str, Any], **settings: Any) -> Path:
     """A run's folder as a training leaves it that has logged these rows."""
-    run = RECIPES["digits/ct"]().override({"steps": STEPS, "batch": BATCH, "teacher": teacher})
+    run = RECIPES["digits/ct"]().override({"steps": STEPS, "batch": BATCH, **settings})
     RunDirectory(path).write(Record(recipe="digits/ct", run=run))
     (path / "metrics.jsonl").write_text(lines(*rows))
     return path

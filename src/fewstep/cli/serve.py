@@ -26,6 +26,7 @@ def serve(
     token: Annotated[str | None, Parameter(env_var="FEWSTEP_TOKEN")] = None,
     open_to_all: Annotated[bool, Parameter(negative="")] = False,
     browser: Annotated[bool, Parameter(negative="")] = False,
+    training_images: Annotated[bool, Parameter(negative="")] = False,
     max_batch: Whole = 64,
     wait_ms: float = 2.0,
     queue: Whole = 256,
@@ -65,6 +66,8 @@ def serve(
         Listen on an address that others can reach, without a token.
     browser
         Open the page in the browser.
+    training_images
+        Show training images to others than this machine, too: those nearest to a picture.
     max_batch
         Images in a batch.
     wait_ms
@@ -96,6 +99,7 @@ def serve(
         Place(host, port, token, open_to_all, patience, browser),
         lambda: _shelf(models, checkpoint, ema, by, device, precision),
         said=lambda shelf: ", ".join(shelf.models) + by.said,
+        training_images=training_images,
         max_batch=max_batch,
         wait=wait_ms / 1000,
         queue=queue,

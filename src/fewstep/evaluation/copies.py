@@ -52,6 +52,17 @@ class Nearest(NamedTuple):
     """The distance over the mean distance to the next 49: `r` [n], in 0..1."""
 
 
+class Neighbour(NamedTuple):
+    """A training image near to an image."""
+
+    which: int
+    """Its number."""
+    distance: float
+    """Root mean square difference of the pixels, in 0..255."""
+    mirrored: bool
+    """Whether it is near when it is mirrored."""
+
+
 @dataclass(frozen=True)
 class Memorisation:
     """How near samples lie to training images.
@@ -210,6 +221,53 @@ def _spaced(n: int) -> Tensor:
 def _nearest(images: Tensor, train: Tensor, mirrored: bool, own: Tensor | None = None) -> Nearest:
     """Their nearest training images, but not the one that each is itself (`own` [n])."""
     n, x = len(train), _pixels(images)
+    squares, index = _closest(x, train, mirrored, own)
+    first = index[:, 0]
+    distance = (x - _pixels(_originals(train, first))).square().mean(1).sqrt()
+    there = squares[:, 1:].isfinite()
+    others = (squares[:, 1:].where(there, 0.0) / x.shape[1]).sqrt().sum(1) / there.sum(1)
+    relative = torch.where(distance > 0, distance / others.maximum(distance), 0.0)
+    return Nearest(first % n, distance, relative)
+
+
+def neighbours_of(
+    image: Tensor, train: Tensor, k: int, *, mirrored: bool = False
+) -> list[Neighbour]:
+    """The training images nearest to an image, the nearest first.
+
+    Args:
+        image: uint8 [C, H, W].
+        train: uint8 [N, C, H, W].
+        k: how many, at most half of `NEIGHBOURS`; fewer where there are fewer.
+        mirrored: whether the training mirrors its images.
+
+    Raises:
+        FewstepError: not such images, or of different shapes.
+    """
+    _check("the image", image[None], tuple(train.shape[1:]))
+    x = _pixels(image[None])
+    _, index = _closest(x, train, mirrored)
+    first = index[0].unique()  # in order of their numbers
+    distances = (x - _pixels(_originals(train, first))).square().mean(1).sqrt()
+    found: dict[int, Neighbour] = {}
+    for at in distances.argsort(stable=True).tolist():
+        which, flipped = int(first[at]) % len(train), int(first[at]) >= len(train)
+        found.setdefault(which, Neighbour(which, float(distances[at]), flipped))
+    return list(found.values())[:k]
+
+
+def _originals(train: Tensor, which: Tensor) -> Tensor:
+    """Training images [n, C, H, W] by number; those from N on are mirrored."""
+    n = len(train)
+    original = train[which % n]
+    return torch.where((which >= n)[:, None, None, None], original.flip(-1), original)
+
+
+def _closest(
+    x: Tensor, train: Tensor, mirrored: bool, own: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Squared distances to the nearest training images, and their numbers: [n, k] each."""
+    n = len(train)
     centre = x.mean(0)  # around it squared distances by products cancel least
     squares, index = x.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.int64)
     for at, part in _parts(train, mirrored):
@@ -223,14 +281,7 @@ def _nearest(images: Tensor, train: Tensor, mirrored: bool, own: Tensor | None =
         )
         best = squares.topk(min(NEIGHBOURS, squares.shape[1]), largest=False)
         squares, index = best.values, index.gather(1, best.indices)
-    first = index[:, 0]
-    original = train[first % n]
-    original = torch.where((first >= n)[:, None, None, None], original.flip(-1), original)
-    distance = (x - _pixels(original)).square().mean(1).sqrt()
-    there = squares[:, 1:].isfinite()
-    others = (squares[:, 1:].where(there, 0.0) / x.shape[1]).sqrt().sum(1) / there.sum(1)
-    relative = torch.where(distance > 0, distance / others.maximum(distance), 0.0)
-    return Nearest(first % n, distance, relative)
+    return squares, index
 
 
 def _parts(train: Tensor, mirrored: bool) -> Iterator[tuple[int, Tensor]]:

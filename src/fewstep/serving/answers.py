@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -29,14 +30,18 @@ from fewstep.serving.generating import Generating
 from fewstep.serving.images import (
     base64_png,
     enlarge,
+    from_base64,
     parse_size,
+    picture,
 )
 from fewstep.serving.limits import Limits
+from fewstep.serving.neighbours import TrainingImages
 from fewstep.serving.packed import answer, class_name, event, png_answer, seed_of, settings_of
 from fewstep.serving.schemas import (
     End,
     GenerationBody,
     InterpolationBody,
+    NeighboursBody,
 )
 from fewstep.serving.shelf import Shelf, class_asked, class_names, class_number
 
@@ -55,12 +60,51 @@ class Answers:
         engine: runs the models.
         shelf: the models.
         limits: what a request may ask for.
+        training: the images that the models were trained on.
     """
 
-    def __init__(self, engine: Engine, shelf: Shelf, limits: Limits) -> None:
+    def __init__(
+        self, engine: Engine, shelf: Shelf, limits: Limits, training: TrainingImages
+    ) -> None:
         self.engine, self.shelf, self.limits = engine, shelf, limits
+        self.training = training
         self._samplers: dict[tuple[str, str | None, int | None, Guided | None], Sampler] = {}
         self._held = 0
+
+    def models(self) -> list[dict[str, Any]]:
+        """What a client needs to know of each model."""
+        return [about | self._at_hand(about) for about in self.shelf.describe(self.limits.steps)]
+
+    def _at_hand(self, about: dict[str, Any]) -> dict[str, Any]:
+        """What this server knows of a model besides."""
+        step, name = self.engine.pace.get(about["id"]), about["id"]
+        return {
+            "seconds_per_image": None if step is None else step * about["default_steps"],
+            "training_images_missing": self.training.missing(name),
+        }
+
+    async def neighbours(self, body: NeighboursBody) -> Response:
+        """The training images nearest to a picture."""
+        name, f = self.shelf[body.model]
+        sent = picture(
+            from_base64(body.image, "image"), f.image_shape[0], self.limits.pixels, "image"
+        )
+        if sent.size != tuple(f.image_shape[1:]):
+            H, W = f.image_shape[1:]
+            raise FewstepError(
+                f"image has {sent.size[1]}x{sent.size[0]} pixels, and the model's are {W}x{H}."
+            )
+        started = time.monotonic()
+        looking = asyncio.to_thread(self.training.nearest, name, sent.pixels, body.n)
+        task = asyncio.ensure_future(looking)  # it goes on, and what it has read is kept
+        try:
+            found = await asyncio.wait_for(asyncio.shield(task), self.limits.seconds)
+        except asyncio.TimeoutError:
+            raise TimeoutError(
+                "the training images are still being read: ask again in a while."
+            ) from None
+        whole = {"model": name, "seconds": round(time.monotonic() - started, 4), **found}
+        return Response(json.dumps(whole, separators=(",", ":")), media_type="application/json")
 
     def sampler(
         self, name: str, spec: str | None, steps: int | None, guidance: Guided | None

@@ -26,7 +26,8 @@ from fewstep.serving.forms import upload
 from fewstep.serving.guard import Guard
 from fewstep.serving.limits import Limits
 from fewstep.serving.metrics import Metrics
-from fewstep.serving.schemas import EditBody, GenerationBody, InterpolationBody
+from fewstep.serving.neighbours import TrainingImages
+from fewstep.serving.schemas import EditBody, GenerationBody, InterpolationBody, NeighboursBody
 from fewstep.serving.shelf import Shelf
 from fewstep.serving.watched import Runs
 from fewstep.version import __version__
@@ -48,6 +49,7 @@ def create_app(
     shelf: Shelf,
     *,
     runs: Runs | None = None,
+    training: TrainingImages | None = None,
     limits: Limits | None = None,
     token: str | None = None,
     local: bool = True,
@@ -58,12 +60,14 @@ def create_app(
         engine: runs the models of the shelf; it is closed with the application.
         shelf: the models.
         runs: the trainings that are watched.
+        training: the images that the models were trained on; default none are at hand.
         limits: what a request may ask for.
         token: what clients must send; None for none.
         local: answer only for loopback's names.
     """
     limits = limits or Limits()
-    answers, metrics = Answers(engine, shelf, limits), Metrics()
+    answers = Answers(engine, shelf, limits, training or TrainingImages())
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -119,11 +123,15 @@ def _add_routes(app: FastAPI, answers: Answers, metrics: Metrics, engine: Engine
         """Pass from one image to another over a sphere of noise."""
         return await answers.interpolations(body, request)
 
+    @app.post("/v1/images/neighbours", **images)  # type: ignore[arg-type]
+    async def neighbours(body: NeighboursBody) -> Response:
+        """The training images that are nearest to a picture, where they are at hand."""
+        return await answers.neighbours(body)
+
     @app.get("/v1/models", **about)  # type: ignore[arg-type]
     async def models() -> dict[str, Any]:
         """The models and what each can do."""
-        described = answers.shelf.describe(answers.limits.steps)
-        return {"object": "list", "data": described}
+        return {"object": "list", "data": await asyncio.to_thread(answers.models)}
 
     @app.get("/health", **about)  # type: ignore[arg-type]
     async def health() -> dict[str, str]:

@@ -204,6 +204,7 @@ class Engine:
             )
         self.models, self.max_batch, self.wait, self.capacity = models, max_batch, wait, capacity
         self.counts = Counts()
+        self.pace: dict[str, float] = {}  # seconds per image and step of a model's last images
         self._queue: deque[_Entry] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -307,7 +308,11 @@ class Engine:
             for entry in batch:
                 entry.future.set_exception(error)
             return
-        self.counts.seconds += time.monotonic() - started
+        seconds = time.monotonic() - started
+        self.counts.seconds += seconds
+        if isinstance(first := works[0], Generation):
+            images = sum(work.n for work in works)
+            self.pace[first.model] = seconds / (images * first.sampler.count)
         self.counts.batches += 1
         self.counts.requests += len(works)
         self.counts.images += sum(work.n for work in works)

@@ -27,7 +27,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODIES = 16  # of the largest bodies that may be there at once
 SMALL = 65_536  # bytes of a body without a picture
-PICTURES = "/v1/images/edits"
+PICTURES = ("/v1/images/edits", "/v1/images/neighbours")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROTECTED = ("/v1/", "/metrics")
 HEADERS = [
@@ -132,7 +132,7 @@ class Guard:
                 raise Refused(429, "too much is being sent at once; try again later.", "busy")
             if message.get("more_body"):
                 continue
-            if path != PICTURES and size > SMALL:
+            if path not in PICTURES and size > SMALL:
                 raise Refused(
                     413, f"a body without pictures has at most {SMALL:,} bytes.", "body_size"
                 )

@@ -115,6 +115,16 @@ class EditBody(Images):
         return {name: value for name, value in given.items() if value is not None}
 
 
+class NeighboursBody(BaseModel):
+    """``POST /v1/images/neighbours``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name | None = Field(None, description="Id of a model; default the first of /v1/models.")
+    image: str = Field(description="Picture of the model's size in base64; a data URL is fine.")
+    n: int = Field(8, ge=1, le=25, description="How many training images, the nearest first.")
+
+
 class End(BaseModel):
     """One end of an interpolation: image number ``index`` of a seed."""
 

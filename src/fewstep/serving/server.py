@@ -24,6 +24,7 @@ from fewstep.serving.connections import Connection, Patience
 from fewstep.serving.engine import Engine
 from fewstep.serving.guard import Guard
 from fewstep.serving.limits import Limits
+from fewstep.serving.neighbours import TrainingImages
 from fewstep.serving.shelf import Shelf
 from fewstep.serving.watched import Runs
 
@@ -42,6 +43,7 @@ class Settings:
         limits: what a request may ask for.
         grace: seconds to finish what was accepted when the server is told to stop.
         patience: seconds to wait for a request's head, and for its body; see `Patience`.
+        training_images: show training images to others than this machine, too.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +56,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     grace: float = 30.0
     patience: float = 10.0
+    training_images: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
@@ -189,6 +192,7 @@ def serve(
         engine,
         shelf,
         runs=runs or Runs.of_models(shelf.places),
+        training=TrainingImages(shelf.places, shown=settings.local or settings.training_images),
         limits=settings.limits,
         token=settings.token,
         local=settings.local,

@@ -14,7 +14,7 @@ from fewstep.errors import FewstepError, not_there, refusals, unknown
 from fewstep.files import RECORD
 from fewstep.hub_name import is_hub
 from fewstep.lock import in_use
-from fewstep.runs.directory import Record, RunDirectory
+from fewstep.runs.directory import MODEL, Record, RunDirectory, step_of
 from fewstep.serving.growing import Growing
 from fewstep.serving.shelf import names_for
 from fewstep.stages.clock import CLOCK
@@ -42,6 +42,7 @@ class Watched:
     path: Path
     log: Growing = field(init=False)
     _record: tuple[int, Record | None, str] = (0, None, "")
+    _model: tuple[int, float] = (0, 0.0)
 
     def __post_init__(self) -> None:
         self.log = Growing(self.path / METRICS)
@@ -50,7 +51,7 @@ class Watched:
         """What there is to say of it now."""
         self.log.read()
         record, fault = self._read()
-        state = self._state(fault)
+        state = self._state(record, fault)
         said = _settings(record) if record else {"steps": None}
         running = state == "running" and record is not None
         training = record.run.training if running and record else None
@@ -102,15 +103,24 @@ class Watched:
                 self._record = stamp, None, str(error)
         return self._record[1:]
 
-    def _state(self, fault: str) -> str:
+    def _state(self, record: Record | None, fault: str) -> str:
         if fault:
             return "gone" if fault == GONE else "damaged"
-        with suppress(FewstepError):
-            if RunDirectory(self.path).finished:
-                return "finished"
+        if record is not None and self._made() >= record.run.training.steps:
+            return "finished"
         if not in_use(self.path):
             return "stopped"
         return "running" if self.log.rows else "starting"
+
+    def _made(self) -> float:
+        """Steps of the finished model, whose header is read where it was written again."""
+        try:
+            stamp = (self.path / MODEL).stat().st_mtime_ns
+        except OSError:
+            return 0.0
+        if stamp != self._model[0]:
+            self._model = stamp, step_of(self.path / MODEL) or 0.0
+        return self._model[1]
 
 
 GONE = "its folder is gone; what was read of it is kept."

@@ -72,6 +72,9 @@ export const generate = (body, how) => ask("generate", { n: 1, ...body }, how);
 export const interpolate = (body, how) => ask("interpolate", body, how);
 export const edit = (fields, files, how) => ask("edit", { fields, files }, how);
 
+/** Training images are no part of an export. */
+export const neighbours = null;
+
 /** No training is watched where no server is. */
 export const runs = async () => [];
 

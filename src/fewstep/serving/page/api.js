@@ -109,6 +109,11 @@ export async function interpolate(body, { signal } = {}) {
   return (await call("v1/images/interpolations", json(body, signal))).json();
 }
 
+/** The training images that are nearest to a picture in base64. */
+export async function neighbours(body, { signal } = {}) {
+  return (await call("v1/images/neighbours", json(body, signal))).json();
+}
+
 const query = (path, values) => `${path}?${new URLSearchParams(values)}`;
 
 /** The trainings that are watched, and how far each is. */

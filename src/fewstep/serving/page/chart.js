@@ -102,7 +102,8 @@ export class Chart {
     const logarithmic = this.logarithmic();
     const inside = (points) => (logarithmic ? points.filter(([, y]) => y > 0) : points);
     const lost = this.curves.reduce((n, c) => n + c.points.length - inside(c.points).length, 0);
-    this.note.textContent = [logarithmic && "log", lost && `${lost} values up to 0 are not shown`].filter(Boolean).join(", ");
+    const notes = [logarithmic && "log", lost && `${lost} values up to 0 are not shown`].filter(Boolean);
+    this.note.textContent = notes.length ? ` · ${notes.join(", ")}` : "";
     this.drawn = this.curves.map((curve) => {
       const raw = inside(curve.points);
       return { ...curve, raw, line: smoothed(raw, this.memory) };

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { blobOf, bytesOf, download, settingsOf, sheet, squared } from "./png.js";
 import { curl, run, terminal, words } from "./terminal.js";
-import { Runner, classes, count, limit, milliseconds, picture, place, press, reveal, stepLimit, tiles, values, whole } from "./widgets.js";
+import { Runner, classes, count, fill, limit, milliseconds, picture, place, press, reveal, stepLimit, tiles, values, whole } from "./widgets.js";
 
 const VARIATIONS = 6;
 const COUNTED = /\b(steps|nfe|times|rk45)\b/;
@@ -53,11 +53,33 @@ export class Generate {
     };
   }
 
-  async generate(signal, say) {
+  /** Pictures that nobody asked for; what is asked for comes first. */
+  async open(n) {
+    this.opening = new AbortController();
+    fill(this.form, { n: String(n) });
+    try {
+      await this.generate(this.opening.signal, (text) => this.runner.say(text), { link: false });
+    } catch {
+      this.runner.say(""); // pressing the button says what is wrong
+    }
+  }
+
+  /** A picture of the gallery: its seed, with more pictures of it. */
+  take(item) {
+    this.app.use(item.model);
+    this.app.go("generate");
+    fill(this.form, { seed: item.seed, class: item.class ?? "" });
+    this.form.dispatchEvent(new Event("input", { bubbles: true }));
+    this.runner.run();
+  }
+
+  async generate(signal, say, how) {
+    if (!how) this.opening?.abort();
     const request = this.request();
     const { n, seed } = request;
     const { items, variations, selected } = this;
-    this.expect(Array.from({ length: n }, (_, index) => ({ index, seed, steps: request.steps ?? 1, model: request.model, strip: [] })));
+    this.expect(Array.from({ length: n }, (_, index) => ({ index, seed, steps: request.steps ?? 1, model: request.model, strip: [] })), how);
+    const mine = this.items;
     const began = performance.now();
     say("Waiting for the first step");
     const onPartial = ({ index, step, steps, b64_json }) => {
@@ -69,13 +91,13 @@ export class Generate {
     try {
       answer = await api.generate({ ...request, strip: true }, { signal, onPartial, say });
     } catch (error) {
-      Object.assign(this, { items, variations, selected }); // what was there before comes back
-      this.redraw();
+      if (this.items === mine) Object.assign(this, { items, variations, selected }); // what was there before comes back
+      this.redraw(how);
       throw error;
     }
     answer.data.forEach((image, i) => Object.assign(this.items[i], image, { class: image.class ?? null, steps: answer.steps, done: true }));
     this.answer = { ...request, steps: answer.steps, seconds: answer.seconds };
-    this.redraw();
+    this.redraw(how);
     const total = (performance.now() - began) / 1000;
     say(`${count(n, "image")} in ${milliseconds(answer.seconds ?? total)}`);
   }

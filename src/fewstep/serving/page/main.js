@@ -3,12 +3,15 @@
 import * as api from "./api.js";
 import { Compare } from "./compare.js";
 import { Edit } from "./edit.js";
+import { Gallery } from "./gallery.js";
 import { Generate } from "./generate.js";
 import { Interpolate } from "./interpolate.js";
+import { affordable } from "./opening.js";
 import { Watch } from "./watch.js";
 import { dice, el, fill, showValues, values } from "./widgets.js";
 
-const TABS = { generate: Generate, edit: Edit, interpolate: Interpolate, compare: Compare };
+const TABS = { generate: Generate, gallery: Gallery, edit: Edit, interpolate: Interpolate, compare: Compare };
+const OPENED = 20; // pictures that the page opens with, where they are there in a moment
 
 class App {
   constructor(models, runs) {
@@ -103,8 +106,11 @@ function warn(text) {
 async function open(app) {
   const foot = api.about();
   if (foot !== null) document.querySelector("footer").textContent = foot;
-  const seen = app.models.length ? await api.first().catch(() => null) : null;
-  if (seen && !location.hash) app.generate.seen(seen);
+  if (!app.models.length || location.hash) return;
+  const seen = await api.first().catch(() => null);
+  if (seen) return app.generate.seen(seen);
+  const n = await affordable(app.model, OPENED);
+  if (n && !location.hash && !app.generate.items.length) await app.generate.open(n);
 }
 
 document.addEventListener("input", (event) => event.target.form && showValues(event.target.form));

@@ -62,8 +62,10 @@ export class Watch {
   /** After a link. */
   restore({ hidden, only }) {
     this.wish = { hidden: hidden?.split("\n"), only: only?.split("\n") };
+    if (!this.runs.size) return; // they come, and are asked whether they are wished for
     for (const run of this.runs.values()) run.shown = this.wished(run.id) ?? run.shown;
-    this.draw();
+    this.legend();
+    this.changed();
   }
 
   wished(id) {
@@ -72,6 +74,7 @@ export class Watch {
   }
 
   changed() {
+    if (!this.runs.size) return;
     for (const box of this.list.querySelectorAll("input")) this.runs.get(box.value).shown = box.checked;
     const all = [...this.runs.values()];
     const [on, off] = [true, false].map((shown) => all.filter((run) => run.shown === shown).map((run) => run.id).join("\n"));
