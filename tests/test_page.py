@@ -243,9 +243,9 @@ def painted(page: Page) -> np.ndarray:
 
 
 def test_generate_shows_every_step_and_downloads_with_settings(
-    open_page: Open, tmp_path: Path
+    open_page: Open, address: str, tmp_path: Path
 ) -> None:
-    page = open_page()
+    page = open_page(f"{address}#tab=generate")  # with a link nothing is made unasked
     assert page.is_visible("text=Nothing here yet")
     page.locator("#generate-steps").fill("3")
     page.locator("#generate-n").fill("12")
@@ -472,8 +472,8 @@ def test_without_a_teacher_the_page_says_how_to_serve_one(open_page: Open, addre
     assert page.locator(".comparison").count() == 2
 
 
-def test_a_request_can_be_cancelled(open_page: Open) -> None:
-    page = open_page()
+def test_a_request_can_be_cancelled(open_page: Open, address: str) -> None:
+    page = open_page(f"{address}#tab=generate")
     page.fill("#generate-seed", "7")
     page.route("**/v1/images/generations", lambda route: None)  # no answer ever
     page.click("#generate .primary")
@@ -499,8 +499,8 @@ def test_the_tabs_by_keyboard_and_the_terminal(open_page: Open) -> None:
     page = open_page()
     page.focus("#tab-generate")
     page.keyboard.press("ArrowRight")
-    assert page.get_attribute("#tab-edit", "aria-selected") == "true"
-    assert page.is_visible("#edit form")
+    assert page.get_attribute("#tab-gallery", "aria-selected") == "true"
+    assert page.is_visible("#gallery form")
     page.keyboard.press("ArrowLeft")
     page.click("#generate .terminal summary")
     line = page.inner_text("#generate .terminal pre >> nth=0")

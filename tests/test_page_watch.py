@@ -93,9 +93,7 @@ def drawn(page: Page, chart: int = 0) -> int:
 def test_a_training_is_watched_and_seeds_make_a_wall(
     open_page: Open, address: str, home: Path
 ) -> None:
-    page = open_page()
-    page.wait_for_selector("#generate .grid img")  # it opens with pictures
-    page.click("#tab-watch")
+    page = open_page(f"{address}#tab=watch")
     page.wait_for_selector(".charts.main path.curve[d^=M]")
     assert drawn(page) == 2
     titles = page.locator(".charts.main h2").all_inner_texts()
@@ -199,6 +197,22 @@ def test_the_same_noise_goes_through_all_models(
     page.click("#generate .primary")
     page.wait_for_selector("#generate form.controls:not(.busy) .status:not(:empty)")
     assert (pixels(page.locator("#generate .grid img").first.get_attribute("src")) == wall).all()
+
+
+@pytest.mark.slow
+def test_the_page_opens_with_pictures_unless_somebody_was_faster(open_page: Open) -> None:
+    page = open_page()
+    page.wait_for_selector("#generate .grid img")
+    made = page.locator("#generate .grid .tile").count()
+    assert made == int(page.input_value("#generate-n")) <= 20
+    assert "#" not in page.url
+    page = open_page()
+    page.fill("#generate-seed", "9")
+    page.click("#generate .primary")
+    page.wait_for_selector("#generate form.controls:not(.busy) .status:not(:empty)")
+    page.wait_for_timeout(2500)
+    assert "seed 9" in page.inner_text("#generate .caption")
+    assert page.locator("#generate .grid img").count() == 20
 
 
 @pytest.mark.slow

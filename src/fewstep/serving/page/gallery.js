@@ -114,7 +114,7 @@ export class Gallery {
     this.draw();
     const began = performance.now();
     try {
-      await Promise.all(items.map((item) => this.fill(item, signal)));
+      await Promise.all(items.map((item) => this.fill(item, signal, say)));
     } catch (error) {
       for (const item of items.filter((one) => !one.done)) item.tile.remove();
       this.items = this.items.filter((item) => item.done || !items.includes(item));
@@ -157,9 +157,9 @@ export class Gallery {
     return item.tile;
   }
 
-  async fill(item, signal) {
+  async fill(item, signal, say) {
     const { model, seed, steps } = item;
-    const answer = await api.generate({ model, seed, n: 1, steps, class: item.class }, { signal });
+    const answer = await api.generate({ model, seed, n: 1, steps, class: item.class }, { signal, say });
     const [{ b64_json }] = answer.data;
     Object.assign(item, { b64_json, done: true, steps: answer.steps });
     item.button.replaceChildren(picture(b64_json, describe(item)));

@@ -20,7 +20,10 @@ export class Generate {
     this.runner = new Runner(this.form, (signal, say) => this.generate(signal, say));
     this.varier = new Runner(section.querySelector("form.vary"), (signal, say) => this.vary(signal, say));
     section.addEventListener("click", (event) => this.act(event.target.dataset?.act));
-    this.form.addEventListener("input", () => this.commands());
+    this.form.addEventListener("input", () => {
+      this.touched = true;
+      this.commands();
+    });
   }
 
   model(model) {
@@ -55,6 +58,7 @@ export class Generate {
 
   /** Pictures that nobody asked for; what is asked for comes first. */
   async open(n) {
+    if (this.touched || this.runner.controller || this.items.length) return;
     this.opening = new AbortController();
     fill(this.form, { n: String(n) });
     try {

@@ -110,7 +110,7 @@ async function open(app) {
   const seen = await api.first().catch(() => null);
   if (seen) return app.generate.seen(seen);
   const n = await affordable(app.model, OPENED);
-  if (n && !location.hash && !app.generate.items.length) await app.generate.open(n);
+  if (n && !location.hash) await app.generate.open(n);
 }
 
 document.addEventListener("input", (event) => event.target.form && showValues(event.target.form));
