@@ -150,12 +150,12 @@ def one_path(ax: Axes, k: int) -> None:
 
 
 def most_bent(found: Tensor) -> int:
-    """Of paths [241, n, 2] the one that goes farthest from the line between its ends."""
+    """Of long paths [241, n, 2] the one that goes farthest from the line between its ends."""
     chord = found[-1] - found[0]
     away = found - found[0]
     across = (chord[:, 0] * away[..., 1] - chord[:, 1] * away[..., 0]).abs().amax(0)
-    inside = found.abs().amax((0, 2)) < 0.9 * EDGE
-    return int((across / chord.norm(dim=1) * inside).argmax())
+    long = (chord.norm(dim=1) > 1.2) & (found.abs().amax((0, 2)) < 0.8 * EDGE)
+    return int((across / chord.norm(dim=1) * long).argmax())
 
 
 def steps() -> Image.Image:
