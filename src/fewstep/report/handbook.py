@@ -48,6 +48,7 @@ What a step costs is counted in evaluations of the network for each image: forwa
 a derivative in forward mode 2, an evaluation of the teacher 1. FD is the Fréchet distance on
 scikit-learn's digits, at equal networks and equal training compute, in one, two and four steps. It
 is a mean ± its standard deviation over seeds; a number alone is of one seed.
+[digits-methods.md](digits-methods.md) is the whole comparison.
 """
 GROUPS = {
     "diffusion": "Diffusion models",
@@ -217,7 +218,8 @@ def _overview(methods: list[Method]) -> Iterator[str]:
 def _best(method: Method) -> str:
     """Our figures of its first recipe that has some."""
     for recipe in method.recipes:
-        if found := scores().get(recipe.name):
+        found = scores().get(recipe.name, {})
+        if any(steps in found for steps in STEPS):
             return ", ".join(found.get(steps, "–") for steps in STEPS)
     return "–"
 
@@ -231,7 +233,7 @@ def _section(method: Method) -> Iterator[str]:
         "a step costs": method.cost,
         "minimum": method.minimum,
         "published": "; ".join(quoted().get(method.name, [])) or "nothing that can be compared",
-        "ours": "; ".join(_ours(method)) or "see [the table](table.md)",
+        "ours": "; ".join(_ours(method)) or "[the table](table.md), where it has a row",
         "recipes": ", ".join(f"`{recipe.name}`" for recipe in method.recipes),
         "file": f"`{_file(method.cls)}`",
     }
@@ -246,7 +248,7 @@ def _section(method: Method) -> Iterator[str]:
 def _ours(method: Method) -> Iterator[str]:
     for recipe in method.recipes:
         if found := scores().get(recipe.name):
-            said = ", ".join(f"{found[n]} in {n}" for n in STEPS if n in found)
+            said = ", ".join(f"{found[n]} in {n}" for n in sorted(found, key=int))
             yield f"`{recipe.name}`: FD {said}"
 
 
