@@ -195,7 +195,9 @@ class Runs:
 
     def sample(self, id: str, step: int) -> bytes:
         """The PNG of a sample grid."""
-        return self._run(id).sample(step)
+        with self._lock:
+            run = self._run(id)
+        return run.sample(step)
 
     def _run(self, id: str) -> Watched:
         if id not in self._found:
