@@ -126,7 +126,7 @@ def stable_ct() -> Run:
     """Stable consistency tuning: ECT with a target of less variance (Wang, Geng, Li 2024).
 
     The stages, times and weight of digits/ect. The images of the target are those of the batch's
-    own class.
+    own class. In one step it is as digits/ect, whose gaps it shares: 0.75 of the data's variance.
     """
     run = ect()
     changed = replace(run.objective, name="stable_ct")

@@ -111,7 +111,12 @@ def flow_map_matching_progressive() -> Run:
 
 @RECIPES.add("digits/tvm")
 def tvm() -> Run:
-    """Terminal velocity matching from scratch (Zhou et al. 2025)."""
+    """Terminal velocity matching from scratch (Zhou et al. 2025).
+
+    The paper's times. Its derivative, through which the gradient goes, makes a step cost 13
+    evaluations: there are half of MeanFlow's steps. The velocity is learned by then, FD 3.91 in 17
+    evaluations of Heun's solver, the longest jump is not: 0.75 of the data's variance.
+    """
     return flow_map("tvm", 13)
 
 
@@ -144,7 +149,9 @@ def ayf() -> Run:
     The teacher's network is used in the process of straight lines, and is told the gap. The times
     are lognormal like the teacher's, and their ends uniform below: the paper's seldom are at the
     weak noise that ends a sample, where the map then forgot the teacher (FD 8.5 at two steps and
-    11.0 at four). Its normalisation, which makes small errors count like large ones, is milder.
+    11.0 at four). Its normalisation, which makes small errors count like large ones, is milder. One
+    image of 50 begins above the noise 10, so one step is learned last: 0.63 of the data's variance.
+    With more of them (P_mean 0.2) two and four steps were worse, 5.2 and 6.4.
     """
     times = "below(times=lognormal(P_mean=-0.6, P_std=1.4))"
     return distilled("ayf", 7, FLOW_GAP, times=times, c=1.0)
@@ -164,6 +171,8 @@ def ctm() -> Run:
     """A consistency trajectory model of digits/edm, without discriminator (Kim et al. 2023).
 
     Two steps of Heun's solver at most, where the paper has 17: the price of a step of training is
-    theirs.
+    theirs. One of 153 pairs of times leads from T to the data, so that 480 steps leave that jump
+    behind: in one step its samples have 0.65 of the data's variance, where CD's have 0.80. Its
+    velocity is better than the teacher's, FD 2.93 in 17 evaluations of Heun's solver.
     """
     return distilled("ctm", 15, P_DDIM, most=2, mu=0.9, P_mean=-0.6, P_std=1.4)
