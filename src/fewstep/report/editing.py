@@ -19,7 +19,7 @@ from torch.nn import functional
 from fewstep.data import Dataset, to_float, to_uint8
 from fewstep.editing import Inpaint, Operator, SuperResolve, decode, denoise, edit, latents, slerp
 from fewstep.errors import FewstepError
-from fewstep.evaluation.classifier import SmallClassifier
+from fewstep.evaluation.classifier import Classifier
 from fewstep.flow_map import FlowMap
 
 LEVELS = (0.25, 0.5, 1.0)  # standard deviations of the noise, on data in [-1, 1]
@@ -62,7 +62,7 @@ class Edits:
     """
 
     def __init__(
-        self, f: FlowMap, teacher: FlowMap, train: Dataset, test: Dataset, network: SmallClassifier
+        self, f: FlowMap, teacher: FlowMap, train: Dataset, test: Dataset, network: Classifier
     ) -> None:
         if test.labels is None or train.labels is None:
             raise FewstepError(f"{test.name} has no labels.")
