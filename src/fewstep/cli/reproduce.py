@@ -11,6 +11,8 @@ from rich.table import Table
 
 from fewstep.cli.command import Whole, command
 from fewstep.errors import FewstepError, listed
+from fewstep.planning.budget import parse_budget
+from fewstep.report.fashion import reproduce_fashion
 from fewstep.report.full import FULL
 from fewstep.report.methods import MethodsReport, reproduce_methods
 from fewstep.report.methods_table import write_table
@@ -21,9 +23,11 @@ from fewstep.report.toy2d import ToyReport, reproduce_toy2d
 
 
 def reproduce(
-    what: Literal["digits", "toy2d"],
+    what: Literal["digits", "fashion", "toy2d"],
     /,
     *,
+    data: str | None = None,
+    budget: str | None = None,
     full: Annotated[bool, Parameter(negative="")] = False,
     methods: Annotated[bool, Parameter(negative="")] = False,
     table: Path | None = None,
@@ -42,6 +46,9 @@ def reproduce(
     beside the report. With --methods it trains CD and every method since the paper at one amount of
     computing, the best of them with three seeds, and writes methods.html, .csv and .json.
 
+    fashion does the same on Fashion-MNIST, real pictures of 28x28 pixels, as far as a budget of
+    time goes: a diffusion model, CD from it, and SoFlow from the data alone.
+
     toy2d trains every objective on points of the plane, where the exact map is known, and writes
     report.html with pictures of what each has learned, and scores.json.
 
@@ -52,6 +59,8 @@ def reproduce(
       fewstep reproduce digits                    about five minutes on two cores
       fewstep reproduce digits --full             the whole table, within an hour
       fewstep reproduce digits --methods          all since the paper, within two hours
+      fewstep reproduce fashion                   90 minutes on two cores, 6 on a GPU
+      fewstep reproduce fashion --data fashion-mnist/ --budget 30m
       fewstep reproduce toy2d                     every objective, within a quarter of an hour
       fewstep reproduce toy2d --only cd ect       two of them, and the teacher
       fewstep reproduce digits --shorten 0.05     a quick look at the machinery
@@ -60,6 +69,11 @@ def reproduce(
     ----------
     what
         The data set.
+    data
+        Folder of Fashion-MNIST's four IDX files; default where the Debian package
+        dataset-fashion-mnist puts them. Other images of such a size, in classes, will do.
+    budget
+        How long fashion may take in all, such as 30m; default 90m, on a GPU 6m.
     full
         Every method, diffusion model and sampler of the paper's table; of the digits.
     methods
@@ -71,7 +85,7 @@ def reproduce(
     seed
         Of every training of toy2d.
     out
-        Folder for the runs and the report; default runs/reproduce-digits, runs/reproduce-toy2d.
+        Folder for the runs and the report; default runs/reproduce- and the data set.
     workers
         Trainings at a time; default one per core.
     shorten
@@ -81,6 +95,19 @@ def reproduce(
     """
     out = out or Path(f"runs/reproduce-{what}")
     shared: dict[str, Any] = {"workers": workers, "shorten": shorten, "device": device}
+    own = {"--data": data is not None, "--budget": budget is not None}
+    if what == "fashion":
+        other = {
+            "--full": full,
+            "--methods": methods,
+            "--table": table is not None,
+            "--only": bool(only),
+        }
+        _refuse(what, other | {"--seed": seed != 0, "--shorten": shorten != 1})
+        seconds = None if budget is None else parse_budget(budget)
+        show(reproduce_fashion(out, data, seconds, workers=workers, device=device))
+        return
+    _refuse(what, own)
     if what == "toy2d":
         _refuse(what, {"--full": full, "--methods": methods, "--table": table is not None})
         show_toy2d(reproduce_toy2d(out, only=only, seed=seed, **shared))

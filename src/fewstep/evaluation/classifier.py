@@ -149,8 +149,9 @@ def train_classifier(
 ) -> Classifier:
     """A classifier of labelled images, from the cache if it was trained before.
 
-    `SmallClassifier` or `LargerClassifier`, by the size of the images. AdamW with a one-cycle rate, label smoothing, and shifts by a pixel, on one thread: scores by it
-    are the same for any number of cores. The global random stream is left as it was.
+    `SmallClassifier` or `LargerClassifier`, by the size of the images. AdamW with a one-cycle rate,
+    label smoothing, and shifts by a pixel, on one thread: scores by it are the same for any number
+    of cores. The global random stream is left as it was.
 
     Args:
         images: uint8 [N, C, H, W].

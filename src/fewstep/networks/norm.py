@@ -93,9 +93,11 @@ class GroupNorm(nn.GroupNorm):
         return (normal * self.weight + self.bias).permute(0, 3, 1, 2)
 
     def _half(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        wide = torch.float32 if x.device.type == "cpu" else x.dtype  # a quarter of the time there
+        weight, bias = self.weight.to(wide), self.bias.to(wide)
         with torch.autocast(x.device.type, enabled=False):
-            return functional.group_norm(x, self.num_groups, weight, bias, self.eps)
+            y = functional.group_norm(x.to(wide), self.num_groups, weight, bias, self.eps)
+        return y.to(x.dtype)
 
 
 def group_norm(channels: int, eps: float = 1e-6) -> GroupNorm:

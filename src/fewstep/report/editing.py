@@ -1,4 +1,4 @@
-"""Edits of held-out digits, against simple baselines: Figures 6 to 8 of Song et al. 2023.
+"""Edits of held-out images, against simple baselines: Figures 6 to 8 of Song et al. 2023.
 
 Every edit has a truth, the test image that was damaged, so it can be scored: PSNR of the 8-bit
 pictures (peak 2 on the scale [-1, 1]), and the mean distance of an image's classifier features to
@@ -8,7 +8,8 @@ those of its truth.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from fewstep.flow_map import FlowMap
 
 LEVELS = (0.25, 0.5, 1.0)  # standard deviations of the noise, on data in [-1, 1]
 BLURS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)  # pixels: standard deviations to choose from
+FACTOR = 2  # of super-resolution
 SEEDS = 8  # samples in a mean
 STEPS = 8  # network evaluations of a sample
 SHOWN, FRAMES = 20, 11
@@ -57,16 +59,27 @@ class Edits:
     Args:
         f: a consistency model.
         teacher: the diffusion model, whose denoiser is the mean over clean images.
-        train, test: labelled digits; baselines may look at the training images alone.
+        train, test: labelled images; baselines may look at the training images alone.
         network: gives the features.
+        blurs: widths of the blur, in pixels, of which the best for the training images is taken.
+        factor: of super-resolution.
     """
 
     def __init__(
-        self, f: FlowMap, teacher: FlowMap, train: Dataset, test: Dataset, network: Classifier
+        self,
+        f: FlowMap,
+        teacher: FlowMap,
+        train: Dataset,
+        test: Dataset,
+        network: Classifier,
+        *,
+        blurs: Sequence[float] = BLURS,
+        factor: int = FACTOR,
     ) -> None:
         if test.labels is None or train.labels is None:
             raise FewstepError(f"{test.name} has no labels.")
         self.f, self.teacher, self.network, self.labels = f, teacher, network, test.labels
+        self.blurs, self.factor = blurs, factor
         self.x = to_float(test.images)
         self.train = to_float(train.images)
         means = [self.train[train.labels == c].mean(0) for c in range(f.num_classes)]
@@ -81,7 +94,7 @@ class Edits:
         keep = torch.ones(self.f.shape[1:], dtype=torch.bool)
         keep[:, keep.shape[1] // 2 :] = False
         self._score("inpainting the right half", *self._inpainted(keep))
-        self._score("super-resolution, factor 2", *self._enlarged())
+        self._score(f"super-resolution, factor {self.factor}", *self._enlarged())
 
     def _denoised(self, sigma: float) -> tuple[Images, Images]:
         noisy = with_noise(self.x, sigma, seed=0)
@@ -89,7 +102,7 @@ class Edits:
             "consistency model, 1 step": denoise(self.f, noisy, sigma, labels=self.labels),
             "its teacher's denoiser": denoise(self.teacher, noisy, sigma, labels=self.labels),
         }
-        blur = best_blur(self.train, sigma)
+        blur = best_blur(self.train, sigma, self.blurs)
         return ours, {"noisy copy": noisy, f"Gaussian blur of {blur:g} px": blurred(noisy, blur)}
 
     def _inpainted(self, keep: Tensor) -> tuple[Images, Images]:
@@ -102,9 +115,9 @@ class Edits:
         }
 
     def _enlarged(self) -> tuple[Images, Images]:
-        A = SuperResolve(2)
+        A = SuperResolve(self.factor)
         small = A.observe(self.x)
-        bicubic = functional.interpolate(small, scale_factor=2, mode="bicubic")
+        bicubic = functional.interpolate(small, scale_factor=self.factor, mode="bicubic")
         copy = A.reference(small)
         return self._sampled(A, copy), {"copy": copy, "bicubic": bicubic}
 
@@ -149,18 +162,19 @@ def with_noise(x: Tensor, sigma: float, seed: int) -> Tensor:
     return x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
 
 
-def best_blur(x: Tensor, sigma: float) -> float:
-    """The blur of `BLURS` that leaves the smallest squared error of ``x`` with noise."""
+def best_blur(x: Tensor, sigma: float, blurs: Sequence[float] = BLURS) -> float:
+    """The blur of several that leaves the smallest squared error of ``x`` with noise."""
     noisy = with_noise(x, sigma, seed=1)
-    return min(BLURS, key=lambda blur: float((blurred(noisy, blur) - x).square().mean()))
+    return min(blurs, key=lambda blur: float((blurred(noisy, blur) - x).square().mean()))
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
     """Images [B, 1, H, W] convolved with a Gaussian of ``sigma`` pixels, edges repeated."""
-    k = torch.arange(-2, 3, dtype=x.dtype)
+    reach = max(2, math.ceil(2 * sigma))
+    k = torch.arange(-reach, reach + 1, dtype=x.dtype)
     kernel = torch.exp(-(k**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    padded = functional.pad(x, (2, 2, 2, 2), mode="replicate")
+    padded = functional.pad(x, (reach,) * 4, mode="replicate")
     return functional.conv2d(padded, torch.outer(kernel, kernel)[None, None])
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4B0092", "#994F00",
            "#117733", "#882255", "#332288", "#AA4499")  # fmt: skip
 MARKERS = "osD^vP*"
+PIXELS = 64  # width of an image in a strip, at most
 LEGEND = 8  # series that have room for their names inside a figure
 
 
@@ -54,7 +55,8 @@ def comparison(strips: Mapping[str, Tensor], title: str) -> bytes:
     images = list(strips.values())
     fig, axes = _figure(len(strips), 1, (10, 0.62 * len(strips) + 0.5))
     for ax, (name, strip) in zip(axes, strips.items(), strict=True):
-        picture = grid(strip, columns=len(images[0]), scale=8, pad=4).permute(1, 2, 0).numpy()
+        scale = max(1, PIXELS // strip.shape[-1])
+        picture = grid(strip, columns=len(images[0]), scale=scale, pad=4).permute(1, 2, 0).numpy()
         ax.imshow(np.broadcast_to(picture, (*picture.shape[:2], 3)), interpolation="nearest")
         ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
         ax.set_xticks([])

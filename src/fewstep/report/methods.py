@@ -36,9 +36,8 @@ from fewstep.report.methods_scores import (
 )
 from fewstep.report.page import machine
 from fewstep.report.plan import Row
-from fewstep.report.remarks import GAUSSIAN, TEST
-from fewstep.report.reproduce import labels_of
 from fewstep.report.scoring import Result, Scoreboard, grid_of
+from fewstep.report.story import GAUSSIAN, TEST, labels_of
 from fewstep.runs.components import objective_of
 from fewstep.runs.directory import MODEL, check_free
 from fewstep.sampling import sampler_for

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
@@ -17,7 +16,9 @@ import torch
 from fewstep.errors import FewstepError
 from fewstep.files import replacing
 from fewstep.report.scoring import Result
+from fewstep.report.story import Section
 from fewstep.report.typeset import to_html
+from fewstep.stages.stages import cores
 
 COLUMNS = (
     "group",
@@ -39,15 +40,25 @@ def write_page(
     pictures: Mapping[str, bytes],
     grids: Mapping[str, bytes],
     edited: Mapping[str, bytes],
+    more: Sequence[Section] = (),
     **facts: Any,
 ) -> None:
     """Write the page of the reproduction, with the pictures as data in it."""
+    shown = [
+        {
+            "title": section.title,
+            "lines": section.lines,
+            "pictures": [(name, data_url(png)) for name, png in section.pictures.items()],
+        }
+        for section in more
+    ]
     fill(
         path,
         "page.html",
         pictures={name: data_url(png) for name, png in pictures.items()},
         grids=[(name, data_url(png)) for name, png in grids.items()],
         edited=[(name, data_url(png)) for name, png in edited.items()],
+        more=shown,
         **facts,
     )
 
@@ -94,10 +105,9 @@ def write_csv(path: Path, results: Sequence[Result], R: float) -> None:
 
 def machine() -> str:
     """This machine, in words."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return (
-        f"{_processor()}, {cores} cores{gpu}, {platform.system()}, Python "
+        f"{_processor()}, {cores()} cores{gpu}, {platform.system()}, Python "
         f"{platform.python_version()}, torch {torch.__version__}"
     )
 

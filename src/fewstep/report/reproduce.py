@@ -1,4 +1,4 @@
-"""`fewstep reproduce digits`: from nothing to the report, in parts that are never done twice."""
+"""`fewstep reproduce`: from nothing to a report on images, in parts that are never done twice."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ from typing import Any
 
 from torch import Tensor
 
-from fewstep.data import Dataset, load
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
-from fewstep.evaluation import Evaluator, train_classifier
+from fewstep.evaluation import train_classifier
 from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
 from fewstep.recipes import RECIPES
 from fewstep.report import editing, figures
+from fewstep.report.digits import Digits
 from fewstep.report.page import by_group, machine, write_csv, write_page
 from fewstep.report.plan import SAMPLED, SHORT, Plan, slug
-from fewstep.report.remarks import GAUSSIAN, TEST, lead, method, remarks
 from fewstep.report.scoring import Result, Scoreboard, samples
+from fewstep.report.story import GAUSSIAN, REAL, Section, Story, labels_of
 from fewstep.report.table import Table
 from fewstep.runs.components import objective_of
 from fewstep.runs.directory import MODEL, check_free
 from fewstep.stages.clock import ALL, CLOCK, Clock
 from fewstep.stages.stage import Training
 from fewstep.stages.stages import Stages
-
-BASELINES = "Baselines"
 
 
 @dataclass(frozen=True)
@@ -69,49 +67,55 @@ def reproduce_digits(
         raise FewstepError(f"shorten must be a factor above 0, got {shorten}.")
     check_free(directory, CLOCK)
     with locked(directory):
-        return _reproduce(directory, plan, workers, shorten, device)
+        return tell(directory, Digits(plan), workers=workers, shorten=shorten, device=device)
 
 
-def _reproduce(
-    directory: Path, plan: Plan, workers: int | None, shorten: float, device: str | None
+def tell(
+    directory: Path,
+    story: Story,
+    *,
+    workers: int | None = None,
+    shorten: float = 1.0,
+    device: str | None = None,
 ) -> Report:
-    clock = Clock(directory)
+    """Train the models of a story's plan, sample, score, and write the report.
+
+    Args:
+        directory: where everything goes, locked by the caller.
+        story: the images, what to make of them, and how to say what came out.
+        workers: trainings at a time; default one per core.
+        shorten: factor on every training's steps.
+        device: default a GPU where there is one.
+    """
+    clock, plan = Clock(directory), story.plan
     with clock.running(ALL):
         stages = Stages(
             plan.stages, directory, clock, workers=workers, shorten=shorten, device=device
         )
         stages.run()
-        train, test = load("digits"), load("digits", split="test")
-        network = train_classifier(train.images, labels_of(train))
-        evaluator = Evaluator.of(network, train.images, labels_of(train))
-        board = Scoreboard(evaluator, directory, pick_device(device))
-        results = [*_baselines(evaluator, test), *board.results(plan.rows)]
-        f, teacher = (FlowMap.load(directory / name / MODEL) for name in ("cd", "edm"))
-        edits = editing.Edits(f, teacher, train, test, network)
+        network = train_classifier(story.train.images, labels_of(story.train))
+        evaluator = story.evaluator(network)
+        board = Scoreboard(
+            evaluator, directory, pick_device(device), n=story.samples, sheet=story.sheet
+        )
+        results = [*story.baselines(evaluator), *board.results(plan.rows)]
+        f, teacher = (FlowMap.load(directory / name / MODEL) for name in story.edited_by)
+        edits = story.edits(f, teacher, network)
         edits.run()
-    return _write(directory, plan, board, results, edits, clock)
-
-
-def labels_of(data: Dataset) -> Tensor:
-    """The labels of data that have some."""
-    if data.labels is None:
-        raise FewstepError(f"{data.name} has no labels.")
-    return data.labels
-
-
-def _baselines(evaluator: Evaluator, test: Dataset) -> list[Result]:
-    scores = evaluator.baselines(test.images, labels_of(test))
-    return [Result(BASELINES, name, None, score) for name, score in scores.items()]
+        more = story.more(board)
+    return _write(directory, story, board, results, edits, more, clock)
 
 
 def _write(
     directory: Path,
-    plan: Plan,
+    story: Story,
     board: Scoreboard,
     results: Sequence[Result],
     edits: editing.Edits,
+    more: Sequence[Section],
     clock: Clock,
 ) -> Report:
+    plan = story.plan
     R = next(r.scores.fd for r in results if r.method == GAUSSIAN)
     pictures = {
         "comparison": figures.comparison(
@@ -123,11 +127,13 @@ def _write(
     named = {r.key: f"{r.method}, NFE {r.nfe}" for r in results if r.key}
     grids = {named[row.key]: board.grid(row).read_bytes() for row in plan.rows}
     edited = _edited(edits)
-    for name, png in {**pictures, **edited}.items():
+    shown = {name: png for section in more for name, png in section.pictures.items()}
+    for name, png in {**pictures, **edited, **shown}.items():
         (directory / f"{name}.png").write_bytes(png)
     write_csv(directory / "table.csv", results, R)
     table = Table(plan, results, R, directory, clock)
-    table.write(directory / "table.md")
+    if story.papers:
+        table.write(directory / "table.md")
     editing.write_csv(directory / "editing.csv", edits.results)
     trainings = [stage for stage in plan.stages if isinstance(stage, Training)]
     page = directory / "report.html"
@@ -135,17 +141,22 @@ def _write(
         page,
         pictures,
         grids,
-        title="Consistency models on handwritten digits",
-        lead=lead(results, R, len(trainings)),
+        title=story.title,
+        lead=story.lead(results, R),
+        caption=story.caption,
         groups=by_group(results),
         R=R,
-        how=method(results, R),
+        how=story.how(results, R),
         trainings=[_training(stage, directory, clock) for stage in trainings],
-        remarks=remarks(results, R),
-        relations=table.relations(),
+        remarks=story.remarks(results, R),
+        expected=story.expected,
+        relations=table.relations() if story.papers else story.targets(results, R),
         edits=groupby(edits.results, key=lambda r: r.task),
         edited=edited,
+        edits_note=story.edits_note,
         shortfalls=editing.shortfalls(edits.results),
+        more=more,
+        sheet_width=story.sheet_width,
         machine=f"{machine()}. All of this took {clock[ALL]:.0f} s, trainings side by side.",
     )
     return Report(page, tuple(results), R, clock[ALL], table)
@@ -172,7 +183,7 @@ def _strips(directory: Path, plan: Plan, results: Sequence[Result]) -> Mapping[s
 
 def _quality(results: Sequence[Result], R: float) -> dict[str, bytes]:
     """Fréchet distance against evaluations; of many rows, the samplers in a figure of their own."""
-    real = next(r.scores.fd for r in results if r.method == TEST)
+    real = next(r.scores.fd for r in results if r.method in REAL)
     if len(_series(results)) <= figures.LEGEND:
         return {"quality": figures.quality(_series(results), R, real)}
     few = [r for r in results if r.group != SAMPLED and (r.nfe or 0) <= 4]

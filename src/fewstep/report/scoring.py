@@ -36,7 +36,8 @@ from fewstep.solvers import SOLVERS
 from fewstep.spec import parse
 
 SEED = 0
-SHOWN = 100  # samples in a row's picture, made before the clock starts
+SHEET = 100  # samples in a row's picture, made before the clock starts
+COLUMNS = 10  # of that picture: the classes in turn
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Result:
         group: heading.
         method: name.
         nfe: network evaluations per sample; None for what no network made.
-        scores: of as many samples as the reference has.
+        scores: of its samples.
         seconds: sampling time per image.
         key: names files; None for a baseline.
     """
@@ -108,10 +109,21 @@ class Scoreboard:
         evaluator: with the reference images.
         directory: the reproduction's folder.
         device: where to sample.
+        n: samples of a row that are scored; default as many as the reference has.
+        sheet: samples in a row's picture.
     """
 
-    def __init__(self, evaluator: Evaluator, directory: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        directory: Path,
+        device: torch.device,
+        *,
+        n: int | None = None,
+        sheet: int = SHEET,
+    ) -> None:
         self.evaluator, self.directory, self.device = evaluator, directory, device
+        self.n, self.sheet = n or evaluator.n, sheet
         self._path = directory / "scores.json"
         self._known: dict[str, Any] = {}
         if self._path.is_file():
@@ -136,11 +148,13 @@ class Scoreboard:
         f = FlowMap.load(path, self.device)
         sampler = sampler_of(f, row)
         identity = f"{row.key} {sampler.spec} {sha256_of(path)} {self.evaluator.fingerprint}"
+        if self.n != self.evaluator.n:
+            identity += f" {self.n}"
         if identity not in self._known or not self.grid(row).is_file():
             self.grid(row).parent.mkdir(exist_ok=True)
-            self.grid(row).write_bytes(png_of(samples(f, row, SHOWN), columns=10))
+            self.grid(row).write_bytes(png_of(samples(f, row, self.sheet), columns=COLUMNS))
             images, seconds = self._timed(f, sampler)
-            scores = self.evaluator.score(images, self.evaluator.labels)
+            scores = self.evaluator.score(images, self._labels)
             self._known[identity] = {
                 "scores": scores.record(),
                 "seconds": seconds,
@@ -153,12 +167,15 @@ class Scoreboard:
         return Result(row.group, row.method, known["nfe"], scores, known["seconds"], row.key)
 
     def _timed(self, f: FlowMap, sampler: Sampler) -> tuple[Tensor, float]:
-        """Samples with the reference's labels, and the seconds per image."""
-        labels = self.evaluator.labels if f.num_classes else None
-        n = self.evaluator.n
+        """Samples with labels in the reference's proportions, and the seconds per image."""
+        labels = self._labels if f.num_classes else None
         start = time.perf_counter()
-        x = sample(f, n, sampler, seed=SEED, labels=labels)
-        return to_uint8(x), (time.perf_counter() - start) / n
+        x = sample(f, self.n, sampler, seed=SEED, labels=labels)
+        return to_uint8(x), (time.perf_counter() - start) / self.n
+
+    @property
+    def _labels(self) -> Tensor | None:
+        return None if self.evaluator.labels is None else self.evaluator.labels_for(self.n)
 
     def _write(self) -> None:
         write_json(self._path, self._known)

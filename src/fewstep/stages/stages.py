@@ -36,6 +36,13 @@ INTERRUPTED = 130  # exit code of a training that was asked to stop
 POLL = 0.3  # seconds between two looks at the trainings
 
 
+def cores() -> int:
+    """Cores of the CPU that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass
 class Running:
     """A stage's process.
@@ -103,9 +110,8 @@ class Stages:
             raise FewstepError(f"the number of workers must be at least 1, got {workers}.")
         self.stages, self.directory, self.clock = stages, directory, clock
         self.shorten, self.device = shorten, device
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self.workers = workers or max(1, min(cores or 1, len(stages)))
-        self.threads = max(1, (cores or 1) // self.workers)
+        self.workers = workers or min(cores(), len(stages))
+        self.threads = max(1, cores() // self.workers)
         self.console = Console(stderr=True)
 
     def run(self) -> None:

@@ -1,0 +1,180 @@
+"""What `fewstep reproduce fashion` trains within a budget, and for how many steps.
+
+Three trainings have fixed shares of the time: the diffusion model, its distillation, and a flow map
+from the data alone, which takes about as long as the other two together. So two workers are busy
+from the first minute to the last. How many steps that is, a few timed steps of each tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from fewstep.data import Dataset
+from fewstep.distributed import pick_device
+from fewstep.errors import FewstepError
+from fewstep.files import read_json, write_json
+from fewstep.planning.budget import duration
+from fewstep.planning.shares import seconds_of
+from fewstep.planning.throughput import seconds_per_step
+from fewstep.recipes import RECIPES
+from fewstep.records import record_of
+from fewstep.report.plan import DIRECT, DISTILLED, SAMPLED, Plan, Row
+from fewstep.runs.run import Run
+from fewstep.stages.stage import Training
+from fewstep.stages.stages import cores
+from fewstep.training.config import Precision
+
+PLAN = "plan.json"
+BUDGET = {"cpu": 90 * 60.0, "cuda": 6 * 60.0, "mps": 30 * 60.0}
+"""Seconds, by the kind of device, where no budget is given."""
+SHARES = {"edm": 0.55, "cd": 0.45, "soflow": 1.0}
+"""Of the trainings' time, that of the longest being 1."""
+TRAINED = 0.75
+"""Of the budget; the rest is for the classifier, samples, scores and edits."""
+BESIDE = 1.1
+"""By how much a step slows down when another training computes beside it."""
+FASTER = 1.15
+"""How much faster steps in bf16 have to be, to be worth their precision."""
+MEASURED = 90.0
+"""Part of the budget, one in so many, for which each kind of step is timed."""
+WARM_UP = 0.03
+"""Part of a training in which its learning rate rises."""
+LOOKS = 4
+"""Times that a training shows samples and saves what it is."""
+
+ROWS = (
+    Row(SAMPLED, "EDM, Heun", "edm", 18),
+    Row(SAMPLED, "EDM, Heun", "edm", 9),
+    Row(SAMPLED, "EDM, Euler (DDIM)", "edm", 10, "euler"),
+    Row(SAMPLED, "EDM, Euler (DDIM)", "edm", 4, "euler"),
+    *(Row(DISTILLED, "CD", "cd", steps) for steps in (1, 2, 4)),
+    *(Row(DIRECT, "SoFlow", "soflow", steps) for steps in (1, 2, 4)),
+)
+SHOWN = (
+    *("edm-heun-9", "edm-euler-10", "edm-euler-4"),
+    *("cd-heun-1", "cd-heun-2", "cd-heun-4", "soflow-heun-1", "soflow-heun-2", "soflow-heun-4"),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How long a reproduction trains, as it was measured when it began.
+
+    Args:
+        budget: seconds for all of it.
+        device: where it was measured.
+        precision: of the trainings.
+        steps: of each training.
+        seconds: of a step of each, alone.
+    """
+
+    budget: float
+    device: str
+    precision: str
+    steps: Mapping[str, int]
+    seconds: Mapping[str, float]
+
+    def plan(self, data: str) -> Plan:
+        """The stages and rows.
+
+        Args:
+            data: the images, as ``--data`` of a training.
+        """
+        return Plan(
+            stages=(
+                self._training("edm", data),
+                self._training("soflow", data),
+                self._training("cd", data, {"--teacher": "edm"}),
+            ),
+            rows=ROWS,
+            shown=SHOWN,
+            curves=("edm", "cd", "soflow"),
+        )
+
+    def _training(self, name: str, data: str, needs: Mapping[str, str] | None = None) -> Training:
+        steps = self.steps[name]
+        looks = str(max(1, -(-steps // LOOKS)))
+        options = {
+            "--data": data,
+            "--precision": self.precision,
+            "--warmup": str(round(WARM_UP * steps)),
+            "--sample-every": looks,
+            "--checkpoint-every": looks,
+        }
+        words = tuple(word for pair in options.items() for word in pair)
+        return Training(name, needs or {}, f"fashion/{name}", words, steps)
+
+
+def layout(
+    directory: Path,
+    images: Dataset,
+    budget: float | None,
+    *,
+    workers: int | None,
+    device: str | None,
+) -> Layout:
+    """How a reproduction was begun in a folder, or how to begin it there.
+
+    Args:
+        directory: of the reproduction.
+        images: to learn from.
+        budget: seconds for all of it; default that of the folder, else by the device.
+        workers: trainings at a time; default one per core, on a GPU one.
+        device: where; default a GPU where there is one.
+
+    Raises:
+        FewstepError: the folder is of another budget.
+    """
+    path = directory / PLAN
+    if path.is_file():
+        remedy = "Give another --out."
+        found = read_json(path, lambda stored: record_of(Layout, stored), "a plan", remedy)
+        if budget not in (None, found.budget):
+            raise FewstepError(
+                f"{directory} was begun with a budget of {duration(found.budget)}, not "
+                f"{duration(budget)}: give that again, or another --out."
+            )
+        return found
+    made = _measured(images, budget, workers, device)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(path, asdict(made))
+    return made
+
+
+def _measured(
+    images: Dataset, budget: float | None, workers: int | None, device: str | None
+) -> Layout:
+    place = str(pick_device(device))
+    kind = place.partition(":")[0]
+    budget = BUDGET[kind] if budget is None else budget
+    at_once = workers_on(place, workers)
+    threads = max(1, cores() // at_once)
+
+    def timed(name: str, precision: Precision) -> float:
+        run = _run(name, precision)
+        seconds = min(2.0, budget / MEASURED)
+        return seconds_per_step(run, images, device=place, threads=threads, seconds=seconds)
+
+    in_fp32, in_bf16 = timed("edm", "fp32"), timed("edm", "bf16")
+    precision: Precision = "bf16" if in_fp32 > FASTER * in_bf16 else "fp32"
+    seconds = {"edm": in_bf16 if precision == "bf16" else in_fp32}
+    seconds |= {name: timed(name, precision) for name in ("cd", "soflow")}
+    stages = [Training(name, {"t": "edm"} if name == "cd" else {}) for name in SHARES]
+    trained = TRAINED * budget / (BESIDE if at_once > 1 else 1.0)
+    given = seconds_of(stages, SHARES, trained, at_once)
+    steps = {name: max(1, round(given[name] / seconds[name])) for name in SHARES}
+    return Layout(budget, place, precision, steps, seconds)
+
+
+def workers_on(device: str, workers: int | None) -> int:
+    """Trainings at a time: as asked for, else one on a GPU and one per core of a CPU."""
+    if workers is not None:
+        return workers
+    return min(cores(), len(SHARES)) if device.startswith("cpu") else 1
+
+
+def _run(name: str, precision: Precision) -> Run:
+    run = RECIPES[f"fashion/{name}"]()
+    return replace(run, training=replace(run.training, precision=precision))
