@@ -34,13 +34,13 @@ from fewstep.report.story import (
 from fewstep.runs.directory import MODEL, check_free
 
 NAME = "fashion-mnist"
-EDITED = 100  # test images that are edited
+EDITED = (100, 20)  # test images that are edited, with the default budget and the least
 COMPARED = 10_000  # training images that baselines of an edit look at
 BLURS = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5)
-SHEET = 200
-SAMPLES = 2_000
+SHEET = (200, 50)  # samples in a picture of a row, likewise
+SAMPLES = (2_000, 500)  # that are scored
 NEIGHBOURS = 20  # samples in the picture of nearest training images
-TEACHER, TEACHER_TARGET = "edm-heun-18", 0.25
+TEACHER, TEACHER_TARGET = "edm-heun-9", 0.25
 FEW_STEP = {"CD": "cd-heun", "SoFlow": "soflow-heun"}
 CLOSE, RECALL, ACCURATE = 1.4, 0.6, 0.95  # what a few-step model should reach
 
@@ -95,17 +95,17 @@ class Fashion(Story):
     )
     expected = "What it should reach, with R as the measure:"
     edits_note = (
-        f"{EDITED} test images are edited. The feature distance is the mean distance in the 64 "
-        "features of the classifier. The model is told each image's class, and so is the mean "
-        "image; the other baselines have no use for it. The blur is the best of eight widths on "
-        "training images."
+        "The feature distance is the mean distance in the 64 features of the classifier. The model "
+        "is told each image's class, and so is the mean image; the other baselines have no use for "
+        "it. The blur is the best of eight widths on training images."
     )
-    sheet, sheet_width = SHEET, "30rem"
+    sheet_width = "30rem"
 
     def __init__(self, made: Layout, data: str, train: Dataset, test: Dataset) -> None:
         self.made, self._train, self._test = made, train, test
         self.plan = made.plan(data)
-        self.samples = self.n = min(SAMPLES, len(test))
+        self.samples = self.n = min(made.of(*SAMPLES), len(test))
+        self.sheet = made.of(*SHEET)
 
     @property
     def train(self) -> Dataset:
@@ -128,7 +128,7 @@ class Fashion(Story):
         return [Result(BASELINES, name, None, scores) for name, scores in found]
 
     def edits(self, f: FlowMap, teacher: FlowMap, network: Classifier) -> Edits:
-        train, test = _spread(self.train, COMPARED), _spread(self.test, EDITED)
+        train, test = _spread(self.train, COMPARED), _spread(self.test, self.made.of(*EDITED))
         return Edits(f, teacher, train, test, network, blurs=BLURS, factor=4)
 
     def lead(self, results: Sequence[Result], R: float) -> str:
