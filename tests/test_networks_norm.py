@@ -193,3 +193,24 @@ def test_double_normalisation_is_its_definition() -> None:
     torch.testing.assert_close(found, functional.silu(expected), atol=1e-4, rtol=1e-4)
     scale, offset = film_of(torch.zeros(1, 16), double_norm=True)
     assert (scale.abs().max() < 1e-6, offset.abs().max() == 0) == (True, True)
+
+
+def test_a_norm_in_half_precision_has_the_gradients_of_a_whole_one() -> None:
+    norm = group_norm(16)
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    last = torch.channels_last
+    x, along = (torch.randn(3, 16, 6, 4).contiguous(memory_format=last) for _ in range(2))
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        at = x.to(dtype).requires_grad_()
+        norm.zero_grad()
+        y = norm(at)
+        (y.float() * along).sum().backward()
+        assert at.grad is not None
+        assert y.dtype == at.grad.dtype == dtype
+        assert y.is_contiguous(memory_format=last)
+        found.append([y, at.grad, norm.weight.grad, norm.bias.grad])
+    for whole, half in zip(*found, strict=True):
+        assert (half.float() - whole).norm() < 0.01 * whole.norm()
