@@ -80,6 +80,16 @@ app.command(
     "fewstep.cli.watch:app", name="watch", help="Watch trainings on a web page while they run."
 )
 app.command(
+    "fewstep.cli.fit:app",
+    name="fit",
+    help="Fit a generator to a folder of images, within a budget.",
+)
+app.command(
+    "fewstep.cli.distil:app",
+    name="distil",
+    help="Distil a diffusion model into one of few steps, within a budget.",
+)
+app.command(
     "fewstep.cli.reproduce:app",
     name="reproduce",
     help="Train and compare every method, and write a report.",

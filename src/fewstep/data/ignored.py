@@ -33,7 +33,12 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name.casefold() in IGNORED
 
 
-MADE = {RECORD: "a run", "clock.json": "a reproduction", "theory.json": "a report of the theory"}
+MADE = {
+    RECORD: "a run",
+    "plan.json": "a plan of fewstep fit or distil",
+    "clock.json": "a reproduction",
+    "theory.json": "a report of the theory",
+}
 """What of ours a folder holds that is no data, by the file that says so."""
 
 

@@ -18,7 +18,7 @@ from fewstep.data import cache as caching
 from fewstep.data.archives import ENDINGS as ARRAYS
 from fewstep.data.archives import labels_beside, read_arrays
 from fewstep.data.arrays import CHANNELS
-from fewstep.data.build import Request, Source, survey
+from fewstep.data.build import Request, Source, headers, survey
 from fewstep.data.conform import conform
 from fewstep.data.dataset import Dataset
 from fewstep.data.folder import ENDINGS, NOT_READ, find_pictures
@@ -110,6 +110,22 @@ def load_requested(
         return conform(found, request)
     dataset = _cached(found, request, cache_folder() if cache is None else Path(cache))
     return dataset if request.labels else dataset.without_labels()
+
+
+@refusals()
+def sizes_of(source: str | Path, request: Request) -> list[tuple[int, int, bool]]:
+    """Height, width and colour of every image of a source, as its headers say.
+
+    Raises:
+        FewstepError: nothing there or nothing readable; points, which have no size.
+    """
+    found = _open(source, request)
+    if not isinstance(found, Dataset):
+        return [size for size in headers(found.open()) if size is not None]
+    if not found.is_images:
+        raise FewstepError(f"{source} holds points, not images.")
+    channels, height, width = found.shape
+    return [(height, width, channels == 3)] * len(found)
 
 
 @dataclass

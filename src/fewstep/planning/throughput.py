@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ def seconds_per_step(
     device: str | torch.device | None = None,
     threads: int | None = None,
     seconds: float = 2.0,
+    patience: float = math.inf,
 ) -> float:
     """Seconds of a step of a run: the median of steps of its trainer, in the middle of the run.
 
@@ -51,6 +53,7 @@ def seconds_per_step(
         device: where; default a GPU where there is one.
         threads: of the CPU, as the training will have them; default torch's own number.
         seconds: how long to measure, after two steps that warm up; a slow step is timed thrice.
+        patience: seconds of a warm step after which it is too slow to be measured: `inf`.
 
     Raises:
         FewstepError: settings or data that do not work.
@@ -60,8 +63,9 @@ def seconds_per_step(
     with _threads(threads), torch.random.fork_rng(), TemporaryDirectory() as folder:
         trainer = _trainer(run, images, place, Path(folder))
         k = run.training.steps // 2
-        for _ in range(2):
-            _timed(trainer, k)
+        _timed(trainer, k)
+        if _timed(trainer, k) > patience:
+            return math.inf
         took: list[float] = []
         while len(took) < LEAST or sum(took) < seconds:
             took.append(_timed(trainer, k))

@@ -35,6 +35,11 @@ class Clock:
         """Seconds of a part; 0 where it has not run."""
         return self._seconds.get(name, 0.0)
 
+    def so_far(self, name: str) -> float:
+        """Seconds of a block that may be running, up to now."""
+        since = self._running.get(name)
+        return self[name] + (0.0 if since is None else time.perf_counter() - since)
+
     def processor(self, name: str) -> float:
         """Seconds of the processor's cores that a part used; 0 where nobody has counted them."""
         return self[f"{name}{PROCESSOR}"]
@@ -47,14 +52,22 @@ class Clock:
             seconds: by the clock on the wall.
             processor: of the processor's cores, which other work on the machine hardly changes.
         """
-        now = time.perf_counter()
-        for block, since in self._running.items():
-            self._seconds[block] = self[block] + now - since
-            self._running[block] = now
+        self._count_running()
         self._seconds[name] = self[name] + seconds
         if processor:
             self._seconds[f"{name}{PROCESSOR}"] = self.processor(name) + processor
         write_json(self._path, self._seconds)
+
+    def keep(self) -> None:
+        """Keep the seconds of the blocks that are running, in case the process is killed."""
+        self._count_running()
+        write_json(self._path, self._seconds)
+
+    def _count_running(self) -> None:
+        now = time.perf_counter()
+        for block, since in self._running.items():
+            self._seconds[block] = self[block] + now - since
+            self._running[block] = now
 
     @contextmanager
     def running(self, name: str) -> Iterator[None]:

@@ -7,6 +7,7 @@ run again, and one that was interrupted is taken up where it was.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -33,6 +34,7 @@ from fewstep.stages.clock import Clock
 from fewstep.stages.stage import Stage, Training
 
 INTERRUPTED = 130  # exit code of a training that was asked to stop
+KEPT = 10.0  # seconds between two times that the clock is kept
 POLL = 0.3  # seconds between two looks at the trainings
 
 
@@ -94,6 +96,7 @@ class Stages:
         workers: stages at a time; default one per core, at most as many as stages.
         shorten: factor on the number of steps of every training, and on the number of pairs.
         device: where to train; default a GPU where there is one.
+        threads: of each stage; default its share of the cores.
     """
 
     def __init__(
@@ -105,17 +108,24 @@ class Stages:
         workers: int | None = None,
         shorten: float = 1.0,
         device: str | None = None,
+        threads: int | None = None,
     ) -> None:
         if workers is not None and workers < 1:
             raise FewstepError(f"the number of workers must be at least 1, got {workers}.")
         self.stages, self.directory, self.clock = stages, directory, clock
         self.shorten, self.device = shorten, device
         self.workers = workers or min(cores(), len(stages))
-        self.threads = max(1, cores() // self.workers)
+        self.threads = threads or max(1, cores() // self.workers)
         self.console = Console(stderr=True)
 
-    def run(self) -> None:
+    def run(self, within: float = math.inf) -> bool:
         """Make whatever is not there yet.
+
+        Args:
+            within: seconds after which the stages that run save their state and stop.
+
+        Returns:
+            Whether all is there.
 
         Raises:
             FewstepError: a stage failed; its log is named.
@@ -128,12 +138,19 @@ class Stages:
         running: list[Running] = []
         with self._bars() as bars:
             shown = _Shown(bars, self.stages, self.directory, self.shorten)
-            seen = any(self._pictures())
+            seen, kept = any(self._pictures()), time.perf_counter()
+            end = kept + within
             try:
                 while waiting or running:
+                    if time.perf_counter() > end:
+                        self._stop(running)
+                        return False
                     self._launch(waiting, running, finished)
                     time.sleep(POLL)
                     shown.update([r.stage for r in running], len(finished))
+                    if time.perf_counter() > kept + KEPT:
+                        kept = time.perf_counter()
+                        self.clock.keep()
                     if not seen and (pictures := self._pictures()):
                         seen = True
                         self.console.print(f"first picture: {pictures[0]}", highlight=False)
@@ -143,9 +160,11 @@ class Stages:
             except BaseException:
                 self._stop(running)
                 raise
+        return True
 
     def _launch(self, waiting: list[Stage], running: list[Running], finished: set[str]) -> None:
-        ready = [s for s in waiting if finished.issuperset(s.requires)]
+        names = {stage.name for stage in self.stages}  # what is no stage is there already
+        ready = [s for s in waiting if finished.issuperset(names.intersection(s.requires))]
         for stage in ready[: self.workers - len(running)]:
             waiting.remove(stage)
             running.append(self._start(stage))

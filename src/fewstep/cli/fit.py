@@ -1,0 +1,134 @@
+"""``fewstep fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from fewstep.cli.command import Whole, command
+from fewstep.planning.budget import duration, parse_budget
+
+LABELS = Parameter(negative="--no-labels")
+
+
+def fit(
+    source: str,
+    /,
+    *,
+    budget: str = "30m",
+    out: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    method: str | None = None,
+    network: str | None = None,
+    size: Whole | None = None,
+    channels: Whole | None = None,
+    labels: Annotated[bool | None, LABELS] = None,
+    width: Whole | None = None,
+    dropout: float | None = None,
+    augment: float | None = None,
+    flip: bool | None = None,
+    batch: Whole | None = None,
+    lr: float | None = None,
+    precision: str | None = None,
+    threads: Whole | None = None,
+    seed: Whole | None = None,
+    features: str | None = None,
+    weights: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Fit a generator of few steps to a folder of images, within a budget.
+
+    It looks at the images, measures this machine for some seconds, and chooses everything by a
+    stated rule: the size, the network, batch, rate, augmentation, method and lengths. A diffusion
+    model is trained, and from it a model of few steps with its time points; images that were held
+    out score both. The folder has one model file and one page, report.html.
+
+    Interrupt it and run it again: it goes on where it was. With a longer budget the diffusion model
+    goes on, and a new model of few steps is made from it. Any flag overrides the rule.
+
+    Examples:
+      fewstep fit photos --budget 30m
+      fewstep fit photos --budget 30m --dry-run           what it would do, and why
+      fewstep fit photos --budget 2h                      goes on
+      fewstep sample runs/photos-fit/model.safetensors -n 64 --steps 2 -o new.png
+
+    Parameters
+    ----------
+    source
+        A folder of images, or a file, as --data of train takes it; subfolders are classes.
+    budget
+        How long it may take, of all calls together: 90s, 30m, 1h30m.
+    out
+        Folder for everything; default runs/NAME-fit.
+    dry_run
+        Show the plan with its reasons, and stop.
+    method
+        Objective of the model of few steps, as fewstep train images has them.
+    network
+        What computes it.
+    size
+        Side that images are cropped and resized to.
+    channels
+        1 for grey, 3 for colour.
+    labels
+        Tell the model the classes, or not.
+    width
+        Channels of the U-Net at its first level.
+    dropout
+        Of the diffusion model's network.
+    augment
+        Probability of each augmentation of the diffusion model's images.
+    flip
+        Mirror half of the images.
+    batch
+        Images of a step.
+    lr
+        Learning rate.
+    precision
+        fp32, tf32 or bf16.
+    threads
+        Of the CPU, for each training.
+    seed
+        Of all trainings.
+    features
+        Feature network of the scores, as evaluate takes it; default a classifier that is trained
+        on the images.
+    weights
+        File of the feature network's published weights.
+    device
+        cpu, cuda or mps; default a GPU where there is one.
+    """
+    from fewstep.planning.fitting import plan_fit
+    from fewstep.report.fitted import Features
+    from fewstep.report.fitted import fit as fitted
+
+    seconds = parse_budget(budget)
+    folder = out or Path("runs") / f"{Path(source.partition(':')[2] or source).stem}-fit"
+    given: dict[str, Any] = {
+        "method": method,
+        "network": network,
+        "size": size,
+        "channels": channels,
+        "labels": labels,
+        "width": width,
+        "dropout": dropout,
+        "augment": augment,
+        "flip": flip,
+        "batch": batch,
+        "lr": lr,
+        "precision": precision,
+        "threads": threads,
+        "seed": seed,
+    }
+    if dry_run:
+        for line in plan_fit(source, folder, seconds, given, device=device).lines():
+            print(line)
+        return
+    how = Features(features, weights)
+    page = fitted(source, folder, seconds, given, device=device, features=how)
+    print(f"\n{duration(page.seconds)} in all. The model is {page.model}; open {page.path}")
+
+
+app = command(fit)

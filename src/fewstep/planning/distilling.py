@@ -1,0 +1,265 @@
+"""`fewstep distil`: the plan from a diffusion model to one of few steps, within a budget.
+
+The folder holds a copy of the diffusion model and of the images, so that it can be moved. Without
+images the model's own samples stand for them. A longer budget makes a new model of few steps.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewstep.data import Dataset, load
+from fewstep.distributed import pick_device
+from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.flow_map import FlowMap
+from fewstep.models import as_map
+from fewstep.needs import Needs, TeacherUse
+from fewstep.planning import rule, trainings
+from fewstep.planning.choices import Choices, choices_of
+from fewstep.planning.fitting import DATA, FEW, PAIRS, needs_of, next_round, pairs, timed
+from fewstep.planning.looked_at import Looked, look, of_path
+from fewstep.planning.plan import Plan
+from fewstep.planning.prepared import TRAIN, Prepared, held_out
+from fewstep.planning.round import Round, Timed
+from fewstep.planning.state import State, read_state
+from fewstep.planning.trainings import IMAGES, SHOWN, Settings
+from fewstep.recipes import RECIPES
+from fewstep.recipes.images import EDM
+from fewstep.runs.components import arguments_of
+from fewstep.runs.directory import RunDirectory, open_model
+from fewstep.runs.parts import load as load_settings
+from fewstep.runs.parts import real_data
+from fewstep.runs.run import Component, Run
+from fewstep.runs.sources import fingerprint
+from fewstep.stages.clock import ALL, Clock
+
+TEACHER = "teacher.safetensors"
+RATES = (1e-4, 1e-3)
+SMALL = 2e6  # weights of a network that learns at the higher of these rates
+
+
+@dataclass(frozen=True)
+class Distilled(Plan):
+    """A plan with the model that it begins with."""
+
+    teacher: FlowMap | None = None
+
+
+def plan_distil(
+    teacher: str,
+    directory: Path,
+    budget: float,
+    given: Mapping[str, Any],
+    *,
+    data: str | None = None,
+    device: str | None = None,
+) -> Distilled:
+    """Look at the model and its images, measure this machine, and decide; nothing is written.
+
+    Args:
+        teacher: run folder, model file, imported file or hub:NAME of a diffusion model.
+        directory: of the distillation; what was begun there goes on.
+        budget: seconds, of all calls together.
+        given: the user's choices by name; None for what is left to the rule.
+        data: images like those that the model was trained on; default those that its run names.
+        device: where to train; default a GPU where there is one.
+
+    Raises:
+        FewstepError: a model that is of few steps already, or no diffusion model; a budget that is
+            too short or spent; choices that do not agree with what was begun.
+    """
+    begun, where = read_state(directory, "distil"), pick_device(device)
+    choices = Choices(given, choices_of(begun.choices) if begun else {})
+    method = str(choices.make("method", rule.METHOD, "it follows the model, and needs few steps"))
+    trainings.check_method(method)
+    needs = needs_of(method)
+    f = as_map(open_model(teacher), "a distillation")
+    _check_teacher(f, teacher, method, needs)
+    key = fingerprint(f)
+    if begun is None:
+        prepared = _images(f, teacher, data)
+        state = State(kind="distil", source=of_path(teacher), fingerprint=key)
+    else:
+        prepared, state = None, begun
+        if key != begun.fingerprint:
+            raise FewstepError(
+                f"{directory} is a distillation of another model than {teacher} ({begun.source}): "
+                "give another --out."
+            )
+    if prepared is not None:
+        images, looked = prepared.train, prepared.looked
+    else:
+        images = load(str(directory / DATA / TRAIN))
+        looked = look(images, 0, "The images are those that this distillation began with.")
+    _choose(choices, f, looked, where)
+    student = _student(f, choices, needs, str(directory / DATA / TRAIN), looked)
+    state = next_round(state, budget, directory)
+    few = f"{FEW}-{len(state.rounds) + 1}"
+    stages = _stages(student, f, needs, few, directory)
+    spent = Clock(directory)[ALL]
+    made = Round(directory, budget, stages, rule.AFTER, images, device, choices["threads"])
+    if not state.steps:
+        made.check(budget - spent)
+    weights = sum(x.numel() for x in f.network.parameters())
+    said = (f"{teacher} is {f.trained.name} of {weights:,} weights.", *looked.words[:1])
+    state = replace(state, choices=choices.record())
+    return Distilled(said, choices, made, state, few, prepared, spent, f)
+
+
+def _check_teacher(f: FlowMap, path: str, method: str, needs: Needs) -> None:
+    """Raise `FewstepError` for a model that needs no distillation, or that is none to distil."""
+    if needs.teacher is TeacherUse.REFINE:
+        return
+    trained = f.trained
+    if trained.maps_to_eps or trained.steps is not None:
+        raise FewstepError(
+            f"{path} is {trained.name}: it makes images in a few steps already, and there is "
+            f"nothing to distil. fewstep sample {path} does it; fewstep tune-steps finds its times."
+        )
+    trained.check_teacher(f"the model {path}", follow=needs.teacher is TeacherUse.DISTIL)
+
+
+def _images(f: FlowMap, teacher: str, data: str | None) -> Prepared:
+    """Images like those that the model was trained on; its own samples where there are none.
+
+    Raises:
+        FewstepError: images of another shape than the model's, or without its classes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewstepWarning)
+        found = _given(f, data) if data is not None else _of_run(teacher)
+    if found is None:
+        raise FewstepError(
+            f"{teacher} does not say what it was trained on: give images like those with --data, "
+            f"or its own samples: fewstep sample {teacher} -n 2000 -o samples, --data samples."
+        )
+    train, test = found
+    if tuple(train.shape) != tuple(f.image_shape):
+        raise FewstepError(
+            f"the images are of shape {tuple(train.shape)}, the model's of {tuple(f.image_shape)}: "
+            "give others with --data."
+        )
+    if not f.num_classes:
+        train, test = train.without_labels(), test.without_labels()
+    elif train.labels is None:
+        raise FewstepError(f"{teacher} knows classes: give --data whose folders are its classes.")
+    else:
+        train, test = (part.with_classes(f.classes, teacher) for part in (train, test))
+    return Prepared(train, test, look(train, len(test), "The images are the teacher's own."))
+
+
+def _given(f: FlowMap, data: str) -> tuple[Dataset, Dataset]:
+    channels, height, width = f.image_shape
+    size = height if height == width else None
+    how: dict[str, Any] = {"size": size, "channels": channels, "labels": f.num_classes > 0}
+    train = load(data, skip_bad=True, **how)
+    try:
+        return train, load(data, split="test", **how)
+    except FewstepError:
+        return held_out(train)
+
+
+def _of_run(teacher: str) -> tuple[Dataset, Dataset] | None:
+    """The images that a run was trained on, and those that were held out."""
+    try:
+        home = RunDirectory.of(teacher)
+        settings = real_data(home.here()) if home.started else None
+        if settings is None or settings.data is None:
+            return None
+        train = load_settings(settings)
+    except FewstepError:
+        return None
+    try:
+        return train, load_settings(settings, "test")
+    except FewstepError:
+        return held_out(train)
+
+
+def _choose(choices: Choices, f: FlowMap, looked: Looked, where: torch.device) -> None:
+    weights = sum(x.numel() for x in f.network.parameters())
+    choices.make("threads", 1 if where.type == "cpu" else 4, "what a busy machine is fastest with")
+    choices.make("batch", min(rule.BATCH.get(where.type, 32), max(16, looked.n)), "what suits it")
+    bf16 = where.type == "cuda" and torch.cuda.is_bf16_supported()
+    choices.make("precision", "bf16" if bf16 else "fp32", f"what {where.type} does")
+    rate = min(max(RATES[1] * math.sqrt(SMALL / weights), RATES[0]), RATES[1])
+    choices.make("lr", float(f"{rate:.2g}"), f"of {weights:,} weights: the more, the lower")
+    looks = "look like" if looked.mirrors else "do not look like"
+    choices.make("flip", looked.mirrors and f.latents is None, f"mirrored images {looks} others")
+    choices.make("seed", 0, "another number gives another model")
+
+
+def _student(f: FlowMap, choices: Choices, needs: Needs, data: str, looked: Looked) -> Settings:
+    """The model of few steps: the teacher's network, in the process of the method."""
+    method = choices["method"]
+    network, own, switches = _network(f, needs)
+    base = RECIPES[IMAGES](method=method, network=network)
+    others = {
+        "data": data,
+        "labels": f.num_classes > 0,
+        "batch": choices["batch"],
+        "lr": choices["lr"],
+        "precision": choices["precision"],
+        "seed": choices["seed"],
+        "samples": SHOWN,
+        "keep": 1,
+        "warmup": trainings.WARMUP,
+        **own,
+        **_process(f, base),
+        **trainings.short(method),
+        "flip": choices["flip"] and not needs.columns,
+    }
+    return Settings(method, network, others, switches)
+
+
+def _network(f: FlowMap, needs: Needs) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """The teacher's network, as settings where the student is told more, else as it is.
+
+    Raises:
+        FewstepError: a network that cannot be told the end of a map.
+    """
+    name, config = f.network.config["name"], f.network.config
+    if not needs.two_time or f.network.two_time:
+        return name, {}, ("--same-network",)
+    takes = arguments_of("network", name)
+    if "two_time" not in takes:
+        raise FewstepError(f"the network {name} takes one time, and the method needs two.")
+    own = {f"network.{key}": value for key, value in config.items() if key in takes}
+    return name, own | {"network.two_time": True}, ()
+
+
+def _process(f: FlowMap, base: Run) -> dict[str, Any]:
+    """Numbers of the process that the teacher's has, too."""
+    takes = arguments_of("p", base.p.name)
+    found: dict[str, Any] = {}
+    if "sigma_data" in takes:
+        found["p.sigma_data"] = float(f.p.sigma_data)
+    if base.p.name == EDM:
+        level = float(f.p.noise_level(torch.tensor(f.p.T, dtype=torch.float64)))
+        found["p.T"] = float(f"{min(80.0, level):.4g}")
+    return found
+
+
+def _stages(student: Settings, f: FlowMap, needs: Needs, few: str, directory: Path) -> list[Timed]:
+    shown = replace(student.run(), network=_component(f, needs, student))
+    stages: list[Timed] = []
+    paths = {} if needs.teacher is TeacherUse.NONE else {"--teacher": TEACHER}
+    if needs.columns:
+        paths["--data"] = name = few.replace(FEW, PAIRS)
+        stages.append(pairs(name, "trajectory" in needs.columns, shown, TEACHER))
+    own = timed(student, few, rule.TEACHER + rule.FEW, directory, paths)
+    return [*stages, replace(own, run=shown)]
+
+
+def _component(f: FlowMap, needs: Needs, student: Settings) -> Component:
+    """The student's network, for timing it."""
+    if "--same-network" not in student.switches:
+        return student.run().network
+    left = ("name", "shape", "num_classes")
+    return Component(student.network, {k: v for k, v in f.network.config.items() if k not in left})

@@ -1,0 +1,198 @@
+"""`fewstep fit`: the plan from a folder of images to a generator of few steps.
+
+A folder is begun once. Its images, their size, the network and every other choice stay; with a
+longer budget the diffusion model goes on, and a new model of few steps is made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewstep.data import Dataset, load
+from fewstep.distributed import pick_device
+from fewstep.errors import FewstepError
+from fewstep.needs import Needs, TeacherUse
+from fewstep.objectives import OBJECTIVES
+from fewstep.planning import rule, trainings
+from fewstep.planning.choices import Choices, choices_of
+from fewstep.planning.looked_at import Looked, Source, look, of_path
+from fewstep.planning.measured import small_speed
+from fewstep.planning.plan import Plan
+from fewstep.planning.prepared import TEST, TRAIN, Prepared, prepare
+from fewstep.planning.round import Round, Timed
+from fewstep.planning.state import State, read_state
+from fewstep.planning.trainings import Settings
+from fewstep.recipes.images import ALIASES
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.run import Run
+from fewstep.stages.clock import ALL, Clock
+from fewstep.stages.stage import Pairs, Stage
+
+DATA, TEACHER, FEW, PAIRS = "data", "teacher", "few", "pairs"
+PAIRS_SHARE, EVALUATIONS = 0.15, 35
+AGAIN = 0.35  # share of a later budget that the diffusion model goes on for
+
+
+def plan_fit(
+    source: str,
+    directory: Path,
+    budget: float,
+    given: Mapping[str, Any],
+    *,
+    device: str | None = None,
+) -> Plan:
+    """Look at the images, measure this machine, and decide; nothing is written.
+
+    Args:
+        source: a folder or file of images, as `fewstep.load` takes it.
+        directory: of the fit; what was begun there goes on.
+        budget: seconds, of all calls together.
+        given: the user's choices by name; None for what is left to the rule.
+        device: where to train; default a GPU where there is one.
+
+    Raises:
+        FewstepError: images that cannot be fitted, a budget that is too short or spent, choices
+            that do not agree with what was begun.
+    """
+    begun, where = read_state(directory, "fit"), pick_device(device)
+    choices = Choices(given, choices_of(begun.choices) if begun else {})
+    if given.get("method") is not None:
+        trainings.check_method(given["method"])
+    if begun is None:
+        said, prepared, looked, state = _looked_at(source, budget, choices, where)
+        images = prepared.train
+    else:
+        prepared, state = None, begun
+        images, looked = _kept(source, directory, begun)
+        said = looked.words
+        for name in begun.choices:
+            choices.make(name, None, "")
+    rule.choose_training(choices, looked, where)
+    choices.make("seed", 0, "another number gives another model")
+    trainings.check_method(rule.choose_method(choices))
+    spent = Clock(directory)[ALL]
+    state = next_round(state, budget, directory)
+    few = f"{FEW}-{len(state.rounds) + 1}"
+    stages = _stages(choices, looked, directory, few, images)
+    made = Round(directory, budget, stages, rule.AFTER, images, device, choices["threads"])
+    if not state.steps:
+        made.check(budget - spent)
+    return Plan(said, choices, made, replace(state, choices=choices.record()), few, prepared, spent)
+
+
+def _looked_at(
+    source: str, budget: float, choices: Choices, where: torch.device
+) -> tuple[tuple[str, ...], Prepared, Looked, State]:
+    """What a fit that begins is made of."""
+    seen = Source.of(source)
+    speed = small_speed(seen, where, budget, choices.given.get("threads"))
+    choices.make("threads", speed.threads, "with so many a step is fastest here")
+    rule.choose_size(choices, seen, speed, budget)
+    labels = choices.given.get("labels")
+    prepared = prepare(source, choices["size"], choices["channels"], labels=labels)
+    looked = prepared.looked
+    choices.make("labels", bool(looked.classes), looked.why)
+    rule.choose_network(choices, looked, speed, budget)
+    state = State(
+        kind="fit", source=of_path(source), fingerprint=prepared.train.fingerprint(), choices={}
+    )
+    return (f"{seen.words}.", *looked.words), prepared, looked, state
+
+
+def _kept(source: str, directory: Path, begun: State) -> tuple[Dataset, Looked]:
+    """The images that a fit began with.
+
+    Raises:
+        FewstepError: they have changed, or the fit is of others.
+    """
+    if of_path(source) != begun.source and Path(source).name != Path(begun.source).name:
+        raise FewstepError(
+            f"{directory} is a fit of {begun.source}, not of {source}: give another --out."
+        )
+    path = directory / DATA / TRAIN
+    images = load(str(path))
+    if images.fingerprint() != begun.fingerprint:
+        raise FewstepError(f"{path} has changed since this fit began: give another --out.")
+    held_out = len(load(str(directory / DATA / TEST)))
+    why = "They are those that this fit began with; images that were added are not among them."
+    return images, look(images, held_out, why)
+
+
+def next_round(state: State, budget: float, directory: Path) -> State:
+    """The folder's state for a budget: one that goes on, or one that is longer.
+
+    Raises:
+        FewstepError: so much has been spent already.
+    """
+    if state.budget:  # which was interrupted
+        return replace(state, budget=budget)
+    if state.rounds and budget <= 1.1 * max(state.rounds):
+        raise FewstepError(
+            f"{directory} has spent its budget: give a longer --budget to go on with it. "
+            f"{directory / 'report.html'} says what it is."
+        )
+    return replace(state, budget=budget, steps={})
+
+
+def _stages(
+    choices: Choices, looked: Looked, directory: Path, few: str, images: Dataset
+) -> list[Timed]:
+    """The stages of a round, those that others need first."""
+    data = str(directory / DATA / TRAIN)
+    needs = needs_of(choices["method"])
+    student = trainings.few_steps(choices, looked, data)
+    if needs.teacher is TeacherUse.NONE and not needs.columns:
+        return [timed(student, few, rule.TEACHER + rule.FEW, directory)]
+    home = RunDirectory(directory / TEACHER)
+    there = home.run()[1].training.steps if home.finished else 0
+    share = AGAIN if there else rule.TEACHER
+    teacher = trainings.teacher(choices, looked, data)
+    stages = [replace(timed(teacher, TEACHER, share, directory), there=there)]
+    given = {} if needs.teacher is TeacherUse.NONE else {"--teacher": TEACHER}
+    if needs.columns:
+        given["--data"] = name = few.replace(FEW, PAIRS)
+        stages.append(pairs(name, "trajectory" in needs.columns, teacher.run(), TEACHER))
+    return [*stages, timed(student, few, rule.TEACHER + rule.FEW - share, directory, given)]
+
+
+def timed(
+    settings: Settings,
+    name: str,
+    share: float,
+    directory: Path,
+    needs: Mapping[str, str] | None = None,
+) -> Timed:
+    """A training whose length is a share of a budget."""
+
+    def stage(n: int) -> Stage:
+        return trainings.paced(settings, n, directory / name).stage(name, n, needs)
+
+    return Timed(name, share, stage, settings.run())
+
+
+def pairs(name: str, trajectories: bool, run: Run, model: str) -> Timed:
+    """Pairs of a diffusion model; one takes about as long as a dozen steps on an image.
+
+    Args:
+        name: of their folder.
+        trajectories: whether states on the way are kept.
+        run: a training of the model's network.
+        model: its folder or file, in that of the plan.
+    """
+
+    def stage(n: int) -> Stage:
+        return Pairs(name, model=model, n=n, trajectory=4 * trajectories)
+
+    steps = EVALUATIONS // 3  # a walk's evaluations, of which a step has three
+    at_once = run.training.batch / steps
+    return Timed(name, PAIRS_SHARE, stage, run, unit="pairs", at_once=at_once)
+
+
+def needs_of(method: str) -> Needs:
+    """What a method needs."""
+    return OBJECTIVES[ALIASES.get(method, method)].needs

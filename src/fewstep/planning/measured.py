@@ -1,0 +1,51 @@
+"""The speed of this machine, on a small network, before anything is chosen."""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import suppress
+
+import torch
+
+from fewstep.data import Dataset
+from fewstep.planning.looked_at import Source
+from fewstep.planning.rule import NARROW, Speed, network_of, sides
+from fewstep.planning.throughput import seconds_per_step
+from fewstep.recipes import RECIPES
+
+BATCH = 32
+PART, MOST = 0.004, 2.0  # of a budget, and seconds, that a measurement takes
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    with suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def small_speed(
+    source: Source, device: torch.device, seconds: float, threads: int | None = None
+) -> Speed:
+    """Measured on noise of the smallest size that the images may be trained in.
+
+    Args:
+        source: the images.
+        device: where.
+        seconds: the budget.
+        threads: of the CPU; default one or all cores, whichever is faster: on a busy machine
+            threads wait for each other.
+    """
+    side, channels = list(sides(source))[-1], 3 if source.colour else 1
+    pixels = torch.randint(0, 256, (4 * BATCH, channels, side, side), dtype=torch.uint8)
+    arguments = {f"network__{k}": v for k, v in network_of(side, NARROW).items()}
+    run = RECIPES["images"](batch=BATCH, **arguments)
+    data, best, fewest = Dataset.from_arrays(pixels), math.inf, 1
+    counts = [threads] if threads else sorted({1, cores()} if device.type == "cpu" else {1})
+    for n in counts:
+        brief = min(MOST, PART * seconds)
+        took = seconds_per_step(run, data, device=device, threads=n, seconds=brief, patience=best)
+        if took < best:
+            best, fewest = took, n
+    return Speed(BATCH / best, side, fewest)

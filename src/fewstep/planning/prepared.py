@@ -1,0 +1,108 @@
+"""The images of a plan, once in the size that they are trained in, with some held out."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.data import Dataset, load
+from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.files import replacing
+from fewstep.planning.looked_at import Looked, classes_worth, groups, look
+
+SHARE, MOST = 0.15, 2000  # of the images that are held out where nobody has divided them
+TRAIN, TEST = "train.npz", "test.npz"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Training images and held-out ones, of one size and with the same classes."""
+
+    train: Dataset
+    test: Dataset
+    looked: Looked
+
+    def write(self, folder: Path) -> None:
+        """Keep them in a folder, where a training finds them wherever the folder is moved."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in ((TRAIN, self.train), (TEST, self.test)):
+            arrays: dict[str, Any] = {"images": data.images.numpy()}
+            if data.labels is not None:
+                arrays["labels"] = np.array(data.classes)[data.labels.numpy()]
+            with replacing(folder / name) as partial, partial.open("wb") as file:
+                np.savez(file, **arrays)
+
+
+def prepare(
+    source: str, size: int | None, channels: int | None = None, *, labels: bool | None = None
+) -> Prepared:
+    """Read images, decide what is held out and whether classes are told, and look at them.
+
+    Those that the source itself calls test images are held out, or else a seventh, of each class
+    alike. Images that are nearly one stay on one side.
+
+    Args:
+        source: a folder or file, as `fewstep.load` takes it.
+        size: side to crop and resize to; None for the images' own.
+        channels: 1 or 3; default what they are.
+        labels: whether the model is told the classes; default what suits them.
+
+    Raises:
+        FewstepError: nothing that can be read; classes that are wanted and not there.
+    """
+    how = {"size": size, "channels": channels, "skip_bad": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewstepWarning)
+        train = load(source, labels=labels is not False, **how)  # type: ignore[arg-type]
+    worth, why = classes_worth(train)
+    if labels is not None:
+        worth, why = labels, "The model is told the classes." if labels else "Classes are left out."
+    if worth and train.labels is None:
+        raise FewstepError(f"{source} has no classes to tell a model: leave out --labels.")
+    if not worth:
+        train = train.without_labels()
+    train, test = _divided(source, train, how)
+    return Prepared(train, test, look(train, len(test), why))
+
+
+def _divided(source: str, data: Dataset, how: dict) -> tuple[Dataset, Dataset]:
+    try:
+        found = load(source, split="test", labels=data.labels is not None, **how)
+    except FewstepError:
+        return held_out(data)
+    C, height, width = data.shape
+    if found.shape != (C, height, width):
+        return held_out(data)
+    if data.labels is not None:
+        found = found.with_classes(data.classes, "the training images")
+    return data, found
+
+
+def held_out(data: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Images to train on and images to score with; those that are nearly one stay together.
+
+    Unless a quarter of all would have to follow those that are held out.
+    """
+    n = max(2, min(MOST, round(SHARE * len(data))))
+    rest, apart = data.stratified_split(n / len(data), seed)
+    if len(data) <= 20_000:
+        same = groups(data.images)
+        rows = torch.arange(len(data)) if data.rows is None else data.rows
+        kept, out = (_numbers(rows, part) for part in (rest, apart))
+        twins = torch.isin(same[kept], same[out])
+        if twins.sum() <= len(data) // 4:
+            rest = data.subset(kept[~twins])
+            apart = data.subset(torch.cat([out, kept[twins]]).sort().values)
+    return (replace(rest, skipped=data.skipped), apart)
+
+
+def _numbers(rows: Tensor, part: Dataset) -> Tensor:
+    """Which of the rows the examples of a part are."""
+    assert part.rows is not None
+    return torch.searchsorted(rows, part.rows)

@@ -1,0 +1,131 @@
+"""The rule by which a plan is chosen; docs/fit.md states it for people.
+
+Sizes and widths are such that the diffusion model sees enough images in its time. That is estimated
+from one measurement, the speed of a small network here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fewstep.planning.choices import Choices
+from fewstep.planning.looked_at import Looked, Source
+
+TEACHER, FEW, AFTER = 0.55, 0.30, 0.15
+"""Shares of a budget: the diffusion model, the model of few steps, time points and scores."""
+SIDES = (64, 32, 16)
+"""Sizes of images that are tried, the largest first, below the images' own."""
+LARGEST = 128  # side above which images are too large for the networks here
+SEEN = 60_000  # images that a small network must see for a size to be worth it
+WIDE = 100_000  # images that a network of `NARROW` channels sees before a wider one is better
+NARROW = 24
+POWER = 1.5  # of the width in the time of a step: small networks do not fill a processor
+CHANNELS = (128, 96, 64, 48, 32, 24, 16)
+FEW_IMAGES = 5_000  # below which images are augmented, and the network has dropout
+BATCH = {"cpu": 32, "cuda": 256}
+RATE = 1e-3  # learning rate of a network of a million parameters and fewer
+METHOD = "cd"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of a diffusion model's training here, measured on a small network.
+
+    Args:
+        images: a second, of a U-Net of `NARROW` channels.
+        side: of these images.
+        threads: of the CPU, with which it was fastest.
+    """
+
+    images: float
+    side: int
+    threads: int
+
+    def of(self, side: int, channels: int = NARROW) -> float:
+        """Images a second of another size and width, by about how much there is to compute."""
+        return self.images * (self.side / side) ** 2 * (NARROW / channels) ** POWER
+
+
+def network_of(side: int, channels: int, dropout: float = 0.0) -> dict[str, Any]:
+    """Arguments of a U-Net for images of a side: halved until 8 pixels or fewer are left."""
+    levels = max(1, min(4, round(math.log2(side / 8)) + 1))
+    multipliers = (1, 2, 2, 3)[:levels] if side > 16 else (1, 2, 2)[:levels]
+    attention = tuple(side // 2**i for i in range(levels) if 4 <= side // 2**i <= 8)
+    own = {"channels": channels, "multipliers": multipliers, "blocks": 1, "attention": attention}
+    return own | ({"dropout": dropout} if dropout else {})
+
+
+def sides(source: Source) -> Iterator[int]:
+    """Sizes to choose from, the largest first: the images' own where it is small, and smaller."""
+    (height, width), own = next(iter(source.sizes)), source.side
+    whole = len(source.sizes) == 1 and height == width and own % 4 == 0
+    if whole and own <= SIDES[0] and own not in SIDES:
+        yield own
+    yield from (side for side in SIDES if side <= own)
+    if own < SIDES[-1] and not whole:
+        yield max(8, own // 4 * 4)
+
+
+def choose_size(choices: Choices, source: Source, speed: Speed, seconds: float) -> int:
+    """The largest size of which the diffusion model sees enough images."""
+    choices.make("channels", 3 if source.colour else 1, "as the images are")
+    found, seen = 0, 0.0
+    for side in sides(source):
+        found, seen = side, TEACHER * seconds * speed.of(side)
+        if seen >= SEEN:
+            break
+    enough = "or more are enough" if seen >= SEEN else f"{SEEN:,} would be enough"
+    why = (
+        f"the images are {source.side} pixels wide; of this size the diffusion model sees about "
+        f"{_about(seen)} images, of which {enough}"
+    )
+    return int(choices.make("size", found, why))
+
+
+def choose_network(choices: Choices, looked: Looked, speed: Speed, seconds: float) -> None:
+    """The widest U-Net that sees enough images, its dropout and the training's augmentation."""
+    choices.make("network", "unet", "convolutions learn most from few images in little time")
+    small = looked.n < FEW_IMAGES
+    found, seen = CHANNELS[-1], 0.0
+    for channels in CHANNELS:
+        found, seen = channels, TEACHER * seconds * speed.of(choices["size"], channels)
+        if seen >= WIDE * channels / NARROW:
+            break
+    choices.make("width", found, f"the widest that sees enough images here, about {_about(seen)}")
+    images = f"{looked.n:,} training images"
+    choices.make("dropout", 0.1 if small else 0.0, f"{images} are {'few' if small else 'many'}")
+    why = "the network is told how, so that samples do not show it"
+    moved = f"few images are moved, turned and scaled; {why}"
+    choices.make("augment", 0.12 if small else 0.0, moved if small else f"{images} are many")
+    looks = "look like" if looked.mirrors else "do not look like"
+    choices.make("flip", looked.mirrors, f"mirrored images {looks} the others")
+
+
+def choose_training(choices: Choices, looked: Looked, device: torch.device) -> None:
+    """Batch, precision, rate and averages."""
+    batch = min(BATCH.get(device.type, 32), max(16, looked.n))
+    choices.make("batch", batch, f"what suits {device.type}")
+    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    why = "half the memory and twice the speed on this GPU" if bf16 else f"what {device.type} does"
+    choices.make("precision", "bf16" if bf16 else "fp32", why)
+    choices.make("lr", RATE, "stays the same after a warm-up, so that a longer budget goes on")
+    choices.make("ema", [0.9999], "an average over the last twentieth takes the noise of the rate")
+
+
+def choose_method(choices: Choices) -> str:
+    """The method of few steps."""
+    why = "it follows the diffusion model, and needs the fewest steps of all (docs/fit.md)"
+    return str(choices.make("method", METHOD, why))
+
+
+def _about(n: float) -> str:
+    """A number with two digits that count."""
+    if n < 1:
+        return "0"
+    digits = 10 ** max(0, math.floor(math.log10(n)) - 1)
+    return f"{round(n / digits) * digits:,.0f}"

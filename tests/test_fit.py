@@ -1,0 +1,389 @@
+"""``fewstep fit`` and ``distil``: what is looked at, what is chosen, how it is carried out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewstep.cli import run
+from fewstep.data import Dataset
+from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.evaluation.classifier import SmallClassifier
+from fewstep.evaluation.reduced import Reduced, alike, reduced, trained_on
+from fewstep.flow_map import FlowMap
+from fewstep.networks import MLP
+from fewstep.parameterization import EDM
+from fewstep.planning import fitting, rule, trainings
+from fewstep.planning import round as rounds
+from fewstep.planning.choices import Choices, choices_of
+from fewstep.planning.distilling import plan_distil
+from fewstep.planning.fitting import next_round, plan_fit
+from fewstep.planning.looked_at import Looked, Source, groups, look
+from fewstep.planning.prepared import held_out, prepare
+from fewstep.planning.round import Round, Timed
+from fewstep.planning.rule import Speed
+from fewstep.planning.state import PLAN, State, read_state
+from fewstep.runs.directory import RunDirectory
+from fewstep.stages.clock import ALL, Clock
+from fewstep.stages.stage import Stage
+from fewstep.stages.stages import Stages
+from fewstep.trained import CONSISTENCY, DIFFUSION
+
+LOOKED = Looked(510, 90, ("cat", "dog"), "2 classes.", 0, 0.0, True, 0.49)
+
+
+def photos(folder: Path, n: int, classes: tuple[str, ...] = ("cat", "dog"), side: int = 20) -> Path:
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        place = folder / classes[i % len(classes)] if classes else folder
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(pixels).save(place / f"{i:03d}.png")
+    return folder
+
+
+def chosen(**given: Any) -> Choices:
+    choices = Choices(given)
+    choices.make("channels", 3, "")
+    choices.make("size", 16, "")
+    rule.choose_network(choices, LOOKED, Speed(50, 16, 1), 1800)
+    rule.choose_training(choices, LOOKED, torch.device("cpu"))
+    choices.make("seed", 0, "")
+    rule.choose_method(choices)
+    return choices
+
+
+# What is there
+
+
+def test_a_few_images_are_refused_in_one_line(tmp_path: Path) -> None:
+    photos(tmp_path / "few", 3)
+    (tmp_path / "few" / "notes.txt").write_text("no image")
+    with pytest.raises(FewstepError, match=r"holds 3 images.*16 at least.*--init") as caught:
+        Source.of(str(tmp_path / "few"))
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", 30)
+    (folder / "cat" / "broken.png").write_bytes(b"no picture")
+    found = Source.of(str(folder))
+    assert (found.n, found.side, found.colour) == (30, 20, True)
+    made = prepare(str(folder), 16)
+    assert made.looked.skipped == 1
+    assert len(made.train) + len(made.test) == 30
+    assert made.train.shape == (3, 16, 16)
+    assert "1 files cannot be read" in " ".join(made.looked.words)
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        ((), "There are no classes"),
+        (("cat",), "The one class cat says nothing"),
+        (tuple(f"c{i:02d}" for i in range(20)), "20 classes of 1.0 images each are too many"),
+    ],
+)
+def test_classes_that_say_nothing_are_not_told(
+    classes: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    made = prepare(str(photos(tmp_path / "photos", 20, classes)), 8)
+    assert made.train.labels is None
+    assert said in made.looked.why
+
+
+def test_likenesses_stay_on_one_side() -> None:
+    x = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    data = Dataset.from_arrays(torch.cat([x, x.clamp(max=254)]))
+    assert groups(data.images).unique().numel() == 40
+    rest, apart = held_out(data)
+    there = {image.clamp(max=254).numpy().tobytes() for image in rest.images}
+    assert not any(image.clamp(max=254).numpy().tobytes() in there for image in apart.images)
+
+
+def test_mirroring_is_right_where_mirrored_images_look_like_the_others() -> None:
+    x = torch.randint(0, 60, (60, 1, 8, 8), dtype=torch.uint8)
+    left = x.clone()
+    left[:, :, :, :4] += 150  # all face one way
+    assert look(Dataset.from_arrays(x), 5, "").mirrors
+    assert not look(Dataset.from_arrays(left), 5, "").mirrors
+
+
+# The rule
+
+
+@pytest.mark.parametrize(
+    ("speed", "seconds", "size"),
+    [(400, 1800, 32), (100, 1800, 16), (400, 300, 16), (9e4, 1800, 64)],
+)
+def test_a_size_is_the_largest_that_is_seen_often_enough(
+    speed: float, seconds: float, size: int
+) -> None:
+    source = Source("photos", Counter({(64, 64): 600}), True)
+    choices = Choices()
+    assert rule.choose_size(choices, source, Speed(speed, 16, 1), seconds) == size
+    assert choices["channels"] == 3
+
+
+def test_a_faster_machine_has_a_wider_network_and_many_images_no_augmentation() -> None:
+    widths = []
+    for images in (50, 500, 50_000):
+        choices = Choices()
+        choices.make("size", 16, "")
+        rule.choose_network(choices, LOOKED, Speed(images, 16, 1), 1800)
+        widths.append(choices["width"])
+    assert widths == sorted(widths)
+    assert widths[-1] == 128
+    assert (choices["augment"], choices["dropout"]) == (0.12, 0.1)
+    many = Choices()
+    many.make("size", 16, "")
+    rule.choose_network(many, replace(LOOKED, n=50_000), Speed(50, 16, 1), 1800)
+    assert (many["augment"], many["dropout"]) == (0.0, 0.0)
+
+
+def test_the_users_choice_comes_first_and_what_was_begun_stays() -> None:
+    choices = Choices({"size": 24})
+    assert choices.make("size", 16, "by the rule") == 24
+    kept = choices_of(choices.record())
+    assert Choices({}, kept).make("size", 64, "") == 24
+    with pytest.raises(FewstepError, match=r"begun with size 24.*--size 32"):
+        Choices({"size": 32}, kept).make("size", 24, "")
+
+
+def test_trainings_are_command_lines_with_what_was_chosen(tmp_path: Path) -> None:
+    teacher = trainings.teacher(chosen(), LOOKED, "data.npz")
+    few = trainings.few_steps(chosen(method="meanflow"), LOOKED, "data.npz")
+    made = teacher.run()
+    assert (made.objective.name, made.network.arguments["channels"]) == ("score_matching", 16)
+    assert made.training.augment == 0.12
+    assert not made.training.flip
+    assert made.p.arguments["sigma_data"] == 0.49
+    assert few.run().network.arguments["two_time"] is True
+    command = teacher.stage("teacher", 70).command(tmp_path)
+    assert command[:4] == ["train", "images", "--steps", "70"]
+    assert command[-2:] == ["--out", str(tmp_path / "teacher")]
+    assert run([*command, "--write-config"]) == 0, "every word of it is a setting"
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("edm", "takes many steps"),
+        ("tcm", "refines a consistency model"),
+        ("autoencoder", "makes no images"),
+        ("ectt", "Did you mean 'ect'"),
+    ],
+)
+def test_methods_that_no_plan_has(method: str, said: str) -> None:
+    with pytest.raises(FewstepError, match=said):
+        trainings.check_method(method)
+
+
+# A budget
+
+
+class Fake(Stage):
+    """A stage that takes no time."""
+
+    def _command(self, directory: Path, shorten: float) -> list[str | Path]:
+        return []
+
+    def total(self, shorten: float = 1.0) -> int:
+        return 1
+
+    def there(self, directory: Path) -> int | None:
+        return None
+
+    def finished(self, directory: Path) -> bool:
+        return False
+
+    def progress(self, directory: Path) -> Any:
+        raise AssertionError
+
+
+def a_round(tmp_path: Path, budget: float, asked: list[tuple[str, int]]) -> Round:
+    def timed(name: str, share: float, seconds: float) -> Timed:
+        def stage(n: int) -> Stage:
+            asked.append((name, n))
+            return Fake(name)
+
+        return Timed(name, share, stage, seconds=seconds)
+
+    data = Dataset.from_arrays(torch.zeros(4, 8, 8, dtype=torch.uint8))
+    stages = [timed("teacher", 0.5, 0.1), timed("few-1", 0.3, 0.2)]
+    return Round(tmp_path, budget, stages, 0.2, data, "cpu", 1)
+
+
+def test_a_budget_is_laid_out_in_shares_of_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    monkeypatch.setattr(Stages, "run", lambda self, within: ran.append(len(self.stages)) or True)
+    monkeypatch.setattr(rounds, "STARTUP", 0.0)
+    asked: list[tuple[str, int]] = []
+    made, clock = a_round(tmp_path, 100, asked), Clock(tmp_path)
+    state = State(kind="fit", source="photos", fingerprint="x")
+    state = made.run(state, clock)
+    assert state.steps == {"teacher": 500, "few-1": 300}, "half of 100 s, then 0.3/0.5 of the rest"
+    assert ran == [1, 2]
+    assert read_state(tmp_path, "fit") == state
+    clock.add(ALL, 60)
+    assert made.run(state, clock).steps == state.steps, "what was begun keeps its length"
+    later = replace(state, steps={"teacher": 500})
+    assert made.run(later, clock).steps["few-1"] == 120
+    assert any("500 steps, which were begun" in line for line in made.lines(later, 40))
+
+
+def test_a_budget_that_is_too_short_says_the_shortest(tmp_path: Path) -> None:
+    with pytest.raises(FewstepError, match=r"10s is too short here.*--budget 60s"):
+        a_round(tmp_path, 10, []).check(10)
+    a_round(tmp_path, 90, []).check(90)
+
+
+def test_a_stage_that_is_slower_than_measured_ends_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = iter([False, True])
+    monkeypatch.setattr(Stages, "run", lambda self, within: next(late))
+    folder = tmp_path / "teacher" / "checkpoints" / "step-00000040"
+    monkeypatch.setattr(
+        type(RunDirectory(tmp_path).checkpoints),
+        "latest",
+        lambda self: type("Latest", (), {"step": 40, "path": folder})(),
+    )
+    teacher = trainings.teacher(chosen(), LOOKED, "data.npz")
+    data = Dataset.from_arrays(torch.zeros(4, 8, 8, dtype=torch.uint8))
+    timed = Timed("teacher", 1.0, lambda n: teacher.stage("teacher", n), seconds=0.1)
+    made = Round(tmp_path, 100, [timed], 0.2, data, "cpu", 1)
+    state = State(kind="fit", source="photos", fingerprint="x")
+    with pytest.warns(FewstepWarning, match="slower than measured: it ends after 40 of"):
+        assert made.run(state, Clock(tmp_path)).steps == {"teacher": 40}
+
+
+def test_a_folder_goes_on_with_a_longer_budget_alone(tmp_path: Path) -> None:
+    state = State(kind="fit", source="p", fingerprint="x", steps={"teacher": 9}, rounds=(600.0,))
+    with pytest.raises(FewstepError, match="has spent its budget: give a longer --budget"):
+        next_round(state, 600, tmp_path)
+    assert next_round(state, 1200, tmp_path).steps == {}
+    begun = replace(state, budget=1200.0)
+    assert next_round(begun, 1200, tmp_path).steps == {"teacher": 9}, "interrupted, it goes on"
+    state.write(tmp_path)
+    with pytest.raises(FewstepError, match="of fewstep fit, not distil"):
+        read_state(tmp_path, "distil")
+    (tmp_path / PLAN).unlink()
+    Clock(tmp_path).add(ALL, 1)
+    with pytest.raises(FewstepError, match="holds a reproduction"):
+        read_state(tmp_path, "fit")
+
+
+# Plans
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "small_speed", lambda *what: Speed(50, 16, 1))
+    monkeypatch.setattr(rounds, "seconds_per_step", lambda *what, **how: 0.1)
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_dry_run_says_every_choice_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", 40)
+    assert run(["fit", "photos", "--budget", "30m", "--dry-run", "--lr", "3e-4"]) == 0
+    out = capsys.readouterr().out
+    assert "40 colour images of 20x20 in photos." in out
+    assert "lr          0.0003: you said so" in out
+    assert "size        16: the images are 20 pixels wide" in out
+    for name in ("width", "augment", "method", "teacher", "few-1", "scores"):
+        assert f"\n{name:<12}" in out
+    assert not (tmp_path / "runs").exists()
+    assert run(["fit", "photos", "--budget", "9s", "--dry-run"]) == 2
+    assert "the shortest that is worth it is --budget" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_method_from_images_alone_has_no_teacher(tmp_path: Path) -> None:
+    folder = str(photos(tmp_path / "photos", 40))
+    plan = plan_fit(folder, tmp_path / "out", 1800, {"method": "ict"}, device="cpu")
+    assert [timed.name for timed in plan.round.stages] == ["few-1"]
+    plan = plan_fit(folder, tmp_path / "out", 1800, {"method": "kd"}, device="cpu")
+    assert [timed.name for timed in plan.round.stages] == ["teacher", "pairs-1", "few-1"]
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_model_of_few_steps_is_not_distilled(tmp_path: Path) -> None:
+    f = FlowMap(MLP((1, 8, 8), width=8, blocks=1), EDM(), trained=CONSISTENCY)
+    f.save(tmp_path / "few.safetensors")
+    with pytest.raises(FewstepError, match="few steps already, and there is nothing to distil"):
+        plan_distil(str(tmp_path / "few.safetensors"), tmp_path / "out", 600, {}, device="cpu")
+    f.trained = DIFFUSION
+    path = str(tmp_path / "many.safetensors")
+    f.save(path)
+    with pytest.raises(FewstepError, match=r"does not say what it was trained on.*--data"):
+        plan_distil(path, tmp_path / "out", 600, {}, device="cpu")
+    data = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    np.savez(tmp_path / "data.npz", images=data)
+    given: dict[str, Any] = {"method": "ect", "threads": 1}
+    plan = plan_distil(
+        path, tmp_path / "out", 600, given, data=str(tmp_path / "data.npz"), device="cpu"
+    )
+    command = plan.round.stages[0].stage(100).command(tmp_path / "out")
+    assert "--same-network" in command
+    assert command[-2:] == ["--teacher", str(tmp_path / "out" / "teacher.safetensors")]
+
+
+# Scores
+
+
+def test_features_are_of_images_averaged_down() -> None:
+    images = torch.randint(0, 256, (24, 3, 20, 20), dtype=torch.uint8)
+    assert reduced(images).shape == (24, 3, 16, 16)
+    assert reduced(images[:, :, :8, :8]).shape == (24, 3, 8, 8)
+    dark = torch.randint(0, 40, (12, 3, 20, 20), dtype=torch.uint8)
+    found = alike(torch.cat([dark, 255 - dark]), k=2)
+    assert found[:12].unique().numel() == 1
+    assert found[0] != found[12]
+
+
+def test_without_classes_the_classifier_learns_groups(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def untrained(images: torch.Tensor, labels: torch.Tensor) -> SmallClassifier:
+        return SmallClassifier(tuple(images.shape[1:]), int(labels.max()) + 1).eval()
+
+    monkeypatch.setattr("fewstep.evaluation.reduced.train_classifier", untrained)
+    images = torch.randint(0, 256, (24, 1, 18, 18), dtype=torch.uint8)
+    network = trained_on(images, None)
+    assert isinstance(network, Reduced)
+    assert "groups of like images, at 16 pixels" in network.name
+    assert network(images[:4]).features.shape == (4, network.num_features)
+
+
+@pytest.mark.slow
+def test_a_folder_becomes_a_generator_and_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rounds, "LEAST", 1)
+    monkeypatch.setattr(rounds, "STARTUP", 0.0)
+    photos(tmp_path / "photos", 60)
+    assert run(["fit", "photos", "--budget", "40s", "--width", "16", "--threads", "1"]) == 0
+    out = tmp_path / "runs" / "photos-fit"
+    assert (out / "report.html").stat().st_size > 100_000
+    f = FlowMap.load(out / "model.safetensors")
+    assert f.trained.maps_to_eps
+    assert read_state(out, "fit").rounds == (40.0,)  # type: ignore[union-attr]
+    moved = out.rename(tmp_path / "elsewhere")
+    assert run(["fit", "photos", "--budget", "80s", "--out", str(moved)]) == 0
+    assert (moved / "few-2").is_dir()
+    assert run(["distil", str(moved / "teacher"), "--budget", "20s", "--out", "few"]) == 0
+    assert Path("few/report.html").exists()
