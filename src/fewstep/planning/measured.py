@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from contextlib import suppress
 
 import torch
 
@@ -13,16 +11,10 @@ from fewstep.planning.looked_at import Source
 from fewstep.planning.rule import NARROW, Speed, network_of, sides
 from fewstep.planning.throughput import seconds_per_step
 from fewstep.recipes import RECIPES
+from fewstep.stages.stages import cores
 
 BATCH = 32
 PART, MOST = 0.004, 2.0  # of a budget, and seconds, that a measurement takes
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    with suppress(AttributeError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def small_speed(
