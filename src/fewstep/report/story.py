@@ -21,7 +21,7 @@ from fewstep.report.scoring import SHEET, Result, Scoreboard
 BASELINES = "Baselines"
 TEST, TRAINING = "real test split", "real training images"
 HELD_OUT = "real test images, half against half"
-REAL = (TEST, HELD_OUT, TRAINING)
+REAL = (TEST, HELD_OUT)
 GAUSSIAN = "class-wise pixel Gaussian"
 
 
