@@ -19,7 +19,8 @@ class Condition:
     Args:
         label: class of each row, int64 [B]; a number of classes, one past the last, is no class.
         w: guidance weight of each row [B], for a network that was trained with it as an input.
-        embedding: anything else that describes what is wanted, such as a text [B, ...].
+        embedding: anything else that describes what is wanted, such as a text [B, ...]; zero is
+            nothing.
         augment: parameters of the augmentation that a training image went through [B, A].
     """
 
@@ -55,11 +56,26 @@ class Condition:
         return self._each(lambda x: x.to(device))
 
     def hiding(self, p: float, num_classes: int) -> Condition:
-        """Each row's class hidden with probability ``p``: label dropout (Ho & Salimans 2022)."""
-        if self.label is None or not p:
+        """What each row is of hidden with probability ``p``: label dropout (Ho & Salimans 2022).
+
+        A hidden class is no class, a hidden embedding is zero.
+        """
+        label, embedding = self.label, self.embedding
+        wanted = embedding if label is None else label
+        if wanted is None or not p:
             return self
-        known = torch.rand(len(self.label), device=self.label.device) >= p
-        return replace(self, label=torch.where(known, self.label, num_classes))
+        known = torch.rand(len(wanted), device=wanted.device) >= p
+        if label is not None:
+            label = torch.where(known, label, num_classes)
+        if embedding is not None:
+            embedding = embedding * known.view(-1, *(1,) * (embedding.ndim - 1))
+        return replace(self, label=label, embedding=embedding)
+
+    def wanted(self, num_classes: int) -> Tensor | None:
+        """Which rows say what is wanted, by a class or an embedding: [B]; None where none can."""
+        if self.label is not None:
+            return self.label < num_classes
+        return None if self.embedding is None else (self.embedding != 0).flatten(1).any(1)
 
     def null(self) -> Condition:
         """Without what is wanted: no class and no embedding."""

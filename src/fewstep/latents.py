@@ -88,10 +88,20 @@ class Latents(nn.Module):
         Raises:
             FewstepError: images of another shape than the autoencoder's.
         """
-        from fewstep.data import Dataset  # which a model's file and its help do not need
+        from fewstep.data.dataset import (  # which a model's file and its help do not need
+            DESCRIBED,
+            Dataset,
+        )
 
+        every = torch.arange(len(data))
+        described = {name: data.column(name, every) for name in DESCRIBED & set(data.columns)}
         return Dataset(
-            self._encode_all(data), data.labels, data.classes, data.name, source=data.source
+            self._encode_all(data),
+            data.labels,
+            data.classes,
+            data.name,
+            source=data.source,
+            columns=described,
         )
 
     def _encode_all(self, data: Dataset) -> Tensor:

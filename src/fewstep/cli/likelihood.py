@@ -150,7 +150,8 @@ def images_for(f: FlowMap, model: Path, data: str | None, split: str) -> Dataset
     if len(f.shape) == 3:
         C, *sides = f.shape
         fit: FitName = settings.fit if sides[0] == sides[1] else "pad"
-        real = load(replace(settings, size=max(sides), channels=C, fit=fit), split)
+        wanted = replace(settings, size=max(sides), channels=C, fit=fit)
+        real = load(replace(wanted, encoder=None, text_column=None, embeddings=None), split)
     else:
         real = load(settings)
     if real.shape != f.shape or real.stored.is_floating_point():

@@ -18,9 +18,12 @@ from fewstep.exchange.graphs.engines import engine_of
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
+from fewstep.runs.prompts import Wanted, embedding_for
 from fewstep.sampling import check_labels
 from fewstep.sampling.shared import share_of_samples
 from fewstep.version import __version__
+
+PROMPT = Parameter(negative_iterable="")
 
 
 def sample(
@@ -31,6 +34,9 @@ def sample(
     how: How | None = None,
     seed: Whole = 0,
     label: str | None = None,
+    prompt: Annotated[tuple[str, ...], PROMPT] = (),
+    embedding: Path | None = None,
+    encoder: str | None = None,
     out: Annotated[Path, Parameter(alias="-o")] = Path("samples.png"),
     checkpoint: str = "last",
     ema: str | None = None,
@@ -50,6 +56,7 @@ def sample(
       fewstep sample runs/digits-edm --steps 18 --solver heun -o folder/
       fewstep sample runs/digits-edm --sampler "walk(solver=dpm3, nfe=12)" -o folder/
       fewstep sample runs/digits-edm --solver dpm3 --nfe 12 -o dpm.png
+      fewstep sample runs/photos --prompt "a red roof" --guidance 3 -o roofs.png
       fewstep sample runs/digits-cd --steps 2 --engine onnx -o onnx.png
       torchrun --nproc-per-node 8 -m fewstep sample runs/cifar10-ect -n 50000 -o samples.npz
 
@@ -63,6 +70,13 @@ def sample(
         Decides the noise.
     label
         Class to make, by number or name; default all classes in turn.
+    prompt
+        Text of what is to be shown, for a model that was trained with texts; of several, given one
+        by one, the images take turns.
+    embedding
+        The same as an .npy or .safetensors, [d], [n, d] or [n, tokens, d].
+    encoder
+        What makes an embedding of a prompt, module:function; default the model's own.
     out
         A .png (one grid), a folder (one PNG per image), or an .npz (arr_0: uint8 NHWC); of a model
         of points an .npz (arr_0: float32).
@@ -92,9 +106,12 @@ def sample(
         check_pictures(f.image_shape, model, POINTS)
     sampler = by.sampler(f, asked)
     labels = check_labels(f, label, n)
+    wanted = embedding_for(f, Wanted(prompt, embedding, encoder), n)
     start = time.perf_counter()
     of = to_uint8 if pictures else Tensor.float
-    mine = share_of_samples(f, n, sampler, group, seed=seed, labels=labels, batch=batch, of=of)
+    mine = share_of_samples(
+        f, n, sampler, group, seed=seed, batch=batch, of=of, labels=labels, embedding=wanted
+    )
     images = group.gather_shares(mine, n)
     seconds = time.perf_counter() - start
     if group.first:
@@ -108,6 +125,7 @@ def sample(
             "engine": by.name,
             "precision": precision,
         } | which
+        settings |= {"prompt": list(prompt)} if prompt else {}
         classes = f.trained.classes
         if pictures:
             save_images(images, out, labels=labels, classes=classes, settings=settings)

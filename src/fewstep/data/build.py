@@ -34,6 +34,8 @@ class Item(NamedTuple):
     name: str
     data: Data
     label: int = -1
+    picture: int | None = None
+    """Which picture of its collection it is of; by default its own number."""
 
 
 class Source(Protocol):
@@ -60,6 +62,14 @@ class Request(NamedTuple):
     image_column: str | None = None
     label_column: str | None = None
     fit: FitName = "crop"
+    encoder: str | None = None
+    text_column: str | None = None
+    embeddings: str | None = None
+
+    @property
+    def described(self) -> bool:
+        """Whether it is wanted what each picture shows."""
+        return any((self.encoder, self.text_column, self.embeddings))
 
 
 @dataclass
@@ -68,6 +78,7 @@ class Outcome:
 
     shape: tuple[int, int, int]
     labels: list[int] = field(default_factory=list)
+    pictures: list[int] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     pixel_hash: str = ""
 
@@ -131,7 +142,7 @@ def build(
     """
     outcome = Outcome(shape)
     pixels = PixelHash(outcome.shape)
-    first = ""
+    first, number = "", -1
 
     fit = fit_of(request.fit, request.size, shape[1:])
 
@@ -142,12 +153,14 @@ def build(
         for block in _in_order(decoded, _blocks(source)):
             good: list[np.ndarray] = []
             for item, result in block:
+                number += 1
                 if isinstance(result, str):
                     outcome.bad.append(f"{item.name} ({result})")
                     continue
                 first = first or item.name
                 _check_shape(item.name, result.shape, first, outcome.shape)
                 outcome.labels.append(item.label)
+                outcome.pictures.append(number if item.picture is None else item.picture)
                 good.append(result)
             if good:
                 rows = torch.from_numpy(np.stack(good)).contiguous()

@@ -49,7 +49,9 @@ def read(path: Path, state: str) -> Dataset | None:
             if (note.get("version"), note.get("state")) != (VERSION, state):
                 return None
             images = file.get_tensor("images")
-            labels = file.get_tensor("labels") if "labels" in file.keys() else None  # noqa: SIM118
+            names = set(file.keys())
+            labels = file.get_tensor("labels") if "labels" in names else None
+            pictures = file.get_tensor("pictures") if "pictures" in names else None
         if note["check"] != _check(images, labels):
             return None
         classes = tuple(json.loads(note["classes"]))
@@ -61,6 +63,7 @@ def read(path: Path, state: str) -> Dataset | None:
             note["source"],
             int(note["skipped"]),
             pixel_hash=note["pixel_hash"],
+            pictures=pictures,
         )
     except (SafetensorError, *SHAPELESS):
         return None
@@ -79,13 +82,13 @@ def write(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
-    start = _start(source)
+    start = _start(source, request)
     _check_room(path.parent, start + _size(source, shape))
     with replacing(path) as partial, partial.open("w+b") as file:
         file.seek(start)
         outcome = build(source, request, shape, lambda rows: file.write(rows.numpy().data))
         file.flush()
-        _finish(file, start, state, source, outcome)
+        _finish(file, start, state, source, outcome, described=request.described)
 
 
 def _size(source: Source, shape: tuple[int, int, int]) -> int:
@@ -135,6 +138,7 @@ def in_memory(source: Source, request: Request, shape: tuple[int, int, int]) -> 
         source.origin,
         len(outcome.bad),
         pixel_hash=outcome.pixel_hash,
+        pictures=torch.tensor(outcome.pictures) if request.described else None,
     )
 
 
@@ -150,15 +154,17 @@ def _labels(source: Source, outcome: Outcome) -> tuple[Tensor | None, tuple[str,
     return labels, classes
 
 
-def _start(source: Source) -> int:
-    """Where the pixels begin: room for the header and for one label per image."""
+def _start(source: Source, request: Request) -> int:
+    """Where the pixels begin: room for the header, and one label and number per image."""
     # These strings end up as JSON inside JSON, where quoting at most doubles them.
     header = PAGE + 2 * len(json.dumps([source.classes, source.name, source.origin]))
-    labels = 8 * len(source) if source.classes is not None else 0
+    labels = 8 * len(source) * ((source.classes is not None) + request.described)
     return -(-(header + labels) // PAGE) * PAGE
 
 
-def _finish(file: BinaryIO, start: int, state: str, source: Source, outcome: Outcome) -> None:
+def _finish(
+    file: BinaryIO, start: int, state: str, source: Source, outcome: Outcome, *, described: bool
+) -> None:
     labels, classes = _labels(source, outcome)
     shape = (len(outcome), *outcome.shape)
     mapped = np.memmap(file, np.uint8, "r+", start, shape)
@@ -172,17 +178,20 @@ def _finish(file: BinaryIO, start: int, state: str, source: Source, outcome: Out
         "pixel_hash": outcome.pixel_hash,
         "check": _check(torch.from_numpy(mapped), labels),
     }
-    room = 0 if labels is None else 8 * len(labels)
     header: dict[str, object] = {"__metadata__": note}
-    if labels is not None:
-        header["labels"] = _entry("I64", labels.shape, 0, room)
+    numbers = {} if labels is None else {"labels": labels}
+    numbers |= {"pictures": torch.tensor(outcome.pictures)} if described else {}
+    room = 0
+    for name, values in numbers.items():
+        header[name] = _entry("I64", values.shape, room, room + 8 * len(values))
+        room += 8 * len(values)
     header["images"] = _entry("U8", shape, room, room + mapped.size)
     length = start - room - 8
     file.seek(0)
     file.write(length.to_bytes(8, "little"))
     file.write(json.dumps(header).encode().ljust(length))
-    if labels is not None:
-        file.write(labels.numpy().tobytes())
+    for values in numbers.values():
+        file.write(values.numpy().tobytes())
 
 
 def _text(name: str) -> str:

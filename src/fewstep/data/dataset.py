@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,20 @@ from fewstep.data.sharded import Sharded
 from fewstep.errors import FewstepError, FewstepWarning
 
 CHUNK = 4096  # rows hashed at a time
+EMBEDDING = "embedding"
+DESCRIBED = frozenset({EMBEDDING})
+"""Columns that say what an example shows, as its label does."""
+
+
+class Column(Protocol):
+    """Values of rows [M, ...] that are looked up by the numbers of the rows."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,6 +51,7 @@ class Dataset:
         rows: which rows of `stored` the examples are, int64 [N]; None for all in order.
         pixel_hash: hash of all rows of `stored` where it is known already.
         columns: what else belongs to each row of `stored`, by name, such as the noise of a pair.
+        pictures: which of a source's pictures each row of `stored` is, where that was kept.
         origin: how synthetic examples were made (see `fewstep.data.pairs`); empty for real ones.
     """
 
@@ -48,8 +63,9 @@ class Dataset:
     skipped: int = 0
     rows: Tensor | None = None
     pixel_hash: str | None = None
-    columns: Mapping[str, Sharded] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Tensor | None = None
 
     @classmethod
     def from_arrays(
@@ -143,6 +159,10 @@ class Dataset:
         rows = indices.cpu() if self.rows is None else self.rows[indices.cpu()]
         return _sent(self.columns[name][rows], torch.device(device))
 
+    def embedding(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor | None:
+        """What the examples at `indices` [B] show, as embeddings [B, ...]; None without them."""
+        return self.column(EMBEDDING, indices, device) if EMBEDDING in self.columns else None
+
     def subset(self, indices: Tensor | Sequence[int]) -> Dataset:
         """The examples at `indices`, in that order, over the same storage; classes are kept."""
         indices = torch.as_tensor(indices, dtype=torch.int64)
@@ -215,6 +235,9 @@ class Dataset:
                 pixels.update(self.stored[rows])
         labels = b"" if self.labels is None else self.labels.contiguous().numpy().tobytes()
         content = (known or pixels.hexdigest()).encode() + labels
+        for name in sorted(set(self.columns) & DESCRIBED):
+            values = self.column(name, torch.arange(len(self)))
+            content += values.contiguous().numpy().tobytes()
         return hashlib.sha256(content).hexdigest()[:32]
 
 

@@ -12,9 +12,11 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from fewstep.data.build import Item, Request
+from fewstep.data.captions import NAME, Line, lines_of
 from fewstep.data.class_folders import read_names
 from fewstep.data.labels import natural
 from fewstep.data.listing import stamp
@@ -45,9 +47,25 @@ class Pictures:
     classes: tuple[str, ...] | None
     files: list[tuple[str, int]]
     state: str
+    root: Path = Path()
+    """The folder that the user named."""
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @cached_property
+    def _written(self) -> tuple[str, list[Line]]:
+        return lines_of(self.root, Path(self.origin), [name for name, _ in self.files])
+
+    @property
+    def columns(self) -> list[str]:
+        """What is written of the pictures, by name."""
+        every = (name for line in self._written[1] for name in line)
+        return [name for name in dict.fromkeys(every) if name != NAME]
+
+    def lines(self, names: Sequence[str]) -> list[Line]:
+        """What is written of each picture."""
+        return self._written[1]
 
     def __iter__(self) -> Iterator[Item]:
         for name, label in self.files:
@@ -74,7 +92,7 @@ def find_pictures(root: Path, names: Sequence[str], request: Request) -> Picture
     if called is not None and request.split != "train":
         raise missing(str(root), request.split)
     part = Part(root, pictures) if called is not None else part_of(root, pictures, request.split)
-    if request.labels and called is None:
+    if request.labels and called is None and not request.described:
         _say_lists({root, part.folder})
     tops = [top_of(name) for name in part.names]
     classes: tuple[str, ...] | None = None
@@ -86,7 +104,7 @@ def find_pictures(root: Path, names: Sequence[str], request: Request) -> Picture
         places = {name: i for i, name in enumerate(classes)}
         index = {top: places[name] for top, name in own.items()}
     files = [(name, index.get(top, -1)) for name, top in zip(part.names, tops, strict=True)]
-    return Pictures(root.name, str(part.folder), classes, files, _state(part, classes))
+    return Pictures(root.name, str(part.folder), classes, files, _state(part, classes), root)
 
 
 def _say_not_read(root: Path, others: list[str]) -> None:
@@ -105,7 +123,7 @@ def _say_lists(folders: set[Path]) -> None:
     if there := [path for path in paths if path.is_file()]:
         warnings.warn(
             f"{there[0]} is not read: the classes of a folder of images are its subfolders; pass "
-            "labels=False (--no-labels) if these are none",
+            "labels=False (--no-labels) if these are none, and --encoder to learn from texts in it",
             FewstepWarning,
             stacklevel=2,
         )

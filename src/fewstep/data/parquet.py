@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fewstep.data.build import Item, Request
+from fewstep.data.captions import TEXT_COLUMNS
 from fewstep.data.columns import Column, image_column, label_column, read_columns
 from fewstep.data.labels import numbered, used
 from fewstep.errors import FewstepError
@@ -26,7 +27,12 @@ MISSING = "Parquet files and hub data sets need: pip install 'fewstep[hub]'"
 
 @dataclass
 class Table:
-    """Rows with encoded images (a `Source`)."""
+    """Rows with encoded images (a `Source`).
+
+    Args:
+        read: the values of any other column, [count].
+        columns: their names.
+    """
 
     name: str
     origin: str
@@ -34,6 +40,8 @@ class Table:
     labels: list[int]
     count: int
     pictures: Callable[[], Iterator[list[Any]]]
+    columns: tuple[str, ...] = ()
+    read: Callable[[str], Iterator[list[Any]]] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -45,6 +53,12 @@ class Table:
                 label = self.labels[number] if self.labels else -1
                 yield _item(f"row {number}", self._only(number, picture), label)
                 number += 1
+
+    def lines(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Every row, with the values of some columns."""
+        assert self.read is not None
+        every = [[value for part in self.read(name) for value in part] for name in names]
+        return [dict(zip(names, values, strict=True)) for values in zip(*every, strict=True)]
 
     def _only(self, number: int, picture: Any) -> Any:
         """The image of a row that may hold a list."""
@@ -94,7 +108,8 @@ def open_files(files: Sequence[Path], request: Request, name: str) -> Table:
                     yield batch.column(0).to_pylist()
 
     count = sum(rows for _, rows, _ in whole)
-    return _table(name, origin, count, image, label, values)
+    table = _table(name, origin, count, image, label, values)
+    return replace(table, columns=tuple(whole[0][2]), read=values)
 
 
 def open_hub(source: str, request: Request) -> Table:
@@ -127,7 +142,8 @@ def open_hub(source: str, request: Request) -> Table:
             for part in rows.select_columns([column]).with_format("arrow").iter(ROWS):
                 yield part.column(0).to_pylist()
 
-    return _table(match["id"].split("/")[-1], source, len(rows), image, label, values)
+    table = _table(match["id"].split("/")[-1], source, len(rows), image, label, values)
+    return replace(table, columns=tuple(rows.features), read=values)
 
 
 def _load_hub(name: str, config: str | None, revision: str | None, split: str) -> Any:
@@ -169,6 +185,10 @@ def _chosen(
     image = image_column(columns, request.image_column, origin)
     if not request.labels:
         return image, None
+    if request.described:  # what is written of the images is no class of theirs
+        asked = f"{request.text_column},{request.embeddings}".split(",")
+        said = {*TEXT_COLUMNS, *(name.strip() for name in asked)} - {request.label_column}
+        columns = {k: v for k, v in columns.items() if k not in said}
     return image, label_column(columns, request.label_column, image, origin)
 
 

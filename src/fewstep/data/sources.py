@@ -21,6 +21,7 @@ from fewstep.data.arrays import CHANNELS
 from fewstep.data.build import Request, Source, headers, survey
 from fewstep.data.conform import conform
 from fewstep.data.dataset import Dataset
+from fewstep.data.described import described
 from fewstep.data.folder import ENDINGS, NOT_READ, find_pictures
 from fewstep.data.idx import ENDINGS as IDX
 from fewstep.data.idx import images_of, is_idx, name_of, of_split, read_idx
@@ -54,6 +55,9 @@ def load(
     image_column: str | None = None,
     label_column: str | None = None,
     fit: FitName = "crop",
+    encoder: str | None = None,
+    text_column: str | None = None,
+    embeddings: str | None = None,
 ) -> Dataset:
     """A data set of images (or points), from whatever `source` is.
 
@@ -83,6 +87,10 @@ def load(
         split: "train", "test" or "val", or another word for one of them such as "validation";
             "test" and "val" stand in for each other.
         size: crop the centre to a square and resize to this; None if all share one size already.
+        encoder: ``module:function`` that makes embeddings of the texts beside the images; the data
+            set has them as its column "embedding".
+        text_column: of the texts; several, separated by commas, are put together.
+        embeddings: a file, ``.npy`` or ``.safetensors``, or columns of numbers, that give them.
         fit: what else to do with pictures of other shapes: see `fewstep.data.fits`.
         channels: 1 or 3; None for 3 if any file stores colour, else 1.
         labels: False to leave labels out.
@@ -94,7 +102,19 @@ def load(
     Raises:
         FewstepError: nothing there, nothing readable, or anything ambiguous; the message says what.
     """
-    request = Request(split, size, channels, labels, skip_bad, image_column, label_column, fit)
+    request = Request(
+        split,
+        size,
+        channels,
+        labels,
+        skip_bad,
+        image_column,
+        label_column,
+        fit,
+        encoder,
+        text_column,
+        embeddings,
+    )
     return load_requested(source, request, cache)
 
 
@@ -106,9 +126,10 @@ def load_requested(
     request = request._replace(split=WORDS.get(request.split.lower(), request.split))
     _check(request)
     found = _open(source, request)
+    folder = cache_folder() if cache is None else Path(cache)
     if isinstance(found, Dataset):
-        return conform(found, request)
-    dataset = _cached(found, request, cache_folder() if cache is None else Path(cache))
+        return described(conform(found, request), request, lambda: None, folder)
+    dataset = described(_cached(found, request, folder), request, found.open, folder)
     return dataset if request.labels else dataset.without_labels()
 
 
@@ -357,13 +378,14 @@ def of_arrays(path: Path, images: Any, labels: Any, classes: tuple[str, ...]) ->
     return replace(dataset, labels=numbers, classes=names)
 
 
-def _of_fit(request: Request) -> str:
-    return "" if request.fit == "crop" else f" {request.fit}"
+def _how(request: Request) -> str:
+    fit = "" if request.fit == "crop" else f" {request.fit}"
+    return fit + " described" * request.described
 
 
 def _cached(plan: Plan, request: Request, folder: Path) -> Dataset:
     key = hashlib.sha256(
-        f"{plan.identity} {request.size} {request.channels}{_of_fit(request)}".encode(
+        f"{plan.identity} {request.size} {request.channels}{_how(request)}".encode(
             "utf-8", "surrogateescape"
         )
     )

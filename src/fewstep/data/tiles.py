@@ -62,14 +62,14 @@ class Tiles:
         return sum(1 if size is None else len(self._places(size)) for size in self.sizes)
 
     def __iter__(self) -> Iterator[Item]:
-        for item, size in zip(self.source, self.sizes, strict=True):
+        for number, (item, size) in enumerate(zip(self.source, self.sizes, strict=True)):
             pixels = None if size is None else self._decoded(item)
             if size is None or pixels is None:
-                yield item
+                yield item._replace(picture=number)
                 continue
             for top, left in self._places(size):
                 tile = pixels[:, top : top + self.size, left : left + self.size]
-                yield Item(f"{item.name} at {left},{top}", tile, item.label)
+                yield Item(f"{item.name} at {left},{top}", tile, item.label, number)
 
     def _decoded(self, item: Item) -> np.ndarray | None:
         try:

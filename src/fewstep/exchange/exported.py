@@ -131,6 +131,7 @@ def _plain(s: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {
         "two_time": (s["two_time"], False),
         "guidance_embedding": (s["guidance_embedding"], False),
+        "embeds": (s["embeds"], 0),
         "double_norm": (s["double_norm"], False),
     }
 

@@ -19,7 +19,9 @@ from fewstep.networks.embeddings import (
     ClassEmbedding,
     augmented,
     check_label,
+    description_embedding,
     weight_embedding,
+    with_description,
     with_weight,
 )
 from fewstep.networks.filling import filled, filled_shape, without_filling
@@ -132,6 +134,8 @@ class ADM(Network):
         augment: numbers that say how an image was augmented (EDM's Appendix F.2); 0 for none.
         two_time: also condition on the end time of the map.
         guidance_embedding: also take a guidance weight, for a student of guided teachers.
+        embeds: numbers of an embedding, such as a text's, to be conditioned on; 0 for none.
+        embeds_scale: root mean square of these numbers.
 
     Raises:
         FewstepError: an argument is out of range or does not fit the image.
@@ -168,6 +172,8 @@ class ADM(Network):
         label_dropout: float = 0.0,
         time_scale: float = 1000.0,
         augment: int = 0,
+        embeds: int = 0,
+        embeds_scale: float = 1.0,
         two_time: bool = False,
         guidance_embedding: bool = False,
     ) -> None:
@@ -196,6 +202,8 @@ class ADM(Network):
         for layer in (self.embed_s, self.embed_augment):
             if layer is not None:
                 nn.init.zeros_(layer.weight)
+        self._take_embedding(embeds, embeds_scale)
+        self.embed_embedding = description_embedding(embeds, e, embeds_scale)
         widths = [round(channels * multiplier) for multiplier in multipliers]
 
         def block(inputs: int, width: int, direction: Direction | None = None) -> Block:
@@ -250,6 +258,7 @@ class ADM(Network):
         c_noise_s: Tensor | None,
         w: Tensor | None = None,
         augment: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> Tensor:
         """Everything that it is conditioned on as one vector per example [B, 4 channels]."""
         e = self._sinusoids(c_noise)
@@ -265,6 +274,7 @@ class ADM(Network):
                 raise FewstepError("a label was given to an unconditional network.")
             check_label(label, c_noise, self.num_classes)
             e = e + self.embed_label(label)
+        e = with_description(e, self.embed_embedding, embedding)
         return functional.silu(with_weight(e, self.embed_w, w))
 
     def _sinusoids(self, c_noise: Tensor) -> Tensor:
@@ -282,11 +292,12 @@ class ADM(Network):
         c_noise_s: Tensor | None = None,
         w: Tensor | None = None,
         augment: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> Tensor:
         """``F(x, c_noise)``: [B, C, H, W] -> [B, C, H, W], contiguous; see `UNet.forward`."""
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this U-Net takes images {self.shape}; got {tuple(x.shape[1:])}.")
-        e = self.condition(c_noise, label, c_noise_s, w, augment)
+        e = self.condition(c_noise, label, c_noise_s, w, augment, embedding)
         h = self.read(filled(x, self.computed).contiguous(memory_format=torch.channels_last))
         maps = [h]
         for layer in cast("list[Level]", self.down):

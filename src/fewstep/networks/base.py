@@ -51,6 +51,11 @@ class Network(Cited, nn.Module):
     class_gain: float = 1.0
     """By what the numbers of a class are multiplied where they come in."""
 
+    embeds: int = 0
+    """Numbers of an embedding, such as a text's, that it is conditioned on; 0 for none."""
+    embeds_scale: float = 1.0
+    """Their root mean square in the data that it was trained on."""
+
     shape: tuple[int, ...]
     num_classes: int
     two_time: bool
@@ -63,6 +68,13 @@ class Network(Cited, nn.Module):
         bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs).arguments
         self.__dict__["_arguments"] = {k: v for k, v in bound.items() if k != "self"}
         return self
+
+    def _take_embedding(self, numbers: int, scale: float) -> None:
+        """Be conditioned on embeddings of so many numbers, by the keyword ``embedding``."""
+        self.embeds, self.embeds_scale = numbers, scale
+        if numbers:
+            takes: Any = (*type(self).takes, "embedding")
+            self.takes = takes  # type: ignore[misc]  # which depends on this input
 
     @property
     def computed(self) -> tuple[int, ...]:

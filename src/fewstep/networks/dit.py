@@ -24,7 +24,9 @@ from fewstep.networks.embeddings import (
     Fixed,
     TimeEmbedding,
     check_label,
+    description_embedding,
     weight_embedding,
+    with_description,
     with_weight,
 )
 from fewstep.networks.filling import filled, filled_shape, without_filling
@@ -193,6 +195,8 @@ class DiT(Network):
             learns to do without, for guidance.
         two_time: also condition on the end time of the map.
         guidance_embedding: also take a guidance weight, for a student of guided teachers.
+        embeds: numbers of an embedding, such as a text's, to be conditioned on; 0 for none.
+        embeds_scale: root mean square of these numbers.
 
     Raises:
         FewstepError: an argument is out of range or does not fit the image.
@@ -227,6 +231,8 @@ class DiT(Network):
         label_dropout: float = 0.0,
         two_time: bool = False,
         guidance_embedding: bool = False,
+        embeds: int = 0,
+        embeds_scale: float = 1.0,
     ) -> None:
         super().__init__()
         _check_shape(shape, patch)
@@ -244,6 +250,8 @@ class DiT(Network):
         self.mix = _normal(Linear(width, width))
         self.embed_label = _normal(ClassEmbedding(num_classes, width)) if num_classes else None
         self.embed_w = weight_embedding(width, guidance_embedding)
+        self._take_embedding(embeds, embeds_scale)
+        self.embed_embedding = description_embedding(embeds, width, embeds_scale)
         self.read = xavier(Linear(C * patch**2, width))
         place, channels = (rotary, width // heads) if self.rope else (sincos, width)
         self.positions = place(H // patch, W // patch, channels)
@@ -260,6 +268,7 @@ class DiT(Network):
         label: Tensor | None,
         c_noise_s: Tensor | None,
         w: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> Tensor:
         """Everything that it is conditioned on as one vector per example [B, width].
 
@@ -276,6 +285,7 @@ class DiT(Network):
                 raise FewstepError("a label was given to an unconditional network.")
             check_label(label, c_noise, self.num_classes)
             e = e + self.embed_label(label)
+        e = with_description(e, self.embed_embedding, embedding)
         return functional.silu(with_weight(e, self.embed_w, w))
 
     def _waves(self, c_noise: Tensor) -> Tensor:
@@ -288,11 +298,12 @@ class DiT(Network):
         label: Tensor | None = None,
         c_noise_s: Tensor | None = None,
         w: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> Tensor:
         """``F(x, c_noise)``: [B, C, H, W] -> [B, C, H, W]; see `UNet.forward`."""
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this DiT takes images {self.shape}; got {tuple(x.shape[1:])}.")
-        e = self.condition(c_noise, label, c_noise_s, w)
+        e = self.condition(c_noise, label, c_noise_s, w, embedding)
         h, place = self.read(patchify(filled(x, self.computed), self.patch)), self.positions.w
         turn = place if self.rope else None
         if not self.rope:

@@ -125,11 +125,67 @@ def augmented(augment: Tensor, layer: nn.Linear | None) -> Tensor:
     return layer(augment.to(layer.weight.dtype))
 
 
+class DescriptionEmbedding(nn.Module):
+    """An embedding of what is wanted, such as a text's, as a vector per example.
+
+    ``map(mean(e) / scale)``: [B, d] or [B, tokens, d] to [B, width]. Of tokens the mean counts,
+    without those that are zero, such as a text's padding. There is no bias: an embedding of zeros
+    adds nothing.
+
+    Args:
+        d: numbers of an embedding.
+        width: of the vector.
+        scale: a typical size of the numbers, their root mean square.
+    """
+
+    def __init__(self, d: int, width: int, scale: float) -> None:
+        super().__init__()
+        self.scale, self.map = scale, xavier(Linear(d, width, bias=False))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        d = self.map.in_features
+        if embedding.ndim not in (2, 3) or embedding.shape[-1] != d:
+            raise FewstepError(
+                f"this network takes embeddings [B, {d}] or [B, tokens, {d}]; got "
+                f"{list(embedding.shape)}."
+            )
+        if embedding.ndim == 3:
+            count = (embedding != 0).any(2).sum(1, keepdim=True).clamp(min=1)
+            embedding = embedding.sum(1) / count
+        return self.map((embedding / self.scale).to(self.map.weight.dtype))
+
+
+def description_embedding(d: int, width: int, scale: float) -> DescriptionEmbedding | None:
+    """Of a network that takes embeddings of ``d`` numbers; None of one that takes none, ``d = 0``.
+
+    Raises:
+        FewstepError: a number below 0, or a scale that is not above it.
+    """
+    if d < 0 or not 0 < scale < math.inf:
+        raise FewstepError(
+            f"embeds is a number of inputs from 0 on and embeds_scale above 0; got {d} and {scale}."
+        )
+    return DescriptionEmbedding(d, width, scale) if d else None
+
+
+def with_description(e: Tensor, layer: nn.Module | None, embedding: Tensor | None) -> Tensor:
+    """The condition ``e`` [B, width] with that of an embedding, where one is given.
+
+    Raises:
+        FewstepError: an embedding for a network that takes none, or of another size.
+    """
+    if embedding is None:
+        return e
+    if layer is None:
+        raise FewstepError("an embedding was given to a network with embeds=0, which takes none.")
+    return e + layer(embedding)
+
+
 class Conditioning(nn.Module):
     """Noise level, class, end time and guidance weight as one vector per example: [B, width].
 
     ``e = silu(map1(silu(map0(embed(c_noise) + map_label(onehot) + map_s(embed(c_noise_s)) +
-    embed_w(w) + map_augment(augment)))))``
+    embed_w(w) + map_augment(augment) + map_embedding(embedding)))))``
 
     ``map_s`` starts at zero: given the weights of a one-time network, a two-time network starts as
     that network.
@@ -144,6 +200,8 @@ class Conditioning(nn.Module):
         two_time: bool,
         guidance: bool,
         augment: int = 0,
+        embeds: int = 0,
+        embeds_scale: float = 1.0,
     ) -> None:
         super().__init__()
         n = 2 * len(embed.w)
@@ -153,6 +211,7 @@ class Conditioning(nn.Module):
         self.map_s = xavier(Linear(n, n, bias=False), 0.0) if two_time else None
         self.embed_w = weight_embedding(n, guidance)
         self.map_augment = xavier(Linear(augment, n, bias=False)) if augment else None
+        self.map_embedding = description_embedding(embeds, n, embeds_scale)
         self.map0 = xavier(Linear(n, width))
         self.map1 = xavier(Linear(width, width))
 
@@ -163,6 +222,7 @@ class Conditioning(nn.Module):
         c_noise_s: Tensor | None,
         w: Tensor | None = None,
         augment: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> Tensor:
         dtype = self.map0.weight.dtype
         e = self.embed(c_noise).to(dtype)
@@ -177,6 +237,7 @@ class Conditioning(nn.Module):
         e = with_weight(e, self.embed_w, w)
         if augment is not None:
             e = e + augmented(augment, self.map_augment)
+        e = with_description(e, self.map_embedding, embedding)
         return functional.silu(self.map1(functional.silu(self.map0(e))))
 
     def one_hot(self, label: Tensor | None, c_noise: Tensor) -> Tensor:

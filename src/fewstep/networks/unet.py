@@ -188,6 +188,8 @@ class UNet(Network):
             learns to do without, for guidance.
         two_time: also condition on the end time of the map.
         guidance_embedding: also take a guidance weight, for a student of guided teachers.
+        embeds: numbers of an embedding, such as a text's, to be conditioned on; 0 for none.
+        embeds_scale: root mean square of these numbers.
         augment: numbers that say how an image was augmented (EDM, Appendix F.2); 0 for none.
             Without them an image is one that was not.
 
@@ -232,6 +234,8 @@ class UNet(Network):
         two_time: bool = False,
         guidance_embedding: bool = False,
         augment: int = 0,
+        embeds: int = 0,
+        embeds_scale: float = 1.0,
     ) -> None:
         super().__init__()
         _check_choice("embedding", embedding, "positional", "fourier")
@@ -250,6 +254,7 @@ class UNet(Network):
         self.class_gain = math.sqrt(max(num_classes, 1))
         self.guidance_embedding = guidance_embedding
         self.label_dropout = checked_label_dropout(label_dropout)
+        self._take_embedding(embeds, embeds_scale)
         self.positional, self.augment = embedding == "positional", augment
         taps = tuple(float(tap) for tap in resample_filter)
         levels = Levels(
@@ -268,6 +273,8 @@ class UNet(Network):
             two_time=two_time,
             guidance=guidance_embedding,
             augment=augment,
+            embeds=embeds,
+            embeds_scale=embeds_scale,
         )
         image = self.shape[0]
         self.encoder = Encoder(image, channels, levels, residual=encoder == "residual")
@@ -281,6 +288,7 @@ class UNet(Network):
         c_noise_s: Tensor | None = None,
         w: Tensor | None = None,
         augment: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> Tensor:
         """``F(x, c_noise)``: [B, C, H, W] -> [B, C, H, W], contiguous.
 
@@ -291,13 +299,15 @@ class UNet(Network):
             c_noise_s: transformed end time of the map [B], for a network with ``two_time``.
             w: guidance weights [B], for a network with ``guidance_embedding``.
             augment: how each image was augmented [B, A]; without it, not at all.
+            embedding: of each image, such as its text's [B, d] or [B, tokens, d]; without it, or
+                where it is zero, nothing.
 
         Raises:
             FewstepError: ``x``, ``label`` or ``c_noise_s`` is not what the network was made for.
         """
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this U-Net takes images {self.shape}; got {tuple(x.shape[1:])}.")
-        e = self.condition(c_noise, label, c_noise_s, w, augment)
+        e = self.condition(c_noise, label, c_noise_s, w, augment, embedding)
         h = self.decoder(self.encoder(filled(x, self.computed), e), e)
         return without_filling(h, self.shape).contiguous()
 

@@ -85,11 +85,12 @@ def _faults_of_network(needs: Needs, F: Network) -> Iterator[str]:
             "trains a map between any two times: it needs a network that takes both, and this "
             f"{F.config['name']} takes one. Give two_time=True, --network.two-time"
         )
-    if F.label_dropout and (needs.every_class or not F.num_classes):
-        why = "needs the class of every example" if F.num_classes else "has no classes to hide"
+    told = F.num_classes or F.embeds
+    if F.label_dropout and (needs.every_class or not told):
+        why = "needs the class of every example" if told else "has no classes to hide"
         yield f"{why}: leave out label_dropout, --network.label-dropout"
     if needs.null_class and not F.label_dropout:
-        why = "give label_dropout, --network.label-dropout 0.1" if F.num_classes else "give classes"
+        why = "give label_dropout, --network.label-dropout 0.1" if told else "give classes"
         yield f"learns with and without a class, and this network hides none: {why}"
 
 

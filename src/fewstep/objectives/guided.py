@@ -57,7 +57,8 @@ class Guide:
             raise FewstepError("give one guidance weight or a range of them, not both.")
         fixed, weights = guidance_of(guidance), learned_range(f, weights)
         if weights is not None or not fixed.off:
-            teacher.trained.check_null_class(teacher.num_classes, "the teacher")
+            told = teacher.num_classes or teacher.network.embeds
+        teacher.trained.check_null_class(told, "the teacher")
         check_teacher_of_hidden(f, teacher)
         return cls(teacher, fixed, weights)
 
@@ -196,7 +197,8 @@ class Folded:
 
     def velocity(self, f: FlowMap, x: Tensor, t: Tensor, v: Tensor, condition: Condition) -> Tensor:
         """The guided velocity at points ``x`` of lines of velocity ``v``: [B, *shape]."""
-        if self.off or condition.label is None:
+        wanted = condition.wanted(f.num_classes)
+        if self.off or wanted is None:
             return v
         with torch.no_grad():
             null = f.velocity(x, t, condition.null())
@@ -204,7 +206,7 @@ class Folded:
         rise = torch.full_like(t, self.w - 1)
         rise = rise if self.fade is None else rise * self.fade(t)
         mixed = self.mix * (v + expand(rise, x) * (v - null)) + (1 - self.mix) * own
-        seen = (condition.label < f.num_classes) & Guided(self.w, self.interval).inside(f.p, t)
+        seen = wanted & Guided(self.w, self.interval).inside(f.p, t)
         return torch.where(expand(seen, x), mixed, v)
 
 
@@ -240,4 +242,5 @@ def check_guides_itself(f: FlowMap) -> None:
 def check_teacher_of_hidden(f: FlowMap, teacher: FlowMap) -> None:
     """Raise `FewstepError` where label dropout hides classes from a teacher that needs them."""
     if f.network.label_dropout:
-        teacher.trained.check_null_class(teacher.num_classes, "the teacher", "label dropout")
+        told = teacher.num_classes or teacher.network.embeds
+        teacher.trained.check_null_class(told, "the teacher", "label dropout")

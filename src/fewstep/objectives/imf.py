@@ -81,8 +81,9 @@ class ImprovedMeanFlow(WeighedByError):
             return condition
         low, high = (math.log(w) for w in self.weights)
         w = (low + (high - low) * torch.rand(len(x), device=x.device)).exp()
-        if condition.label is not None:  # a row without its class is not guided
-            w = torch.where(condition.label < self.f.num_classes, w, 1.0)
+        wanted = condition.wanted(self.f.num_classes)
+        if wanted is not None:  # a row without its class is not guided
+            w = torch.where(wanted, w, 1.0)
         return replace(condition, w=w)
 
     def loss_at(

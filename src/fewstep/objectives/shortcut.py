@@ -107,9 +107,9 @@ class Shortcut(FlowMapObjective):
     def step(self, x: Tensor, t: Tensor, s: Tensor, condition: Condition) -> Tensor:
         """``u_minus``, guided at the smallest step: [B, *shape]."""
         u = mean_velocity(self.f_minus, x, t, s, condition)
-        if self.guided.off or condition.label is None:
+        seen = condition.wanted(self.f.num_classes)
+        if self.guided.off or seen is None:
             return u
         null = mean_velocity(self.f_minus, x, t, s, condition.null())
-        seen = condition.label < self.f.num_classes
         smallest = seen & (t - s < 1.5 / self.N)  # halves of the smallest d
         return torch.where(expand(smallest, x), towards(null, u, self.guided.w), u)

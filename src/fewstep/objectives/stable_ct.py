@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fewstep.condition import Condition
+from fewstep.errors import FewstepError
 from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.ect import ECT
@@ -49,6 +50,11 @@ class StableConsistencyTuning(ECT):
     def before(
         self, x: Tensor, z: Tensor, t: Tensor, r: Tensor, condition: Condition
     ) -> tuple[Tensor, Tensor]:
+        if condition.embedding is not None:
+            raise FewstepError(
+                "stable_ct averages over the images of a class, and embeddings have no such "
+                "others: leave out --encoder and --embeddings, or train by ect."
+            )
         p = self.f.p
         x_t = p.diffuse(x, t, z)
         mean = posterior_mean(x_t, t, x, p, condition.label, self.f.num_classes)

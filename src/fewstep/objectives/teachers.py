@@ -13,13 +13,17 @@ from fewstep.registry import spec_of
 
 def check_shapes(teacher: FlowMap, f: FlowMap, what: str) -> None:
     """Raise `FewstepError` unless both are models of the same images and classes."""
-    for name in ("shape", "num_classes"):
-        theirs, ours = getattr(teacher, name), getattr(f, name)
+    for name in ("shape", "num_classes", "embeds"):
+        theirs, ours = _said(teacher, name), _said(f, name)
         if theirs != ours:
             raise FewstepError(
                 f"{what} has {name} {theirs}, the map in training {ours}: they must agree."
                 f"{_how_to_agree(name, theirs, ours)}"
             )
+
+
+def _said(f: FlowMap, name: str) -> Any:
+    return f.network.embeds if name == "embeds" else getattr(f, name)
 
 
 def _how_to_agree(name: str, theirs: Any, ours: Any) -> str:

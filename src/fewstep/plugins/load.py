@@ -75,7 +75,7 @@ def load_plugin(which: str | Path) -> Plugin:
         file = file_of(Path(given))
         home = file.parent if file.name == INIT else file
         return _loaded(Plugin(home.stem, str(home), file, digest(file)))
-    with _working_directory():
+    with working_directory():
         plugin = _of_module(given)
         if plugin.file is not None:
             check_place(plugin.file)
@@ -115,7 +115,7 @@ def _of_module(name: str) -> Plugin:
 
 
 @contextmanager
-def _working_directory() -> Iterator[None]:
+def working_directory() -> Iterator[None]:
     """An installed command, unlike ``python -m``, does not search the working directory."""
     before = sys.path.copy()
     sys.path.append(os.getcwd())

@@ -9,6 +9,8 @@ import torch
 
 from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.data import Dataset
+from fewstep.data.dataset import EMBEDDING
+from fewstep.data.described import scale_of
 from fewstep.distributed import Processes
 from fewstep.exchange.origin import made_from
 from fewstep.flow_map import FlowMap
@@ -89,14 +91,14 @@ class Build:
         """
         for stop in STOPS:
             stop(self)
-        real, real_labels = held_out(self.images)
+        real, told = held_out(self.images)
         trainer = Trainer(
             self.objective,
             self.data,
             self.run.training,
             self.home.path,
             held_out=real,
-            held_out_labels=real_labels,
+            held_out_condition=told,
             group=self.group,
             quiet=quiet,
             notes=[*self.parts.notes, *self._changes()],
@@ -141,11 +143,12 @@ class Build:
         """Freshly initialised."""
         torch.manual_seed(mix(self.run.training.seed))
         run, data, classes = self.run, self.data, classes_in(self.run, self.data)
-        F = make_network(run, tuple(data.shape), classes)
+        F = make_network(run, tuple(data.shape), classes, embeds=self._embeds())
         if F.computed != F.shape:
             self.parts.notes.append(_of_filling(F))
         trained = Trained(taus=run.taus, classes=tuple(data.classes) if classes else ())
         info = {"recipe": self.record.recipe, "objective": str(run.objective), "data": data.name}
+        info |= {"encoder": run.data.encoder} if run.data.encoder else {}
         if isinstance(F, Autoencoder):
             self.f = AutoencoderModel(F, trained=replace(AUTOENCODER, taus=run.taus), info=info)
         else:
@@ -163,6 +166,15 @@ class Build:
     def make_objective(self) -> None:
         self.objective = make_objective(self.run, self.f, self.models)
         check_pairs(self.objective, self.data, self.run)
+
+    def _embeds(self) -> tuple[int, float] | None:
+        """How many numbers an image's embedding has, and their size, as the model before had it."""
+        if EMBEDDING not in self.images.columns:
+            return None
+        column, origin = self.images.columns[EMBEDDING], self._origin()
+        if origin is not None and origin.network.embeds:
+            return column.shape[-1], origin.network.embeds_scale
+        return column.shape[-1], scale_of(column)
 
     def _origin(self) -> AnyModel | None:
         """The model that it begins with, whose classes and latent space it shares."""

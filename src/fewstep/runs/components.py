@@ -9,6 +9,7 @@ from typing import Any
 
 from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.data.augment import NUMBERS
+from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.models import AnyModel
@@ -47,11 +48,34 @@ def plugins_of(recipe: str, run: Run) -> tuple[Used, ...]:
     return used_in(recipe, reader, *parts, asdict(run.training))
 
 
-def make_network(run: Run, shape: tuple[int, ...], num_classes: int) -> Network:
-    """The run's network for examples of a shape, freshly initialised."""
+def make_network(
+    run: Run,
+    shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    embeds: tuple[int, float] | None = None,
+) -> Network:
+    """The run's network, freshly initialised.
+
+    Args:
+        run: with the settings.
+        shape: of the examples.
+        num_classes: of the examples.
+        embeds: the numbers of their embeddings and a typical size of these, where they have some.
+
+    Raises:
+        FewstepError: embeddings for a network that takes none.
+    """
     arguments = {"shape": shape, "num_classes": num_classes, **run.network.arguments}
     if run.training.augment and "augment" in arguments_of("network", run.network.name):
         arguments.setdefault("augment", NUMBERS)  # the network is told how
+    if embeds is not None and "embeds" in arguments_of("network", run.network.name):
+        arguments |= {"embeds": embeds[0], "embeds_scale": embeds[1]}
+    elif embeds is not None and "embedding" not in NETWORKS[run.network.name].takes:
+        raise FewstepError(
+            f"the images have embeddings, and the network {run.network.name} takes none: choose "
+            "unet, adm or dit, --network, or leave out --encoder and --embeddings."
+        )
     return NETWORKS.call(run.network.name, arguments)
 
 

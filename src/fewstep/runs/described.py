@@ -26,6 +26,7 @@ FREE = (
     "data",
     "teacher",
     "average",
+    "encoder",
     "origin",
     "lineage",
 )  # what a header says besides

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fewstep.classes import Agreement, names_for
+from fewstep.condition import Condition
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError, listed
 from fewstep.model_file import open_model_file
@@ -69,8 +70,8 @@ def _classes_so_far(home: RunDirectory) -> tuple[str, ...]:
     return ()
 
 
-def held_out(data: Dataset) -> tuple[Tensor, Tensor | None]:
-    """A fixed draw of the images, in [-1, 1], that validation compares samples with; their labels.
+def held_out(data: Dataset) -> tuple[Tensor, Condition]:
+    """A fixed draw of the images, in [-1, 1], that validation compares samples with; what they are.
 
     The classes have the proportions that they have in the data, in the first few as in all.
     """
@@ -78,4 +79,5 @@ def held_out(data: Dataset) -> tuple[Tensor, Tensor | None]:
     order = torch.randperm(len(data), generator=generator)
     if data.labels is not None:
         order = evenly(data.labels, order)
-    return data.batch(order[:HELD_OUT], torch.device("cpu"))
+    x, labels = data.batch(order[:HELD_OUT], torch.device("cpu"))
+    return x, Condition(label=labels, embedding=data.embedding(order[:HELD_OUT]))

@@ -135,6 +135,9 @@ def request_of(settings: Data, split: str) -> Request:
         settings.image_column,
         settings.label_column,
         settings.fit,
+        settings.encoder,
+        settings.text_column,
+        settings.embeddings,
     )
 
 

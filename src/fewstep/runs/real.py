@@ -127,6 +127,9 @@ def _reader_of_run(settings: Data, how: Data) -> Reader:
         skip_bad=settings.skip_bad or how.skip_bad,
         image_column=how.image_column or settings.image_column,
         label_column=how.label_column or settings.label_column,
+        encoder=None,
+        text_column=None,
+        embeddings=None,
     )
 
     def read(split: str, size: int | None, channels: int | None) -> Dataset:

@@ -77,6 +77,15 @@ class Data:
     could be meant."""
     label_column: str | None = None
     """Column, or array, of the classes, where several could be meant or none is called like one."""
+    encoder: str | None = None
+    """Makes embeddings of the texts beside the images, to be conditioned on: module:function, or
+    file.py:function, which is given a list of texts and gives floats [n, d] or [n, tokens, d]."""
+    text_column: str | None = None
+    """Column of the texts in metadata.jsonl or a table, where it is not called text, caption or
+    prompt; several, separated by commas, are put together."""
+    embeddings: str | None = None
+    """Embeddings in place of an encoder: an .npy or .safetensors with a row for each image, or
+    columns of numbers in metadata.jsonl or a table, separated by commas."""
     skip_bad: bool = False
     """Leave out files that cannot be read, and count them, instead of stopping."""
 

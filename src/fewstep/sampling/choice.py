@@ -10,6 +10,7 @@ from fewstep.errors import FewstepError, unknown
 from fewstep.guidance import Guided, guidance_of
 from fewstep.registry import parameters
 from fewstep.sampling.jumps import Jumps
+from fewstep.sampling.labels import embeds
 from fewstep.sampling.model import Model
 from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
 from fewstep.sampling.walk import Walk
@@ -108,7 +109,7 @@ class Asked:
         """
         trained, given = f.trained, self.given
         if "guidance" in given:
-            trained.check_guidance(f.num_classes, given["guidance"].w)
+            trained.check_guidance(f.num_classes or embeds(f), given["guidance"].w)
             if not (trained.solves or trained.maps_to_eps or self.sampler):  # none, and asked for
                 del given["guidance"]
         if self.sampler is not None:

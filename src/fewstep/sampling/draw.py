@@ -14,7 +14,7 @@ from fewstep.finite import check_finite
 from fewstep.guidance import Guided
 from fewstep.mode import evaluating
 from fewstep.sampling.choice import sampler_for
-from fewstep.sampling.labels import Labels, check_labels
+from fewstep.sampling.labels import Labels, check_embedding, check_labels
 from fewstep.sampling.model import Model
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.rows import default_batch, parts
@@ -30,13 +30,15 @@ def sample_batches(
     *,
     seed: int = 0,
     labels: Tensor | None = None,
+    embedding: Tensor | None = None,
     batch: int | None = None,
 ) -> Iterator[Tensor]:
     """Samples number ``indices`` of ``seed``, batch by batch, each [<= batch, *shape] on the CPU.
 
-    ``labels`` [len(indices)] belong to the indices in order. A batch is filled up with further rows
-    where its size would show in the last bit; see `fewstep.sampling.rows`. An adaptive solver
-    counts the evaluations of all rows, and has none but the samples'.
+    ``labels`` [len(indices)] and ``embedding`` [len(indices), ...] belong to the indices in order.
+    A batch is filled up with further rows where its size would show in the last bit; see
+    `fewstep.sampling.rows`. An adaptive solver counts the evaluations of all rows, and has none but
+    the samples'.
 
     Raises:
         NotFinite: the model gives NaN or infinities.
@@ -46,7 +48,8 @@ def sample_batches(
         noise = NoiseStreams(seed, indices[part], f.shape)
         count = part.stop - part.start
         filled = count if adaptive else rows
-        condition = Condition(label=labels).rows(part).filled(filled).to(f.device)
+        told = Condition(label=labels, embedding=embedding)
+        condition = told.rows(part).filled(filled).to(f.device)
         with torch.inference_mode(), evaluating(f):
             x = sampler(f, NoiseStreams.join([noise], filled), condition)
         yield check_finite(x[:count].cpu())
@@ -62,6 +65,7 @@ def sample(
     label: Labels | None = None,
     seed: int = 0,
     labels: Labels | None = None,
+    embedding: Tensor | None = None,
     batch: int | None = None,
     indices: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -83,6 +87,8 @@ def sample(
         seed: the samples depend on it alone (and on the labels): to the bit, on one machine, where
             the network has no convolutions or ``n`` is a multiple of 8; else to rounding.
         labels: the same as ``label``.
+        embedding: what each sample is to show, [n, d] or [n, tokens, d], or [1, ...] for all, such
+            as a text's; for a model that was trained with embeddings.
         batch: how many at once, a matter of memory and speed only; default 256, or 32 where
             convolutions run on a CPU.
         indices: make only these of the ``n``, such as one process's share.
@@ -104,10 +110,15 @@ def sample(
     if batch is not None and (batch := whole(batch, "the batch")) < 1:
         raise FewstepError(f"the batch must hold at least 1 sample, got {batch}.")
     indices = range(n) if indices is None else _of(n, indices)
+    wanted = check_embedding(f, embedding, n)
     if classes is not None:
         classes = classes[list(indices)]
+    if wanted is not None:
+        wanted = wanted[list(indices)]
     made = [torch.empty(0, *f.image_shape)]
-    for x in sample_batches(f, indices, sampler, seed=seed, labels=classes, batch=batch):
+    for x in sample_batches(
+        f, indices, sampler, seed=seed, labels=classes, embedding=wanted, batch=batch
+    ):
         made.append(x.clamp(-1, 1))
         if progress:
             progress(len(x))

@@ -68,6 +68,39 @@ def check_labels(f: Model, labels: Labels | None, n: int) -> Tensor | None:
     return torch.tensor(_numbers(f, labels), dtype=torch.int64)
 
 
+def embeds(f: Model) -> int:
+    """Numbers of the embeddings that a model is conditioned on; 0 for none."""
+    return int(getattr(getattr(f, "network", None), "embeds", 0))
+
+
+def check_embedding(f: Model, embedding: Tensor | None, n: int) -> Tensor | None:
+    """The embedding of each sample [n, ...]; None where none is given.
+
+    Args:
+        f: the model.
+        embedding: [n, d] or [n, tokens, d], or [1, ...] for all.
+        n: the number of samples.
+
+    Raises:
+        FewstepError: an embedding for a model that takes none, or of another size or number.
+    """
+    if embedding is None:
+        return None
+    takes = getattr(getattr(f, "network", None), "takes", ())
+    if "embedding" not in takes:
+        raise FewstepError(
+            "this model was trained without texts and embeddings: it takes no prompt and no "
+            "embedding."
+        )
+    d, shape = embeds(f) or embedding.shape[-1], list(embedding.shape)
+    if embedding.ndim not in (2, 3) or shape[-1] != d or shape[0] not in (1, n):
+        raise FewstepError(
+            f"{n} samples of this model take embeddings [{n}, {d}] or [{n}, tokens, {d}], or one "
+            f"for all [1, ...]; got {shape}."
+        )
+    return embedding.expand(n, *shape[1:])
+
+
 def _is_one(labels: Any) -> bool:
     return isinstance(labels, str | int | float) or np.ndim(labels) == 0
 

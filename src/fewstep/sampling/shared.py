@@ -22,6 +22,7 @@ def share_of_samples(
     *,
     seed: int = 0,
     labels: Tensor | None = None,
+    embedding: Tensor | None = None,
     batch: int | None = None,
     of: Callable[[Tensor], Tensor] = to_uint8,
 ) -> Tensor:
@@ -30,7 +31,7 @@ def share_of_samples(
     Args:
         f: the model.
         n: samples of all processes.
-        sampler, seed, labels, batch: as for `sample`.
+        sampler, seed, labels, embedding, batch: as for `sample`.
         group: the processes; the first one shows progress.
         of: what is made of the samples.
 
@@ -47,6 +48,7 @@ def share_of_samples(
                 sampler,
                 seed=seed,
                 labels=labels,
+                embedding=embedding,
                 batch=batch,
                 indices=share,
                 progress=advance if group.first else None,

@@ -19,6 +19,7 @@ from fewstep.errors import FewstepError
 from fewstep.guidance import Guided, guidance_of
 from fewstep.parameterization import Parameterization, per_row
 from fewstep.registry import spec_of
+from fewstep.sampling.labels import embeds
 from fewstep.sampling.model import Model, flows
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
@@ -149,7 +150,7 @@ class Walk(Sampler):
         default = f.trained.guidance
         own = self if self.guidance is not None or default is None else self._with(default)
         if own.guided is not None:
-            f.trained.check_guidance(f.num_classes, own.guided.w)
+            f.trained.check_guidance(f.num_classes or embeds(f), own.guided.w)
         return own._counted(f.p) if own._doubles and not own.adaptive else own
 
     def _with(self, guidance: float) -> Walk:

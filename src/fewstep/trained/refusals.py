@@ -276,7 +276,7 @@ class Trained(Record):
         """Raise `FewstepError` unless the model knows what to do without a class, too.
 
         Args:
-            num_classes: of the model.
+            num_classes: of the model, or the numbers of an embedding that it takes.
             whose: class it is, such as "the teacher".
             use: of the null class.
         """

@@ -83,5 +83,8 @@ class Batches:
         x, augment = (x, None) if self.augment is None else self.augment(x)
         given = label if self.objective.f.num_classes else None
         names = self.objective.needs.columns
+        embedding = None
+        if "embedding" in self.objective.f.network.takes:
+            embedding = self.data.embedding(indices, self.device)
         columns = {name: self.data.column(name, indices, self.device) for name in names}
-        return Part(x, Condition(label=given, augment=augment), columns, last)
+        return Part(x, Condition(label=given, embedding=embedding, augment=augment), columns, last)

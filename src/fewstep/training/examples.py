@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fewstep.data import Dataset
+from fewstep.data.dataset import EMBEDDING
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.stored_model import StoredModel
@@ -22,6 +23,7 @@ def fitted(data: Dataset, f: StoredModel) -> Dataset:
         raise FewstepError(
             f"the model is of shape {list(f.shape)}, but {data.name} has {list(data.shape)}."
         )
+    _check_embeddings(data, f.network.embeds)
     if not f.num_classes:
         return data
     if data.labels is None:
@@ -37,6 +39,17 @@ def fitted(data: Dataset, f: StoredModel) -> Dataset:
             f"{data.num_classes}."
         )
     return data
+
+
+def _check_embeddings(data: Dataset, numbers: int) -> None:
+    """Raise `FewstepError` unless images have embeddings where the model takes them, and fit."""
+    column = data.columns.get(EMBEDDING)
+    there = 0 if column is None else column.shape[-1]
+    if numbers and there != numbers:
+        raise FewstepError(
+            f"the model is conditional on embeddings of {numbers} numbers, and those of "
+            f"{data.name} have {there}: give --encoder or --embeddings as it was trained with."
+        )
 
 
 @dataclass(frozen=True)

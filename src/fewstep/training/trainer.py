@@ -20,7 +20,7 @@ from typing import Any, Generic, cast
 import torch
 from torch import Tensor
 
-from fewstep.condition import Condition
+from fewstep.condition import NONE, Condition, told
 from fewstep.data import Dataset, save_images, to_uint8
 from fewstep.data.images import grid
 from fewstep.distributed import Processes
@@ -59,6 +59,7 @@ class Trainer(Generic[M]):
         held_out: real images [m, *shape] in [-1, 1] to validate against; without them there is
             no best checkpoint.
         held_out_labels: their classes [m], which the samples of the validation have, too.
+        held_out_condition: the same, and whatever else is known of them.
         group: the processes that train together.
         quiet: do not show how far it is.
         notes: lines that the user should read before it starts.
@@ -74,6 +75,7 @@ class Trainer(Generic[M]):
         *,
         held_out: Tensor | None = None,
         held_out_labels: Tensor | None = None,
+        held_out_condition: Condition = NONE,
         group: Processes | None = None,
         quiet: bool = False,
         notes: Sequence[str] = (),
@@ -105,7 +107,8 @@ class Trainer(Generic[M]):
         self.validate: Validation | None = None
         if held_out is not None and objective.f.trained.known:  # else nobody knows a sampler
             n = max(2, config.samples)
-            self.validate = Validation(held_out, n, labels=held_out_labels)
+            shown = told(held_out_condition, held_out_labels)
+            self.validate = Validation(held_out, n, told=shown)
 
     @property
     def averages(self) -> Averages:
@@ -341,7 +344,7 @@ def _set_guidance(f: StoredModel, w: float | None) -> None:
         FewstepError: a map that cannot be guided.
     """
     if w is not None:
-        f.trained.check_guidance(f.num_classes, w)
+        f.trained.check_guidance(f.num_classes or f.network.embeds, w)
         if w != 1 and f.trained.maps_to_any:  # whose own sampler, jumps, takes no other weight
             f.trained.check_takes_weight(w)
         f.trained = replace(f.trained, guidance=w)

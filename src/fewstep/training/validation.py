@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewstep.condition import NONE, Condition
 from fewstep.models import as_sampled
 from fewstep.sampling import sample
 from fewstep.stored_model import StoredModel
@@ -62,18 +63,24 @@ class Validation:
         real: real images [m, *shape] in [-1, 1].
         n: number of samples; at least 2.
         seed: their seed.
-        labels: classes of the real images [m], which the samples have, too; default all in turn.
+        told: classes or embeddings of the real images [m], which the samples have, too; without
+            classes all in turn.
     """
 
     real: Tensor
     n: int
     seed: int = 0
-    labels: Tensor | None = None
+    told: Condition = NONE
 
     def __call__(self, f: StoredModel) -> tuple[Tensor, Score]:
         """Samples [n, *shape] on the CPU and their energy distance to the real images."""
-        labels = None
-        if f.num_classes and self.labels is not None:
-            labels = self.labels[torch.arange(self.n) % len(self.labels)]
-        x = sample(as_sampled(f), self.n, seed=self.seed, labels=labels, batch=BATCH)
+        told = self.told.rows(torch.arange(self.n) % len(self.real))
+        x = sample(
+            as_sampled(f),
+            self.n,
+            seed=self.seed,
+            labels=told.label if f.num_classes else None,
+            embedding=told.embedding if "embedding" in f.network.takes else None,
+            batch=BATCH,
+        )
         return x, energy_distance(x, self.real)

@@ -141,6 +141,7 @@ def counterpart(f: FlowMap) -> Pipeline:
         raise FewstepError("it has no pipeline of this kind with an autoencoder")
     network, name = f.network, f.network.config["name"]
     if isinstance(network, ADM):
+        _check_is("embeds", network.embeds, 0)
         _check_is("shape", network.shape, network.computed)  # no images filled up inside
         unet = Part("diffusers", "UNet2DModel", diffusers_names.settings(network), _weights(f))
     elif isinstance(network, DiffusersNetwork) and network.module == "UNet2DModel":

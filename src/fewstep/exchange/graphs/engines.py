@@ -28,7 +28,14 @@ from fewstep.digest import sha256_of, sha256_of_code, sha256_of_weights
 from fewstep.errors import FewstepError, refusals, unknown
 from fewstep.exchange.graphs.graph import identity_of
 from fewstep.exchange.graphs.onnx import as_bytes, part_in_onnx, require_onnx
-from fewstep.exchange.graphs.parts import Answer, Model, Part, answered_by, parts_of
+from fewstep.exchange.graphs.parts import (
+    Answer,
+    Model,
+    Part,
+    answered_by,
+    check_told_by_class,
+    parts_of,
+)
 from fewstep.exchange.graphs.runtime import OnnxFile, opened
 from fewstep.files import replacing, sweep
 from fewstep.flow_map import FlowMap
@@ -117,6 +124,7 @@ class Onnx(Engine):
 
     def model(self, f: FlowMap) -> FlowMap:
         require_onnx()
+        check_told_by_class(cast("Model", f))
         if f.dtype not in CLOSE:
             raise FewstepError(
                 f"onnxruntime has no {str(f.dtype).removeprefix('torch.')} on a CPU: give "

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
-from fewstep.exchange.graphs.parts import Answer, Model, Part, answered_by
+from fewstep.exchange.graphs.parts import Answer, Model, Part, answered_by, check_told_by_class
 from fewstep.exchange.graphs.recorded import evaluation, record
 from fewstep.exchange.origin import licence
 from fewstep.flow_map import FlowMap
@@ -114,6 +114,7 @@ class Computation(nn.Module):
 
     def __init__(self, f: Model) -> None:
         super().__init__()
+        check_told_by_class(f)
         self.f = f.eval()
         self.identity = identity_of(f)
         vars(self)["exact"] = self  # and no part of it

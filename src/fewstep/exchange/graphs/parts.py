@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.autoencoder_model import AutoencoderModel
+from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.networks import Autoencoder, Network
@@ -96,6 +97,19 @@ class _Decoding(nn.Module):
 
 Answer = Callable[..., Tensor]
 """What stands in the place of a part: its inputs to its output."""
+
+
+def check_told_by_class(f: Any) -> None:
+    """Raise `FewstepError` for a model that is told more than a class, which no graph has.
+
+    Without its embedding it would be sampled as if nothing were wanted, and nobody would see.
+    """
+    network = getattr(f, "network", None)
+    if getattr(network, "embeds", 0):
+        raise FewstepError(
+            "this model is told what is wanted by an embedding, such as a text's, for which graphs "
+            "have no input: sample it with torch."
+        )
 
 
 def parts_of(f: Model) -> list[Part]:

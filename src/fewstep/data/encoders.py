@@ -1,0 +1,188 @@
+"""Texts as embeddings, by an encoder of the user's: ``module:function``, or ``file.py:function``.
+
+    encode(["a red square", "two cats"])  ->  [n, d], or [n, tokens, d]
+
+The function gets a list of texts and gives their embeddings, floats as a tensor or an array, in
+that order. Every text is encoded once and kept in the cache, so that a training that goes on does
+not wait. An empty text is no text: its embedding is zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fewstep.cache import cache_folder, expanded
+from fewstep.errors import FewstepError
+from fewstep.files import replacing
+from fewstep.plugins.load import working_directory
+from fewstep.progress import progress
+
+AT_ONCE = 64  # texts
+SPELLING = "an encoder is named module:function, or file.py:function"
+
+Encoder = Callable[[list[str]], Any]
+
+
+def encoder_of(name: str) -> Encoder:
+    """The function of a name.
+
+    Raises:
+        FewstepError: no such name, module or function; a module of Python's own, which encodes no
+            texts; whatever importing it raises.
+    """
+    module, colon, function = name.rpartition(":")
+    if not colon or not module or not function:
+        raise FewstepError(f"{SPELLING}, not {name!r}.")
+    try:
+        found: Any = getattr(_module(module), function, None)
+    except FewstepError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = str(error).strip().splitlines()[:1]
+        raise FewstepError(
+            f"the encoder {name} cannot be imported: {type(error).__name__}: {''.join(reason)}. "
+            "Its module must be installed or in the working folder."
+        ) from error
+    if not callable(found):
+        raise FewstepError(f"the encoder {name}: {module} has no function {function}.")
+    encoder: Encoder = found
+    return encoder
+
+
+def _module(name: str) -> Any:
+    if name.endswith(".py") or os.sep in name:
+        return _file(expanded(name))
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        raise FewstepError(f"{name} is a module of Python itself, which holds no encoder.")
+    with working_directory():
+        return importlib.import_module(name)
+
+
+def _file(path: Path) -> Any:
+    if not path.is_file():
+        raise FewstepError(f"there is no file {path}: {SPELLING}.")
+    spec = spec_from_file_location(f"encoder_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise FewstepError(f"{path} is no Python file: {SPELLING}.")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def encoded(name: str, texts: Sequence[str], cache: Path | None = None) -> Tensor:
+    """The embeddings of texts: float32 [n, d] or [n, tokens, d].
+
+    Args:
+        name: of the encoder.
+        texts: of which empty ones are no text; not all of them.
+        cache: the cache folder.
+
+    Raises:
+        FewstepError: an encoder that cannot be imported, fails, or gives something else.
+    """
+    place = _place(name, texts, cache_folder() if cache is None else cache)
+    if (known := _kept(place, len(texts))) is not None:
+        return known
+    encoder, some = encoder_of(name), [text for text in dict.fromkeys(texts) if text]
+    parts = []
+    with progress("Encoding texts", len(some)) as advance:
+        for start in range(0, len(some), AT_ONCE):
+            part = some[start : start + AT_ONCE]
+            parts.append(_checked(name, _called(name, encoder, part), len(part)))
+            advance(len(part))
+    _check_alike(name, parts)
+    every = torch.cat(parts)
+    index = {text: i for i, text in enumerate(some)}
+    found = every.new_zeros(len(texts), *every.shape[1:])
+    rows = [i for i, text in enumerate(texts) if text]
+    found[rows] = every[[index[texts[i]] for i in rows]]
+    _keep(place, found)
+    return found
+
+
+def _called(name: str, encoder: Encoder, texts: list[str]) -> Any:
+    try:
+        with torch.inference_mode():
+            return encoder(texts)
+    except Exception as error:
+        reason = "".join(str(error).strip().splitlines()[:1])
+        raise FewstepError(
+            f"the encoder {name} fails on {texts[0]!r}: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _checked(name: str, given: Any, n: int) -> Tensor:
+    shown = type(given).__name__
+    if isinstance(given, Tensor | np.ndarray):
+        values = torch.as_tensor(given).detach().cpu()
+        shown = f"{str(values.dtype).removeprefix('torch.')} {list(values.shape)}"
+        right = values.ndim in (2, 3) and len(values) == n and values.is_floating_point()
+        if right and values.numel():
+            values = values.float().clone()  # not of inference mode
+            if bool(values.isfinite().all()):
+                return values
+            raise FewstepError(f"the encoder {name} gives NaN or infinity.")
+    raise FewstepError(
+        f"the encoder {name} must give floats [{n}, d] or [{n}, tokens, d] for {n} texts, not "
+        f"{shown}."
+    )
+
+
+def _check_alike(name: str, parts: Sequence[Tensor]) -> None:
+    if not parts:
+        raise FewstepError(f"no text is given to the encoder {name}: all are empty.")
+    shapes = list(dict.fromkeys(tuple(part.shape[1:]) for part in parts))
+    if len(shapes) > 1:
+        raise FewstepError(
+            f"the encoder {name} gives embeddings of shape {list(shapes[0])} and of "
+            f"{list(shapes[1])}: pad all texts to one number of tokens, with zeros."
+        )
+
+
+def _place(name: str, texts: Sequence[str], folder: Path) -> Path:
+    """Where the embeddings are kept, while the file of the encoder's function does not change."""
+    what = json.dumps([name, _code_of(name.rpartition(":")[0]), list(texts)])
+    digest = hashlib.sha256(what.encode("utf-8", "surrogatepass")).hexdigest()
+    return expanded(folder) / f"texts-{digest[:24]}.safetensors"
+
+
+def _code_of(module: str) -> str:
+    """Hash of a module's own file; "" where it is not found, which importing it will say."""
+    try:
+        with working_directory():
+            spec = None if module.endswith(".py") else find_spec(module)
+        file = Path(module) if spec is None or spec.origin is None else Path(spec.origin)
+        return hashlib.sha256(expanded(file).read_bytes()).hexdigest()
+    except (ImportError, ValueError, OSError):
+        return ""
+
+
+def _kept(place: Path, n: int) -> Tensor | None:
+    try:
+        found = load_file(place)["embeddings"]
+        return found if len(found) == n else None
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def _keep(place: Path, found: Tensor) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(place) as partial:
+            save_file({"embeddings": found}, partial)
+    except OSError:
+        return  # they are made anew next time

@@ -1,0 +1,367 @@
+"""Texts and embeddings beside images: read, encoded, learned, and asked for."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fewstep.condition import Condition
+from fewstep.data import Dataset, load
+from fewstep.data.encoders import encoded
+from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.networks import from_config
+
+COLOURS = ("red", "green", "blue")
+ENCODER = """
+import pathlib
+import torch
+
+WORDS = ["red", "green", "blue", "dark", "bright"]
+CALLS = pathlib.Path(__file__).with_suffix(".calls")
+
+
+def encode(texts):
+    with CALLS.open("a") as file:
+        print(len(texts), file=file)
+    return torch.tensor([[2.0 * (w in text.split()) for w in WORDS] for text in texts])
+
+
+def tokens(texts):
+    return encode(texts)[:, None].repeat(1, 3, 1).numpy()
+
+
+def fails(texts):
+    raise RuntimeError("no weights")
+
+
+def wrong(texts):
+    return torch.ones(len(texts))
+
+
+def infinite(texts):
+    return torch.full((len(texts), 2), float("inf"))
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an encoder that counts five words."""
+    (tmp_path / "words.py").write_text(ENCODER)
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))
+    return f"{tmp_path / 'words.py'}:encode"
+
+
+def photos(folder: Path, n: int = 6) -> list[dict[str, Any]]:
+    """Squares of three colours, dark and bright, and a line for each of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for i in range(n):
+        light = ("dark", "bright")[i % 2]
+        pixels = np.zeros((8, 8, 3), np.uint8)
+        pixels[..., i % 3] = 80 + 160 * (i % 2)
+        Image.fromarray(pixels).save(folder / f"{i:03}.png")
+        text = f"a {light} {COLOURS[i % 3]} square"
+        lines.append({"file_name": f"{i:03}.png", "text": text, "shade": i % 2, "at": [i, 1.0]})
+    return lines
+
+
+def write(folder: Path, lines: list[dict[str, Any]]) -> None:
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+
+def embeddings(data: Dataset) -> Tensor:
+    found = data.embedding(torch.arange(len(data)))
+    assert found is not None
+    return found
+
+
+def test_texts_of_a_folder(tmp_path: Path, words: str) -> None:
+    folder = tmp_path / "photos"
+    write(folder, photos(folder)[::-1])  # in another order than the files
+    data = load(folder, encoder=words)
+    expected = torch.zeros(6, 5)
+    for i in range(6):
+        expected[i, [i % 3, 3 + i % 2]] = 2
+    assert torch.equal(embeddings(data), expected)
+    part = data.subset([4, 1])
+    assert torch.equal(embeddings(part), expected[[4, 1]])
+    load(folder, encoder=words)
+    assert (tmp_path / "words.calls").read_text() == "6\n"  # once, and kept
+    assert load(folder, encoder=words.replace(":encode", ":tokens")).columns["embedding"].shape == (
+        torch.Size([6, 3, 5])
+    )
+    other = [{**line, "text": "red"} for line in photos(folder)]
+    write(folder, other)
+    assert load(folder, encoder=words).fingerprint() != data.fingerprint()
+
+
+@pytest.mark.filterwarnings("ignore::fewstep.errors.FewstepWarning")
+def test_other_ways_to_write_texts(tmp_path: Path, words: str) -> None:
+    folder = tmp_path / "photos"
+    lines = photos(folder)
+    wanted = embeddings(_of(folder, lines, words))
+    (folder / "metadata.jsonl").unlink()
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["file_name", "caption"])
+        table.writeheader()
+        for line in lines:
+            table.writerow({"file_name": line["file_name"], "caption": line["text"]})
+    assert torch.equal(embeddings(load(folder, encoder=words)), wanted)
+    (folder / "metadata.csv").unlink()
+    for line in lines:
+        (folder / line["file_name"]).with_suffix(".txt").write_text(line["text"] + "\n")
+    assert torch.equal(embeddings(load(folder, encoder=words)), wanted)
+    inside = tmp_path / "all"
+    (inside / "train").mkdir(parents=True)
+    for line in lines:
+        (folder / line["file_name"]).rename(inside / "train" / line["file_name"])
+    write(inside, [{**line, "file_name": f"train/{line['file_name']}"} for line in lines])
+    assert torch.equal(embeddings(load(inside, encoder=words)), wanted)
+
+
+def _of(folder: Path, lines: list[dict[str, Any]], encoder: str) -> Dataset:
+    write(folder, lines)
+    return load(folder, encoder=encoder)
+
+
+def test_pictures_without_a_line_are_said_and_have_no_embedding(tmp_path: Path, words: str) -> None:
+    folder = tmp_path / "photos"
+    lines = photos(folder)
+    write(folder, lines[2:])
+    with pytest.warns(FewstepWarning, match=r"no line for 2 of 6 pictures \(such as 000\.png\)"):
+        data = load(folder, encoder=words)
+    assert not embeddings(data)[:2].any()
+    assert embeddings(data)[2:].any(1).all()
+    write(folder, [*lines, {"file_name": "lost.png", "text": "red"}])
+    with pytest.warns(FewstepWarning, match=r"names 1 pictures that are not there .*lost\.png"):
+        load(folder, encoder=words)
+
+
+def test_embeddings_follow_their_pictures(tmp_path: Path, words: str) -> None:
+    folder = tmp_path / "photos"
+    write(folder, photos(folder))
+    (folder / "001.png").write_bytes(b"broken")
+    wide = Image.open(folder / "002.png").resize((16, 8))
+    wide.save(folder / "002.png")
+    data = load(folder, encoder=words, skip_bad=True, size=8, fit="tile")
+    assert len(data) == 6
+    assert embeddings(data).argmax(1).tolist() == [0, 2, 2, 0, 1, 2]
+    again = load(folder, encoder=words, skip_bad=True, size=8, fit="tile")
+    assert torch.equal(embeddings(again), embeddings(data))
+
+
+def test_numbers_are_embeddings(tmp_path: Path, words: str) -> None:
+    folder = tmp_path / "photos"
+    write(folder, photos(folder))
+    expected = torch.tensor([[i % 2, i, 1.0] for i in range(6)])
+    assert torch.equal(embeddings(load(folder, embeddings="shade, at")), expected)
+    np.save(tmp_path / "e.npy", expected.numpy())
+    assert torch.equal(embeddings(load(folder, embeddings=str(tmp_path / "e.npy"))), expected)
+    arrays = Dataset.from_arrays(np.zeros((6, 8, 8, 3), np.uint8))
+    assert torch.equal(embeddings(load(arrays, embeddings=str(tmp_path / "e.npy"))), expected)
+    together = load(folder, encoder=words, text_column="shade, text")
+    assert embeddings(together)[0].tolist() == [2, 0, 0, 2, 0]
+    np.save(tmp_path / "e.npy", expected[:4].numpy())
+    with pytest.raises(FewstepError, match=r"e\.npy holds 4 embeddings for 6 pictures"):
+        load(folder, embeddings=str(tmp_path / "e.npy"))
+
+
+def test_texts_of_a_table(tmp_path: Path, words: str) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    folder = tmp_path / "photos"
+    lines = photos(folder)
+    table = pa.table(
+        {
+            "image": [{"bytes": (folder / line["file_name"]).read_bytes()} for line in lines],
+            "caption": [line["text"] for line in lines],
+            "vector": [[float(i), 1.0] for i in range(6)],
+        }
+    )
+    parquet.write_table(table, tmp_path / "train.parquet")
+    with_texts = load(tmp_path / "train.parquet", encoder=words)
+    assert embeddings(with_texts).argmax(1).tolist() == [0, 1, 2, 0, 1, 2]
+    given = load(tmp_path / "train.parquet", embeddings="vector")
+    assert embeddings(given)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(FewstepError, match=r"train\.parquet: .*'captoin'.*'caption'"):
+        load(tmp_path / "train.parquet", encoder=words, text_column="captoin")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("{", r"metadata\.jsonl, line 1: no JSON"),
+        ("[1]", r"line 1: not an object"),
+        ('{"text": "red"}', r"line 1: it names no picture"),
+        ('{"file_name": "000.png", "text": "a"}\n' * 2, r"line 2: 000\.png has a line already"),
+        ('{"file_name": "x.png", "text": "a"}', r"no line for any picture, such as 000\.png"),
+        ('{"file_name": "000.png", "colour": "a"}', r"no column called text.*of colour"),
+        ('{"file_name": "000.png", "text": {}}', r"'text' holds dict, no texts"),
+        ('{"file_name": "000.png", "text": " "}', r"holds no text at all"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::fewstep.errors.FewstepWarning")
+def test_lines_that_cannot_be_used(tmp_path: Path, words: str, lines: str, message: str) -> None:
+    folder = tmp_path / "photos"
+    photos(folder)
+    (folder / "metadata.jsonl").write_text(lines)
+    with pytest.raises(FewstepError, match=message):
+        load(folder, encoder=words)
+
+
+def test_nothing_beside_the_pictures(tmp_path: Path, words: str) -> None:
+    photos(tmp_path / "photos")
+    with pytest.raises(FewstepError, match=r"no metadata\.jsonl and no metadata\.csv"):
+        load(tmp_path / "photos", encoder=words)
+    with pytest.raises(FewstepError, match="no texts beside its images"):
+        load("digits", encoder=words)
+    write(tmp_path / "photos", photos(tmp_path / "photos"))
+    with pytest.raises(FewstepError, match="an encoder of yours"):
+        load(tmp_path / "photos", text_column="text")
+    with pytest.raises(FewstepError, match="leave out either"):
+        load(tmp_path / "photos", encoder=words, embeddings="shade")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("words", "is named module:function"),
+        ("no_such_module:encode", "cannot be imported: ModuleNotFoundError"),
+        ("os:system", "a module of Python itself"),
+        ("{}:missing", "has no function missing"),
+        ("{}:fails", "fails on 'a red square': RuntimeError: no weights"),
+        ("{}:wrong", r"must give floats \[1, d\].* not float32 \[1\]"),
+        ("{}:infinite", "NaN or infinity"),
+        ("gone.py:encode", r"no file gone\.py"),
+    ],
+)
+def test_an_encoder_that_cannot_be_used(words: str, name: str, message: str) -> None:
+    with pytest.raises(FewstepError, match=message):
+        encoded(name.format(words.rpartition(":")[0]), ["a red square"])
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "unet": {"channels": 8, "multipliers": [1], "blocks": 1, "attention": []},
+    "adm": {"channels": 8, "multipliers": [1], "blocks": 1, "head_channels": 4},
+    "dit": {"width": 16, "blocks": 1, "heads": 2},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_that_takes_embeddings(name: str) -> None:
+    torch.manual_seed(0)
+    F = from_config({"name": name, "shape": (3, 4, 4), "embeds": 5, **NETWORKS[name]})
+    for weight in F.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    F.eval()
+    x, t, e = torch.randn(4, 3, 4, 4), torch.zeros(4), torch.randn(4, 5)
+    told, plain = F(x, t, embedding=e), F(x, t)
+    assert not torch.allclose(told, plain)
+    assert torch.allclose(F(x, t, embedding=torch.zeros(4, 5)), plain)
+    padded = torch.cat([e[:, None], e[:, None], torch.zeros(4, 2, 5)], dim=1)
+    assert torch.allclose(F(x, t, embedding=padded), told, atol=1e-6)
+    large = from_config(F.config | {"embeds_scale": 10.0}).eval()
+    large.load_state_dict(F.state_dict())
+    assert torch.allclose(large(x, t, embedding=10 * e), told, atol=1e-5)
+    with pytest.raises(FewstepError, match=r"embeddings \[B, 5\].*got \[4, 6\]"):
+        F(x, t, embedding=torch.randn(4, 6))
+    deaf = from_config({"name": name, "shape": (3, 4, 4), **NETWORKS[name]})
+    assert "embedding" in F.takes
+    assert "embedding" not in deaf.takes
+
+
+def test_hidden_embeddings_are_zero() -> None:
+    torch.manual_seed(1)
+    both = Condition(label=torch.zeros(400, dtype=torch.int64), embedding=torch.ones(400, 2, 3))
+    hidden = both.hiding(0.25, 7)
+    assert hidden.label is not None
+    assert hidden.embedding is not None
+    gone = hidden.label == 7
+    assert 60 < int(gone.sum()) < 140
+    assert torch.equal(hidden.embedding.flatten(1).any(1), ~gone)
+    alone = Condition(embedding=torch.ones(400, 3)).hiding(0.25, 0)
+    wanted = alone.wanted(0)
+    assert wanted is not None
+    assert 60 < int((~wanted).sum()) < 140
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+SMALL = "--network unet --network.channels 8 --network.multipliers 1 --network.blocks 1 --warmup 2"
+SMALL += " --network.attention [] --samples 4 --lr 1e-2 --device cpu --quiet"
+HIDE = ["--network.label-dropout", 0.1]
+
+
+@pytest.mark.slow
+def test_a_model_learns_what_texts_say(tmp_path: Path, words: str, call: Call) -> None:
+    folder, run, out = tmp_path / "photos", tmp_path / "run", tmp_path / "out.npz"
+    write(folder, photos(folder, 60))
+    how = ["--data", folder, "--encoder", words, *SMALL.split(), *HIDE, "--batch", 32]
+    assert call("train", "images", "--method", "edm", *how, "--steps", 150, "--out", run)[0] == 0
+    ask = ["-n", 12, "--steps", 5, "-o", out, "--prompt"]
+    asked = call("sample", run, *ask, "a bright red square", "--prompt", "a dark blue square")
+    assert asked[0] == 0, asked
+    colours = np.load(out)["arr_0"].mean((1, 2))
+    assert (colours[::2].argmax(1) == 0).mean() > 0.8
+    assert (colours[1::2].argmax(1) == 2).mean() > 0.8
+    assert colours[::2].max(1).mean() > colours[1::2].max(1).mean() + 60
+    np.save(tmp_path / "e.npy", np.array([0, 2, 0, 0, 2], np.float32))
+    guided = ["-n", 6, "--steps", 5, "--guidance", 1.5, "-o", out]
+    assert call("sample", run, *guided, "--embedding", tmp_path / "e.npy")[0] == 0
+    assert (np.load(out)["arr_0"].mean((1, 2)).argmax(1) == 1).mean() > 0.8
+
+
+def test_texts_go_with_a_model_from_training_to_sampling(
+    tmp_path: Path, words: str, call: Call
+) -> None:
+    folder, teacher, student = tmp_path / "photos", tmp_path / "edm", tmp_path / "ect"
+    write(folder, photos(folder))
+    small = [*SMALL.split(), *HIDE, "--batch", 4, "--steps", 2]
+    how = ["--data", folder, "--encoder", words, *small]
+    assert call("train", "images", "--method", "edm", *how, "--out", teacher)[0] == 0
+    more = ["--teacher", teacher, "--out", student]
+    assert call("train", "images", "--method", "ect", *how, *more)[0] == 0
+    assert call("train", student, "--steps", 3, "--quiet")[0] == 0
+    out = tmp_path / "out.npz"
+    ask = ["sample", student, "-n", 2, "-o", out]
+    pictures = []
+    for prompt in ("red", "blue", "red"):
+        assert call(*ask, "--prompt", prompt)[0] == 0
+        pictures.append(np.load(out)["arr_0"])
+    assert (pictures[0] == pictures[2]).all()
+    assert (pictures[0] != pictures[1]).any()
+    np.save(tmp_path / "e.npy", np.array([2, 0, 0, 0, 0], np.float32))
+    assert call(*ask, "--embedding", tmp_path / "e.npy")[0] == 0
+    assert (np.load(out)["arr_0"] == pictures[0]).all()
+
+    _refused(call(*ask, "--engine", "onnx"), "for which graphs have no input")
+    _refused(call(*ask, "--prompt", "red", "--embedding", out), "not both")
+    (tmp_path / "words.py").unlink()
+    _refused(call(*ask, "--prompt", "new words"), "words.py")
+    plain = ["--data", folder, "--no-labels", *SMALL.split(), "--teacher", teacher]
+    other = call("train", "images", "--method", "ect", *plain, "--out", tmp_path / "other")
+    _refused(other, "embeds 5")
+
+
+def _refused(answer: tuple[int, str, str], what: str) -> None:
+    code, _, err = answer
+    assert code == 2
+    assert what in err
+
+
+def test_a_network_without_such_an_input(tmp_path: Path, words: str, call: Call) -> None:
+    folder = tmp_path / "photos"
+    write(folder, photos(folder))
+    how = ["--data", folder, "--encoder", words, "--batch", 4, "--quiet", "--device", "cpu"]
+    how += ["--network", "mlp", "--steps", 2, "--out", tmp_path / "run"]
+    refusal = "the network mlp takes none: choose unet, adm or dit"
+    _refused(call("train", "images", "--method", "edm", *how), refusal)
