@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -350,6 +352,29 @@ def test_texts_go_with_a_model_from_training_to_sampling(
     plain = ["--data", folder, "--no-labels", *SMALL.split(), "--teacher", teacher]
     other = call("train", "images", "--method", "ect", *plain, "--out", tmp_path / "other")
     _refused(other, "embeds 5")
+
+
+def test_the_example_of_the_documents_runs(
+    tmp_path: Path, words: str, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    code = next(
+        block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "WORDS" in block
+    )
+    train, sample = (
+        shlex.split(line)[1:]
+        for line in page.splitlines()
+        if line.startswith("    fewstep") and ("--encoder" in line or "--prompt" in line)
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.py").write_text(code)
+    write(tmp_path / "photos", photos(tmp_path / "photos"))
+    small = SMALL.replace("--network unet ", "").split()
+    answer = call(*train, *small, "--batch", 4, "--steps", 2)
+    assert answer[0] == 0, answer
+    answer = call(*sample, "-n", 1, "--steps", 2)
+    assert answer[0] == 0, answer
+    assert Image.open("red.png").text["fewstep"].count("dark red")
 
 
 def _refused(answer: tuple[int, str, str], what: str) -> None:

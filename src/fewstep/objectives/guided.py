@@ -58,7 +58,7 @@ class Guide:
         fixed, weights = guidance_of(guidance), learned_range(f, weights)
         if weights is not None or not fixed.off:
             told = teacher.num_classes or teacher.network.embeds
-        teacher.trained.check_null_class(told, "the teacher")
+            teacher.trained.check_null_class(told, "the teacher")
         check_teacher_of_hidden(f, teacher)
         return cls(teacher, fixed, weights)
 

@@ -22,6 +22,7 @@ from fewstep.runs.directory import RunDirectory
 from fewstep.runs.parts import load, real_data, request_of
 from fewstep.runs.run import Data
 from fewstep.sampling import Model
+from fewstep.sampling.labels import embeds
 
 Reader = Callable[[str, int | None, int | None], Dataset]  # of a split, in a size and channels
 
@@ -157,6 +158,14 @@ def _say(source: str, note: str) -> None:
 
 
 def labels_like(evaluator: Evaluator, f: Model, n: int) -> tuple[Tensor | None, list[str]]:
+    """`_labels_like`, and a note where samples are told less than the model was in training."""
+    labels, notes = _labels_like(evaluator, f, n)
+    if embeds(f):
+        notes = [*notes, "the model was sampled without a text or embedding, which it takes."]
+    return labels, notes
+
+
+def _labels_like(evaluator: Evaluator, f: Model, n: int) -> tuple[Tensor | None, list[str]]:
     """Classes for ``n`` samples in the reference's proportions, by the model's numbers [n].
 
     Where the model does not know all of the reference's classes, or the reference is statistics,
