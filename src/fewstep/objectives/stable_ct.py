@@ -27,7 +27,8 @@ class StableConsistencyTuning(ECT):
     class; of a row without a class they are all, and its own is always one of them. The mean is the
     denoiser of the batch: it has less variance than the one image that ECT takes in its place, and
     the bias of a finite batch, which are the stable target fields of Xu, Tong, Jaakkola 2023. The
-    batch is the micro-batch of each process.
+    batch is the micro-batch of each process. The paper's abstract also names edge-skipping times of
+    sampling, which no public text or code says; `Jumps` takes any times.
 
     Args:
         f: the map in training, started from a diffusion model's weights.

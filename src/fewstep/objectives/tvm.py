@@ -27,8 +27,8 @@ class TVM(GuidesItself):
     of its own. Together they bound the Wasserstein distance of the map's samples to the data.
 
     With guidance ``v`` is ``w (z - x) + (1 - w) u_minus(x_r, r, r | no class)`` where the class is
-    not hidden. The published networks scale their output by ``w`` and have semi-Lipschitz norms;
-    these do not.
+    not hidden. The published networks scale their output by ``w``, ``X = x_t - (t - s) w F`` (their
+    ``do_scale_param``), and have semi-Lipschitz norms; these do not, and learn the scale.
 
     Args:
         f: the map in training.

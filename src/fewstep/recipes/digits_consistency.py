@@ -101,7 +101,9 @@ def multistep_cd2() -> Run:
 
     Steps of the whole grid that grow over half of the training as in the paper, from 32 to 128;
     EDM's process and weight, the squared distance, and DDIM in the place of aDDIM. With aDDIM and
-    steps from 16 to 64 it ended a little worse.
+    steps from 16 to 64 it ended a little worse. Its two steps are as near to the end of the
+    teacher's PF-ODE as CD's one, 0.08 of root mean square. But there is no new noise between them:
+    they have 0.75 of the data's variance, CD's two steps 0.82.
     """
     return multistep("multistep_cd", S=2, steps=1440, eta=0.0)
 

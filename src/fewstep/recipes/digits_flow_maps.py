@@ -150,8 +150,8 @@ def ayf() -> Run:
     are lognormal like the teacher's, and their ends uniform below: the paper's seldom are at the
     weak noise that ends a sample, where the map then forgot the teacher (FD 8.5 at two steps and
     11.0 at four). Its normalisation, which makes small errors count like large ones, is milder. One
-    image of 50 begins above the noise 10, so one step is learned last: 0.63 of the data's variance.
-    With more of them (P_mean 0.2) two and four steps were worse, 5.2 and 6.4.
+    image of 50 begins above the noise 10, so one step is learned last: its samples have too little
+    variance. With more of them (P_mean 0.2) two and four steps were worse, FD 5.2 and 6.4.
     """
     times = "below(times=lognormal(P_mean=-0.6, P_std=1.4))"
     return distilled("ayf", 7, FLOW_GAP, times=times, c=1.0)
