@@ -60,7 +60,7 @@ def _seeds(findings: Findings) -> str:
 
 def sentences(findings: Findings) -> list[str]:
     """What was expected of the methods, and what was found."""
-    return [*_in_one(findings), *_in_few(findings), _ahead(findings)]
+    return [*_in_one(findings), *_in_few(findings), _ahead(findings), *_widest(findings)]
 
 
 def _in_one(findings: Findings) -> Iterator[str]:
@@ -115,6 +115,17 @@ def _ahead(findings: Findings) -> str:
         ahead = [m for m in have if not _is_behind(m, findings.reference, steps)]
         counts.append(f"{len(ahead)} of {len(have)} in {words}")
     return f"Ahead of CD are {', '.join(counts)}."
+
+
+def _widest(findings: Findings) -> Iterator[str]:
+    """Where the seeds differ most, if there are several."""
+    found = [(m, s) for m in findings.methods for s in m.sampled if s.fd.std is not None]
+    if found:
+        method, s = max(found, key=lambda pair: pair[1].fd.std or 0.0)
+        yield (
+            f"The seeds differ most in {COUNTS[s.steps]} of {method.name}: {s.fd}. Scores of one "
+            "seed that differ by less may be luck."
+        )
 
 
 def _best(methods: Iterable[Measured], steps: int) -> tuple[Measured, Sampled] | None:
