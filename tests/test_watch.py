@@ -203,6 +203,18 @@ def test_stages_appear_as_they_begin(tmp_path: Path, watch: Callable[..., TestCl
     assert log["rows"] == [row(50)]
 
 
+def test_a_plan_is_watched_before_its_first_stage(
+    tmp_path: Path, watch: Callable[..., TestClient]
+) -> None:
+    home = tmp_path / "fit"
+    home.mkdir()
+    (home / "plan.json").write_text("{}")
+    client = watch(home)
+    assert seen(client) == {}
+    begin(home / "teacher")
+    assert list(seen(client)) == ["fit/teacher"]
+
+
 def test_samples_are_sent_up_to_the_newest_step(
     tmp_path: Path, watch: Callable[..., TestClient]
 ) -> None:

@@ -24,6 +24,7 @@ from fewstep.training.recent import seconds_left
 RUNS = Path("runs")
 DEEP = 2  # folders below a given one in which runs are looked for
 MANY = 500  # runs that are watched at once
+BEGUN = (CLOCK, "plan.json")  # of a reproduction, and of fewstep fit or distil
 SAMPLE = re.compile(r"step-(\d+)\.png$")
 
 
@@ -250,7 +251,7 @@ def check_watched(path: Path, *, asked: bool = True) -> None:
         raise FewstepError(f"{path} is a file, which has no log: name a run's folder.")
     if not path.exists() and asked:
         raise not_there("run folder", path)
-    begun = (path / CLOCK).is_file()  # a reproduction, whose first stage is about to begin
+    begun = any((path / file).is_file() for file in BEGUN)  # its first stage is about to begin
     if not is_run(path) and not begun and next(runs_in(path), None) is None:
         if not asked:
             raise FewstepError(f"there is no run in {path}/: name the folder of one.")
