@@ -78,11 +78,11 @@ def distil(
     device
         cpu, cuda or mps; default a GPU where there is one.
     """
+    seconds = parse_budget(budget)
     from fewstep.planning.distilling import plan_distil
     from fewstep.report.fitted import Features
     from fewstep.report.fitted import distil as distilled
 
-    seconds = parse_budget(budget)
     folder = out or Path("runs") / f"{Path(teacher.rpartition(':')[2]).stem}-distil"
     given: dict[str, Any] = {
         "method": method,

@@ -100,11 +100,11 @@ def fit(
     device
         cpu, cuda or mps; default a GPU where there is one.
     """
+    seconds = parse_budget(budget)
     from fewstep.planning.fitting import plan_fit
     from fewstep.report.fitted import Features
     from fewstep.report.fitted import fit as fitted
 
-    seconds = parse_budget(budget)
     folder = out or Path("runs") / f"{Path(source.partition(':')[2] or source).stem}-fit"
     given: dict[str, Any] = {
         "method": method,
