@@ -39,7 +39,7 @@ from fewstep.report.methods_scores import (
     write_csv,
 )
 from fewstep.report.methods_table import markdown, write_table
-from fewstep.report.methods_words import behind, sentences
+from fewstep.report.methods_words import behind, introduction, sentences
 from fewstep.stages.stage import Stage, Training
 
 
@@ -167,6 +167,10 @@ def test_what_is_said_follows_the_scores(findings: Findings) -> None:
     assert widest.startswith("The seeds differ most in one step of flow: 4.00 ± 0.28")
     lower = replace(findings, methods=(measured("jump", (3.0, 3.0)), *findings.methods))
     assert "more than the third" in sentences(lower)[0]
+    assert "of the 1 methods that were lowest" in introduction(findings)[-1]
+    best = measured("best", (1.0,))
+    again = introduction(replace(findings, methods=(best, *findings.methods)))[-1]
+    assert "of CD, and of flow. Other" in again
     coded = measured("coded", (4.4,), (4.0,), begins=LATENTS)
     _, latent, *_ = sentences(replace(findings, methods=(coded, *findings.methods)))
     assert latent.startswith("Of those that do so in the latent space of an autoencoder, which com")

@@ -50,11 +50,17 @@ def _seeds(findings: Findings) -> str:
     again = [m for m in findings.methods if m.seeds > 1]
     if not again:
         return "Each score is of one seed of the training."
+    ranked = sorted(findings.methods, key=lambda m: min(s.fd.values[0] for s in m.sampled))
+    which = (
+        f"the {len(again)} methods that were lowest with the first seed, at their best of 1, 2 and "
+        "4 steps"
+    )
+    if {m.name for m in again} != {m.name for m in ranked[: len(again)]}:
+        which = ", ".join(m.name for m in again)
     return (
         f"Mean ± standard deviation is over {max(m.seeds for m in again)} seeds of the training, "
-        "each from the same models: of the diffusion model, of CD, and of the "
-        f"{len(again)} methods that were lowest with the first seed, at their best of 1, 2 and 4 "
-        "steps. Other scores are of one seed."
+        f"each from the same models: of the diffusion model, of CD, and of {which}. Other scores "
+        "are of one seed."
     )
 
 
