@@ -58,7 +58,7 @@ def reproduce(
     Examples:
       fewstep reproduce digits                    about five minutes on two cores
       fewstep reproduce digits --full             the whole table, within an hour
-      fewstep reproduce digits --methods          all since the paper, within two hours
+      fewstep reproduce digits --methods          all since the paper, within an hour
       fewstep reproduce fashion                   90 minutes on two cores, 6 on a GPU
       fewstep reproduce fashion --data fashion-mnist/ --budget 30m
       fewstep reproduce toy2d                     every objective, within a quarter of an hour
