@@ -31,8 +31,12 @@ from fewstep.serving import server
 from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    fewstep ([^#\n]+)", README, re.MULTILINE)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND = re.compile(r"^    fewstep ([^#\n]+)", re.MULTILINE)
+COMMANDS = COMMAND.findall(README)
+TUTORIALS = ("consistency", "student", "own-images")
+HOURS = ("reproduce",)  # which tests of their own run
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 LEAVES = (
     "runs/digits-edm/model.safetensors",
@@ -101,7 +105,8 @@ def follow(place: Path, call: Call) -> None:
         assert (place / path).exists(), path
 
 
-def test_the_readme_runs(place: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def shorten_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten everything that takes its time."""
     shorten("", monkeypatch)
     begin = Trainer.__init__
     monkeypatch.setattr(
@@ -117,7 +122,23 @@ def test_the_readme_runs(place: Path, call: Call, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(time_points, "FRESH", 2)
     images, labels = digits.read_digits()
     monkeypatch.setattr(digits, "read_digits", lambda: (images[:200], labels[:200]))
+
+
+def test_the_readme_runs(place: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_all(monkeypatch)
     follow(place, call)
+
+
+def test_the_tutorials_run(place: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another in one folder; a command that two have is run once."""
+    shorten_all(monkeypatch)
+    texts = [(ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in TUTORIALS]
+    commands = [line.strip() for text in texts for line in COMMAND.findall(text)]
+    assert len(commands) > 20
+    for command in dict.fromkeys(commands):
+        if command.split()[0] not in HOURS:
+            code, _, err = call(*shlex.split(command))
+            assert code == 0, f"fewstep {command}: {err}"
 
 
 @pytest.mark.slow
