@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import fewstep
 from fewstep.cli import app
@@ -147,6 +148,18 @@ def test_links_and_files_exist(document: Path) -> None:
         assert (document.parent / target).exists(), target
     for path in re.findall(r"`((?:src|docs|tests|examples|benchmarks)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path
+
+
+def test_every_picture_of_the_documents_is_one_and_small() -> None:
+    pictures = [p for p in (ROOT / "docs").glob("**/*") if p.suffix in (".png", ".webp")]
+    own = [p for p in pictures if "_build" not in p.parts]
+    assert len(own) > 8
+    for path in own:
+        with Image.open(path) as picture:
+            picture.load()
+            assert getattr(picture, "n_frames", 1) > 10 or path.suffix == ".png", path
+    films = ROOT.glob("docs/pictures/*.*")
+    assert sum(path.stat().st_size for path in films) < 1_500_000
 
 
 def test_the_layers_are_those_that_are_enforced() -> None:
