@@ -130,7 +130,7 @@ def layout(
         device: where; default a GPU where there is one.
 
     Raises:
-        FewstepError: the folder is of another budget.
+        FewstepError: the folder is of another budget or device.
     """
     path = directory / PLAN
     if path.is_file():
@@ -140,6 +140,11 @@ def layout(
             raise FewstepError(
                 f"{directory} was begun with a budget of {duration(found.budget)}, not "
                 f"{duration(budget)}: give that again, or another --out."
+            )
+        if device is not None and str(pick_device(device)) != found.device:
+            raise FewstepError(
+                f"{directory} was begun on {found.device}, where its steps were timed, not on "
+                f"{device}: leave out --device, or give another --out."
             )
         return found
     made = _measured(images, budget, workers, device)
