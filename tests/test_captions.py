@@ -20,7 +20,10 @@ from fewstep.condition import Condition
 from fewstep.data import Dataset, load
 from fewstep.data.encoders import encoded
 from fewstep.errors import FewstepError, FewstepWarning
-from fewstep.networks import from_config
+from fewstep.flow_map import FlowMap
+from fewstep.networks import DiT, from_config
+from fewstep.objectives import OBJECTIVES
+from fewstep.parameterization import EDM, Parameterization, RectifiedFlow
 
 COLOURS = ("red", "green", "blue")
 ENCODER = """
@@ -390,3 +393,17 @@ def test_a_network_without_such_an_input(tmp_path: Path, words: str, call: Call)
     how += ["--network", "mlp", "--steps", 2, "--out", tmp_path / "run"]
     refusal = "the network mlp takes none: choose unet, adm or dit"
     _refused(call("train", "images", "--method", "edm", *how), refusal)
+
+
+@pytest.mark.parametrize(
+    ("name", "process"), [("imm", RectifiedFlow(form="ddim")), ("stable_ct", EDM(eps=0.0))]
+)
+def test_what_compares_images_of_one_class_takes_no_embeddings(
+    name: str, process: Parameterization
+) -> None:
+    sizes = {"patch": 2, "width": 8, "blocks": 1, "heads": 1}
+    F = DiT((1, 4, 4), embeds=3, two_time=name == "imm", **sizes)
+    objective, x = OBJECTIVES[name](FlowMap(F, process), 10), torch.randn(4, 1, 4, 4)
+    told = Condition(embedding=torch.ones(4, 3))
+    with pytest.raises(FewstepError, match=rf"^{name} .*leave out --encoder"):
+        objective.loss_at(x, *objective.draw_times(x, 0), condition=told)

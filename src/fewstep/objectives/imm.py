@@ -94,6 +94,11 @@ class IMM(FlowMapObjective):
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
     ) -> Tensor:
+        if condition.embedding is not None:
+            raise FewstepError(
+                "imm compares images of one class, or of none, and images of embeddings have no "
+                "others of their own: leave out --encoder and --embeddings, or train by meanflow."
+            )
         f, (order, place) = self.f, by_class(condition.label)
         t, s, r = (u[place] for u in times)
         z, dropout = torch.randn_like(x), SharedDropout()
