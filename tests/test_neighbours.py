@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from threading import Event
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -163,3 +166,26 @@ def test_the_pace_of_a_model_is_known_once_it_has_made_images(
     assert about(client)["seconds_per_image"] is None
     assert client.post("/v1/images/generations", json={"n": 2, "seed": 0}).status_code == 200
     assert 0 < about(client)["seconds_per_image"] < 60
+
+
+def test_looking_for_them_holds_nothing_else_up(
+    run: Path, serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many requests for a large set of images one is worked on, and the others wait for it."""
+    begun, go = [], Event()
+
+    def nearest(*_: Any) -> dict[str, Any]:
+        begun.append(None)
+        go.wait(60)
+        return {"data": []}
+
+    monkeypatch.setattr(TrainingImages, "nearest", nearest)
+    client, many = serve(run), 40  # more than there are threads for small work
+    with ThreadPoolExecutor(many) as pool:
+        asked = [pool.submit(ask, client, image=text(images()[0])) for _ in range(many)]
+        while not begun:
+            sleep(0.01)
+        assert about(client)["id"] == "mine"
+        assert len(begun) == 1
+        go.set()
+        assert all(one.result()["data"] == [] for one in asked)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,6 +71,7 @@ class Answers:
         self.training = training
         self._samplers: dict[tuple[str, str | None, int | None, Guided | None], Sampler] = {}
         self._held = 0
+        self._aside = ThreadPoolExecutor(1)  # looks through images, one request after another
 
     def models(self) -> list[dict[str, Any]]:
         """What a client needs to know of each model."""
@@ -95,10 +97,11 @@ class Answers:
                 f"image has {sent.size[1]}x{sent.size[0]} pixels, and the model's are {W}x{H}."
             )
         started = time.monotonic()
-        looking = asyncio.to_thread(self.training.nearest, name, sent.pixels, body.n)
-        task = asyncio.ensure_future(looking)  # it goes on, and what it has read is kept
-        try:
-            found = await asyncio.wait_for(asyncio.shield(task), self.limits.seconds)
+        looking = asyncio.get_running_loop().run_in_executor(
+            self._aside, self.training.nearest, name, sent.pixels, body.n
+        )
+        try:  # one that has begun goes on, and what it has read is kept
+            found = await asyncio.wait_for(looking, self.limits.seconds)
         except asyncio.TimeoutError:
             raise TimeoutError(
                 "the training images are still being read: ask again in a while."

@@ -101,7 +101,8 @@ class Watched:
             try:
                 self._record = stamp, RunDirectory(self.path).record(), ""
             except FewstepError as error:
-                self._record = stamp, None, str(error)
+                here = f"{self.path}/"  # where it lies is nobody else's concern
+                self._record = stamp, None, str(error).replace(here, "")
         return self._record[1:]
 
     def _state(self, record: Record | None, fault: str) -> str:
