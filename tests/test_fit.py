@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from fewstep.planning.prepared import held_out, prepare
 from fewstep.planning.round import Round, Timed
 from fewstep.planning.rule import Speed
 from fewstep.planning.state import PLAN, State, read_state
+from fewstep.report.few import commands
 from fewstep.runs.directory import RunDirectory
 from fewstep.stages.clock import ALL, Clock
 from fewstep.stages.stage import Stage
@@ -387,3 +389,16 @@ def test_a_folder_becomes_a_generator_and_a_page(
     assert (moved / "few-2").is_dir()
     assert run(["distil", str(moved / "teacher"), "--budget", "20s", "--out", "few"]) == 0
     assert Path("few/report.html").exists()
+
+
+def test_the_commands_of_the_page_can_be_pasted() -> None:
+    """Folders and classes may have names with spaces and quotes in them."""
+    classes = ("Ann's cat", "dog")
+    few = FlowMap(MLP((1, 4, 4), num_classes=2, width=8, blocks=1), EDM())
+    few.trained = replace(few.trained, classes=classes)
+    model = Path("my photos/model.safetensors")
+    found = [shlex.split(line) for line in commands(model, few)]
+    assert [words[:3] for words in found] == [
+        ["fewstep", name, str(model)] for name in ("sample", "sample", "serve")
+    ]
+    assert found[1][found[1].index("--label") + 1] == classes[0]

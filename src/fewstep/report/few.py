@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,10 +157,11 @@ def advice(points: Sequence[Point]) -> list[str]:
 
 def commands(model: Path, few: FlowMap) -> list[str]:
     """How to use the model on the command line."""
-    label = f" --label {few.trained.classes[0]!r}" if few.num_classes else ""
-    steps = "" if few.trained.steps is not None else " --steps 2"
-    return [
-        f"fewstep sample {model} -n 64{steps} -o samples.png",
-        f"fewstep sample {model} -n 64{steps}{label} -o samples.png" if label else "",
-        f"fewstep serve {model}",
-    ]
+    steps = [] if few.trained.steps is not None else ["--steps", "2"]
+    sample = ["sample", str(model), "-n", "64", *steps]
+    to = ["-o", "samples.png"]
+    lines = [[*sample, *to]]
+    if few.trained.classes:
+        lines.append([*sample, "--label", few.trained.classes[0], *to])
+    lines.append(["serve", str(model)])
+    return [shlex.join(["fewstep", *line]) for line in lines]
