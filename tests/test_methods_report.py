@@ -17,6 +17,7 @@ from fewstep.recipes import RECIPES
 from fewstep.report import methods_figures, methods_plan
 from fewstep.report.methods import chosen
 from fewstep.report.methods_plan import (
+    FAMILY,
     MEASURE,
     NEAR,
     TEACHER,
@@ -24,6 +25,7 @@ from fewstep.report.methods_plan import (
     begins_with,
     budget,
     posted,
+    recipes,
     spends,
     stages,
 )
@@ -174,6 +176,17 @@ def test_what_is_said_follows_the_scores(findings: Findings) -> None:
     coded = measured("coded", (4.4,), (4.0,), begins=LATENTS)
     _, latent, *_ = sentences(replace(findings, methods=(coded, *findings.methods)))
     assert latent.startswith("Of those that do so in the latent space of an autoencoder, which com")
+
+
+def test_what_was_not_measured_is_named(findings: Findings) -> None:
+    """A reader of a part of the table must not take it for the whole."""
+    names = [recipe.removeprefix(FAMILY) for recipe in recipes()]
+    others = [measured(name, (6.0,)) for name in names if name != "cd"]
+    whole = replace(findings, methods=tuple(others))
+    assert introduction(whole)[0].endswith("All that have a recipe are here.")
+    some = tuple(m for m in others if m.name not in ("tcm", "meanflow"))
+    said = introduction(replace(whole, methods=some))[0]
+    assert said.endswith("there are recipes of them: tcm, meanflow.")
 
 
 def test_what_does_not_reach_cd_is_named_with_what_was_tried(findings: Findings) -> None:

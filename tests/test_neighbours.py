@@ -172,7 +172,8 @@ def test_looking_for_them_holds_nothing_else_up(
     run: Path, serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of many requests for a large set of images one is worked on, and the others wait for it."""
-    begun, go = [], Event()
+    begun: list[None] = []
+    go = Event()
 
     def nearest(*_: Any) -> dict[str, Any]:
         begun.append(None)

@@ -19,7 +19,7 @@ from fewstep.runs.dry_run import dry_run
 from fewstep.runs.execute import train
 from fewstep.runs.resume import unasked
 from fewstep.runs.run import Run
-from fewstep.training.trainer import Interrupted
+from fewstep.training.stopping import Interrupted
 
 
 def begin(

@@ -248,8 +248,9 @@ def _section(method: Method) -> Iterator[str]:
 def _ours(method: Method) -> Iterator[str]:
     for recipe in method.recipes:
         if found := scores().get(recipe.name):
-            said = ", ".join(f"{found[n]} in {n}" for n in sorted(found, key=int))
-            yield f"`{recipe.name}`: FD {said}"
+            numbers = sorted(found, key=int)
+            said = ", ".join(f"{found[n]} in {n}" for n in numbers)
+            yield f"`{recipe.name}`: FD {said} step{'s' * (numbers[-1] != '1')}"
 
 
 def _file(cls: type) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from fewstep.report.methods_plan import FAMILY, recipes
 from fewstep.report.methods_scores import DATA, LATENTS, PIXELS, Findings, Measured, Sampled
 
 FIFTH, THIRD = 1 / 5, 1 / 3
@@ -31,8 +32,9 @@ def introduction(findings: Findings) -> tuple[str, ...]:
     """What was compared, and how: paragraphs."""
     edm, cd = findings.teacher, findings.reference
     return (
-        "Every method since consistency models (Song et al. 2023) on one data set, with one "
-        "network and at one training compute: scikit-learn's 8x8 digits and a residual MLP.",
+        "Methods since consistency models (Song et al. 2023) on one data set, with one network and "
+        "at one training compute: scikit-learn's 8x8 digits and a residual MLP. "
+        f"{_completeness(findings)}",
         "Compute is counted in evaluations of the network for each image of a batch. A pass "
         "forwards is 1, a pass backwards 2, a derivative in forward mode 2, and a teacher's passes "
         f"count too. What begins with a diffusion model spends what CD does: {cd.spent:,.0f}, on "
@@ -44,6 +46,16 @@ def introduction(findings: Findings) -> tuple[str, ...]:
         f"features of a small digit classifier. The test images have {findings.real:.2f}, and a "
         f"Gaussian fitted to the pixels of each class has {findings.R:.2f}. {_seeds(findings)}",
     )
+
+
+def _completeness(findings: Findings) -> str:
+    """Which recipes are not among what was measured."""
+    here = {method.name for method in findings.all}
+    known = [recipe.removeprefix(FAMILY) for recipe in recipes()]
+    missing = [name for name in known if name not in here]
+    if not missing:
+        return "All that have a recipe are here."
+    return f"Not measured here, though there are recipes of them: {', '.join(missing)}."
 
 
 def _seeds(findings: Findings) -> str:
