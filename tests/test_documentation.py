@@ -10,6 +10,7 @@ import runpy
 import shlex
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +56,19 @@ def symbols() -> Iterator[str]:
             yield from re.findall(r"`([\w.]+)`", cells[2].partition(" without")[0])
 
 
+page = cache(handbook.page)  # for all methods once
+
+
 def test_the_page_of_methods_is_what_the_methods_say() -> None:
     """Written anew from docstrings, declarations and stored scores, it is the same."""
     told = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    assert told == handbook.page(), f"write it anew: {handbook.COMMAND}"
+    assert told == page(), f"write it anew: {handbook.COMMAND}"
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_the_page_says_all_of_every_method(name: str) -> None:
     method = handbook.Method(name, OBJECTIVES[name])
-    (section,) = re.findall(
-        rf"^### {name}\n(.*?)(?=^##|\Z)", handbook.page(), re.MULTILINE | re.DOTALL
-    )
+    (section,) = re.findall(rf"^### {name}\n(.*?)(?=^##|\Z)", page(), re.MULTILINE | re.DOTALL)
     assert f"`{method.formula}`" in section
     for what in (method.needs, method.cost, method.minimum, "arxiv.org/abs/"):
         assert what.replace("|", r"\|") in section, what

@@ -114,7 +114,7 @@ UNET += ["--network.channels", 8, "--network.blocks", 1, "--network.attention", 
 
 def train_pictures(call: Call, photos: Path, out: Path, *more: object) -> tuple[int, str, str]:
     words = [*UNET, "--data", photos, "--size", 8, "--out", out]
-    return call("train", "images/edm", *words, *more)
+    return call("train", "images", "--method", "edm", *words, *more)
 
 
 def test_images_that_changed_are_noticed(tmp_path: Path, call: Call) -> None:

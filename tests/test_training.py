@@ -627,7 +627,7 @@ def test_a_validation_has_the_labels_of_the_images_that_it_is_held_against(tmp_p
     seen: list[int] = []
     f.F.register_forward_pre_hook(lambda *a: seen.extend(a[2]["label"].tolist()), with_kwargs=True)
     labels = torch.tensor([2, 2, 2, 1])
-    Validation(torch.zeros(4, 1, 4, 4), 6, labels=labels)(f)
+    Validation(torch.zeros(4, 1, 4, 4), 6, told=Condition(label=labels))(f)
     assert seen[:6] == [2, 2, 2, 1, 2, 2]  # what follows only fills the batch
 
 
