@@ -65,10 +65,7 @@ class Bibliography:
             FewstepError: nothing of the kind is there; a damaged file or record.
         """
         path = Path(path)
-        inside = (
-            [] if is_hub(path) or (path / RECORD).is_file() else sorted(path.glob(f"*/{RECORD}"))
-        )
-        for one in [record.parent for record in inside] or [path]:
+        for one in _runs_in(path) or [path]:
             self._add_one(one)
 
     def text(self) -> str:
