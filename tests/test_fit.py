@@ -174,6 +174,18 @@ def test_trainings_are_command_lines_with_what_was_chosen(tmp_path: Path) -> Non
     assert run([*command, "--write-config"]) == 0, "every word of it is a setting"
 
 
+def test_a_learning_rate_that_was_asked_for_is_the_one_that_is_trained_with() -> None:
+    """That of the rule falls as the network grows wider."""
+    for given, rate in (
+        ({"width": 32}, 1e-3),
+        ({"width": 96}, 5e-4),
+        ({"width": 96, "lr": 3e-4}, 3e-4),
+    ):
+        made = chosen(**given)
+        for training in (trainings.teacher, trainings.few_steps):
+            assert training(made, LOOKED, "data.npz").run().training.lr == rate
+
+
 @pytest.mark.parametrize(
     ("method", "said"),
     [

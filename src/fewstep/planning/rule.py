@@ -28,7 +28,7 @@ POWER = 1.5  # of the width in the time of a step: small networks do not fill a 
 CHANNELS = (128, 96, 64, 48, 32, 24, 16)
 FEW_IMAGES = 5_000  # below which images are augmented, and the network has dropout
 BATCH = {"cpu": 32, "cuda": 256}
-RATE = 1e-3  # learning rate of a network of a million parameters and fewer
+RATE, SLOWER = 1e-3, 48  # learning rate, and the width from which on it falls as the width grows
 METHOD = "cd"
 
 
@@ -113,7 +113,8 @@ def choose_training(choices: Choices, looked: Looked, device: torch.device) -> N
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     why = "half the memory and twice the speed on this GPU" if bf16 else f"what {device.type} does"
     choices.make("precision", "bf16" if bf16 else "fp32", why)
-    choices.make("lr", RATE, "stays the same after a warm-up, so that a longer budget goes on")
+    rate = RATE * min(1.0, SLOWER / choices["width"])
+    choices.make("lr", rate, "stays the same after a warm-up, so that a longer budget goes on")
     choices.make("ema", [0.9999], "an average over the last twentieth takes the noise of the rate")
 
 

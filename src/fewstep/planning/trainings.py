@@ -186,7 +186,7 @@ def _training(choices: Choices, data: str, labels: bool) -> dict[str, Any]:
         "data": data,
         "labels": labels,
         "batch": choices["batch"],
-        "lr": choices["lr"] * min(1.0, 48 / choices["width"]),
+        "lr": choices["lr"],
         "precision": choices["precision"],
         "ema": tuple(choices["ema"]),
         "warmup": WARMUP,
