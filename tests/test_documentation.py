@@ -80,7 +80,7 @@ def test_figures_that_were_measured_stand_on_the_page(monkeypatch: pytest.Monkey
     found = {"digits/cd": {"1": "5.40 ± 0.20", "2": "4.10"}}
     monkeypatch.setattr(handbook, "scores", lambda: found)
     text = handbook.page()
-    assert "| ours | `digits/cd`: FD 5.40 ± 0.20 in 1, 4.10 in 2 |" in text
+    assert "| ours | `digits/cd`: FD 5.40 ± 0.20 in 1, 4.10 in 2 steps |" in text
     assert "| 5.40 ± 0.20, 4.10, – |" in text
 
 
