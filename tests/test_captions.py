@@ -133,6 +133,22 @@ def test_other_ways_to_write_texts(tmp_path: Path, words: str) -> None:
     assert torch.equal(embeddings(load(inside, encoder=words)), wanted)
 
 
+def test_texts_of_several_lines_are_whole(tmp_path: Path, words: str) -> None:
+    folder = tmp_path / "photos"
+    lines = [{**line, "text": "red\u2028blue"} for line in photos(folder)]
+    text = "\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
+    wanted = embeddings(load(folder, encoder=words))
+    assert wanted[0].tolist() == [2, 0, 2, 0, 0]
+    (folder / "metadata.jsonl").unlink()
+    table = ["file_name,text", *(f'{line["file_name"]},"red\nblue"' for line in lines)]
+    (folder / "metadata.csv").write_text("\n".join(table))
+    assert torch.equal(embeddings(load(folder, encoder=words)), wanted)
+    (folder / "metadata.csv").write_text("file_name,text\n000.png,red, not blue\n")
+    with pytest.raises(FewstepError, match=r"csv, line 2: more values than columns.* quotes"):
+        load(folder, encoder=words)
+
+
 def _of(folder: Path, lines: list[dict[str, Any]], encoder: str) -> Dataset:
     write(folder, lines)
     return load(folder, encoder=encoder)
@@ -162,6 +178,9 @@ def test_embeddings_follow_their_pictures(tmp_path: Path, words: str) -> None:
     assert embeddings(data).argmax(1).tolist() == [0, 2, 2, 0, 1, 2]
     again = load(folder, encoder=words, skip_bad=True, size=8, fit="tile")
     assert torch.equal(embeddings(again), embeddings(data))
+    assert torch.equal(embeddings(load(data.subset([3, 0]), size=4)), embeddings(data)[[3, 0]])
+    parts = load(data.subset([3, 0]), size=4, fit="tile")
+    assert torch.equal(embeddings(parts), embeddings(data)[[3] * 4 + [0] * 4])
 
 
 def test_numbers_are_embeddings(tmp_path: Path, words: str) -> None:
@@ -233,6 +252,9 @@ def test_nothing_beside_the_pictures(tmp_path: Path, words: str) -> None:
         load(tmp_path / "photos", text_column="text")
     with pytest.raises(FewstepError, match="leave out either"):
         load(tmp_path / "photos", encoder=words, embeddings="shade")
+    write(tmp_path / "photos", [{**line, "shade": None} for line in photos(tmp_path / "photos")])
+    with pytest.raises(FewstepError, match="the column 'shade' is empty"):
+        load(tmp_path / "photos", embeddings="shade")
 
 
 @pytest.mark.parametrize(
@@ -251,6 +273,16 @@ def test_nothing_beside_the_pictures(tmp_path: Path, words: str) -> None:
 def test_an_encoder_that_cannot_be_used(words: str, name: str, message: str) -> None:
     with pytest.raises(FewstepError, match=message):
         encoded(name.format(words.rpartition(":")[0]), ["a red square"])
+
+
+def test_an_encoder_in_a_package_that_is_no_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "torn_package").mkdir()
+    (tmp_path / "torn_package" / "__init__.py").write_text("def (")
+    with pytest.raises(FewstepError, match="cannot be imported: SyntaxError"):
+        encoded("torn_package.texts:encode", ["a red square"])
 
 
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -50,6 +50,16 @@ def test_pictures_of_several_shapes_are_padded_with_their_edges_and_that_is_said
     assert (second[:, :3] == tall[:, :1]).all()
 
 
+def test_a_photograph_that_is_reduced_while_it_is_decoded_has_its_own_proportions(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path / "a.jpg", 641, 1004)  # reduced to 81 x 126, whose proportions are a row taller
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (641, 1004)).save(tmp_path / "b.jpg", exif=turned)
+    assert load(tmp_path, size=32, fit="pad").shape == (3, 20, 32)
+
+
 @pytest.mark.filterwarnings("ignore::fewstep.errors.FewstepWarning")
 def test_padding_without_a_size_takes_the_largest_sides(tmp_path: Path) -> None:
     put(tmp_path / "a.png", 8, 16)

@@ -138,7 +138,7 @@ def in_memory(source: Source, request: Request, shape: tuple[int, int, int]) -> 
         source.origin,
         len(outcome.bad),
         pixel_hash=outcome.pixel_hash,
-        pictures=torch.tensor(outcome.pictures) if request.described else None,
+        pictures=torch.tensor(outcome.pictures),
     )
 
 

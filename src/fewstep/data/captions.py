@@ -11,7 +11,8 @@ from __future__ import annotations
 import csv
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,20 @@ def _read(file: Path) -> list[tuple[int, Line]]:
     except (OSError, UnicodeDecodeError) as error:
         raise FewstepError(f"cannot read {file}: {error}") from error
     if file.suffix == ".csv":
-        rows = csv.DictReader(text.splitlines())
-        return [(number, row) for number, row in enumerate(rows, 2)]
-    return [(i, _line(file, i, x)) for i, x in enumerate(text.splitlines(), 1) if x.strip()]
+        return list(_rows(file, text))
+    # Other ends of lines than this one, which str.splitlines knows, may stand within a text.
+    return [(i, _line(file, i, x)) for i, x in enumerate(text.split("\n"), 1) if x.strip()]
+
+
+def _rows(file: Path, text: str) -> Iterator[tuple[int, Line]]:
+    rows = csv.DictReader(StringIO(text, newline=""))
+    for row in rows:
+        if None in row:
+            raise FewstepError(
+                f"{file}, line {rows.line_num}: more values than columns; a text with commas is "
+                "put in double quotes"
+            )
+        yield rows.line_num, row
 
 
 def _line(file: Path, number: int, text: str) -> Line:
@@ -201,14 +213,16 @@ def vectors_in(origin: str, lines: Sequence[Line], columns: Sequence[str]) -> np
         columns: of the numbers, which are put side by side.
 
     Raises:
-        FewstepError: a column that holds something else than equally many numbers.
+        FewstepError: a column that is empty or holds something else than equally many numbers.
     """
     parts = [_numbers(origin, name, [line.get(name) for line in lines]) for name in columns]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def _numbers(origin: str, column: str, values: Sequence[Any]) -> np.ndarray:
-    first = next(value for value in values if value is not None)
+    first = next((value for value in values if value is not None), None)
+    if first is None:
+        raise FewstepError(f"{origin}: the column {column!r} is empty")
     try:
         empty = np.zeros_like(np.asarray(first, np.float32))
         found = np.array([empty if v is None else np.asarray(v, np.float32) for v in values])

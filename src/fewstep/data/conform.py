@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+
 from fewstep.data import cache as caching
 from fewstep.data.build import Item, Request, survey
 from fewstep.data.dataset import Dataset
+from fewstep.data.described import with_embeddings
 from fewstep.data.fits import Size
 from fewstep.data.tiles import tiled
 from fewstep.errors import FewstepError
@@ -44,6 +47,8 @@ def _fits(size: Size, request: Request) -> bool:
 def conform(dataset: Dataset, request: Request) -> Dataset:
     """The data set with the size, channels and labels of the request; itself where it has them.
 
+    What its images show, they show in another size, too.
+
     Raises:
         FewstepError: points or float images that would have to be resized or recoloured.
     """
@@ -62,4 +67,6 @@ def conform(dataset: Dataset, request: Request) -> Dataset:
         )
     request = request._replace(channels=request.channels or channels)
     rows, request = tiled(Rows(dataset), request)
-    return caching.in_memory(rows, request, survey(rows, request))
+    made = caching.in_memory(rows, request, survey(rows, request))
+    told = dataset.embedding(torch.arange(len(dataset)))
+    return made if told is None else with_embeddings(made, told)

@@ -44,14 +44,17 @@ def decode(data: Data, size: int | None, channels: int, fit: Fit | None = None) 
     """
     fit = fit or (Whole() if size is None else Crop(size))
     with _open(data) as image:
+        own = image.height, image.width
         if size is not None:
             image.draft(None, (round(GAP * size), round(GAP * size)))
         if isinstance(image, PngImageFile) and "transparency" in image.info:
             image = _with_exact_transparency(image, data)
         image.load()
-        upright = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+        orientation = _orientation(image)
+        upright = ImageOps.exif_transpose(image) if orientation != 1 else image
+        own = own[::-1] if orientation in ASIDE else own
         plain = _eight_bits(fit.cut(upright), "L" if channels == 1 else "RGB")
-        pixels = np.asarray(fit.sized(plain))
+        pixels = np.asarray(fit.sized(plain, own))
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 

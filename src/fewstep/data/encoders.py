@@ -167,7 +167,7 @@ def _code_of(module: str) -> str:
             spec = None if module.endswith(".py") else find_spec(module)
         file = Path(module) if spec is None or spec.origin is None else Path(spec.origin)
         return hashlib.sha256(expanded(file).read_bytes()).hexdigest()
-    except (ImportError, ValueError, OSError):
+    except Exception:  # finding a module imports the package that it is in
         return ""
 
 

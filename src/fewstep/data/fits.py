@@ -36,8 +36,13 @@ class Fit(Protocol):
     def cut(self, image: Image.Image) -> Image.Image:
         """What is looked at, before colours are converted."""
 
-    def sized(self, image: Image.Image) -> Image.Image:
-        """That, grey or RGB, in the wanted size."""
+    def sized(self, image: Image.Image, own: Size) -> Image.Image:
+        """That, grey or RGB, in the wanted size.
+
+        Args:
+            image: may have been reduced while it was decoded.
+            own: height and width of the whole picture before that.
+        """
 
 
 class Whole:
@@ -46,7 +51,7 @@ class Whole:
     def cut(self, image: Image.Image) -> Image.Image:
         return image
 
-    def sized(self, image: Image.Image) -> Image.Image:
+    def sized(self, image: Image.Image, own: Size) -> Image.Image:
         return image
 
 
@@ -56,7 +61,7 @@ class Stretch(Whole):
 
     size: int
 
-    def sized(self, image: Image.Image) -> Image.Image:
+    def sized(self, image: Image.Image, own: Size) -> Image.Image:
         return resized(image, (self.size, self.size))
 
 
@@ -70,8 +75,8 @@ class Crop(Stretch):
 class Content(Stretch):
     """The square with the most detail."""
 
-    def sized(self, image: Image.Image) -> Image.Image:
-        return super().sized(square(image, start_of_detail(image)))
+    def sized(self, image: Image.Image, own: Size) -> Image.Image:
+        return super().sized(square(image, start_of_detail(image)), own)
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,8 @@ class Pad(Whole):
     canvas: Size
     size: int | None
 
-    def sized(self, image: Image.Image) -> Image.Image:
-        image = resized(image, scaled((image.height, image.width), self.size))
+    def sized(self, image: Image.Image, own: Size) -> Image.Image:
+        image = resized(image, scaled(own, self.size))
         h, w = self.canvas[0] - image.height, self.canvas[1] - image.width
         if not h and not w:
             return image
