@@ -150,6 +150,18 @@ def test_a_faster_machine_has_a_wider_network_and_many_images_no_augmentation() 
     assert (many["augment"], many["dropout"]) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("given", [{"width": 64}, {"dropout": 0.2}, {"augment": 0.2}])
+def test_what_a_network_has_no_use_for_is_refused(given: dict[str, Any]) -> None:
+    (name,) = given
+    assert chosen(network="unet", **given)[name] == given[name]
+    with pytest.raises(FewstepError, match=f"dit has no use for --{name} here"):
+        chosen(network="dit", **given)
+    plain = chosen(network="dit")
+    assert not {"width", "dropout"} & plain.made.keys()
+    assert (plain["lr"], plain["augment"]) == (rule.RATE, 0.0)
+    assert trainings.teacher(plain, LOOKED, "data.npz").run().network.name == "dit"
+
+
 def test_the_users_choice_comes_first_and_what_was_begun_stays() -> None:
     choices = Choices({"size": 24})
     assert choices.make("size", 16, "by the rule") == 24

@@ -7,14 +7,16 @@ from one measurement, the speed of a small network here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from fewstep.errors import FewstepError
 from fewstep.planning.choices import Choices
 from fewstep.planning.looked_at import Looked, Source
+from fewstep.runs.components import arguments_of
 
 TEACHER, FEW, AFTER = 0.55, 0.30, 0.15
 """Shares of a budget: the diffusion model, the model of few steps, time points and scores."""
@@ -29,7 +31,7 @@ CHANNELS = (128, 96, 64, 48, 32, 24, 16)
 FEW_IMAGES = 5_000  # below which images are augmented, and the network has dropout
 BATCH = {"cpu": 32, "cuda": 256}
 RATE, SLOWER = 1e-3, 48  # learning rate, and the width from which on it falls as the width grows
-METHOD = "cd"
+METHOD, UNET = "cd", "unet"
 
 
 @dataclass(frozen=True)
@@ -88,22 +90,49 @@ def choose_size(choices: Choices, source: Source, speed: Speed, seconds: float) 
 
 
 def choose_network(choices: Choices, looked: Looked, speed: Speed, seconds: float) -> None:
-    """The widest U-Net that sees enough images, its dropout and the training's augmentation."""
-    choices.make("network", "unet", "convolutions learn most from few images in little time")
-    small = looked.n < FEW_IMAGES
-    found, seen = CHANNELS[-1], 0.0
-    for channels in CHANNELS:
-        found, seen = channels, TEACHER * seconds * speed.of(choices["size"], channels)
-        if seen >= WIDE * channels / NARROW:
-            break
-    choices.make("width", found, f"the widest that sees enough images here, about {_about(seen)}")
-    images = f"{looked.n:,} training images"
-    choices.make("dropout", 0.1 if small else 0.0, f"{images} are {'few' if small else 'many'}")
-    why = "the network is told how, so that samples do not show it"
-    moved = f"few images are moved, turned and scaled; {why}"
-    choices.make("augment", 0.12 if small else 0.0, moved if small else f"{images} are many")
+    """The network, its size and dropout, and the training's augmentation.
+
+    Raises:
+        FewstepError: the user has chosen what the network has no use for.
+    """
+    why = "convolutions learn most from few images in little time"
+    network = str(choices.make("network", UNET, why))
+    small, images = looked.n < FEW_IMAGES, f"{looked.n:,} training images"
+    if network == UNET:
+        found, seen = _widest(choices["size"], speed, seconds)
+        why = f"the widest that sees enough images here, about {_about(seen)}"
+        choices.make("width", found, why)
+        choices.make("dropout", 0.1 if small else 0.0, f"{images} are {'few' if small else 'many'}")
+    else:
+        _refuse(choices, ("width", "dropout"), network)
+    if "augment" in arguments_of("network", network):
+        why = "the network is told how, so that samples do not show it"
+        moved = f"few images are moved, turned and scaled; {why}"
+        choices.make("augment", 0.12 if small else 0.0, moved if small else f"{images} are many")
+    else:
+        _refuse(choices, ("augment",), network)
+        choices.make("augment", 0.0, f"{network} cannot be told of it")
     looks = "look like" if looked.mirrors else "do not look like"
     choices.make("flip", looked.mirrors, f"mirrored images {looks} the others")
+
+
+def _widest(size: int, speed: Speed, seconds: float) -> tuple[int, float]:
+    """The widest U-Net that sees enough images, and how many it sees."""
+    found, seen = CHANNELS[-1], 0.0
+    for channels in CHANNELS:
+        found, seen = channels, TEACHER * seconds * speed.of(size, channels)
+        if seen >= WIDE * channels / NARROW:
+            break
+    return found, seen
+
+
+def _refuse(choices: Choices, names: Iterable[str], network: str) -> None:
+    """Raise `FewstepError` for the user's choices that a network has no use for."""
+    for name in names:
+        if choices.given.get(name) is not None:
+            raise FewstepError(
+                f"{network} has no use for --{name} here: leave that out, or take --network {UNET}."
+            )
 
 
 def choose_training(choices: Choices, looked: Looked, device: torch.device) -> None:
@@ -113,7 +142,7 @@ def choose_training(choices: Choices, looked: Looked, device: torch.device) -> N
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     why = "half the memory and twice the speed on this GPU" if bf16 else f"what {device.type} does"
     choices.make("precision", "bf16" if bf16 else "fp32", why)
-    rate = RATE * min(1.0, SLOWER / choices["width"])
+    rate = RATE * min(1.0, SLOWER / choices["width"]) if choices["network"] == UNET else RATE
     choices.make("lr", rate, "stays the same after a warm-up, so that a longer budget goes on")
     choices.make("ema", [0.9999], "an average over the last twentieth takes the noise of the rate")
 

@@ -12,7 +12,7 @@ from fewstep.needs import TeacherUse
 from fewstep.objectives import OBJECTIVES
 from fewstep.planning.choices import Choices
 from fewstep.planning.looked_at import Looked
-from fewstep.planning.rule import network_of
+from fewstep.planning.rule import UNET, network_of
 from fewstep.recipes import RECIPES
 from fewstep.recipes.images import ALIASES, EDM
 from fewstep.runs.components import arguments_of
@@ -110,8 +110,7 @@ def teacher(choices: Choices, looked: Looked, data: str) -> Settings:
     """The diffusion model."""
     network = choices["network"]
     own = _network(choices, "dropout" in arguments_of("network", network))
-    augment = choices["augment"] if "augment" in arguments_of("network", network) else 0.0
-    flip = choices["flip"] and not augment  # which mirrors, too
+    flip = choices["flip"] and not choices["augment"]  # which mirrors, too
     return Settings(
         EDM,
         network,
@@ -122,7 +121,7 @@ def teacher(choices: Choices, looked: Looked, data: str) -> Settings:
             **{f"objective.{key}": value for key, value in NOISE.items()},
             "optimizer": "adam",
             "flip": flip,
-            "augment": augment,
+            "augment": choices["augment"],
         },
     )
 
@@ -197,7 +196,7 @@ def _training(choices: Choices, data: str, labels: bool) -> dict[str, Any]:
 
 
 def _network(choices: Choices, dropout: bool) -> dict[str, Any]:
-    if choices["network"] != "unet":
+    if choices["network"] != UNET:
         return {}
     own = network_of(choices["size"], choices["width"], choices["dropout"] * dropout)
     return {f"network.{key}": value for key, value in own.items()} | {
