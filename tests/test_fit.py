@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fewstep.cli import run
-from fewstep.data import Dataset
+from fewstep.data import Dataset, load
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation.classifier import SmallClassifier
 from fewstep.evaluation.reduced import Reduced, alike, reduced, trained_on
@@ -26,7 +26,7 @@ from fewstep.planning import round as rounds
 from fewstep.planning.choices import Choices, choices_of
 from fewstep.planning.distilling import plan_distil
 from fewstep.planning.fitting import next_round, plan_fit
-from fewstep.planning.looked_at import Looked, Source, groups, look
+from fewstep.planning.looked_at import Looked, Source, called, groups, is_of, look
 from fewstep.planning.prepared import held_out, prepare
 from fewstep.planning.round import Round, Timed
 from fewstep.planning.rule import Speed
@@ -108,6 +108,53 @@ def test_likenesses_stay_on_one_side() -> None:
     rest, apart = held_out(data)
     there = {image.clamp(max=254).numpy().tobytes() for image in rest.images}
     assert not any(image.clamp(max=254).numpy().tobytes() in there for image in apart.images)
+
+
+def test_likenesses_are_found_wherever_they_are() -> None:
+    """Also among many pictures of the same mean, and as chains."""
+    x = torch.randint(0, 256, (600, 1, 8, 8), dtype=torch.uint8).clamp(4, 250)
+    mirrored = x.flip(-1)  # of the same mean, and no likeness
+    chain = torch.cat([x[:1] + 2, x[:1] + 4])
+    found = groups(torch.cat([x, mirrored, x + 1, chain]))
+    assert found.unique().numel() == 1200
+    assert torch.equal(found[:600], found[1200:1800])
+    assert (found[1800:] == found[0]).all()
+    alike = groups(torch.zeros(1000, 1, 8, 8, dtype=torch.uint8))
+    assert not alike.any()
+
+
+def test_a_class_keeps_something_to_train_on() -> None:
+    """Where all its pictures are nearly one they would follow the one that is held out."""
+    x = torch.randint(0, 256, (80, 3, 8, 8), dtype=torch.uint8)
+    x[:10] = 90
+    labels = torch.tensor([0] * 10 + [1] * 70)
+    rest, apart = held_out(Dataset.from_arrays(x, labels, ("logo", "photo")))
+    assert rest.labels is not None
+    assert apart.labels is not None
+    assert rest.labels.bincount().tolist()[0] == 10
+    assert apart.labels.unique().tolist() == [1]
+
+
+def test_images_are_those_that_were_kept(tmp_path: Path) -> None:
+    """Whatever the order in which a source names its classes."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    names = np.array(["shirt", "bag", "boot"])
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(40) % 3, classes=names)
+    made = prepare(str(tmp_path / "data.npz"), 8)
+    made.write(tmp_path / "kept")
+    again = load(tmp_path / "kept" / "train.npz")
+    assert again.classes == made.train.classes == ("bag", "boot", "shirt")
+    assert again.fingerprint() == made.train.fingerprint()
+
+
+def test_a_folder_is_called_as_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (photos(tmp_path / name / "photos.v2", 1) for name in ("a", "b"))
+    monkeypatch.chdir(one)
+    assert called(".") == called(str(one)) == "photos.v2"
+    assert called("hub:owner/name") == called("somewhere/name.npz") == "name"
+    assert is_of(".", str(one))
+    assert not is_of(str(other), str(one)), "both are there, and are called alike"
+    assert is_of(str(other), str(tmp_path / "gone" / "photos.v2")), "it has been moved"
 
 
 def test_mirroring_is_right_where_mirrored_images_look_like_the_others() -> None:
@@ -331,6 +378,11 @@ def test_a_dry_run_says_every_choice_and_writes_nothing(
     assert "size        16: the images are 20 pixels wide" in out
     for name in ("width", "augment", "method", "teacher", "few-1", "scores"):
         assert f"\n{name:<12}" in out
+    assert not (tmp_path / "runs").exists()
+    assert run(["fit", "photos", "--budget", "30m", "--features", "no_such"]) == 2
+    assert "unknown feature network 'no_such'" in capsys.readouterr().err
+    assert run(["fit", "photos", "--budget", "30m", "--threads", "0", "--dry-run"]) == 2
+    assert "threads must be at least 1, got 0" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
     assert run(["fit", "photos", "--budget", "9s", "--dry-run"]) == 2
     assert "the shortest that is worth it is --budget" in capsys.readouterr().err

@@ -80,10 +80,11 @@ def distil(
     """
     seconds = parse_budget(budget)
     from fewstep.planning.distilling import plan_distil
+    from fewstep.planning.looked_at import called
     from fewstep.report.fitted import Features
     from fewstep.report.fitted import distil as distilled
 
-    folder = out or Path("runs") / f"{Path(teacher.rpartition(':')[2]).stem}-distil"
+    folder = out or Path("runs") / f"{called(teacher)}-distil"
     given: dict[str, Any] = {
         "method": method,
         "batch": batch,

@@ -102,10 +102,11 @@ def fit(
     """
     seconds = parse_budget(budget)
     from fewstep.planning.fitting import plan_fit
+    from fewstep.planning.looked_at import called
     from fewstep.report.fitted import Features
     from fewstep.report.fitted import fit as fitted
 
-    folder = out or Path("runs") / f"{Path(source.partition(':')[2] or source).stem}-fit"
+    folder = out or Path("runs") / f"{called(source)}-fit"
     given: dict[str, Any] = {
         "method": method,
         "network": network,

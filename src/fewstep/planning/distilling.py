@@ -1,7 +1,7 @@
 """`fewstep distil`: the plan from a diffusion model to one of few steps, within a budget.
 
-The folder holds a copy of the diffusion model and of the images, so that it can be moved. Without
-images the model's own samples stand for them. A longer budget makes a new model of few steps.
+The folder holds a copy of the diffusion model and of the images, so that it can be moved. A
+longer budget makes a new model of few steps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fewstep.planning.choices import Choices, choices_of
 from fewstep.planning.fitting import DATA, FEW, PAIRS, needs_of, next_round, pairs, timed
 from fewstep.planning.looked_at import Looked, look, of_path
 from fewstep.planning.plan import Plan
-from fewstep.planning.prepared import TRAIN, Prepared, held_out
+from fewstep.planning.prepared import TEST, TRAIN, Prepared, held_out
 from fewstep.planning.round import Round, Timed
 from fewstep.planning.state import State, read_state
 from fewstep.planning.trainings import IMAGES, SHOWN, Settings
@@ -75,6 +75,7 @@ def plan_distil(
         FewstepError: a model that is of few steps already, or no diffusion model; a budget that is
             too short or spent; choices that do not agree with what was begun.
     """
+    rule.check_threads(given)
     begun, where = read_state(directory, "distil"), pick_device(device)
     choices = Choices(given, choices_of(begun.choices) if begun else {})
     method = str(choices.make("method", rule.METHOD, "it follows the model, and needs few steps"))
@@ -97,7 +98,8 @@ def plan_distil(
         images, looked = prepared.train, prepared.looked
     else:
         images = load(str(directory / DATA / TRAIN))
-        looked = look(images, 0, "The images are those that this distillation began with.")
+        apart = len(load(str(directory / DATA / TEST)))
+        looked = look(images, apart, "The images are those that this distillation began with.")
     _choose(choices, f, looked, where)
     student = _student(f, choices, needs, str(directory / DATA / TRAIN), looked)
     state = next_round(state, budget, directory)

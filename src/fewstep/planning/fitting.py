@@ -20,7 +20,7 @@ from fewstep.needs import Needs, TeacherUse
 from fewstep.objectives import OBJECTIVES
 from fewstep.planning import rule, trainings
 from fewstep.planning.choices import Choices, choices_of
-from fewstep.planning.looked_at import Looked, Source, look, of_path
+from fewstep.planning.looked_at import Looked, Source, is_of, look, of_path
 from fewstep.planning.measured import small_speed
 from fewstep.planning.plan import Plan
 from fewstep.planning.prepared import TEST, TRAIN, Prepared, prepare
@@ -59,6 +59,7 @@ def plan_fit(
         FewstepError: images that cannot be fitted, a budget that is too short or spent, choices
             that do not agree with what was begun.
     """
+    rule.check_threads(given)
     begun, where = read_state(directory, "fit"), pick_device(device)
     choices = Choices(given, choices_of(begun.choices) if begun else {})
     if given.get("method") is not None:
@@ -110,7 +111,7 @@ def _kept(source: str, directory: Path, begun: State) -> tuple[Dataset, Looked]:
     Raises:
         FewstepError: they have changed, or the fit is of others.
     """
-    if of_path(source) != begun.source and Path(source).name != Path(begun.source).name:
+    if not is_of(source, begun.source):
         raise FewstepError(
             f"{directory} is a fit of {begun.source}, not of {source}: give another --out."
         )

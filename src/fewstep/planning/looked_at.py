@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
@@ -19,6 +20,7 @@ FEWEST = 16  # images below which there is nothing to hold out and little to lea
 A_FEW = 5  # images a class, on average, below which classes say nothing
 SEEN = 1000  # images that are compared with each other
 SIDE = 8  # to which they are averaged down for that
+BLOCK = 256  # images that are compared with others at a time
 ALIKE = 2.5  # grey levels of 255, root mean square, below which two images are nearly one
 MIRRORED = 1.15  # how much farther a mirrored image may be from the others than the image is
 
@@ -104,10 +106,7 @@ class Looked:
         if self.skipped:
             said.append(f"{self.skipped:,} files cannot be read as images and are left out.")
         if self.alike > 0.01:
-            said.append(
-                f"{100 * self.alike:.0f} % of the images are nearly another one: none of these is "
-                "held out while its likeness trains."
-            )
+            said.append(f"{100 * self.alike:.0f} % of the images are nearly another one.")
         return tuple(said)
 
 
@@ -146,17 +145,40 @@ def look(train: Dataset, held_out: int, why: str) -> Looked:
 def groups(images: Tensor) -> Tensor:
     """A number for each image uint8 [N, C, H, W], the same for those that are nearly one: [N].
 
-    Chains are one group. Only images near each other in mean and contrast are compared.
+    Chains are one group. Images differ by at least as much as their means, so that only those of
+    about the same mean are compared.
     """
     x = _small(images)
-    parent = torch.arange(len(x))
-    order = x.mean(1).argsort()
-    for shift in range(1, min(len(x), 9)):
-        a, b = order[:-shift], order[shift:]
-        near = (x[a] - x[b]).square().mean(1).sqrt() < ALIKE
-        for i, j in zip(a[near].tolist(), b[near].tolist(), strict=True):
-            parent = torch.where(parent == parent[i], parent[j], parent)
-    return parent
+    mean, order = x.mean(1).sort()
+    x, links = x[order], [torch.empty(0, 2, dtype=torch.int64)]
+    for start in range(0, len(x), BLOCK):
+        some = x[start : start + BLOCK]
+        last = mean[start + len(some) - 1] + ALIKE
+        others = x[start : int(torch.searchsorted(mean, last, right=True))]
+        near = torch.cdist(some, others) < ALIKE * x.shape[1] ** 0.5
+        if int(near.sum()) > len(some):  # not each itself alone
+            links.append(start + _links(near))
+    return _connected(order[torch.cat(links)], len(x))
+
+
+def _links(near: Tensor) -> Tensor:
+    """Few pairs [m, 2] that connect what is near [n, N]; the first n of the N are the rows."""
+    common = near.float() @ near.T.float()
+    group, order = _connected(common.nonzero(), len(near)).sort(stable=True)
+    same = group[1:] == group[:-1]
+    rows = torch.stack([order[:-1][same], order[1:][same]], 1)
+    some = near.any(0).nonzero()[:, 0]
+    return torch.cat([rows, torch.stack([near.byte().argmax(0)[some], some], 1)])
+
+
+def _connected(pairs: Tensor, n: int) -> Tensor:
+    """A number for each of ``n`` things, the same for those that pairs [m, 2] connect: [n]."""
+    from scipy.sparse import coo_array  # here: its import takes a while
+    from scipy.sparse.csgraph import connected_components
+
+    a, b = pairs.numpy().T
+    found = connected_components(coo_array((np.ones(len(a)), (a, b)), (n, n)), directed=False)[1]
+    return torch.from_numpy(found).long()
 
 
 def _spaced(n: int) -> Tensor:
@@ -178,3 +200,26 @@ def _nearest(x: Tensor, others: Tensor) -> Tensor:
 def of_path(name: str) -> str:
     """A folder or file as it is named from anywhere; other sources by their name."""
     return str(Path(name).absolute()) if Path(name).exists() else name
+
+
+def is_of(name: str, begun: str) -> bool:
+    """Whether what is named now is what a folder was begun with, which may have been moved since.
+
+    Args:
+        name: as the user gives it now.
+        begun: as `of_path` gave it then.
+    """
+    if of_path(name) == begun:
+        return True
+    here, then = Path(name), Path(begun)
+    if here.exists() and then.exists():
+        return here.samefile(then)
+    return here.name == then.name
+
+
+def called(name: str) -> str:
+    """What a folder made from a source is called: as the source's own folder or file is."""
+    path = Path(name).resolve()
+    if path.exists():
+        return path.name if path.is_dir() else path.stem
+    return Path(name.partition(":")[2] or name).stem.replace(":", "-")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fewstep.data import Dataset, load
+from fewstep.data.labels import numbered
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.files import replacing
 from fewstep.planning.looked_at import Looked, classes_worth, groups, look
@@ -67,8 +68,16 @@ def prepare(
         raise FewstepError(f"{source} has no classes to tell a model: leave out --labels.")
     if not worth:
         train = train.without_labels()
-    train, test = _divided(source, train, how)
+    train, test = (_as_kept(part) for part in _divided(source, train, how))
     return Prepared(train, test, look(train, len(test), why))
+
+
+def _as_kept(data: Dataset) -> Dataset:
+    """With its classes in the order that they have once it is written and read again."""
+    if data.labels is None:
+        return data
+    labels, classes = numbered(np.array(data.classes)[data.labels.numpy()], len(data))
+    return replace(data, labels=labels, classes=classes)
 
 
 def _divided(source: str, data: Dataset, how: dict) -> tuple[Dataset, Dataset]:
@@ -87,19 +96,21 @@ def _divided(source: str, data: Dataset, how: dict) -> tuple[Dataset, Dataset]:
 def held_out(data: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
     """Images to train on and images to score with; those that are nearly one stay together.
 
-    Unless a quarter of all would have to follow those that are held out.
+    Unless a quarter of all would have to follow those that are held out. A class of which none
+    would be left to train on is not held out.
     """
     n = max(2, min(MOST, round(SHARE * len(data))))
     rest, apart = data.stratified_split(n / len(data), seed)
-    if len(data) <= 20_000:
-        same = groups(data.images)
-        rows = torch.arange(len(data)) if data.rows is None else data.rows
-        kept, out = (_numbers(rows, part) for part in (rest, apart))
-        twins = torch.isin(same[kept], same[out])
-        if twins.sum() <= len(data) // 4:
-            rest = data.subset(kept[~twins])
-            apart = data.subset(torch.cat([out, kept[twins]]).sort().values)
-    return (replace(rest, skipped=data.skipped), apart)
+    rows = torch.arange(len(data)) if data.rows is None else data.rows
+    kept, out = (_numbers(rows, part) for part in (rest, apart))
+    same = groups(data.images)
+    twins = torch.isin(same[kept], same[out])
+    if twins.sum() <= len(data) // 4:
+        kept, out = kept[~twins], torch.cat([out, kept[twins]])
+    if data.labels is not None:
+        learned = torch.isin(data.labels[out], data.labels[kept])
+        kept, out = torch.cat([kept, out[~learned]]), out[learned]
+    return data.subset(kept.sort().values), data.subset(out.sort().values)
 
 
 def _numbers(rows: Tensor, part: Dataset) -> Tensor:

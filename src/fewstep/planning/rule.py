@@ -7,7 +7,7 @@ from one measurement, the speed of a small network here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,12 @@ class Speed:
     def of(self, side: int, channels: int = NARROW) -> float:
         """Images a second of another size and width, by about how much there is to compute."""
         return self.images * (self.side / side) ** 2 * (NARROW / channels) ** POWER
+
+
+def check_threads(given: Mapping[str, Any]) -> None:
+    """Raise `FewstepError` for a user's number of threads with which nothing can be computed."""
+    if (n := given.get("threads")) is not None and n < 1:
+        raise FewstepError(f"threads must be at least 1, got {n}.")
 
 
 def network_of(side: int, channels: int, dropout: float = 0.0) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fewstep.data import load
+from fewstep.data import Dataset, load
 from fewstep.distributed import pick_device
 from fewstep.evaluation.choice import feature_network
+from fewstep.evaluation.features import FeatureNetwork, check_images
 from fewstep.evaluation.reduced import trained_on
 from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
@@ -119,6 +120,7 @@ def _carried_out(
     plan: Plan, teacher: Path, told: Told, features: Features, began: float, tell: Tell
 ) -> Page:
     directory = plan.round.directory
+    network = _asked(features, plan.round.data)
     for line in plan.lines():
         tell(line)
     clock = Clock(directory)
@@ -128,22 +130,34 @@ def _carried_out(
         state = plan.state.write(directory)
         clock.add(ALL, time.perf_counter() - began)
         state = plan.round.run(state, clock)
-        page = _scored(plan, teacher, told, features, clock)
+        page = _scored(plan, teacher, told, network, clock)
         done = (*state.rounds, plan.round.budget)
         replace(state, rounds=done, budget=0.0).write(directory)
     return page
 
 
-def _scored(plan: Plan, teacher: Path, told: Told, features: Features, clock: Clock) -> Page:
+def _asked(features: Features, train: Dataset) -> FeatureNetwork | None:
+    """The feature network that a user asks for; None for the one that is trained on the images.
+
+    Raises:
+        FewstepError: there is none such, or it does not take these images.
+    """
+    if features == Features():
+        return None
+    network = feature_network(features.name, weights=features.weights, data=train)
+    check_images(train.images[:1], network.shape, f"images for {network.name}")
+    return network
+
+
+def _scored(
+    plan: Plan, teacher: Path, told: Told, network: FeatureNetwork | None, clock: Clock
+) -> Page:
     directory, budget = plan.round.directory, plan.round.budget
     device = pick_device(plan.round.device)
     train, test = (load(str(directory / DATA / name)) for name in (TRAIN, TEST))
     if test.labels is not None:
         test = test.with_classes(train.classes, "the training images")
-    if features == Features():
-        network = trained_on(train.images, train.labels)
-    else:
-        network = feature_network(features.name, weights=features.weights, data=train)
+    network = network or trained_on(train.images, train.labels)
     left = max(rule.AFTER * budget / 4, budget - clock.so_far(ALL))
     measures = Measures(network.to(device), train, test, left, device)
     few, on_time = measures.with_time_point(
