@@ -74,6 +74,14 @@ def test_a_choice_that_is_none_names_the_nearest() -> None:
     assert set(NETWORKS) == set(IMAGES.choices["network"]())
 
 
+def test_a_choice_that_is_none_leaves_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert run(["train", "images", "--method=etc"]) == 2
+        assert "unknown method 'etc'" in capsys.readouterr().err
+    assert run(["train", "images", "--method=ect", "--objective.N", "4"]) == 2
+    assert "--objective.N" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("method", ["edm", "cd", "ect", "ct", "ict"])
 def test_a_former_name_says_the_new_spelling(method: str) -> None:
     with pytest.raises(FewstepError) as caught:

@@ -130,8 +130,9 @@ def offer_chosen(words: Sequence[str], settings: Mapping[str, Any]) -> None:
     found = {choice: _given(choice, words) or settings.get(choice) for choice in recipe.choices}
     from fewstep.cli.recipe import command_of
 
-    del app[name]
-    app.command(command_of(recipe.choosing({k: str(v) for k, v in found.items() if v})))
+    chosen = command_of(recipe.choosing({k: str(v) for k, v in found.items() if v}))
+    del app[name]  # only now: what is wrong with the choices leaves the command as it was
+    app.command(chosen)
 
 
 def _given(flag: str, words: Sequence[str]) -> str | None:
