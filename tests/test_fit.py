@@ -19,7 +19,7 @@ from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation.classifier import SmallClassifier
 from fewstep.evaluation.reduced import Reduced, alike, reduced, trained_on
 from fewstep.flow_map import FlowMap
-from fewstep.networks import MLP
+from fewstep.networks import MLP, UNet
 from fewstep.parameterization import EDM
 from fewstep.planning import fitting, rule, trainings
 from fewstep.planning import round as rounds
@@ -32,6 +32,7 @@ from fewstep.planning.round import Round, Timed
 from fewstep.planning.rule import Speed
 from fewstep.planning.state import PLAN, State, read_state
 from fewstep.report.few import commands
+from fewstep.runs.components import make_network
 from fewstep.runs.directory import RunDirectory
 from fewstep.stages.clock import ALL, Clock
 from fewstep.stages.stage import Stage
@@ -179,6 +180,20 @@ def test_a_size_is_the_largest_that_is_seen_often_enough(
     choices = Choices()
     assert rule.choose_size(choices, source, Speed(speed, 16, 1), seconds) == size
     assert choices["channels"] == 3
+
+
+@pytest.mark.parametrize("side", [*range(8, 66), 100, 127])
+def test_a_network_for_images_of_any_side(side: int) -> None:
+    network = UNet((3, side, side), **rule.network_of(side, 4))
+    assert tuple(network.shape) == (3, side, side)
+
+
+def test_a_width_that_is_none_is_said_by_the_network() -> None:
+    for width in (0, -4, 17):
+        run = trainings.teacher(chosen(width=width), LOOKED, "photos").run()
+        assert run.training.lr == 1e-3
+        with pytest.raises(FewstepError, match=f"multiple of 4; got {width}"):
+            make_network(run, (3, 16, 16), 2)
 
 
 def test_a_faster_machine_has_a_wider_network_and_many_images_no_augmentation() -> None:

@@ -27,11 +27,14 @@ def test_a_budget_is_a_time(text: str, seconds: float) -> None:
     assert parse_budget(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "m", "-5m", "0s", "30x", "1m1h", "nan", "1e3s", "900d"])
+@pytest.mark.parametrize(
+    "text", ["", "m", "-5m", "0", "0.0", "0s", "30x", "1m1h", "nan", "1e3s", "900d"]
+)
 def test_what_is_no_budget_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(FewstepError, match="budget") as caught:
         parse_budget(text)
     assert "\n" not in str(caught.value)
+    assert "0m" not in str(caught.value).replace("30m", "")
 
 
 def test_a_number_alone_may_mean_minutes_or_hours() -> None:

@@ -23,7 +23,7 @@ def parse_budget(text: str) -> float:
         FewstepError: anything else, a number without a unit, or no time at all.
     """
     written = "".join(text.split()).lower()
-    if re.fullmatch(r"\d+(\.\d+)?", written):
+    if re.fullmatch(r"\d+(\.\d+)?", written) and float(written):
         raise FewstepError(
             f"the budget {text!r} has no unit: write {written}m for minutes, {written}h for hours."
         )

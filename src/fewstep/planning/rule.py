@@ -63,7 +63,8 @@ def network_of(side: int, channels: int, dropout: float = 0.0) -> dict[str, Any]
     """Arguments of a U-Net for images of a side: halved until 8 pixels or fewer are left."""
     levels = max(1, min(4, round(math.log2(side / 8)) + 1))
     multipliers = (1, 2, 2, 3)[:levels] if side > 16 else (1, 2, 2)[:levels]
-    attention = tuple(side // 2**i for i in range(levels) if 4 <= side // 2**i <= 8)
+    filled = math.ceil(side / 2 ** (levels - 1)) * 2 ** (levels - 1)  # as the U-Net computes
+    attention = tuple(filled >> i for i in range(levels) if 4 <= filled >> i <= 8)
     own = {"channels": channels, "multipliers": multipliers, "blocks": 1, "attention": attention}
     return own | ({"dropout": dropout} if dropout else {})
 
@@ -148,7 +149,7 @@ def choose_training(choices: Choices, looked: Looked, device: torch.device) -> N
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     why = "half the memory and twice the speed on this GPU" if bf16 else f"what {device.type} does"
     choices.make("precision", "bf16" if bf16 else "fp32", why)
-    rate = RATE * min(1.0, SLOWER / choices["width"]) if choices["network"] == UNET else RATE
+    rate = RATE * (SLOWER / max(SLOWER, choices["width"])) if choices["network"] == UNET else RATE
     choices.make("lr", rate, "stays the same after a warm-up, so that a longer budget goes on")
     choices.make("ema", [0.9999], "an average over the last twentieth takes the noise of the rate")
 
