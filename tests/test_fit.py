@@ -136,6 +136,18 @@ def test_a_class_keeps_something_to_train_on() -> None:
     assert apart.labels.unique().tolist() == [1]
 
 
+def test_images_that_train_are_not_held_out(tmp_path: Path) -> None:
+    """Also where a source has them in its test split."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    np.savez(tmp_path / "train.npz", images=images[:30])
+    np.savez(tmp_path / "test.npz", images=images[25:])
+    made = prepare(str(tmp_path / "train.npz"), None)
+    assert (len(made.train), len(made.test)) == (30, 10)
+    np.savez(tmp_path / "test.npz", images=images[:30])
+    made = prepare(str(tmp_path / "train.npz"), None)
+    assert (len(made.train), len(made.test)) == (26, 4), "all of them train: others are held out"
+
+
 def test_images_are_those_that_were_kept(tmp_path: Path) -> None:
     """Whatever the order in which a source names its classes."""
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)

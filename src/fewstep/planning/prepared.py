@@ -14,10 +14,12 @@ from torch import Tensor
 from fewstep.data import Dataset, load
 from fewstep.data.labels import numbered
 from fewstep.errors import FewstepError, FewstepWarning
+from fewstep.evaluation.copies import pixel_keys
 from fewstep.files import replacing
 from fewstep.planning.looked_at import Looked, classes_worth, groups, look
 
 SHARE, MOST = 0.15, 2000  # of the images that are held out where nobody has divided them
+FEWEST = 2  # test images of the source's own that can be scored with
 TRAIN, TEST = "train.npz", "test.npz"
 
 
@@ -45,8 +47,9 @@ def prepare(
 ) -> Prepared:
     """Read images, decide what is held out and whether classes are told, and look at them.
 
-    Those that the source itself calls test images are held out, or else a seventh, of each class
-    alike. Images that are nearly one stay on one side.
+    Those that the source itself calls test images are held out, but for those that are training
+    images, too; where there are none or one, a seventh of all is, of each class alike.
+    Images that are nearly one stay on one side.
 
     Args:
         source: a folder or file, as `fewstep.load` takes it.
@@ -88,6 +91,11 @@ def _divided(source: str, data: Dataset, how: dict) -> tuple[Dataset, Dataset]:
     C, height, width = data.shape
     if found.shape != (C, height, width):
         return held_out(data)
+    known = frozenset(pixel_keys(data.images))
+    new = [i for i, key in enumerate(pixel_keys(found.images)) if key not in known]
+    if len(new) < FEWEST:
+        return held_out(data)
+    found = found.subset(new)
     if data.labels is not None:
         found = found.with_classes(data.classes, "the training images")
     return data, found
