@@ -175,7 +175,7 @@ def test_options_of_the_other_reproduction_are_refused(tmp_path, capsys):
     assert run(["reproduce", "toy2d", "--full", "--out", out]) == 2
     assert "has no --full" in capsys.readouterr().err
     assert run(["reproduce", "digits", "--only", "cd", "--out", out]) == 2
-    assert "has no --only" in capsys.readouterr().err
+    assert "give --methods as well" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["samples.png", "samples"])

@@ -112,7 +112,9 @@ def reproduce(
         _refuse(what, {"--full": full, "--methods": methods, "--table": table is not None})
         show_toy2d(reproduce_toy2d(out, only=only, seed=seed, **shared))
         return
-    _refuse(what, {"--only": bool(only) and not methods, "--seed": seed != 0})
+    _refuse(what, {"--seed": seed != 0})
+    if only and not methods:
+        raise FewstepError("--only chooses among the digits' methods: give --methods as well.")
     if full and methods:
         raise FewstepError("--full and --methods are two tables: give one of them.")
     if table is not None and not (full or methods):
