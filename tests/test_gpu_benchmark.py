@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -27,6 +29,7 @@ def rehearsed(script: str, tmp_path: Path, *words: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_benchmark_is_rehearsed(tmp_path: Path) -> None:
     found = rehearsed("gpu.py", tmp_path, "--parts", "small", "speedrun")
     said = {record["what"] for record in found["records"]}
@@ -35,6 +38,7 @@ def test_the_benchmark_is_rehearsed(tmp_path: Path) -> None:
     assert "**edm bf16**" in (tmp_path / "gpu.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_comparison_of_methods_is_rehearsed(tmp_path: Path) -> None:
     """Each from one teacher, scored in one step and in two; the table is there with the card."""
     found = rehearsed("gpu_methods.py", tmp_path)

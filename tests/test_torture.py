@@ -11,6 +11,7 @@ import pytest
 TORTURE = Path(__file__).parent.parent / "benchmarks" / "torture"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the campaign forks and reads /proc")
 @pytest.mark.parametrize("campaign", ["kills", "disk", "bits", "files", "commands", "requests"])
 def test_the_short_campaign_finds_no_fault(campaign: str) -> None:
