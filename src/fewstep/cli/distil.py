@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
-
-from fewstep.cli.command import Whole, command
-from fewstep.planning.budget import duration, parse_budget
+from fewstep.cli.command import command
+from fewstep.cli.within import Within
+from fewstep.planning.budget import parse_budget
 
 
 def distil(
@@ -18,17 +14,7 @@ def distil(
     budget: str = "10m",
     method: str | None = None,
     data: str | None = None,
-    out: Path | None = None,
-    dry_run: Annotated[bool, Parameter(negative="")] = False,
-    batch: Whole | None = None,
-    lr: float | None = None,
-    flip: bool | None = None,
-    precision: str | None = None,
-    threads: Whole | None = None,
-    seed: Whole | None = None,
-    features: str | None = None,
-    weights: Path | None = None,
-    device: str | None = None,
+    within: Within | None = None,
 ) -> None:
     """Distil a diffusion model into one of few steps, within a budget.
 
@@ -54,53 +40,14 @@ def distil(
         Objective of the student, as fewstep train images has them; default cd.
     data
         Images like those that the model was trained on; default those that its run names.
-    out
-        Folder for everything; default runs/NAME-distil.
-    dry_run
-        Show the plan with its reasons, and stop.
-    batch
-        Images of a step.
-    lr
-        Learning rate.
-    flip
-        Mirror half of the images.
-    precision
-        fp32, tf32 or bf16.
-    threads
-        Of the CPU, for the training.
-    seed
-        Of the training.
-    features
-        Feature network of the scores, as evaluate takes it; default a classifier that is trained
-        on the images.
-    weights
-        File of the feature network's published weights.
-    device
-        cpu, cuda or mps; default a GPU where there is one.
     """
     seconds = parse_budget(budget)
     from fewstep.planning.distilling import plan_distil
-    from fewstep.planning.looked_at import called
-    from fewstep.report.fitted import Features
-    from fewstep.report.fitted import distil as distilled
 
-    folder = out or Path("runs") / f"{called(teacher)}-distil"
-    given: dict[str, Any] = {
-        "method": method,
-        "batch": batch,
-        "lr": lr,
-        "flip": flip,
-        "precision": precision,
-        "threads": threads,
-        "seed": seed,
-    }
-    how: dict[str, Any] = {"data": data, "device": device}
-    if dry_run:
-        for line in plan_distil(teacher, folder, seconds, given, **how).lines():
-            print(line)
-        return
-    page = distilled(teacher, folder, seconds, given, features=Features(features, weights), **how)
-    print(f"\n{duration(page.seconds)} in all. The model is {page.model}; open {page.path}")
+    asked = within or Within()
+    given = {"method": method, **asked.chosen}
+    folder = asked.folder(teacher, "distil")
+    asked.do(plan_distil(teacher, folder, seconds, given, data=data, device=asked.device))
 
 
 app = command(distil)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
-from fewstep.planning.budget import duration, parse_budget
+from fewstep.cli.within import Within
+from fewstep.planning.budget import parse_budget
 
 LABELS = Parameter(negative="--no-labels")
 
@@ -18,8 +18,6 @@ def fit(
     /,
     *,
     budget: str = "30m",
-    out: Path | None = None,
-    dry_run: Annotated[bool, Parameter(negative="")] = False,
     method: str | None = None,
     network: str | None = None,
     size: Whole | None = None,
@@ -28,15 +26,7 @@ def fit(
     width: Whole | None = None,
     dropout: float | None = None,
     augment: float | None = None,
-    flip: bool | None = None,
-    batch: Whole | None = None,
-    lr: float | None = None,
-    precision: str | None = None,
-    threads: Whole | None = None,
-    seed: Whole | None = None,
-    features: str | None = None,
-    weights: Path | None = None,
-    device: str | None = None,
+    within: Within | None = None,
 ) -> None:
     """Fit a generator of few steps to a folder of images, within a budget.
 
@@ -60,10 +50,6 @@ def fit(
         A folder of images, or a file, as --data of train takes it; subfolders are classes.
     budget
         How long it may take, of all calls together: 90s, 30m, 1h30m.
-    out
-        Folder for everything; default runs/NAME-fit.
-    dry_run
-        Show the plan with its reasons, and stop.
     method
         Objective of the model of few steps, as fewstep train images has them.
     network
@@ -80,34 +66,12 @@ def fit(
         Of the diffusion model's network.
     augment
         Probability of each augmentation of the diffusion model's images.
-    flip
-        Mirror half of the images.
-    batch
-        Images of a step.
-    lr
-        Learning rate.
-    precision
-        fp32, tf32 or bf16.
-    threads
-        Of the CPU, for each training.
-    seed
-        Of all trainings.
-    features
-        Feature network of the scores, as evaluate takes it; default a classifier that is trained
-        on the images.
-    weights
-        File of the feature network's published weights.
-    device
-        cpu, cuda or mps; default a GPU where there is one.
     """
     seconds = parse_budget(budget)
     from fewstep.planning.fitting import plan_fit
-    from fewstep.planning.looked_at import called
-    from fewstep.report.fitted import Features
-    from fewstep.report.fitted import fit as fitted
 
-    folder = out or Path("runs") / f"{called(source)}-fit"
-    given: dict[str, Any] = {
+    asked = within or Within()
+    given = {
         "method": method,
         "network": network,
         "size": size,
@@ -116,20 +80,10 @@ def fit(
         "width": width,
         "dropout": dropout,
         "augment": augment,
-        "flip": flip,
-        "batch": batch,
-        "lr": lr,
-        "precision": precision,
-        "threads": threads,
-        "seed": seed,
+        **asked.chosen,
     }
-    if dry_run:
-        for line in plan_fit(source, folder, seconds, given, device=device).lines():
-            print(line)
-        return
-    how = Features(features, weights)
-    page = fitted(source, folder, seconds, given, device=device, features=how)
-    print(f"\n{duration(page.seconds)} in all. The model is {page.model}; open {page.path}")
+    folder = asked.folder(source, "fit")
+    asked.do(plan_fit(source, folder, seconds, given, device=asked.device))
 
 
 app = command(fit)

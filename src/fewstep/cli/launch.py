@@ -6,7 +6,9 @@ import threading
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from fewstep.errors import FewstepError
 
@@ -15,17 +17,32 @@ if TYPE_CHECKING:
     from fewstep.serving.watched import Runs
 
 
-@dataclass(frozen=True)
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a server listens, and for whom: see `fewstep.serving.server.Settings`."""
 
-    host: str
-    port: int
-    token: str | None
-    open_to_all: bool
-    patience: float
-    browser: bool
-    """Open the page in the browser."""
+    host: Annotated[
+        str,
+        Parameter(help="Address to listen on. Others than this machine's own need a token."),
+    ] = "127.0.0.1"
+    token: Annotated[
+        str | None,
+        Parameter(
+            env_var="FEWSTEP_TOKEN", help="What clients must send as Authorization: Bearer TOKEN."
+        ),
+    ] = None
+    open_to_all: Annotated[
+        bool,
+        Parameter(negative="", help="Listen on an address that others can reach, without a token."),
+    ] = False
+    browser: Annotated[bool, Parameter(negative="", help="Open the page in the browser.")] = False
+    patience: Annotated[
+        float,
+        Parameter(
+            help="Seconds that a client has to send its request; slower ones are disconnected."
+        ),
+    ] = 10.0
 
     def url(self, port: int) -> str:
         """The page's address."""
@@ -34,7 +51,8 @@ class Place:
 
 
 def launch(
-    place: Place,
+    place: Place | None,
+    port: int,
     shelf_of: Callable[[], Shelf],
     *,
     said: Callable[[Shelf], str],
@@ -45,7 +63,8 @@ def launch(
     """Serve until Ctrl-C or SIGTERM.
 
     Args:
-        place: where.
+        place: where; default this machine alone.
+        port: of the server; 0 takes a free one.
         shelf_of: opens the models, once the port is known to be free.
         said: what is served, in words.
         runs: the trainings that are watched; default those of the models.
@@ -60,16 +79,17 @@ def launch(
         from fewstep.serving.server import Settings, bind, serve
     except ImportError as error:
         raise FewstepError(f"{error.name} is missing: pip install 'fewstep[serve]'.") from error
+    place = place or Place()
     given = Settings(
         host=place.host,
-        port=place.port,
+        port=port,
         token=place.token,
         open_to_all=place.open_to_all,
         patience=place.patience,
         limits=Limits(**limits or {}),
         **settings,
     )
-    sock = bind(place.host, place.port)
+    sock = bind(place.host, port)
     with sock:
         shelf, url = shelf_of(), place.url(sock.getsockname()[1])
 

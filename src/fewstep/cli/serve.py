@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 
 def serve(
     *models: Path,
-    host: str = "127.0.0.1",
     port: Whole = 8000,
-    token: Annotated[str | None, Parameter(env_var="FEWSTEP_TOKEN")] = None,
-    open_to_all: Annotated[bool, Parameter(negative="")] = False,
-    browser: Annotated[bool, Parameter(negative="")] = False,
+    place: Place | None = None,
     training_images: Annotated[bool, Parameter(negative="")] = False,
     max_batch: Whole = 64,
     wait_ms: float = 2.0,
@@ -34,7 +31,6 @@ def serve(
     max_steps: Whole = 64,
     timeout: float = 60.0,
     grace: float = 30.0,
-    patience: float = 10.0,
     checkpoint: str = "last",
     ema: str | None = None,
     device: str | None = None,
@@ -56,16 +52,8 @@ def serve(
     ----------
     models
         Run folders, checkpoint folders, model files or hub:NAME; the first is the default.
-    host
-        Address to listen on. Others than this machine's own need a token.
     port
         Port to listen on; 0 takes a free one.
-    token
-        What clients must send as Authorization: Bearer TOKEN.
-    open_to_all
-        Listen on an address that others can reach, without a token.
-    browser
-        Open the page in the browser.
     training_images
         Show training images to others than this machine, too: those nearest to a picture.
     max_batch
@@ -82,8 +70,6 @@ def serve(
         Seconds after which a request is given up.
     grace
         Seconds to finish what was accepted, after Ctrl-C or SIGTERM; a second one stops at once.
-    patience
-        Seconds that a client has to send its request; slower ones are disconnected.
     checkpoint
         Checkpoint of run folders: last, best or a step.
     ema
@@ -96,7 +82,8 @@ def serve(
     """
     by = engine_of(engine, precision)
     launch(
-        Place(host, port, token, open_to_all, patience, browser),
+        place,
+        port,
         lambda: _shelf(models, checkpoint, ema, by, device, precision),
         said=lambda shelf: ", ".join(shelf.models) + by.said,
         training_images=training_images,

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
 from fewstep.cli.launch import Place, launch
@@ -14,12 +11,8 @@ from fewstep.errors import FewstepError
 
 def watch(
     *runs: Path,
-    host: str = "127.0.0.1",
     port: Whole = 8001,
-    token: Annotated[str | None, Parameter(env_var="FEWSTEP_TOKEN")] = None,
-    open_to_all: Annotated[bool, Parameter(negative="")] = False,
-    browser: Annotated[bool, Parameter(negative="")] = False,
-    patience: float = 10.0,
+    place: Place | None = None,
 ) -> None:
     """Watch trainings on a web page while they run.
 
@@ -37,18 +30,8 @@ def watch(
     ----------
     runs
         Run folders, and folders that hold runs, whose stages appear as they begin; default runs.
-    host
-        Address to listen on. Others than this machine's own need a token.
     port
         Port to listen on; 0 takes a free one.
-    token
-        What clients must send as Authorization: Bearer TOKEN.
-    open_to_all
-        Listen on an address that others can reach, without a token.
-    browser
-        Open the page in the browser.
-    patience
-        Seconds that a client has to send its request; slower ones are disconnected.
     """
     try:
         from fewstep.serving.shelf import Shelf
@@ -57,7 +40,8 @@ def watch(
         raise FewstepError(f"{error.name} is missing: pip install 'fewstep[serve]'.") from error
     watched = Runs.open(runs)
     launch(
-        Place(host, port, token, open_to_all, patience, browser),
+        place,
+        port,
         lambda: Shelf({}),
         said=lambda _: ", ".join(map(str, watched.named.values())),
         runs=watched,

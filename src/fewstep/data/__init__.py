@@ -14,10 +14,12 @@ from fewstep.data.images import check_place, grid, save_images, to_float, to_uin
 from fewstep.data.order import batch_indices
 from fewstep.data.readers import READERS
 from fewstep.data.sources import load
+from fewstep.data.splits import NoSplit
 
 __all__ = [
     "READERS",
     "Dataset",
+    "NoSplit",
     "batch_indices",
     "check_place",
     "grid",

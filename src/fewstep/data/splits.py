@@ -110,11 +110,15 @@ def choose(split: str, present: Iterable[str], origin: str) -> str:
     raise missing(origin, split, sorted(present))
 
 
-def missing(source: str, split: str, present: Sequence[str] = ()) -> FewstepError:
+class NoSplit(FewstepError):
+    """A data set that can be read has no such split."""
+
+
+def missing(source: str, split: str, present: Sequence[str] = ()) -> NoSplit:
     """The error for a split that is not there."""
     names = " or ".join(word for word, means in WORDS.items() if means in candidates(split))
     has = f"it has {', '.join(present)}" if present else "it is not divided into splits"
-    return FewstepError(f"{source} has no split {split!r} (called {names}): {has}")
+    return NoSplit(f"{source} has no split {split!r} (called {names}): {has}")
 
 
 def split_files(paths: Sequence[Path], split: str, origin: str) -> list[Path]:

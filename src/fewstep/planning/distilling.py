@@ -7,15 +7,16 @@ longer budget makes a new model of few steps.
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fewstep.data import Dataset, load
+from fewstep.data import Dataset, NoSplit, load
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
@@ -23,9 +24,9 @@ from fewstep.models import as_map
 from fewstep.needs import Needs, TeacherUse
 from fewstep.planning import rule, trainings
 from fewstep.planning.choices import Choices, choices_of
-from fewstep.planning.fitting import DATA, FEW, PAIRS, needs_of, next_round, pairs, timed
+from fewstep.planning.fitting import PAIRS, needs_of, next_round, pairs, timed
 from fewstep.planning.looked_at import Looked, look, of_path
-from fewstep.planning.plan import Plan
+from fewstep.planning.plan import DATA, FEW, Plan, few_of
 from fewstep.planning.prepared import TEST, TRAIN, Prepared, held_out
 from fewstep.planning.round import Round, Timed
 from fewstep.planning.state import State, read_state
@@ -33,7 +34,7 @@ from fewstep.planning.trainings import IMAGES, SHOWN, Settings
 from fewstep.recipes import RECIPES
 from fewstep.recipes.images import EDM
 from fewstep.runs.components import arguments_of
-from fewstep.runs.directory import RunDirectory, open_model
+from fewstep.runs.directory import MODEL, RunDirectory, open_model
 from fewstep.runs.parts import load as load_settings
 from fewstep.runs.parts import real_data
 from fewstep.runs.run import Component, Run
@@ -45,13 +46,6 @@ RATES = (1e-4, 1e-3)
 SMALL = 2e6  # weights of a network that learns at the higher of these rates
 
 
-@dataclass(frozen=True)
-class Distilled(Plan):
-    """A plan with the model that it begins with."""
-
-    teacher: FlowMap | None = None
-
-
 def plan_distil(
     teacher: str,
     directory: Path,
@@ -60,7 +54,7 @@ def plan_distil(
     *,
     data: str | None = None,
     device: str | None = None,
-) -> Distilled:
+) -> Plan:
     """Look at the model and its images, measure this machine, and decide; nothing is written.
 
     Args:
@@ -76,6 +70,7 @@ def plan_distil(
             too short or spent; choices that do not agree with what was begun.
     """
     rule.check_threads(given)
+    began = time.perf_counter()
     begun, where = read_state(directory, "distil"), pick_device(device)
     choices = Choices(given, choices_of(begun.choices) if begun else {})
     method = str(choices.make("method", rule.METHOD, "it follows the model, and needs few steps"))
@@ -103,16 +98,25 @@ def plan_distil(
     _choose(choices, f, looked, where)
     student = _student(f, choices, needs, str(directory / DATA / TRAIN), looked)
     state = next_round(state, budget, directory)
-    few = f"{FEW}-{len(state.rounds) + 1}"
-    stages = _stages(student, f, needs, few, directory)
-    spent = Clock(directory)[ALL]
+    stages = _stages(student, f, needs, few_of(state), directory)
     made = Round(directory, budget, stages, rule.AFTER, images, device, choices["threads"])
     if not state.steps:
-        made.check(budget - spent)
+        made.check(budget - Clock(directory)[ALL])
     weights = sum(x.numel() for x in f.network.parameters())
     said = (f"{teacher} is {f.trained.name} of {weights:,} weights.", *looked.words[:1])
-    state = replace(state, choices=choices.record())
-    return Distilled(said, choices, made, state, few, prepared, spent, f)
+    lead = f"{teacher} became a model that makes images in one or a few evaluations of its network"
+    return Plan(
+        title=f"{Path(teacher).name} in few steps",
+        lead=f"{lead}: {MODEL}.",
+        said=said,
+        choices=choices,
+        round=made,
+        state=replace(state, choices=choices.record()),
+        teacher=directory / TEACHER,
+        prepared=prepared,
+        copied=f,
+        began=began,
+    )
 
 
 def _check_teacher(f: FlowMap, path: str, method: str, needs: Needs) -> None:
@@ -129,10 +133,11 @@ def _check_teacher(f: FlowMap, path: str, method: str, needs: Needs) -> None:
 
 
 def _images(f: FlowMap, teacher: str, data: str | None) -> Prepared:
-    """Images like those that the model was trained on; its own samples where there are none.
+    """Images like those that the model was trained on.
 
     Raises:
-        FewstepError: images of another shape than the model's, or without its classes.
+        FewstepError: there are none; they are of another shape than the model's, or without its
+            classes.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewstepWarning)
@@ -154,7 +159,10 @@ def _images(f: FlowMap, teacher: str, data: str | None) -> Prepared:
         raise FewstepError(f"{teacher} knows classes: give --data whose folders are its classes.")
     else:
         train, test = (part.with_classes(f.classes, teacher) for part in (train, test))
-    return Prepared(train, test, look(train, len(test), "The images are the teacher's own."))
+    why = (
+        "The images are those that the model learned from." if data is None else f"They are {data}."
+    )
+    return Prepared(train, test, look(train, len(test), why))
 
 
 def _given(f: FlowMap, data: str) -> tuple[Dataset, Dataset]:
@@ -164,7 +172,7 @@ def _given(f: FlowMap, data: str) -> tuple[Dataset, Dataset]:
     train = load(data, skip_bad=True, **how)
     try:
         return train, load(data, split="test", **how)
-    except FewstepError:
+    except NoSplit:
         return held_out(train)
 
 
@@ -180,7 +188,7 @@ def _of_run(teacher: str) -> tuple[Dataset, Dataset] | None:
         return None
     try:
         return train, load_settings(settings, "test")
-    except FewstepError:
+    except NoSplit:
         return held_out(train)
 
 

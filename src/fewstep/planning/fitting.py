@@ -6,6 +6,7 @@ longer budget the diffusion model goes on, and a new model of few steps is made 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,18 +23,18 @@ from fewstep.planning import rule, trainings
 from fewstep.planning.choices import Choices, choices_of
 from fewstep.planning.looked_at import Looked, Source, is_of, look, of_path
 from fewstep.planning.measured import small_speed
-from fewstep.planning.plan import Plan
+from fewstep.planning.plan import DATA, FEW, Plan, few_of
 from fewstep.planning.prepared import TEST, TRAIN, Prepared, prepare
 from fewstep.planning.round import Round, Timed
 from fewstep.planning.state import State, read_state
 from fewstep.planning.trainings import Settings
 from fewstep.recipes.images import ALIASES
-from fewstep.runs.directory import RunDirectory
+from fewstep.runs.directory import MODEL, RunDirectory
 from fewstep.runs.run import Run
 from fewstep.stages.clock import ALL, Clock
 from fewstep.stages.stage import Pairs, Stage
 
-DATA, TEACHER, FEW, PAIRS = "data", "teacher", "few", "pairs"
+TEACHER, PAIRS = "teacher", "pairs"
 PAIRS_SHARE, EVALUATIONS = 0.15, 35
 AGAIN = 0.35  # share of a later budget that the diffusion model goes on for
 
@@ -60,6 +61,7 @@ def plan_fit(
             that do not agree with what was begun.
     """
     rule.check_threads(given)
+    began = time.perf_counter()
     begun, where = read_state(directory, "fit"), pick_device(device)
     choices = Choices(given, choices_of(begun.choices) if begun else {})
     if given.get("method") is not None:
@@ -76,14 +78,23 @@ def plan_fit(
     rule.choose_training(choices, looked, where)
     choices.make("seed", 0, "another number gives another model")
     trainings.check_method(rule.choose_method(choices))
-    spent = Clock(directory)[ALL]
     state = next_round(state, budget, directory)
-    few = f"{FEW}-{len(state.rounds) + 1}"
-    stages = _stages(choices, looked, directory, few, images)
+    stages = _stages(choices, looked, directory, few_of(state))
     made = Round(directory, budget, stages, rule.AFTER, images, device, choices["threads"])
     if not state.steps:
-        made.check(budget - spent)
-    return Plan(said, choices, made, replace(state, choices=choices.record()), few, prepared, spent)
+        made.check(budget - Clock(directory)[ALL])
+    return Plan(
+        title=f"A generator of {Path(state.source).name}",
+        lead=f"{len(images):,} images of {images.shape[2]}x{images.shape[1]} pixels became a model "
+        f"that makes new ones in one or a few evaluations of its network: {MODEL}.",
+        said=said,
+        choices=choices,
+        round=made,
+        state=replace(state, choices=choices.record()),
+        teacher=directory / TEACHER / MODEL,
+        prepared=prepared,
+        began=began,
+    )
 
 
 def _looked_at(
@@ -140,9 +151,7 @@ def next_round(state: State, budget: float, directory: Path) -> State:
     return replace(state, budget=budget, steps={})
 
 
-def _stages(
-    choices: Choices, looked: Looked, directory: Path, few: str, images: Dataset
-) -> list[Timed]:
+def _stages(choices: Choices, looked: Looked, directory: Path, few: str) -> list[Timed]:
     """The stages of a round, those that others need first."""
     data = str(directory / DATA / TRAIN)
     needs = needs_of(choices["method"])

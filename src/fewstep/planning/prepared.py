@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data import Dataset, load
+from fewstep.data import Dataset, NoSplit, load
 from fewstep.data.labels import numbered
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation.copies import pixel_keys
@@ -86,7 +86,7 @@ def _as_kept(data: Dataset) -> Dataset:
 def _divided(source: str, data: Dataset, how: dict) -> tuple[Dataset, Dataset]:
     try:
         found = load(source, split="test", labels=data.labels is not None, **how)
-    except FewstepError:
+    except NoSplit:
         return held_out(data)
     C, height, width = data.shape
     if found.shape != (C, height, width):

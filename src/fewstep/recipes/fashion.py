@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from fewstep.recipes import digits
+from fewstep.recipes.digits import TAUS
 from fewstep.runs.recipe import RECIPES
 from fewstep.runs.run import Data, Run, component
-from fewstep.training.config import Training
 
 SIGMA_DATA = 0.706  # standard deviation of the training images on [-1, 1]
 SHAPE: dict[str, Any] = {
@@ -28,21 +29,9 @@ P = component("edm", T=40.0, sigma_data=SIGMA_DATA)
 FLOW = component("rectified_flow", sigma_data=SIGMA_DATA, second="gap")
 TIMES = {"P_mean": -0.8, "P_std": 1.4}
 DATA = Data(data="fashion-mnist")
-TRAINING = Training(
-    batch=64,
-    optimizer="adam",
-    lr=2e-3,
-    betas=(0.9, 0.99),
-    warmup=60,
-    decay="cosine",
-    clip=1.0,
-    ema=(20_000.0,),
-    log_every=25,
-    sample_every=250,
-    samples=64,
-    checkpoint_every=250,
+TRAINING = replace(
+    digits.TRAINING, batch=64, ema=(20_000.0,), log_every=25, samples=64, checkpoint_every=250
 )
-TAUS = {"2": (0.8,), "4": (5.0, 1.5, 0.5)}
 
 
 @RECIPES.add("fashion/edm")

@@ -43,8 +43,6 @@ def write_few(
     copies: tuple[Memorisation, Tensor],
     train: Tensor,
     *,
-    title: str,
-    lead: str,
     how: str,
     notes: Sequence[str],
     model: Path,
@@ -54,12 +52,11 @@ def write_few(
     """Write ``report.html`` and its pictures into a plan's folder.
 
     Args:
-        plan: with its choices.
+        plan: with its choices, and the title and first sentence of the page.
         few: the model of few steps.
         points: its scores and those of others.
         copies: how near its samples lie to training images, and these samples.
         train: the training images.
-        title, lead: of the page.
         how: how the scores were made.
         notes: sentences on what was done.
         model: file of the model.
@@ -73,7 +70,7 @@ def write_few(
     pictures = {
         "samples": figures.png_of(to_uint8(sample(few, SHEET, sampler, seed=0)), COLUMNS),
         "comparison": figures.comparison(_strips(points), "One noise per column"),
-        "quality": figures.quality(_series(points), R, real),
+        "quality": figures.quality(_series(points), R, real, "training images"),
         "neighbours": neighbours(copies, train),
         "curves": figures.curves(directory, stages),
     }
@@ -83,8 +80,8 @@ def write_few(
     fill(
         directory / "report.html",
         "few.html",
-        title=title,
-        lead=lead,
+        title=plan.title,
+        lead=plan.lead,
         sheet=f"{SHEET} samples, {steps}, the first that come"
         + (", the classes in turn." if few.num_classes else "."),
         pictures={name: data_url(png) for name, png in pictures.items()},

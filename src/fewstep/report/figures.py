@@ -85,9 +85,19 @@ def curves(directory: Path, stages: Sequence[str]) -> bytes:
 
 
 def quality(
-    points: Mapping[str, Sequence[tuple[int, float]]], baseline: float, real: float
+    points: Mapping[str, Sequence[tuple[int, float]]],
+    baseline: float,
+    real: float,
+    known: str = "real test images",
 ) -> bytes:
-    """Fréchet distance against network evaluations, one line per method."""
+    """Fréchet distance against network evaluations, one line per method.
+
+    Args:
+        points: evaluations and distance of each method.
+        baseline: distance of the class-wise Gaussian.
+        real: distance of the real images that `known` names.
+        known: which these are.
+    """
     many = len(points) > LEGEND
     fig, (ax,) = _figure(1, 1, (10, 5) if many else (7, 3.6))
     looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
@@ -98,7 +108,7 @@ def quality(
     ax.axhline(baseline, color="grey", linestyle="--", linewidth=1)
     ax.annotate("class-wise Gaussian", (ticks[0], baseline), fontsize=8, va="bottom", color="grey")
     ax.axhline(real, color="black", linestyle=":", linewidth=1)
-    ax.annotate("real test images", (ticks[0], real), fontsize=8, va="bottom")
+    ax.annotate(known, (ticks[0], real), fontsize=8, va="bottom")
     ax.set(xlabel="network evaluations per image", ylabel="Fréchet distance", xscale="log")
     ax.set_yscale("log")
     ax.set_xticks(ticks, [str(nfe) for nfe in ticks])

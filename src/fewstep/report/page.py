@@ -6,7 +6,6 @@ import base64
 import csv
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -66,14 +65,15 @@ def write_page(
 def fill(path: Path, template: str, **facts: Any) -> None:
     """Fill a template of this folder and write it; a reader never sees half a page."""
     try:
-        from jinja2 import Environment
+        from jinja2 import Environment, PackageLoader
         from markupsafe import Markup
     except ImportError as error:
         raise FewstepError(f"the report needs pip install 'fewstep[report]' ({error}).") from error
-    text = files("fewstep.report").joinpath(template).read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("fewstep", "report"), autoescape=True, trim_blocks=True
+    )
     environment.filters["typeset"] = lambda text: Markup(to_html(text))
-    html = environment.from_string(text).render(**facts)
+    html = environment.get_template(template).render(**facts)
     with replacing(path) as partial:
         partial.write_text(html, encoding="utf-8")
 

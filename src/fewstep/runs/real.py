@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewstep.classes import Agreement
-from fewstep.data import Dataset
+from fewstep.data import Dataset, NoSplit
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError, FewstepWarning, listed
 from fewstep.evaluation import Evaluator, FeatureNetwork, Reference
@@ -69,14 +69,17 @@ class Real:
         return cls(source, read("train", size, reference.channels), read)
 
     def test_split(self) -> Dataset | None:
-        """The held-out images of the same source; None where it has none."""
+        """The held-out images of the same source; None where it has none that can be read."""
         if self.data is None or self.read is None:
             return None
         C, height, width = self.data.shape
         try:
             return self.read("test", width if width == height else None, C)
-        except FewstepError:
-            return None  # a data set without a test split has one baseline fewer
+        except NoSplit:
+            return None  # there is one baseline fewer
+        except FewstepError as error:
+            _say(self.source, f"the test split is left out: {error}")
+            return None
 
     def as_seen_by(self, network: FeatureNetwork, group: Processes | None = None) -> Reference:
         """The reference that these images are to a feature network."""
