@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import threading
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -629,6 +630,20 @@ def test_a_validation_has_the_labels_of_the_images_that_it_is_held_against(tmp_p
     labels = torch.tensor([2, 2, 2, 1])
     Validation(torch.zeros(4, 1, 4, 4), 6, told=Condition(label=labels))(f)
     assert seen[:6] == [2, 2, 2, 1, 2, 2]  # what follows only fills the batch
+
+
+def test_weights_of_an_input_that_is_not_given_rest(tmp_path: Path) -> None:
+    """A network that is told augmentations, trained without them: nothing is amiss."""
+    F = UNet((1, 4, 4), channels=4, multipliers=(1,), blocks=1, attention=(), augment=9)
+    o = OBJECTIVES["ect"](FlowMap(F, EDM(eps=0.0)), CONFIG.steps)
+    t = Trainer(o, pictures(), CONFIG, tmp_path, quiet=True)
+    (weight,) = F.added_weights("augmentations")
+    before = weight.detach().clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        t.step(0)
+    assert weight.requires_grad
+    assert torch.equal(weight, before)
 
 
 # What goes wrong

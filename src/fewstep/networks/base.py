@@ -76,6 +76,11 @@ class Network(Cited, nn.Module):
             takes: Any = (*type(self).takes, "embedding")
             self.takes = takes  # type: ignore[misc]  # which depends on this input
 
+    def added_weights(self, what: str) -> list[nn.Parameter]:
+        """The weights of one of the inputs of `added`; none where it does not have that."""
+        own = dict(self.named_parameters())
+        return [own[name] for name in self.added.get(what, ()) if name in own]
+
     @property
     def computed(self) -> tuple[int, ...]:
         """The shape that it computes on: larger than `shape` where images have to be filled up."""

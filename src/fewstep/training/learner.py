@@ -14,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError, FewstepWarning, listed
+from fewstep.networks.base import Network
+from fewstep.networks.embeddings import AUGMENTATION
 from fewstep.objectives import Objective
 from fewstep.objectives.turns import Turn, check_turns, held_fixed
 from fewstep.training.config import Training
@@ -47,6 +49,7 @@ class Learner:
         self.weights = objective.weights_of(turn)
         self.moves_map = "f" in turn.modules
         self._others = _others(objective, self.weights)
+        self._idle = _idle(objective, self.config)
         self._names = {id(p): name for name, p in objective.named_parameters()}
         self._checked = False
         self.module: nn.Module = objective
@@ -78,7 +81,8 @@ class Learner:
 
     def reduce(self, device: torch.device) -> None:
         """From now on take the mean of the gradients of all processes."""
-        self.module = _reduced(self._in_turn, device)
+        with held_fixed(self._idle):  # which no process waits for
+            self.module = _reduced(self._in_turn, device)
 
     def alone(self) -> AbstractContextManager[None]:
         """A block in which no other parameter of the objective wants a gradient."""
@@ -120,7 +124,10 @@ class Learner:
             FewstepError: several processes would wait for a gradient that never comes.
         """
         self._checked = True
-        unused = [p for p in self.weights if p.requires_grad and p.grad is None]
+        idle = {id(p) for p in self._idle}
+        unused = [
+            p for p in self.weights if p.requires_grad and p.grad is None and id(p) not in idle
+        ]
         if not unused:
             return
         which = listed(self._names[id(p)] for p in unused)
@@ -149,6 +156,15 @@ def learners_of(
 def _others(objective: Objective[Any], weights: list[Tensor]) -> list[Tensor]:
     mine = {id(p) for p in weights}
     return [p for p in objective.parameters() if p.requires_grad and id(p) not in mine]
+
+
+def _idle(objective: Objective[Any], config: Training) -> list[Tensor]:
+    """Weights of an input that the training does not give: augmentations where there are none."""
+    if config.augment:
+        return []
+    networks = [module for module in objective.modules() if isinstance(module, Network)]
+    found = (x for network in networks for x in network.added_weights(AUGMENTATION))
+    return [x for x in found if x.requires_grad]
 
 
 class _InTurn(nn.Module):
