@@ -4,64 +4,36 @@
     python benchmarks/gpu_methods.py --rehearse --out /tmp/x           # the same, tiny, on the CPU
 
 Networks of some 5 million weights on CIFAR-10, scored in one step and in two by the Frechet
-distance over a ResNet-56's features. The teacher is trained first, then each method in a process of
-its own with a time limit of its own, one after another. Writes gpu_methods.json, gpu_methods.md and
-log.txt, after each part anew.
+distance over a ResNet-56's features. The teacher is trained first, then each method, in one process
+that reads the images once. Writes gpu_methods.json, gpu_methods.md, log.txt and the weights of the
+teacher.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from gpu_parts.runner import END, Runner, parser, stage_of
+from gpu_parts.runner import TEACHER, Runner, parser, stage_of
 
-TEACHER, REHEARSAL = "teacher", "rehearsal"
 METHODS = ["ect", "scd", "meanflow"]
 BY_NAME = ["sct"]  # sCM from data, from the teacher's weights as the others
-SHARE = 0.34  # of the seconds, for the teacher
-AROUND = 32.0  # seconds of a part besides training: its start, the images, the scores
+RACE = "race"
 
 
 class Race(Runner):
-    """The teacher, then the methods."""
-
-    def all(self, chosen: list[str], kept: Path | None) -> None:
-        """Train and score, one part after another.
-
-        Args:
-            chosen: the methods.
-            kept: a teacher of an earlier race, in the place of one that is trained.
-        """
-        limit, methods = self.limits(len(chosen), trains=kept is None)
-        if kept is not None:
-            shutil.copyfile(kept, self.work / f"{TEACHER}.safetensors")
-        else:
-            self.part(TEACHER, limit)
-            self.keep()
-        for name in chosen:
-            self.part(name, methods)
-
-    def limits(self, n: int, *, trains: bool) -> tuple[float, float]:
-        """Seconds of the teacher and of each of ``n`` methods, start and scores included."""
-        whole = self.options.seconds - END
-        teacher = SHARE * whole if trains else 0.0
-        return teacher, (whole - teacher) / n
-
-    def part(self, name: str, limit: float) -> None:
-        self.beside([name], limit, "--train", f"{max(5.0, limit - AROUND):.1f}")
-
-    def keep(self) -> None:
-        """The teacher goes where the results are, for methods that are raced later."""
-        made = self.work / f"{TEACHER}.safetensors"
-        if made.exists():
-            shutil.copyfile(made, self.out / made.name)
+    """The teacher, then the methods, in one part."""
 
     def said(self, whole: dict[str, Any]) -> str:
         return _table(whole) + "\n" + super().said(whole)
+
+    def keep(self) -> None:
+        """The teacher goes where the results are, for methods that are raced later."""
+        made = self.work / TEACHER
+        if made.exists():
+            shutil.copyfile(made, self.out / made.name)
 
 
 def _table(whole: dict[str, Any]) -> str:
@@ -76,36 +48,25 @@ def _table(whole: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_part(options: argparse.Namespace) -> int:
-    """Work on a part in this process."""
-    from gpu_parts import methods
-
-    stage = stage_of(options)
-    if options.part == REHEARSAL:
-        methods.rehearse(stage, METHODS)
-    elif options.part == TEACHER:
-        methods.teacher(stage, options.train)
-    else:
-        methods.method(stage, options.part, options.train)
-    return 0
-
-
 def main() -> int:
     line = parser(__doc__.splitlines()[0], seconds=570)
     line.add_argument("--teacher", type=Path, help="of an earlier race, teacher.safetensors")
-    line.add_argument("--train", type=float, default=0.0, help=argparse.SUPPRESS)
     options = line.parse_args()
-    if options.part:
-        return run_part(options)
     chosen = options.parts or METHODS
     if unknown := {*chosen} - {*METHODS, *BY_NAME}:
         line.error(f"unknown {', '.join(sorted(unknown))}: {', '.join([*METHODS, *BY_NAME])}")
+    if options.part:
+        from gpu_parts import methods
+
+        methods.race(stage_of(options), chosen, options.teacher)
+        return 0
     race = Race(Path(__file__), options)
     race.install()
-    if options.rehearse and not options.parts:  # the same parts in one process
-        race.part(REHEARSAL, options.seconds)
-    else:
-        race.all(chosen, options.teacher)
+    words = ["--parts", *chosen]
+    if options.teacher is not None:
+        words += ["--teacher", str(options.teacher.resolve())]
+    race.beside([RACE], options.seconds, *words)
+    race.keep()
     return race.end()
 
 

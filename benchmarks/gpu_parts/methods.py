@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from fewstep.objectives.scm import SCD, SCT
 from fewstep.parameterization import EDM, Parameterization, RectifiedFlow, TrigFlow, match
 from fewstep.sampling import Jumps, Multistep, Sampler, Walk
 from gpu_parts.race import Race, prepared, trained
+from gpu_parts.runner import TEACHER
 from gpu_parts.stage import Stage
 
-TEACHER = "teacher.safetensors"
 MIDDLE = 0.821  # noise level of the second step
 ANGLE = math.atan(MIDDLE / 0.5)
 TIMES = "separate(t=lognormal(P_mean=-0.6, P_std=1.6), s=lognormal(P_mean=-4.0, P_std=1.6))"
@@ -36,6 +36,9 @@ FINETUNE: dict[str, Any] = {
     "decay": "cosine",
     "ema": (60_000.0,),
 }
+SHARE = 0.34  # of the seconds, for the teacher
+AROUND = {"teacher": 32.0, "method": 22.0}  # seconds that first steps and scores take
+LEAST = 5.0  # seconds of a training
 ATTEMPTS = (("bf16", "forward"), ("tf32", "forward"), ("tf32", "difference"))
 """Arithmetic and way to a derivative; the next one where one fails."""
 
@@ -93,13 +96,40 @@ METHODS = {
 """By name; settings are those of the papers' CIFAR-10 recipes."""
 
 
-def teacher(stage: Stage, seconds: float) -> None:
-    """The diffusion model; its average is kept beside the results."""
-    diffuse(prepared(stage, time.time(), seconds))
+def race(stage: Stage, names: Sequence[str], kept: Path | None) -> None:
+    """Train and score, one after another; each method has the same seconds.
+
+    Args:
+        stage: where, and until when.
+        names: of `METHODS`.
+        kept: a teacher of an earlier race, in the place of one that is trained.
+    """
+    race = prepared(stage, time.time(), 0.0)
+    of_teacher, of_methods = shares(stage.left, len(names), trains=kept is None)
+    if stage.rehearse:
+        of_teacher = of_methods = race.seconds
+    teacher = (
+        diffuse(replace(race, seconds=of_teacher)) if kept is None else FlowMap.load(kept).float()
+    )
+    for name in names:
+        compare(replace(race, seconds=of_methods), name, teacher)
 
 
-def diffuse(race: Race) -> None:
-    """Train the teacher, and score it."""
+def shares(left: float, n: int, *, trains: bool) -> tuple[float, float]:
+    """Seconds of training of the teacher and of each of ``n`` methods, of all that are left."""
+    teacher = SHARE * left if trains else 0.0
+    own = {"teacher": teacher, "method": (left - teacher) / n}
+    found = [max(LEAST, seconds - AROUND[who]) for who, seconds in own.items()]
+    return found[0], found[1]
+
+
+def diffuse(race: Race) -> FlowMap:
+    """Train the diffusion model; its average is kept beside the results before it is scored."""
+
+    def keep(f: FlowMap) -> None:
+        half = f.frozen_copy().to("cpu", torch.float16)  # 10 MB, which every machine gives back
+        half.save(race.stage.result.parent / TEACHER)
+
     found = trained(
         race,
         "teacher",
@@ -107,48 +137,35 @@ def diffuse(race: Race) -> None:
         FlowMap(race.network(), EDM()),
         {"Heun, 19 NFE": Walk(solver="heun", budget=19)},
         race.seconds,
+        keep=keep,
         optimizer="adam",
         lr=2e-3,
         warmup=200,
         decay="cosine",
         ema=(100_000.0,),
     )
-    found.frozen_copy().to("cpu").save(race.stage.result.parent / TEACHER)
+    return found.frozen_copy().to("cpu")
 
 
-def method(stage: Stage, name: str, seconds: float) -> None:
-    """One of `METHODS`, from the teacher that lies beside the results."""
-    compare(prepared(stage, time.time(), seconds), name)
-
-
-def rehearse(stage: Stage, names: list[str]) -> None:
-    """All parts in one process, as tiny as can be."""
-    race = prepared(stage, time.time(), 0.0)
-    diffuse(race)
-    for name in names:
-        compare(race, name)
-
-
-def compare(race: Race, name: str) -> None:
+def compare(race: Race, name: str, teacher: FlowMap) -> None:
     """Train a method in the first way that works, and score it."""
     stage, ways = race.stage, ATTEMPTS
-    kept = stage.result.parent / TEACHER
     for precision, tangent in ways if METHODS[name].derivative else ways[:1]:
         before = len(stage.records)
         with stage.trying(f"{name}, {precision}, {tangent}"):
-            _train(race, name, kept, precision, tangent)
+            _train(race, name, teacher, precision, tangent)
         if not any("failed" in record for record in stage.records[before:]):
             return
 
 
-def _train(race: Race, name: str, kept: Path, precision: str, tangent: str) -> None:
-    own, teacher = METHODS[name], FlowMap.load(kept)
+def _train(race: Race, name: str, teacher: FlowMap, precision: str, tangent: str) -> None:
+    own, teacher = METHODS[name], teacher.frozen_copy()  # which goes where the training is
     chosen = {"form": own.p.form, "second": own.p.second} if own.two_time else {}
     same = type(own.p) is type(teacher.p)
     p = own.p if same else match(teacher.p, own.p, eps=own.p.eps, **chosen)
     f = FlowMap(race.network(two_time=own.two_time), p)
     f.take_network(teacher, "the teacher")
-    followed = teacher.to(race.stage.device) if same else teacher.in_process(p)
+    followed = teacher if same else teacher.in_process(p)
     make = partial(own.make, teacher=followed, tangent=tangent)
     samplers = {"1 step": Multistep(), "2 steps": own.two_steps}
     settings = {**FINETUNE, "precision": precision}

@@ -63,7 +63,7 @@ class Race:
             deterministic=False,
             flip=True,
             ema_rampup=0.05,
-            **{"precision": "bf16", **settings},
+            **{"precision": "bf16", "cuda_graphs": not self.stage.rehearse, **settings},
         )
         group = Processes(device=self.stage.device)
         folder = tempfile.mkdtemp(prefix="fewstep-speedrun-")
@@ -135,25 +135,35 @@ def trained(
     samplers: dict[str, Sampler],
     seconds: float,
     parts: int = 1,
+    keep: Callable[[FlowMap], object] = lambda f: None,
     **settings: Any,
 ) -> FlowMap:
-    """The running average after some seconds of training; scored ``parts`` times on the way."""
+    """The running average after some seconds of training; scored ``parts`` times on the way.
+
+    The number of steps follows from how fast the first ones are. Where later ones are slower,
+    training ends early, at its last second. ``keep`` takes the average before a score.
+    """
     stage = race.stage
     rate = _steps_per_second(race, make, f, **settings)
     steps = max(2 * parts, int(0.93 * seconds * rate))
+    done = 0
     trainer = race.trainer(make(f, steps), steps, **settings)
     began, spent = time.time(), 0.0
     for part in range(1, parts + 1):
         start = time.time()
         for k in range(steps * (part - 1) // parts, steps * part // parts):
+            if done >= 2 and spent + time.time() - start > seconds:
+                break
             trainer.step(k)
+            done += 1
         stage.sync()
         spent += time.time() - start
+        keep(trainer.averages.first)
         race.score(
             what,
             trainer.averages.first,
             samplers,
-            steps=steps * part // parts,
+            steps=done,
             of_steps=steps,
             training_s=spent,
             batch=trainer.config.batch,

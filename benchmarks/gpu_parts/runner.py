@@ -23,6 +23,7 @@ ROOT = HERE.parent
 THREADS = 5  # that compile in each part
 ROWS = 8  # of a profile in the Markdown; the JSON has more
 END = 12  # seconds that the summary takes at most
+TEACHER = "teacher.safetensors"  # beside the results, for methods that are raced later
 
 
 @dataclass
