@@ -19,6 +19,7 @@ from fewstep.evaluation.classifier import BATCH, LargerClassifier, SmallClassifi
 from fewstep.evaluation.features import extract
 from fewstep.evaluation.scores import Scores
 from fewstep.files import write_json
+from fewstep.planning import throughput
 from fewstep.planning.shares import makespan, seconds_of
 from fewstep.report import fashion_plan
 from fewstep.report.fashion import Fashion, best, reproduce_fashion
@@ -86,7 +87,8 @@ def test_a_budget_is_parted_among_the_trainings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seconds = {"score_matching": 1.0, "cd": 2.0, "soflow": 0.5}
-    monkeypatch.setattr(fashion_plan, "seconds_per_step", timed(seconds, half))
+    for module in (fashion_plan, throughput):
+        monkeypatch.setattr(module, "seconds_per_step", timed(seconds, half))
     data = load("digits")
     made = layout(tmp_path / "run", data, 3600.0, workers=workers, device="cpu")
     assert made.precision == precision
@@ -94,7 +96,8 @@ def test_a_budget_is_parted_among_the_trainings(
     beside = fashion_plan.BESIDE if workers > 1 else 1.0
     assert spent["soflow"] * together * beside == pytest.approx(TRAINED * 3600, rel=0.01)
     assert spent["edm"] / spent["soflow"] == pytest.approx(SHARES["edm"], rel=0.01)
-    monkeypatch.setattr(fashion_plan, "seconds_per_step", None)
+    for module in (fashion_plan, throughput):
+        monkeypatch.setattr(module, "seconds_per_step", None)
     for again in (None, 3600.0):  # as it was begun, and nothing is timed once more
         assert layout(tmp_path / "run", data, again, workers=workers, device="cpu") == made
     with pytest.raises(FewstepError, match=r"begun with a budget of 1h, not 2h: .*--out"):

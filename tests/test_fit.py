@@ -57,6 +57,7 @@ def chosen(**given: Any) -> Choices:
     choices.make("channels", 3, "")
     choices.make("size", 16, "")
     rule.choose_network(choices, LOOKED, Speed(50, 16, 1), 1800)
+    rule.choose_precision(choices, "bf16", torch.device("cpu"))
     rule.choose_training(choices, LOOKED, torch.device("cpu"))
     choices.make("seed", 0, "")
     rule.choose_method(choices)
@@ -388,7 +389,7 @@ def test_a_folder_goes_on_with_a_longer_budget_alone(tmp_path: Path) -> None:
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "small_speed", lambda *what: Speed(50, 16, 1))
+    monkeypatch.setattr(fitting, "small_speed", lambda *what, **own: Speed(50, 16, 1))
     monkeypatch.setattr(rounds, "seconds_per_step", lambda *what, **how: 0.1)
 
 

@@ -26,10 +26,12 @@ from fewstep.planning import rule, trainings
 from fewstep.planning.choices import Choices, choices_of
 from fewstep.planning.fitting import PAIRS, needs_of, next_round, pairs, timed
 from fewstep.planning.looked_at import Looked, look, of_path
+from fewstep.planning.measured import MOST, PART
 from fewstep.planning.plan import DATA, FEW, Plan, few_of
 from fewstep.planning.prepared import TEST, TRAIN, Prepared, held_out
 from fewstep.planning.round import Round, Timed
 from fewstep.planning.state import State, read_state
+from fewstep.planning.throughput import fastest_precision
 from fewstep.planning.trainings import IMAGES, SHOWN, Settings
 from fewstep.recipes import RECIPES
 from fewstep.recipes.images import EDM
@@ -97,6 +99,12 @@ def plan_distil(
         looked = look(images, apart, "The images are those that this distillation began with.")
     _choose(choices, f, looked, where)
     student = _student(f, choices, needs, str(directory / DATA / TRAIN), looked)
+    if not choices.has("precision"):
+        brief = min(MOST, PART * budget)
+        how: dict[str, Any] = {"threads": choices["threads"], "seconds": brief}
+        found, _ = fastest_precision(_shown(student, f, needs), images, where, **how)
+        rule.choose_precision(choices, found, where)
+    student = student.more(precision=choices.make("precision", None, ""))
     state = next_round(state, budget, directory)
     stages = _stages(student, f, needs, few_of(state), directory)
     made = Round(directory, budget, stages, rule.AFTER, images, device, choices["threads"])
@@ -196,8 +204,6 @@ def _choose(choices: Choices, f: FlowMap, looked: Looked, where: torch.device) -
     weights = sum(x.numel() for x in f.network.parameters())
     choices.make("threads", 1 if where.type == "cpu" else 4, "what a busy machine is fastest with")
     choices.make("batch", min(rule.BATCH.get(where.type, 32), max(16, looked.n)), "what suits it")
-    bf16 = where.type == "cuda" and torch.cuda.is_bf16_supported()
-    choices.make("precision", "bf16" if bf16 else "fp32", f"what {where.type} does")
     rate = min(max(RATES[1] * math.sqrt(SMALL / weights), RATES[0]), RATES[1])
     choices.make("lr", float(f"{rate:.2g}"), f"of {weights:,} weights: the more, the lower")
     looks = "look like" if looked.mirrors else "do not look like"
@@ -215,7 +221,6 @@ def _student(f: FlowMap, choices: Choices, needs: Needs, data: str, looked: Look
         "labels": f.num_classes > 0,
         "batch": choices["batch"],
         "lr": choices["lr"],
-        "precision": choices["precision"],
         "seed": choices["seed"],
         "samples": SHOWN,
         "keep": 1,
@@ -257,7 +262,7 @@ def _process(f: FlowMap, base: Run) -> dict[str, Any]:
 
 
 def _stages(student: Settings, f: FlowMap, needs: Needs, few: str, directory: Path) -> list[Timed]:
-    shown = replace(student.run(), network=_component(f, needs, student))
+    shown = _shown(student, f, needs)
     stages: list[Timed] = []
     paths = {} if needs.teacher is TeacherUse.NONE else {"--teacher": TEACHER}
     if needs.columns:
@@ -267,9 +272,11 @@ def _stages(student: Settings, f: FlowMap, needs: Needs, few: str, directory: Pa
     return [*stages, replace(own, run=shown)]
 
 
-def _component(f: FlowMap, needs: Needs, student: Settings) -> Component:
-    """The student's network, for timing it."""
+def _shown(student: Settings, f: FlowMap, needs: Needs) -> Run:
+    """The student's run with its network written out, for timing it."""
+    run = student.run()
     if "--same-network" not in student.switches:
-        return student.run().network
+        return run
     left = ("name", "shape", "num_classes")
-    return Component(student.network, {k: v for k, v in f.network.config.items() if k not in left})
+    own = {k: v for k, v in f.network.config.items() if k not in left}
+    return replace(run, network=Component(student.network, own))

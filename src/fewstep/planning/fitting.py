@@ -102,8 +102,10 @@ def _looked_at(
 ) -> tuple[tuple[str, ...], Prepared, Looked, State]:
     """What a fit that begins is made of."""
     seen = Source.of(source)
-    speed = small_speed(seen, where, budget, choices.given.get("threads"))
+    own = {name: choices.given.get(name) for name in ("threads", "precision")}
+    speed = small_speed(seen, where, budget, **own)
     choices.make("threads", speed.threads, "with so many a step is fastest here")
+    rule.choose_precision(choices, speed.precision, where)
     rule.choose_size(choices, seen, speed, budget)
     labels = choices.given.get("labels")
     prepared = prepare(source, choices["size"], choices["channels"], labels=labels)

@@ -17,6 +17,7 @@ from fewstep.errors import FewstepError
 from fewstep.planning.choices import Choices
 from fewstep.planning.looked_at import Looked, Source
 from fewstep.runs.components import arguments_of
+from fewstep.training.config import Precision
 
 TEACHER, FEW, AFTER = 0.55, 0.30, 0.15
 """Shares of a budget: the diffusion model, the model of few steps, time points and scores."""
@@ -42,11 +43,13 @@ class Speed:
         images: a second, of a U-Net of `NARROW` channels.
         side: of these images.
         threads: of the CPU, with which it was fastest.
+        precision: in which it was measured, and everything is to be trained.
     """
 
     images: float
     side: int
     threads: int
+    precision: Precision = "fp32"
 
     def of(self, side: int, channels: int = NARROW) -> float:
         """Images a second of another size and width, by about how much there is to compute."""
@@ -143,15 +146,19 @@ def _refuse(choices: Choices, names: Iterable[str], network: str) -> None:
 
 
 def choose_training(choices: Choices, looked: Looked, device: torch.device) -> None:
-    """Batch, precision, rate and averages."""
+    """Batch, rate and averages."""
     batch = min(BATCH.get(device.type, 32), max(16, looked.n))
     choices.make("batch", batch, f"what suits {device.type}")
-    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    why = "half the memory and twice the speed on this GPU" if bf16 else f"what {device.type} does"
-    choices.make("precision", "bf16" if bf16 else "fp32", why)
     rate = RATE * (SLOWER / max(SLOWER, choices["width"])) if choices["network"] == UNET else RATE
     choices.make("lr", rate, "stays the same after a warm-up, so that a longer budget goes on")
     choices.make("ema", [0.9999], "an average over the last twentieth takes the noise of the rate")
+
+
+def choose_precision(choices: Choices, found: Precision, device: torch.device) -> None:
+    """The arithmetic that was found to be the faster one here."""
+    on = "this GPU" if device.type == "cuda" else f"this {device.type.upper()}"
+    why = f"it is the faster one on {on}" if found == "bf16" else f"bf16 is no faster on {on}"
+    choices.make("precision", found, why)
 
 
 def choose_method(choices: Choices) -> str:

@@ -52,6 +52,10 @@ class Settings:
         settings = {key.replace(".", "__"): value for key, value in {**self.others, **more}.items()}
         return RECIPES[IMAGES](method=self.method, network=self.network, **settings)
 
+    def more(self, **others: Any) -> Settings:
+        """With other settings, too."""
+        return replace(self, others={**self.others, **others})
+
     @property
     def words(self) -> tuple[str, ...]:
         """The command line's words for it."""
@@ -103,7 +107,7 @@ def paced(settings: Settings, steps: int, folder: Path) -> Settings:
     else:
         parts = {"sample_every": PREVIEWS, "checkpoint_every": 20, "log_every": 50}
         own = {name: max(1, steps // parts[name]) for name in EVERY}
-    return replace(settings, others={**settings.others, **own})
+    return settings.more(**own)
 
 
 def teacher(choices: Choices, looked: Looked, data: str) -> Settings:

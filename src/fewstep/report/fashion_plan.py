@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from fewstep.data import Dataset
 from fewstep.distributed import pick_device
@@ -17,7 +20,7 @@ from fewstep.errors import FewstepError
 from fewstep.files import read_json, write_json
 from fewstep.planning.budget import duration
 from fewstep.planning.shares import seconds_of
-from fewstep.planning.throughput import seconds_per_step
+from fewstep.planning.throughput import fastest_precision, seconds_per_step
 from fewstep.recipes import RECIPES
 from fewstep.records import record_of
 from fewstep.report.plan import DIRECT, DISTILLED, SAMPLED, Plan, Row
@@ -35,8 +38,6 @@ TRAINED = 0.75
 """Of the budget; the rest is for the classifier, samples, scores and edits."""
 BESIDE = 1.1
 """By how much a step slows down when another training computes beside it."""
-FASTER = 1.15
-"""How much faster steps in bf16 have to be, to be worth their precision."""
 MEASURED = 90.0
 """Part of the budget, one in so many, for which each kind of step is timed."""
 WARM_UP = 0.03
@@ -162,15 +163,11 @@ def _measured(
     at_once = workers_on(place, workers)
     threads = max(1, cores() // at_once)
 
-    def timed(name: str, precision: Precision) -> float:
-        run = _run(name, precision)
-        seconds = min(2.0, budget / MEASURED)
-        return seconds_per_step(run, images, device=place, threads=threads, seconds=seconds)
-
-    in_fp32, in_bf16 = timed("edm", "fp32"), timed("edm", "bf16")
-    precision: Precision = "bf16" if in_fp32 > FASTER * in_bf16 else "fp32"
-    seconds = {"edm": in_bf16 if precision == "bf16" else in_fp32}
-    seconds |= {name: timed(name, precision) for name in ("cd", "soflow")}
+    how: dict[str, Any] = {"threads": threads, "seconds": min(2.0, budget / MEASURED)}
+    precision, of_edm = fastest_precision(_run("edm"), images, torch.device(place), **how)
+    seconds = {"edm": of_edm}
+    for name in ("cd", "soflow"):
+        seconds[name] = seconds_per_step(_run(name, precision), images, device=place, **how)
     stages = [Training(name, {"t": "edm"} if name == "cd" else {}) for name in SHARES]
     trained = TRAINED * budget / (BESIDE if at_once > 1 else 1.0)
     given = seconds_of(stages, SHARES, trained, at_once)
@@ -185,6 +182,6 @@ def workers_on(device: str, workers: int | None) -> int:
     return min(cores(), len(SHARES)) if device.startswith("cpu") else 1
 
 
-def _run(name: str, precision: Precision) -> Run:
+def _run(name: str, precision: Precision = "fp32") -> Run:
     run = RECIPES[f"fashion/{name}"]()
     return replace(run, training=replace(run.training, precision=precision))
