@@ -137,12 +137,13 @@ import sys, time
 from pathlib import Path
 from fewstep.stages.clock import Clock
 from fewstep.stages.stage import Training
+from fewstep.stages.how import How
 from fewstep.stages.stages import Stages
 class Endless(Training):
     def _command(self, directory, shorten):
         return ["train", "digits/ct", *sys.argv[2:], "--out", directory / self.name]
 folder = Path(sys.argv[1])
-stages = Stages([Endless("ct", recipe="digits/ct")], folder, Clock(folder), workers=1)
+stages = Stages([Endless("ct", recipe="digits/ct")], folder, Clock(folder), How(workers=1))
 stages.run()
 """
 

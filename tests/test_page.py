@@ -29,6 +29,7 @@ from PIL import Image
 import foreign
 from fewstep import EDM, MLP, FlowMap
 from fewstep.cli import app
+from fewstep.networks import DiT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright for Python")
 pytest.importorskip("fastapi", reason="needs the serve extra")
@@ -599,3 +600,31 @@ def test_models_of_other_projects_are_played_with(browser: Browser, tmp_path: Pa
         assert page.locator("#generate .sheets > .grid .tile img").count() == 4
         page.close()
     assert errors == []
+
+
+def test_a_prompt_is_sent_and_shown(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "words.py").write_text(
+        "import torch\n\n\ndef encode(texts):\n"
+        "    return torch.tensor([[float('red' in text), 1.0, 0.0] for text in texts])\n"
+    )
+    network = DiT((1, 8, 8), embeds=3, patch=4, width=32, blocks=1, heads=2)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    info = {"kind": "consistency", "encoder": f"{tmp_path / 'words.py'}:encode"}
+    FlowMap(network, EDM(T=20.0), info=info).save(tmp_path / "words.safetensors")
+    with served([tmp_path / "words.safetensors"]) as address:
+        page = browser.new_page(viewport=LAPTOP)
+        page.goto(address)
+        page.wait_for_selector("#facts:not(:empty)")
+        page.locator("#generate-n").fill("1")
+        run(page, "generate")
+        before = shown(page, "#generate .large")
+        page.fill("#generate-prompt", "a red cat")
+        run(page, "generate")
+        assert np.abs(shown(page, "#generate .large") - before).max() > 5
+        page.click("#generate .settings summary")
+        assert '"prompt": "a red cat"' in page.inner_text("#generate .settings pre")
+        page.click("#generate .terminal summary")
+        assert "--prompt 'a red cat'" in page.inner_text("#generate .terminal pre >> nth=0")
+        page.close()

@@ -25,6 +25,7 @@ from fewstep.report.methods import MethodsReport, reproduce_methods
 from fewstep.report.plan import SHORT
 from fewstep.report.reproduce import reproduce_digits
 from fewstep.report.scoring import _scores_of
+from fewstep.stages.how import How
 from fewstep.stages.stages import Stages
 
 EDITED = (
@@ -92,11 +93,11 @@ def test_an_interrupted_reproduction_is_taken_up_and_never_done_twice(
 
     monkeypatch.setattr(Stages, "_start", twice)
     monkeypatch.setattr("fewstep.report.scoring.Scoreboard._timed", twice)
-    again = reproduce_digits(folder, shorten=SHORTEN)
+    again = reproduce_digits(folder, how=How(shorten=SHORTEN))
     assert models(folder) == after
     assert again.seconds > 0
     monkeypatch.setattr("fewstep.report.methods.SEEDS", 1)
-    methods = reproduce_methods(folder, only=["cd"], shorten=SHORTEN)
+    methods = reproduce_methods(folder, only=["cd"], how=How(shorten=SHORTEN))
     assert models(folder) == after
     check_methods(methods)
 
@@ -190,18 +191,23 @@ def test_a_training_that_fails_is_named_with_its_log(tmp_path: Path) -> None:
     (tmp_path / "edm").mkdir()
     (tmp_path / "edm" / "run.json").write_text("{")
     with pytest.raises(FewstepError, match=r"run\.json"):
-        reproduce_digits(tmp_path, shorten=SHORTEN, workers=1)
+        reproduce_digits(tmp_path, how=How(shorten=SHORTEN, workers=1))
 
 
 @pytest.mark.parametrize("shorten", [0.0, -1.0, float("nan"), 1000.0])
-def test_shorten_must_be_a_sensible_factor(tmp_path: Path, shorten: float) -> None:
+def test_shorten_must_be_a_sensible_factor(shorten: float) -> None:
     with pytest.raises(FewstepError, match="shorten"):
-        reproduce_digits(tmp_path, shorten=shorten)
+        How(shorten=shorten)
 
 
-def test_workers_must_be_some(tmp_path: Path) -> None:
+def test_workers_must_be_some() -> None:
     with pytest.raises(FewstepError, match="workers"):
-        reproduce_digits(tmp_path, workers=0)
+        How(workers=0)
+
+
+def test_a_logger_must_be_one() -> None:
+    with pytest.raises(FewstepError, match="unknown logger 'no_such'"):
+        How(log=("no_such",))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

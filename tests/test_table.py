@@ -20,6 +20,7 @@ from fewstep.report.scoring import Result
 from fewstep.report.table import Table
 from fewstep.solvers import SOLVERS
 from fewstep.stages.clock import Clock
+from fewstep.stages.how import How
 from fewstep.stages.stage import Pairs, Progress, Training
 from fewstep.stages.stages import Stages
 
@@ -105,7 +106,7 @@ def test_pairs_are_a_stage_of_their_own_and_never_made_twice(
     )
     clock = Clock(tmp_path)
     assert stages[1].progress(tmp_path) == Progress()
-    Stages(stages, tmp_path, clock, shorten=0.001, workers=1).run()
+    Stages(stages, tmp_path, clock, How(shorten=0.001, workers=1)).run()
     assert all(stage.finished(tmp_path) for stage in stages)
     assert stages[1].progress(tmp_path) == Progress(20, "pairs")
     assert all(clock[stage.name] > 0 for stage in stages)
@@ -115,7 +116,7 @@ def test_pairs_are_a_stage_of_their_own_and_never_made_twice(
         raise AssertionError("made twice")
 
     monkeypatch.setattr(Stages, "_start", twice)
-    Stages(stages, tmp_path, clock, shorten=0.001, workers=1).run()
+    Stages(stages, tmp_path, clock, How(shorten=0.001, workers=1)).run()
     (tmp_path / "pairs" / "shard-00000.safetensors").unlink()
     assert not stages[1].finished(tmp_path)
 

@@ -47,7 +47,9 @@ def distil(
     asked = within or Within()
     given = {"method": method, **asked.chosen}
     folder = asked.folder(teacher, "distil")
-    asked.do(plan_distil(teacher, folder, seconds, given, data=data, device=asked.device))
+    asked.do(
+        plan_distil(teacher, folder, seconds, given, data=data, device=asked.device, log=asked.log)
+    )
 
 
 app = command(distil)

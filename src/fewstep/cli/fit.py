@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
 from fewstep.cli.within import Within
+from fewstep.fit_name import FitName
 from fewstep.planning.budget import parse_budget
 
 LABELS = Parameter(negative="--no-labels")
@@ -21,6 +22,7 @@ def fit(
     method: str | None = None,
     network: str | None = None,
     size: Whole | None = None,
+    fit_: Annotated[FitName | None, Parameter(name="--fit")] = None,
     channels: Whole | None = None,
     labels: Annotated[bool | None, LABELS] = None,
     width: Whole | None = None,
@@ -56,6 +58,9 @@ def fit(
         What computes it.
     size
         Side that images are cropped and resized to.
+    fit_
+        What becomes of images that are not square: crop to the middle, which is the default; crop
+        to the content; pad; stretch; or tile.
     channels
         1 for grey, 3 for colour.
     labels
@@ -75,6 +80,7 @@ def fit(
         "method": method,
         "network": network,
         "size": size,
+        "fit": fit_,
         "channels": channels,
         "labels": labels,
         "width": width,
@@ -83,7 +89,7 @@ def fit(
         **asked.chosen,
     }
     folder = asked.folder(source, "fit")
-    asked.do(plan_fit(source, folder, seconds, given, device=asked.device))
+    asked.do(plan_fit(source, folder, seconds, given, device=asked.device, log=asked.log))
 
 
 app = command(fit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -20,6 +20,7 @@ from fewstep.report.methods_words import sentences
 from fewstep.report.plan import SHORT
 from fewstep.report.reproduce import Report, reproduce_digits
 from fewstep.report.toy2d import ToyReport, reproduce_toy2d
+from fewstep.stages.how import How
 
 
 def reproduce(
@@ -37,6 +38,7 @@ def reproduce(
     workers: Whole | None = None,
     shorten: float = 1.0,
     device: str | None = None,
+    log: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
 ) -> None:
     """Train and compare every method, and write a report.
 
@@ -92,9 +94,11 @@ def reproduce(
         Factor on every training's number of steps.
     device
         cpu, cuda or mps; default a GPU where there is one.
+    log
+        Loggers of the trainings, such as wandb.
     """
     out = out or Path(f"runs/reproduce-{what}")
-    shared: dict[str, Any] = {"workers": workers, "shorten": shorten, "device": device}
+    how = How(workers=workers, shorten=shorten, device=device, log=log)
     own = {"--data": data is not None, "--budget": budget is not None}
     if what == "fashion":
         other = {
@@ -105,12 +109,12 @@ def reproduce(
         }
         _refuse(what, other | {"--seed": seed != 0, "--shorten": shorten != 1})
         seconds = None if budget is None else parse_budget(budget)
-        show(reproduce_fashion(out, data, seconds, workers=workers, device=device))
+        show(reproduce_fashion(out, data, seconds, how=how))
         return
     _refuse(what, own)
     if what == "toy2d":
         _refuse(what, {"--full": full, "--methods": methods, "--table": table is not None})
-        show_toy2d(reproduce_toy2d(out, only=only, seed=seed, **shared))
+        show_toy2d(reproduce_toy2d(out, only=only, seed=seed, how=how))
         return
     _refuse(what, {"--seed": seed != 0})
     if only and not methods:
@@ -122,12 +126,12 @@ def reproduce(
     if table is not None and table.suffix != ".md":
         raise FewstepError(f"--table writes Markdown, to a file that ends in .md, not {table}.")
     if methods:
-        found = reproduce_methods(out, only=only, **shared)
+        found = reproduce_methods(out, only=only, how=how)
         if table is not None:
             write_table(table, found.findings, found.pictures)
         show_methods(found)
         return
-    report = reproduce_digits(out, FULL if full else SHORT, **shared)
+    report = reproduce_digits(out, FULL if full else SHORT, how)
     if table is not None:
         report.table.write(table)
     show(report)

@@ -36,6 +36,7 @@ def serve(
     device: str | None = None,
     precision: Precision | None = None,
     engine: Annotated[str, ENGINE] = "torch",
+    encoder: str | None = None,
 ) -> None:
     """Serve models on a web page and an HTTP API.
 
@@ -79,12 +80,15 @@ def serve(
     precision
         Arithmetic of the network: fp32, bf16 or fp16; default that of its weights. Times and noise
         stay in float32.
+    encoder
+        What makes an embedding of a prompt, module:function, for models that are told texts;
+        default the one that each names.
     """
     by = engine_of(engine, precision)
     launch(
         place,
         port,
-        lambda: _shelf(models, checkpoint, ema, by, device, precision),
+        lambda: _shelf(models, checkpoint, ema, by, device, precision, encoder),
         said=lambda shelf: ", ".join(shelf.models) + by.said,
         training_images=training_images,
         max_batch=max_batch,
@@ -102,6 +106,7 @@ def _shelf(
     by: Engine,
     device: str | None,
     precision: Precision | None,
+    encoder: str | None,
 ) -> Shelf:
     from fewstep.serving.shelf import Shelf
 
@@ -112,6 +117,7 @@ def _shelf(
         device=pick_device(by.device(device)),
         precision=precision,
         engine=by,
+        encoder=encoder,
     )
 
 

@@ -48,6 +48,16 @@ class Within:
         None
     )
 
+    log: Annotated[
+        tuple[str, ...],
+        _said(
+            "Loggers of the trainings, such as wandb.",
+            negative="",
+            consume_multiple=True,
+            show_default=False,
+        ),
+    ] = ()
+
     @property
     def chosen(self) -> dict[str, Any]:
         """The user's choices by name; None for what is left to the rule."""

@@ -15,8 +15,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from fewstep.plugins.load import working_directory
 from fewstep.progress import progress
 
 AT_ONCE = 64  # texts
+LATELY = 256  # texts whose embeddings a reader remembers
 SPELLING = "an encoder is named module:function, or file.py:function"
 
 Encoder = Callable[[list[str]], Any]
@@ -81,6 +84,35 @@ def _file(path: Path) -> Any:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+class TextReader:
+    """Texts one at a time, as somebody who waits asks for them: the encoder is imported once.
+
+    What was read lately is kept in memory and nothing on disk. It may be called from any thread.
+
+    Args:
+        name: of the encoder.
+
+    Raises:
+        FewstepError: one that cannot be imported.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self._encoder, self._turn = name, encoder_of(name), Lock()
+        self._read = lru_cache(LATELY)(self._one)
+
+    def __call__(self, text: str) -> Tensor:
+        """The embedding of a text: float32 [1, d] or [1, tokens, d].
+
+        Raises:
+            FewstepError: the encoder fails, or gives something else.
+        """
+        with self._turn:
+            return self._read(text)
+
+    def _one(self, text: str) -> Tensor:
+        return _checked(self.name, _called(self.name, self._encoder, [text]), 1)
 
 
 def encoded(name: str, texts: Sequence[str], cache: Path | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from fewstep.runs.parts import real_data
 from fewstep.runs.run import Component, Run
 from fewstep.runs.sources import fingerprint
 from fewstep.stages.clock import ALL, Clock
+from fewstep.stages.how import How
 
 TEACHER = "teacher.safetensors"
 RATES = (1e-4, 1e-3)
@@ -56,6 +57,7 @@ def plan_distil(
     *,
     data: str | None = None,
     device: str | None = None,
+    log: Sequence[str] = (),
 ) -> Plan:
     """Look at the model and its images, measure this machine, and decide; nothing is written.
 
@@ -66,6 +68,7 @@ def plan_distil(
         given: the user's choices by name; None for what is left to the rule.
         data: images like those that the model was trained on; default those that its run names.
         device: where to train; default a GPU where there is one.
+        log: loggers of the trainings.
 
     Raises:
         FewstepError: a model that is of few steps already, or no diffusion model; a budget that is
@@ -101,13 +104,16 @@ def plan_distil(
     student = _student(f, choices, needs, str(directory / DATA / TRAIN), looked)
     if not choices.has("precision"):
         brief = min(MOST, PART * budget)
-        how: dict[str, Any] = {"threads": choices["threads"], "seconds": brief}
-        found, _ = fastest_precision(_shown(student, f, needs), images, where, **how)
-        rule.choose_precision(choices, found, where)
+        shown = _shown(student, f, needs)
+        found, _ = fastest_precision(
+            shown, images, where, threads=choices["threads"], seconds=brief
+        )
+        rule.choose_precision(choices, found)
     student = student.more(precision=choices.make("precision", None, ""))
     state = next_round(state, budget, directory)
     stages = _stages(student, f, needs, few_of(state), directory)
-    made = Round(directory, budget, stages, rule.AFTER, images, device, choices["threads"])
+    how = How(device=device, threads=choices["threads"], log=tuple(log))
+    made = Round(directory, budget, stages, rule.AFTER, images, how)
     if not state.steps:
         made.check(budget - Clock(directory)[ALL])
     weights = sum(x.numel() for x in f.network.parameters())

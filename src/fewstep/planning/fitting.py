@@ -7,7 +7,7 @@ longer budget the diffusion model goes on, and a new model of few steps is made 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from fewstep.objectives import OBJECTIVES
 from fewstep.planning import rule, trainings
 from fewstep.planning.choices import Choices, choices_of
 from fewstep.planning.looked_at import Looked, Source, is_of, look, of_path
-from fewstep.planning.measured import small_speed
+from fewstep.planning.measured import pace_of, small_speed
 from fewstep.planning.plan import DATA, FEW, Plan, few_of
 from fewstep.planning.prepared import TEST, TRAIN, Prepared, prepare
 from fewstep.planning.round import Round, Timed
@@ -32,6 +32,7 @@ from fewstep.recipes.images import ALIASES
 from fewstep.runs.directory import MODEL, RunDirectory
 from fewstep.runs.run import Run
 from fewstep.stages.clock import ALL, Clock
+from fewstep.stages.how import How
 from fewstep.stages.stage import Pairs, Stage
 
 TEACHER, PAIRS = "teacher", "pairs"
@@ -46,6 +47,7 @@ def plan_fit(
     given: Mapping[str, Any],
     *,
     device: str | None = None,
+    log: Sequence[str] = (),
 ) -> Plan:
     """Look at the images, measure this machine, and decide; nothing is written.
 
@@ -55,6 +57,7 @@ def plan_fit(
         budget: seconds, of all calls together.
         given: the user's choices by name; None for what is left to the rule.
         device: where to train; default a GPU where there is one.
+        log: loggers of the trainings.
 
     Raises:
         FewstepError: images that cannot be fitted, a budget that is too short or spent, choices
@@ -80,7 +83,8 @@ def plan_fit(
     trainings.check_method(rule.choose_method(choices))
     state = next_round(state, budget, directory)
     stages = _stages(choices, looked, directory, few_of(state))
-    made = Round(directory, budget, stages, rule.AFTER, images, device, choices["threads"])
+    how = How(device=device, threads=choices["threads"], log=tuple(log))
+    made = Round(directory, budget, stages, rule.AFTER, images, how)
     if not state.steps:
         made.check(budget - Clock(directory)[ALL])
     return Plan(
@@ -102,16 +106,17 @@ def _looked_at(
 ) -> tuple[tuple[str, ...], Prepared, Looked, State]:
     """What a fit that begins is made of."""
     seen = Source.of(source)
-    own = {name: choices.given.get(name) for name in ("threads", "precision")}
-    speed = small_speed(seen, where, budget, **own)
+    speed = small_speed(seen, where, budget, choices.given.get("threads"))
     choices.make("threads", speed.threads, "with so many a step is fastest here")
-    rule.choose_precision(choices, speed.precision, where)
     rule.choose_size(choices, seen, speed, budget)
     labels = choices.given.get("labels")
-    prepared = prepare(source, choices["size"], choices["channels"], labels=labels)
+    fit = choices.make("fit", "crop", "what is in the middle of a photograph is what it shows")
+    prepared = prepare(source, choices["size"], choices["channels"], fit=fit, labels=labels)
     looked = prepared.looked
     choices.make("labels", bool(looked.classes), looked.why)
-    rule.choose_network(choices, looked, speed, budget)
+    precision = choices.given.get("precision")
+    pace = pace_of(prepared.train, where, budget, speed.threads, precision)
+    rule.choose_network(choices, looked, speed, pace, budget)
     state = State(
         kind="fit", source=of_path(source), fingerprint=prepared.train.fingerprint(), choices={}
     )

@@ -1,17 +1,21 @@
-"""The speed of this machine, on a small network, before anything is chosen."""
+"""The speed of this machine, before anything is chosen: of a small network, and of any."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from fewstep.data import Dataset
 from fewstep.planning.looked_at import Source
-from fewstep.planning.rule import NARROW, Speed, network_of, sides
+from fewstep.planning.rule import NARROW, UNET, Pace, Speed, network_of, sides
 from fewstep.planning.throughput import fastest_precision, seconds_per_step
 from fewstep.recipes import RECIPES
-from fewstep.stages.stages import cores
+from fewstep.runs.run import Run
+from fewstep.stages.how import cores
 from fewstep.training.config import Precision
 
 BATCH = 32
@@ -19,12 +23,7 @@ PART, MOST = 0.004, 2.0  # of a budget, and seconds, that a measurement takes
 
 
 def small_speed(
-    source: Source,
-    device: torch.device,
-    seconds: float,
-    *,
-    threads: int | None = None,
-    precision: Precision | None = None,
+    source: Source, device: torch.device, seconds: float, threads: int | None = None
 ) -> Speed:
     """Measured on noise of the smallest size that the images may be trained in.
 
@@ -34,19 +33,58 @@ def small_speed(
         seconds: the budget.
         threads: of the CPU; default one or all cores, whichever is faster: on a busy machine
             threads wait for each other.
-        precision: of the training; default what is faster here, see `fastest_precision`.
     """
     side, channels = list(sides(source))[-1], 3 if source.colour else 1
     pixels = torch.randint(0, 256, (4 * BATCH, channels, side, side), dtype=torch.uint8)
-    arguments = {f"network__{k}": v for k, v in network_of(side, NARROW).items()}
-    run = RECIPES["images"](batch=BATCH, precision=precision or "fp32", **arguments)
+    run = _run(UNET, network_of(side, NARROW))
     data, best, fewest = Dataset.from_arrays(pixels), math.inf, 1
     counts = [threads] if threads else sorted({1, cores()} if device.type == "cpu" else {1})
-    brief = min(MOST, PART * seconds)
     for n in counts:
-        took = seconds_per_step(run, data, device=device, threads=n, seconds=brief, patience=best)
+        took = seconds_per_step(
+            run, data, device=device, threads=n, seconds=_brief(seconds), patience=best
+        )
         if took < best:
             best, fewest = took, n
-    if precision is None:
-        precision, best = fastest_precision(run, data, device, threads=fewest, seconds=brief)
-    return Speed(BATCH / best, side, fewest, precision)
+    return Speed(BATCH / best, side, fewest)
+
+
+def pace_of(
+    images: Dataset,
+    device: torch.device,
+    seconds: float,
+    threads: int,
+    precision: Precision | None = None,
+) -> Pace:
+    """Measures diffusion models of these images here.
+
+    Args:
+        images: to train on.
+        device: where.
+        seconds: the budget.
+        threads: of the CPU.
+        precision: the user's; default the faster one, see `fastest_precision`.
+    """
+
+    def pace(network: str, **arguments: Any) -> tuple[Precision, float]:
+        run = _run(network, arguments, labels=images.labels is not None)
+        if precision is None:
+            found, took = fastest_precision(
+                run, images, device, threads=threads, seconds=_brief(seconds)
+            )
+            return found, BATCH / took
+        own = replace(run, training=replace(run.training, precision=precision))
+        took = seconds_per_step(
+            own, images, device=device, threads=threads, seconds=_brief(seconds)
+        )
+        return precision, BATCH / took
+
+    return pace
+
+
+def _run(network: str, arguments: Mapping[str, Any], **more: Any) -> Run:
+    own = {f"network__{name}": value for name, value in arguments.items()}
+    return RECIPES["images"](network=network, batch=BATCH, **more, **own)
+
+
+def _brief(seconds: float) -> float:
+    return min(MOST, PART * seconds)

@@ -16,6 +16,7 @@ from fewstep.data.labels import numbered
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation.copies import pixel_keys
 from fewstep.files import replacing
+from fewstep.fit_name import FitName
 from fewstep.planning.looked_at import Looked, classes_worth, groups, look
 
 SHARE, MOST = 0.15, 2000  # of the images that are held out where nobody has divided them
@@ -43,7 +44,12 @@ class Prepared:
 
 
 def prepare(
-    source: str, size: int | None, channels: int | None = None, *, labels: bool | None = None
+    source: str,
+    size: int | None,
+    channels: int | None = None,
+    *,
+    fit: FitName = "crop",
+    labels: bool | None = None,
 ) -> Prepared:
     """Read images, decide what is held out and whether classes are told, and look at them.
 
@@ -55,12 +61,13 @@ def prepare(
         source: a folder or file, as `fewstep.load` takes it.
         size: side to crop and resize to; None for the images' own.
         channels: 1 or 3; default what they are.
+        fit: what becomes of images that are not square.
         labels: whether the model is told the classes; default what suits them.
 
     Raises:
         FewstepError: nothing that can be read; classes that are wanted and not there.
     """
-    how = {"size": size, "channels": channels, "skip_bad": True}
+    how = {"size": size, "channels": channels, "fit": fit, "skip_bad": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewstepWarning)
         train = load(source, labels=labels is not False, **how)  # type: ignore[arg-type]

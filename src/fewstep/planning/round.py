@@ -12,9 +12,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError, FewstepWarning
@@ -24,6 +21,7 @@ from fewstep.planning.throughput import seconds_per_step
 from fewstep.runs.directory import RunDirectory
 from fewstep.runs.run import Run
 from fewstep.stages.clock import ALL, Clock
+from fewstep.stages.how import How
 from fewstep.stages.stage import Stage, Training
 from fewstep.stages.stages import Stages
 
@@ -68,7 +66,7 @@ class Round:
         stages: in their order.
         after: share that is left for what comes after them.
         data: images, to time steps on.
-        device, threads: where the stages run.
+        how: the stages are run, one at a time.
     """
 
     def __init__(
@@ -78,11 +76,10 @@ class Round:
         stages: Sequence[Timed],
         after: float,
         data: Dataset,
-        device: str | None,
-        threads: int,
+        how: How,
     ) -> None:
         self.directory, self.budget, self.stages, self.after = directory, budget, stages, after
-        self.data, self.device, self.threads = data, device, threads
+        self.data, self.how = data, replace(how, workers=1)
         self._step: dict[str, float] = {}
 
     def step_seconds(self, timed: Timed) -> float:
@@ -95,8 +92,8 @@ class Round:
                 else seconds_per_step(
                     timed.run,
                     self.data,
-                    device=None if self.device is None else torch.device(self.device),
-                    threads=self.threads,
+                    device=self.how.device,
+                    threads=self.how.threads,
                     seconds=brief,
                 )
                 / timed.at_once
@@ -159,8 +156,7 @@ class Round:
         return state
 
     def _run(self, stages: Sequence[Stage], clock: Clock, within: float = math.inf) -> bool:
-        how: dict[str, Any] = {"device": self.device, "threads": self.threads, "workers": 1}
-        return Stages(stages, self.directory, clock, **how).run(within)
+        return Stages(stages, self.directory, clock, self.how).run(within)
 
     def _lasting(self, state: State, timed: Timed, steps: int) -> State:
         """The state with a number of steps, which is kept."""

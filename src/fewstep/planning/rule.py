@@ -1,13 +1,13 @@
 """The rule by which a plan is chosen; docs/fit.md states it for people.
 
-Sizes and widths are such that the diffusion model sees enough images in its time. That is estimated
-from one measurement, the speed of a small network here.
+Sizes and widths are such that the diffusion model sees enough images in its time. For sizes that is
+estimated from the speed of a small network here; widths are measured.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +25,20 @@ SIDES = (64, 32, 16)
 """Sizes of images that are tried, the largest first, below the images' own."""
 LARGEST = 128  # side above which images are too large for the networks here
 SEEN = 60_000  # images that a small network must see for a size to be worth it
+HOPELESS = 500  # images below which a size is refused before any is read
 WIDE = 100_000  # images that a network of `NARROW` channels sees before a wider one is better
 NARROW = 24
+HOPED = 4.0  # times what is estimated, which a width is never faster
 POWER = 1.5  # of the width in the time of a step: small networks do not fill a processor
 CHANNELS = (128, 96, 64, 48, 32, 24, 16)
 FEW_IMAGES = 5_000  # below which images are augmented, and the network has dropout
 BATCH = {"cpu": 32, "cuda": 256}
 RATE, SLOWER = 1e-3, 48  # learning rate, and the width from which on it falls as the width grows
 METHOD, UNET = "cd", "unet"
+
+
+Pace = Callable[..., tuple[Precision, float]]
+"""The faster precision of a network, by its name and arguments, and its images a second in it."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,11 @@ class Speed:
         images: a second, of a U-Net of `NARROW` channels.
         side: of these images.
         threads: of the CPU, with which it was fastest.
-        precision: in which it was measured, and everything is to be trained.
     """
 
     images: float
     side: int
     threads: int
-    precision: Precision = "fp32"
 
     def of(self, side: int, channels: int = NARROW) -> float:
         """Images a second of another size and width, by about how much there is to compute."""
@@ -91,16 +95,31 @@ def choose_size(choices: Choices, source: Source, speed: Speed, seconds: float) 
         found, seen = side, TEACHER * seconds * speed.of(side)
         if seen >= SEEN:
             break
-    enough = "or more are enough" if seen >= SEEN else f"{SEEN:,} would be enough"
+    enough = f"{SEEN:,} or more are enough" if seen >= SEEN else f"{SEEN:,} would be enough"
     why = (
         f"the images are {source.side} pixels wide; of this size the diffusion model sees about "
-        f"{_about(seen)} images, of which {enough}"
+        f"{_about(seen)} images; {enough}"
     )
-    return int(choices.make("size", found, why))
+    size = int(choices.make("size", found, why))
+    if size > found and (seen := TEACHER * seconds * speed.of(size)) < HOPELESS:
+        raise FewstepError(
+            f"of images of {size} pixels the diffusion model would see about {_about(seen)} in "
+            f"this time: leave out --size, which makes it {found}, or give a longer --budget."
+        )
+    return size
 
 
-def choose_network(choices: Choices, looked: Looked, speed: Speed, seconds: float) -> None:
-    """The network, its size and dropout, and the training's augmentation.
+def choose_network(
+    choices: Choices, looked: Looked, speed: Speed, pace: Pace, seconds: float
+) -> None:
+    """The network, its size, precision and dropout, and the training's augmentation.
+
+    Args:
+        choices: to be made.
+        looked: the images.
+        speed: of a small network, to leave out widths that are hopeless.
+        pace: measures a network here.
+        seconds: of the whole budget.
 
     Raises:
         FewstepError: the user has chosen what the network has no use for.
@@ -109,12 +128,16 @@ def choose_network(choices: Choices, looked: Looked, speed: Speed, seconds: floa
     network = str(choices.make("network", UNET, why))
     small, images = looked.n < FEW_IMAGES, f"{looked.n:,} training images"
     if network == UNET:
-        found, seen = _widest(choices["size"], speed, seconds)
+        own = choices.given.get("width")
+        widths = CHANNELS if own is None else (own,)
+        found, precision, seen = _widest(widths, choices["size"], speed, pace, seconds)
         why = f"the widest that sees enough images here, about {_about(seen)}"
         choices.make("width", found, why)
         choices.make("dropout", 0.1 if small else 0.0, f"{images} are {'few' if small else 'many'}")
     else:
         _refuse(choices, ("width", "dropout"), network)
+        precision, _ = pace(network)
+    choose_precision(choices, precision)
     if "augment" in arguments_of("network", network):
         why = "the network is told how, so that samples do not show it"
         moved = f"few images are moved, turned and scaled; {why}"
@@ -126,14 +149,20 @@ def choose_network(choices: Choices, looked: Looked, speed: Speed, seconds: floa
     choices.make("flip", looked.mirrors, f"mirrored images {looks} the others")
 
 
-def _widest(size: int, speed: Speed, seconds: float) -> tuple[int, float]:
-    """The widest U-Net that sees enough images, and how many it sees."""
-    found, seen = CHANNELS[-1], 0.0
-    for channels in CHANNELS:
-        found, seen = channels, TEACHER * seconds * speed.of(size, channels)
-        if seen >= WIDE * channels / NARROW:
-            break
-    return found, seen
+def _widest(
+    widths: Sequence[int], size: int, speed: Speed, pace: Pace, seconds: float
+) -> tuple[int, Precision, float]:
+    """The widest U-Net that sees enough images, its precision, and how many it sees."""
+    *wide, narrowest = widths
+    for channels in wide:
+        enough = WIDE * channels / NARROW
+        if HOPED * TEACHER * seconds * speed.of(size, channels) < enough:
+            continue
+        precision, images = pace(UNET, **network_of(size, channels))
+        if (seen := TEACHER * seconds * images) >= enough:
+            return channels, precision, seen
+    precision, images = pace(UNET, **network_of(size, narrowest))
+    return narrowest, precision, TEACHER * seconds * images
 
 
 def _refuse(choices: Choices, names: Iterable[str], network: str) -> None:
@@ -145,6 +174,12 @@ def _refuse(choices: Choices, names: Iterable[str], network: str) -> None:
             )
 
 
+def choose_precision(choices: Choices, found: Precision) -> None:
+    """The arithmetic that was found to be worth it."""
+    worth = "it is the faster one here" if found == "bf16" else "bf16 is not much faster here"
+    choices.make("precision", found, worth)
+
+
 def choose_training(choices: Choices, looked: Looked, device: torch.device) -> None:
     """Batch, rate and averages."""
     batch = min(BATCH.get(device.type, 32), max(16, looked.n))
@@ -152,13 +187,6 @@ def choose_training(choices: Choices, looked: Looked, device: torch.device) -> N
     rate = RATE * (SLOWER / max(SLOWER, choices["width"])) if choices["network"] == UNET else RATE
     choices.make("lr", rate, "stays the same after a warm-up, so that a longer budget goes on")
     choices.make("ema", [0.9999], "an average over the last twentieth takes the noise of the rate")
-
-
-def choose_precision(choices: Choices, found: Precision, device: torch.device) -> None:
-    """The arithmetic that was found to be the faster one here."""
-    on = "this GPU" if device.type == "cuda" else f"this {device.type.upper()}"
-    why = f"it is the faster one on {on}" if found == "bf16" else f"bf16 is no faster on {on}"
-    choices.make("precision", found, why)
 
 
 def choose_method(choices: Choices) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ from fewstep.report.story import (
     labels_of,
 )
 from fewstep.runs.directory import MODEL, check_free
+from fewstep.stages.how import USUAL, How
 
 NAME = "fashion-mnist"
 EDITED = (100, 20)  # test images that are edited, with the default budget and the least
@@ -50,8 +52,7 @@ def reproduce_fashion(
     data: str | None = None,
     budget: float | None = None,
     *,
-    workers: int | None = None,
-    device: str | None = None,
+    how: How = USUAL,
 ) -> Report:
     """Train a diffusion model and few-step models on Fashion-MNIST, score them, write the report.
 
@@ -62,8 +63,7 @@ def reproduce_fashion(
         data: a folder with the IDX files, or anything `fewstep.load` reads; default where the
             Debian package `dataset-fashion-mnist` puts them.
         budget: seconds for all of it; default 90 minutes on a CPU, 6 on a GPU.
-        workers: trainings at a time; default one per core, on a GPU one.
-        device: default a GPU where there is one.
+        how: the trainings are run; by default one per core, on a GPU one.
 
     Raises:
         FewstepError: no such images; the folder is not writable, or was begun with another budget.
@@ -74,10 +74,10 @@ def reproduce_fashion(
         labels_of(images)
     check_free(directory, PLAN)
     with locked(directory):
-        made = layout(directory, train, budget, workers=workers, device=device)
-        at_once = workers_on(made.device, workers)
+        made = layout(directory, train, budget, workers=how.workers, device=how.device)
+        at_once = workers_on(made.device, how.workers)
         story = Fashion(made, where, train, test)
-        return tell(directory, story, workers=at_once, device=made.device)
+        return tell(directory, story, replace(how, workers=at_once, device=made.device))
 
 
 class Fashion(Story):

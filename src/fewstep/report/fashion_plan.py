@@ -25,8 +25,8 @@ from fewstep.recipes import RECIPES
 from fewstep.records import record_of
 from fewstep.report.plan import DIRECT, DISTILLED, SAMPLED, Plan, Row
 from fewstep.runs.run import Run
+from fewstep.stages.how import cores
 from fewstep.stages.stage import Training
-from fewstep.stages.stages import cores
 from fewstep.training.config import Precision
 
 PLAN = "plan.json"

@@ -74,7 +74,7 @@ def _asked(features: Features, train: Dataset) -> FeatureNetwork | None:
 
 def _scored(plan: Plan, network: FeatureNetwork | None, clock: Clock) -> Page:
     directory, budget = plan.round.directory, plan.round.budget
-    device = pick_device(plan.round.device)
+    device = pick_device(plan.round.how.device)
     train, test = (load(str(directory / DATA / name)) for name in (TRAIN, TEST))
     if test.labels is not None:
         test = test.with_classes(train.classes, "the training images")

@@ -42,6 +42,7 @@ from fewstep.runs.components import objective_of
 from fewstep.runs.directory import MODEL, check_free
 from fewstep.sampling import sampler_for
 from fewstep.stages.clock import ALL, CLOCK, Clock
+from fewstep.stages.how import USUAL, How
 from fewstep.stages.stages import Stages
 from fewstep.training.metrics import read_metrics
 
@@ -65,9 +66,7 @@ def reproduce_methods(
     directory: Path,
     *,
     only: Sequence[str] = (),
-    workers: int | None = None,
-    shorten: float = 1.0,
-    device: str | None = None,
+    how: How = USUAL,
 ) -> MethodsReport:
     """Train every method since the paper on the digits, score all, and write the page.
 
@@ -76,20 +75,16 @@ def reproduce_methods(
     Args:
         directory: where everything goes; that of `reproduce_digits` shares what both train.
         only: names of methods, beside the diffusion model and CD; none is all.
-        workers: trainings at a time; default one per core.
-        shorten: factor on every training's steps.
-        device: default a GPU where there is one.
+        how: the trainings are run.
 
     Raises:
         FewstepError: the folder is not writable, or was made with another `shorten`; an unknown
             method.
     """
-    if not 0 < shorten <= 100:
-        raise FewstepError(f"shorten must be a factor above 0, got {shorten}.")
     plan = methods(only)
     check_free(directory, CLOCK)
     with locked(directory):
-        made = _Reproduction(directory, plan, workers, shorten, device)
+        made = _Reproduction(directory, plan, how)
         with made.clock.running(ALL):
             findings = made.run()
         return made.write(findings)
@@ -98,22 +93,14 @@ def reproduce_methods(
 class _Reproduction:
     """The trainings and scores of a plan."""
 
-    def __init__(
-        self,
-        directory: Path,
-        plan: Sequence[Method],
-        workers: int | None,
-        shorten: float,
-        device: str | None,
-    ) -> None:
-        self.directory, self.plan, self.device = directory, plan, device
-        self.workers, self.shorten = workers, shorten
+    def __init__(self, directory: Path, plan: Sequence[Method], how: How) -> None:
+        self.directory, self.plan, self.how = directory, plan, how
         self.clock = Clock(directory)
 
     def run(self) -> Findings:
         self._train(self.plan, 1)
         evaluator = self._evaluator()
-        board = Scoreboard(evaluator, self.directory, pick_device(self.device))
+        board = Scoreboard(evaluator, self.directory, pick_device(self.how.device))
         first = self._measured(board, self.plan, {})
         again = chosen(self.plan, first)
         self._train(again, SEEDS)
@@ -147,7 +134,7 @@ class _Reproduction:
         curves = {}
         for method in self.plan:
             lines = read_metrics(self.directory / method.training.name)
-            before = method.built_on * self.shorten
+            before = method.built_on * self.how.shorten
             curves[method.name] = [
                 (before + line["step"] * method.cost, line["energy_distance"])
                 for line in lines
@@ -166,14 +153,7 @@ class _Reproduction:
         return grids
 
     def _train(self, plan: Sequence[Method], seeds: int) -> None:
-        Stages(
-            stages(plan, seeds),
-            self.directory,
-            self.clock,
-            workers=self.workers,
-            shorten=self.shorten,
-            device=self.device,
-        ).run()
+        Stages(stages(plan, seeds), self.directory, self.clock, self.how).run()
 
     def _evaluator(self) -> Evaluator:
         train = load("digits")
@@ -214,9 +194,9 @@ class _Reproduction:
             process=run.p.name,
             needs=cls.needs.words,
             begins=_begins(method),
-            steps=method.training.total(self.shorten),
+            steps=method.training.total(self.how.shorten),
             cost=method.cost,
-            built_on=method.built_on * self.shorten,
+            built_on=method.built_on * self.how.shorten,
             seconds=self.clock.processor(method.training.name),
             seconds_before=sum(self.clock.processor(stage.name) for stage in method.before),
             sampled=tuple(_sampled(steps, results) for steps, results in by_steps.items()),

@@ -17,7 +17,7 @@ from fewstep.files import replacing
 from fewstep.report.scoring import Result
 from fewstep.report.story import Section
 from fewstep.report.typeset import to_html
-from fewstep.stages.stages import cores
+from fewstep.stages.how import cores
 
 COLUMNS = (
     "group",

@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.distributed import pick_device
-from fewstep.errors import FewstepError
 from fewstep.evaluation import train_classifier
 from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
@@ -26,6 +25,7 @@ from fewstep.report.table import Table
 from fewstep.runs.components import objective_of
 from fewstep.runs.directory import MODEL, check_free
 from fewstep.stages.clock import ALL, CLOCK, Clock
+from fewstep.stages.how import USUAL, How
 from fewstep.stages.stage import Training
 from fewstep.stages.stages import Stages
 
@@ -44,10 +44,7 @@ class Report:
 def reproduce_digits(
     directory: Path,
     plan: Plan = SHORT,
-    *,
-    workers: int | None = None,
-    shorten: float = 1.0,
-    device: str | None = None,
+    how: How = USUAL,
 ) -> Report:
     """Train a plan's models on the digits, sample, score, and write the report.
 
@@ -56,47 +53,35 @@ def reproduce_digits(
     Args:
         directory: where everything goes.
         plan: what to train and sample.
-        workers: trainings at a time; default one per core.
-        shorten: factor on every training's steps.
-        device: default a GPU where there is one.
+        how: the trainings are run.
 
     Raises:
         FewstepError: the folder is not writable, or was made with another `shorten`.
     """
-    if not 0 < shorten <= 100:
-        raise FewstepError(f"shorten must be a factor above 0, got {shorten}.")
     check_free(directory, CLOCK)
     with locked(directory):
-        return tell(directory, Digits(plan), workers=workers, shorten=shorten, device=device)
+        return tell(directory, Digits(plan), how)
 
 
 def tell(
     directory: Path,
     story: Story,
-    *,
-    workers: int | None = None,
-    shorten: float = 1.0,
-    device: str | None = None,
+    how: How = USUAL,
 ) -> Report:
     """Train the models of a story's plan, sample, score, and write the report.
 
     Args:
         directory: where everything goes, locked by the caller.
         story: the images, what to make of them, and how to say what came out.
-        workers: trainings at a time; default one per core.
-        shorten: factor on every training's steps.
-        device: default a GPU where there is one.
+        how: the trainings are run.
     """
     clock, plan = Clock(directory), story.plan
     with clock.running(ALL):
-        stages = Stages(
-            plan.stages, directory, clock, workers=workers, shorten=shorten, device=device
-        )
-        stages.run()
+        Stages(plan.stages, directory, clock, how).run()
         network = train_classifier(story.train.images, labels_of(story.train))
         evaluator = story.evaluator(network)
         board = Scoreboard(
-            evaluator, directory, pick_device(device), n=story.samples, sheet=story.sheet
+            evaluator, directory, pick_device(how.device), n=story.samples, sheet=story.sheet
         )
         results = [*story.baselines(evaluator), *board.results(plan.rows)]
         f, teacher = (FlowMap.load(directory / name / MODEL) for name in story.edited_by)

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fewstep.errors import FewstepError, unknown
+from fewstep.errors import unknown
 from fewstep.files import read_json, write_json
 from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
@@ -26,6 +26,7 @@ from fewstep.report.toy2d_scores import Score, floor, samplers_of, score
 from fewstep.runs.components import make_p
 from fewstep.runs.directory import MODEL, check_free
 from fewstep.stages.clock import ALL, CLOCK, Clock
+from fewstep.stages.how import USUAL, How
 from fewstep.stages.stage import Pairs, Stage, Training
 from fewstep.stages.stages import Stages
 
@@ -150,9 +151,7 @@ def reproduce_toy2d(
     *,
     only: Sequence[str] = (),
     seed: int = 0,
-    workers: int | None = None,
-    shorten: float = 1.0,
-    device: str | None = None,
+    how: How = USUAL,
 ) -> ToyReport:
     """Train objectives on the plane, score them against the exact map, and write the page.
 
@@ -162,24 +161,20 @@ def reproduce_toy2d(
         directory: where everything goes.
         only: names of objectives, and what they need; none is all.
         seed: of every training.
-        workers: trainings at a time; default one per core.
-        shorten: factor on every training's steps.
-        device: default a GPU where there is one.
+        how: the trainings are run.
 
     Raises:
         FewstepError: the folder is not writable, or was made with another `shorten`; an unknown
             objective.
     """
-    if not 0 < shorten <= 100:
-        raise FewstepError(f"shorten must be a factor above 0, got {shorten}.")
     stages = plan(only, seed)
     check_free(directory, CLOCK)
     with locked(directory):
         clock = Clock(directory)
         with clock.running(ALL):
-            Stages(stages, directory, clock, workers=workers, shorten=shorten, device=device).run()
+            Stages(stages, directory, clock, how).run()
             names = [stage.name for stage in stages if isinstance(stage, Training)]
-            methods = _scored(directory, names, compare=shorten == 1)
+            methods = _scored(directory, names, compare=how.shorten == 1)
             return _write(directory, methods, clock)
 
 

@@ -47,7 +47,7 @@ def embedding_for(f: Any, wanted: Wanted, n: int) -> Tensor | None:
     if not wanted.prompts:
         return None
     takes_none = torch.zeros(1, 1)  # which a model without embeddings refuses as any other
-    if not getattr(getattr(f, "network", None), "embeds", 0):
+    if not takes_embeddings(f):
         check_embedding(f, takes_none, n)
     found = encoded(_encoder(f, wanted), wanted.prompts)
     return check_embedding(f, found[torch.arange(n) % len(found)], n)
@@ -63,11 +63,22 @@ def _of_file(file: Path, n: int) -> Tensor:
     return found
 
 
+def takes_embeddings(f: Any) -> bool:
+    """Whether a model is told embeddings."""
+    return bool(getattr(getattr(f, "network", None), "embeds", 0))
+
+
+def encoder_named(f: Any, name: str | None = None) -> str | None:
+    """The encoder of a model's texts: one that the user names, or the model's own; None without."""
+    found = name or f.info.get(ENCODER)
+    return str(found) if found else None
+
+
 def _encoder(f: Any, wanted: Wanted) -> str:
-    name = wanted.encoder or f.info.get(ENCODER)
-    if not name:
+    name = encoder_named(f, wanted.encoder)
+    if name is None:
         raise FewstepError(
             "this model was trained with embeddings and names no encoder of texts: give "
             "--embedding FILE, or --encoder module:function."
         )
-    return str(name)
+    return name

@@ -22,6 +22,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided
 from fewstep.sampling import Asked, Sampler, default_taus, sampler_for
+from fewstep.sampling.labels import check_embedding
 from fewstep.serving.aside import aside
 from fewstep.serving.edits import Editing, task_of
 from fewstep.serving.engine import Busy, Call, Engine, Work
@@ -128,13 +129,27 @@ class Answers:
             self._samplers[asked] = sampler
         return self._samplers[asked]
 
+    async def _read(self, name: str, f: FlowMap, prompt: str | None) -> Tensor | None:
+        """The embedding of a prompt, for a model that is told texts.
+
+        Raises:
+            FewstepError: the encoder fails, or makes another kind of embeddings than the model's.
+            TimeoutError: it takes too long.
+        """
+        text, reader = (prompt or "").strip(), self.shelf.readers.get(name)
+        if reader is None or not text:
+            return None
+        reading = asyncio.to_thread(lambda: check_embedding(f, reader(text), 1))
+        return await asyncio.wait_for(reading, self.limits.seconds)
+
     async def generations(self, body: GenerationBody, request: Request) -> Response:
         """Images, as one answer or as a stream of events."""
         name, f = self.shelf[body.model]
         steps = body.steps if body.sampler else body.steps or self.shelf.default_steps(f)
         self.limits.check(body.n, steps)
         sampler = self.sampler(name, body.sampler, steps, _guided(body))
-        job = Generating(name, f, body, sampler, self.limits, self.shelf.engine.name)
+        embedding = await self._read(name, f, body.prompt)
+        job = Generating(name, f, body, sampler, self.limits, self.shelf.engine.name, embedding)
         if body.stream:
             events = job.events(lambda work: self.result(work, request))
             first = await anext(events)  # an error that is known now is an answer, not an event

@@ -93,6 +93,7 @@ class Generation(Work):
         seed: decides the noise.
         n: how many.
         labels: classes, n of them; none for an unconditional model.
+        embedding: what all of them are to show, [1, d] or [1, tokens, d]; None without.
         on_step: told of the images after each step.
     """
 
@@ -101,18 +102,20 @@ class Generation(Work):
     seed: int
     n: int
     labels: Sequence[int] = ()
+    embedding: Tensor | None = field(default=None, compare=False)
     on_step: OnStep | None = field(default=None, compare=False)
 
     @property
     def key(self) -> Hashable:
-        return ("generation", self.model, self.sampler)
+        told = None if self.embedding is None else self.embedding.shape
+        return ("generation", self.model, self.sampler, told)
 
     @classmethod
     def run(cls, f: FlowMap, works: Sequence[Generation], rows: int) -> list[Pictures]:
         noise = [NoiseStreams(w.seed, [i], f.shape) for w in works for i in range(w.n)]
-        labels = [label for w in works for label in w.labels]
+        told = _told(f, works)
         parts = [
-            _steps(f, works[0].sampler, noise[i : i + rows], labels[i : i + rows], rows)
+            _steps(f, works[0].sampler, noise[i : i + rows], told.rows(slice(i, i + rows)), rows)
             for i in range(0, len(noise), rows)
         ]
         counts = [w.n for w in works]
@@ -127,12 +130,23 @@ class Generation(Work):
         return _pictures(images, counts)
 
 
+def _told(f: FlowMap, works: Sequence[Generation]) -> Condition:
+    """What the model is told of each image of works of one key."""
+    labels = [label for w in works for label in w.labels]
+    told = [
+        w.embedding.expand(w.n, *w.embedding.shape[1:]) for w in works if w.embedding is not None
+    ]
+    return Condition(
+        label=torch.tensor(labels) if f.num_classes else None,
+        embedding=torch.cat(told) if told else None,
+    )
+
+
 def _steps(
-    f: FlowMap, sampler: Sampler, noise: Sequence[NoiseStreams], labels: list[int], rows: int
+    f: FlowMap, sampler: Sampler, noise: Sequence[NoiseStreams], told: Condition, rows: int
 ) -> Iterator[Tensor]:
     """Steps of a part of a batch, filled up to ``rows`` and cut back."""
-    label = torch.tensor(labels) if f.num_classes else None
-    condition = Condition(label=label).filled(rows).to(f.device)
+    condition = told.filled(rows).to(f.device)
     for x in sampler.steps(f, NoiseStreams.join(noise, rows), condition):
         yield x[: len(noise)]
 

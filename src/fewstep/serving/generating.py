@@ -41,6 +41,7 @@ class Generating:
         sampler: the one asked for.
         limits: what may be asked.
         engine: name of what evaluates the model.
+        embedding: of the prompt, where the model is told texts.
 
     Raises:
         FewstepError: a size or a class that does not fit.
@@ -54,16 +55,17 @@ class Generating:
         sampler: Sampler,
         limits: Limits,
         engine: str,
+        embedding: Tensor | None = None,
     ) -> None:
         self.name, self.f, self.body, self.sampler = name, f, body, sampler
-        self.engine = engine
+        self.engine, self.embedding = engine, embedding
         self.steps = sampler.count
         self.frames = body.n * (self.steps if body.strip else 1)
         self.scale = parse_size(
             body.size, (f.image_shape[1], f.image_shape[2]), limits.pixels // self.frames
         )
         self.seed = seed_of(body)
-        label, self.notes = class_asked(f, body.label, body.prompt)
+        label, self.notes = class_asked(f, body.label, body.prompt, read=embedding is not None)
         number = class_number(f, label)
         self.labels: tuple[int, ...] = ()
         if f.num_classes:
@@ -78,14 +80,17 @@ class Generating:
 
     def work(self, on_step: OnStep | None = None) -> Generation:
         """What the engine is asked for."""
-        return Generation(self.name, self.sampler, self.seed, self.body.n, self.labels, on_step)
+        return Generation(
+            self.name, self.sampler, self.seed, self.body.n, self.labels, self.embedding, on_step
+        )
 
     def settings(self, i: int) -> dict[str, Any]:
         """What a PNG says of how it was made."""
         label = self.labels[i] if self.labels else None
         name = class_name(self.f, label)
         common = settings_of(self.name, self.seed, self.steps, name, self.engine)
-        return common | {"sampler": self.sampler.spec, "index": i}
+        read = {} if self.embedding is None else {"prompt": (self.body.prompt or "").strip()}
+        return common | {"sampler": self.sampler.spec, "index": i} | read
 
     def image(self, x: Tensor, i: int, strips: Sequence[Tensor]) -> dict[str, Any]:
         """One entry of the answer's data."""

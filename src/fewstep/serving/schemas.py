@@ -55,8 +55,8 @@ class Images(Body):
     response_format: Format = "b64_json"
     prompt: Annotated[str, Field(max_length=32_000)] | None = Field(
         None,
-        description="The class by name, for clients that know no other field; of a model without "
-        "classes it is not looked at.",
+        description="What is to be seen, for a model that is told texts. For one with classes a "
+        "class by name, for clients that know no other field; else it is not looked at.",
     )
     user: Name | None = Field(None, description="Who asks; not looked at.")
     quality: Literal["auto", "standard"] | None = Field(None, description="There is one.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Any
 import torch
 
 from fewstep.classes import find_class
+from fewstep.data.encoders import TextReader
 from fewstep.data.images import check_pictures
 from fewstep.editing.tasks import TASKS, ColouriseTask
-from fewstep.errors import FewstepError, unknown
+from fewstep.errors import FewstepError, FewstepWarning, unknown
 from fewstep.exchange.graphs.engines import Engine, Torch
 from fewstep.flow_map import FlowMap
 from fewstep.hub_name import HubName, is_hub
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
+from fewstep.runs.prompts import encoder_named, takes_embeddings
 
 DIGITS = Path("runs/reproduce-digits")
 PREFERRED = ("cd", "ect", "ict", "ct", "edm")
@@ -33,11 +36,13 @@ class Shelf:
         models: by id; none where trainings are watched alone.
         engine: what evaluates them.
         places: where each was opened, as far as that is known.
+        readers: of the prompts of models that are told texts.
     """
 
     models: dict[str, FlowMap]
     engine: Engine = field(default_factory=Torch)
     places: dict[str, Path] = field(default_factory=dict)
+    readers: dict[str, TextReader] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -49,13 +54,17 @@ class Shelf:
         device: torch.device | str = "cpu",
         precision: Precision | None = None,
         engine: Engine | None = None,
+        encoder: str | None = None,
     ) -> Shelf:
         """The models of runs, or those that ``reproduce digits`` has made here.
 
         A model's id is the name of its folder or file; where two share one, with the folder above.
+        An encoder makes embeddings of the prompts of models that are told texts; default the one
+        that each names.
 
         Raises:
-            FewstepError: a run that is none, one that makes no images, or nothing to serve.
+            FewstepError: a run that is none, one that makes no images, or nothing to serve; an
+                encoder that cannot be imported, or that no model takes.
         """
         paths = list(runs) or [DIGITS / n for n in PREFERRED if (DIGITS / n).is_dir()]
         if not paths:
@@ -73,7 +82,7 @@ class Shelf:
             check_pictures(as_sampled(f).image_shape, path)
             f.trained.check_known(f"serving {path}")
             models[name] = engine.model(f.eval().requires_grad_(False))
-        return cls(models, engine, places)
+        return cls(models, engine, places, _readers(models, encoder))
 
     def __getitem__(self, name: str | None) -> tuple[str, FlowMap]:
         """Id and model of a name; the default for None.
@@ -105,6 +114,7 @@ class Shelf:
                 "objective": str(f.info.get("objective", "")).partition("(")[0] or None,
                 "shape": list(f.image_shape),
                 "classes": class_names(f),
+                "prompts": name in self.readers,
                 "sampler": f.trained.sampler,
                 "guides": f.trained.guides,
                 "guidance": f.trained.guidance,
@@ -165,13 +175,48 @@ def class_number(f: FlowMap, label: int | str | None) -> int | None:
     return find_class(f.classes, label)
 
 
+def _readers(models: dict[str, FlowMap], encoder: str | None) -> dict[str, TextReader]:
+    """What reads prompts, for each model that is told texts; an encoder is imported once.
+
+    A model whose own encoder is not to be had is served without prompts, and that is said.
+
+    Raises:
+        FewstepError: the user's cannot be imported, or no model takes it.
+    """
+    told = {name: f for name, f in models.items() if takes_embeddings(f)}
+    if encoder is not None and not told:
+        raise FewstepError("no model here is told embeddings: leave out --encoder.")
+    made: dict[str, TextReader] = {}
+    found: dict[str, TextReader] = {}
+    for model, f in told.items():
+        if (name := encoder_named(f, encoder)) is None:
+            continue
+        try:
+            found[model] = made[name] = made.get(name) or TextReader(name)
+        except FewstepError as error:
+            if encoder is not None:
+                raise
+            said = f"{model} is served without prompts: {error}"
+            warnings.warn(said, FewstepWarning, stacklevel=3)
+    return found
+
+
 def class_asked(
-    f: FlowMap, label: int | str | None, prompt: str | None
+    f: FlowMap, label: int | str | None, prompt: str | None, *, read: bool = False
 ) -> tuple[int | str | None, list[str]]:
-    """The class that a request asks for, by field or by prompt, and what is to be said of it."""
+    """The class that a request asks for, by field or by prompt, and what is to be said of it.
+
+    Args:
+        f: the model.
+        label: the field.
+        prompt: that of the request.
+        read: whether the model is told the prompt itself.
+    """
     prompt = (prompt or "").strip()
-    if label is not None or not prompt:
+    if label is not None or read or not prompt:
         return label, []
+    if takes_embeddings(f):
+        return None, ["the prompt is not looked at: nothing here makes an embedding of it."]
     if class_names(f) is None:
         return None, ["the prompt is not looked at: this model has no classes."]
     return prompt, []

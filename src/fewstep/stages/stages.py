@@ -31,18 +31,12 @@ from rich.progress import (
 from fewstep.errors import FewstepError
 from fewstep.progress import Lines, on_terminal
 from fewstep.stages.clock import Clock
+from fewstep.stages.how import USUAL, How, cores
 from fewstep.stages.stage import Stage, Training
 
 INTERRUPTED = 130  # exit code of a training that was asked to stop
 KEPT = 10.0  # seconds between two times that the clock is kept
 POLL = 0.3  # seconds between two looks at the trainings
-
-
-def cores() -> int:
-    """Cores of the CPU that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass
@@ -93,29 +87,15 @@ class Stages:
         stages: what to make.
         directory: the reproduction's folder; each stage has a subfolder.
         clock: counts each stage's seconds.
-        workers: stages at a time; default one per core, at most as many as stages.
-        shorten: factor on the number of steps of every training, and on the number of pairs.
-        device: where to train; default a GPU where there is one.
-        threads: of each stage; default its share of the cores.
+        how: at how many a time, where, how long.
     """
 
     def __init__(
-        self,
-        stages: Sequence[Stage],
-        directory: Path,
-        clock: Clock,
-        *,
-        workers: int | None = None,
-        shorten: float = 1.0,
-        device: str | None = None,
-        threads: int | None = None,
+        self, stages: Sequence[Stage], directory: Path, clock: Clock, how: How = USUAL
     ) -> None:
-        if workers is not None and workers < 1:
-            raise FewstepError(f"the number of workers must be at least 1, got {workers}.")
-        self.stages, self.directory, self.clock = stages, directory, clock
-        self.shorten, self.device = shorten, device
-        self.workers = workers or min(cores(), len(stages))
-        self.threads = threads or max(1, cores() // self.workers)
+        self.stages, self.directory, self.clock, self.how = stages, directory, clock, how
+        self.workers = how.workers or min(cores(), len(stages))
+        self.threads = how.threads or max(1, cores() // self.workers)
         self.console = Console(stderr=True)
 
     def run(self, within: float = math.inf) -> bool:
@@ -132,12 +112,12 @@ class Stages:
             KeyboardInterrupt: after every stage has saved its state.
         """
         for stage in self.stages:
-            stage.check_same(self.directory, self.shorten)
+            stage.check_same(self.directory, self.how.shorten)
         finished = {s.name for s in self.stages if s.finished(self.directory)}
         waiting = [stage for stage in self.stages if stage.name not in finished]
         running: list[Running] = []
         with self._bars() as bars:
-            shown = _Shown(bars, self.stages, self.directory, self.shorten)
+            shown = _Shown(bars, self.stages, self.directory, self.how.shorten)
             seen, kept = any(self._pictures()), time.perf_counter()
             end = kept + within
             try:
@@ -171,11 +151,13 @@ class Stages:
 
     def _start(self, stage: Stage) -> Running:
         command = [sys.executable, "-m", "fewstep.cli.child"]
-        command += stage.command(self.directory, self.shorten)
+        command += stage.command(self.directory, self.how.shorten)
         if isinstance(stage, Training):
             command.append("--quiet")
-        if self.device:
-            command += ["--device", self.device]
+            if self.how.log:
+                command += ["--log", *self.how.log]
+        if self.how.device:
+            command += ["--device", self.how.device]
         log = self.directory / f"{stage.name}.log"
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
         with log.open("ab") as file:

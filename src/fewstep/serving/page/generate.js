@@ -36,6 +36,7 @@ export class Generate {
       model.solves ? "such as walk(solver=dpm3, nfe=12)" : "such as jumps(times=(0.8,))";
     this.form.querySelector("[data-steps-note]").textContent =
       model.solves ? "steps of the solver" : "network evaluations per image";
+    this.form.querySelector(".prompt").hidden = !model.prompts;
     const guidance = this.form.querySelector(".guidance");
     guidance.hidden = !model.guides;
     this.form.elements.guidance.placeholder = model.guidance ?? "none";
@@ -52,6 +53,7 @@ export class Generate {
       steps: COUNTED.test(sampler) ? null : Number(settings.steps), // a sampler may say them itself
       sampler,
       class: settings.class || null,
+      ...(this.app.model.prompts && settings.prompt.trim() ? { prompt: settings.prompt.trim() } : {}),
       ...(this.app.model.guides ? guidance(settings) : {}),
     };
   }
@@ -231,7 +233,7 @@ export class Generate {
     }
     const { model, n, seed, steps, sampler, guidance_interval } = request;
     const between = guidance_interval ? ` --guidance-interval ${guidance_interval.join(" ")}` : "";
-    const flags = words({ "-n": n, "--sampler": sampler, "--steps": steps, "--guidance": request.guidance, "--seed": seed, "--label": request.class, "-o": "samples.png" }) + between;
+    const flags = words({ "-n": n, "--sampler": sampler, "--steps": steps, "--guidance": request.guidance, "--seed": seed, "--label": request.class, "--prompt": request.prompt, "-o": "samples.png" }) + between;
     terminal(this.section.querySelector(".terminal"), [
       ["Command line", `fewstep sample ${run(model)} ${flags}`],
       ["HTTP", curl("v1/images/generations", request)],
