@@ -24,7 +24,7 @@ TEACHER, FEW, AFTER = 0.55, 0.30, 0.15
 SIDES = (64, 32, 16)
 """Sizes of images that are tried, the largest first, below the images' own."""
 LARGEST = 128  # side above which images are too large for the networks here
-SEEN = 60_000  # images that a small network must see for a size to be worth it
+SEEN = 200_000  # images that a small network must see for a size to be worth it
 HOPELESS = 500  # images below which a size is refused before any is read
 WIDE = 100_000  # images that a network of `NARROW` channels sees before a wider one is better
 NARROW = 24
