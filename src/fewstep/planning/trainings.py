@@ -175,7 +175,8 @@ def check_method(method: str) -> None:
         raise FewstepError(f"{method} makes no images from noise: choose another --method.")
     if cls.needs.teacher is TeacherUse.REFINE:
         raise FewstepError(
-            f"{method} refines a consistency model: fit one, then fewstep distil it with {method}."
+            f"{method} refines a consistency model: fit one, and give it to fewstep train images "
+            f"--method {method} as --teacher."
         )
     if not cls.makes.maps_to_eps and cls.makes.steps is None:
         raise FewstepError(

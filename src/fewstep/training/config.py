@@ -124,7 +124,9 @@ class Training(Cited):
         if not 0 <= self.augment <= 1:
             raise FewstepError(f"augment must be a probability from 0 to 1, got {self.augment}.")
         if self.augment and self.flip:
-            raise FewstepError("augment mirrors half of the images, too: leave out flip.")
+            raise FewstepError(
+                "augment mirrors half of the images, too: leave out flip (--no-flip)."
+            )
         if self.guidance is not None and not 0 <= self.guidance < math.inf:
             raise FewstepError(f"guidance is a weight from 0 on, got {self.guidance}.")
         if any(not 0 <= beta < 1 for beta in self.betas):
