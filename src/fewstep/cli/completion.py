@@ -23,7 +23,7 @@ def completion(
     """Let the shell complete commands, recipes and flags with the Tab key.
 
     Examples:
-      fewstep completion --install               for the shell that you are in, from its next start
+      fewstep completion --install               for your shell, from its next start
       fewstep completion --shell zsh > _fewstep  show the script alone
 
     Parameters

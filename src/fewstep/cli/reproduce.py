@@ -58,14 +58,14 @@ def reproduce(
     full one takes up.
 
     Examples:
-      fewstep reproduce digits                    about five minutes on two cores
-      fewstep reproduce digits --full             the whole table, within an hour
-      fewstep reproduce digits --methods          all since the paper, within an hour
-      fewstep reproduce fashion                   90 minutes on two cores, 6 on a GPU
+      fewstep reproduce digits                 about four minutes on two cores
+      fewstep reproduce digits --full          the whole table, within an hour
+      fewstep reproduce digits --methods       all since the paper, within an hour
+      fewstep reproduce fashion                90 minutes on two cores, 6 on a GPU
       fewstep reproduce fashion --data fashion-mnist/ --budget 30m
-      fewstep reproduce toy2d                     every objective, within a quarter of an hour
-      fewstep reproduce toy2d --only cd ect       two of them, and the teacher
-      fewstep reproduce digits --shorten 0.05     a quick look at the machinery
+      fewstep reproduce toy2d                  every objective, in eleven minutes
+      fewstep reproduce toy2d --only cd ect    two of them, and the teacher
+      fewstep reproduce digits --shorten 0.05  a quick look at the machinery
 
     Parameters
     ----------

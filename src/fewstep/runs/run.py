@@ -81,8 +81,8 @@ class Data:
     """Makes embeddings of the texts beside the images, to be conditioned on: module:function, or
     file.py:function, which is given a list of texts and gives floats [n, d] or [n, tokens, d]."""
     text_column: str | None = None
-    """Column of the texts in metadata.jsonl or a table, where it is not called text, caption or
-    prompt; several, separated by commas, are put together."""
+    """Column of the texts in metadata.jsonl or a table, where it is not called text, caption,
+    prompt or description; several, separated by commas, are put together."""
     embeddings: str | None = None
     """Embeddings in place of an encoder: an .npy or .safetensors with a row for each image, or
     columns of numbers in metadata.jsonl or a table, separated by commas."""
