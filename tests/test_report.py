@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fewstep.cli import run
 from fewstep.data import load, to_float
 from fewstep.errors import FewstepError
 from fewstep.evaluation.scores import Scores
+from fewstep.recipes import RECIPES
 from fewstep.report.editing import LEVELS, Edited, best_blur, blurred, shortfalls
 from fewstep.report.methods import MethodsReport, reproduce_methods
 from fewstep.report.plan import SHORT
@@ -100,6 +102,17 @@ def test_an_interrupted_reproduction_is_taken_up_and_never_done_twice(
     methods = reproduce_methods(folder, only=["cd"], how=How(shorten=SHORTEN))
     assert models(folder) == after
     check_methods(methods)
+    check_recipes(folder, monkeypatch)
+
+
+def check_recipes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another version's recipe has trained is not taken for this one's."""
+    cd = RECIPES["digits/cd"]()
+    other = replace(cd, training=replace(cd.training, lr=0.5))
+    known = dict(RECIPES.items()) | {"digits/cd": lambda: other}
+    monkeypatch.setattr("fewstep.stages.stage.RECIPES", known)
+    with pytest.raises(FewstepError, match=r"cd was trained with lr .*digits/cd says 0\.5 now"):
+        reproduce_digits(folder, how=How(shorten=SHORTEN))
 
 
 def check_methods(report: MethodsReport) -> None:

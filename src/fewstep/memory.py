@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from fewstep.errors import FewstepError
 
 GIB = 2**30
 CGROUP = Path("/sys/fs/cgroup")  # version 2
+GLIBC = {-1: 2**31 - 1, -2: 2**26, -3: 2**25}
+"""Options of ``mallopt``: from how many free bytes on some are given back, how many are taken from
+the system at once, and from which size on a block is taken from the system by itself."""
+
+
+def keep_freed_memory() -> None:
+    """From now on this process keeps the memory that it frees, and uses it again.
+
+    Otherwise glibc gives it back to the system after every step, and the next one has to get it
+    again page by page, which takes a sixth of the time of a small network's step. Elsewhere than
+    with glibc nothing is done. The most memory that is used stays as it is.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        for option, value in GLIBC.items():
+            libc.mallopt(option, value)
 
 
 def free_memory() -> int | None:

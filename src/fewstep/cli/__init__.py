@@ -16,6 +16,7 @@ from cyclopts import App
 from fewstep.cli.every import call, take_options
 from fewstep.cli.faults import answer
 from fewstep.errors import FewstepWarning
+from fewstep.memory import keep_freed_memory
 from fewstep.version import __version__
 
 _with_place = warnings.formatwarning
@@ -118,6 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     machine refused; 70: a defect of ours; 130: interrupted; 141: the output's reader has gone.
     """
     warnings.formatwarning = _one_line
+    keep_freed_memory()
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold any bytes
     code = run(arguments)

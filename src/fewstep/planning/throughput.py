@@ -56,7 +56,8 @@ def seconds_per_step(
         device: where; default a GPU where there is one.
         threads: of the CPU, as the training will have them; default torch's own number.
         seconds: how long to measure, after two steps that warm up; a slow step is timed thrice.
-        patience: seconds of a warm step after which it is too slow to be measured: `inf`.
+        patience: seconds of another way; where one warm step takes twice as long it is not measured
+            any further, and `inf` is given.
 
     Raises:
         FewstepError: settings or data that do not work.
@@ -67,7 +68,7 @@ def seconds_per_step(
         trainer = _trainer(run, images, place, Path(folder))
         k = run.training.steps // 2
         _timed(trainer, k)
-        if _timed(trainer, k) > patience:
+        if _timed(trainer, k) > 2 * patience:
             return math.inf
         took: list[float] = []
         while len(took) < LEAST or sum(took) < seconds:

@@ -13,7 +13,11 @@ from fewstep.errors import FewstepError
 from fewstep.recipes import RECIPES
 from fewstep.runs.directory import RunDirectory
 from fewstep.runs.pairs import has_shard
+from fewstep.runs.run import COMPANIONS, Run
 from fewstep.training.metrics import read_metrics
+
+NOT_OF_A_RECIPE = frozenset({"steps", "log", "data", *COMPANIONS})
+"""Settings of a run that a stage's steps, its place and the user decide."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,25 @@ class Training(Stage):
         given = shorten != 1 or self.steps is not None
         steps = ["--steps", str(self.total(shorten))] if given else []
         return ["train", self.recipe, *steps, *self.options, "--out", directory / self.name]
+
+    def check_same(self, directory: Path, shorten: float) -> None:
+        """Raise `FewstepError` where it was made with other steps, or of another recipe's settings.
+
+        A training that has not finished compares its settings itself when it goes on.
+        """
+        super().check_same(directory, shorten)
+        if not self.finished(directory):
+            return
+        then = RunDirectory(directory / self.name).run()[1].flat()
+        now = Run.from_json(RECIPES[self.recipe]().to_json()).flat()
+        given = {word.removeprefix("--no-").removeprefix("--") for word in self.options}
+        own = {key for key in then | now if key.replace("_", "-") in given}
+        for key in sorted({*then, *now} - own - NOT_OF_A_RECIPE):
+            if then.get(key) != now.get(key):
+                raise FewstepError(
+                    f"{directory / self.name} was trained with {key} {then.get(key)}, and the "
+                    f"recipe {self.recipe} says {now.get(key)} now: give another --out."
+                )
 
     def total(self, shorten: float = 1.0) -> int:
         whole = RECIPES[self.recipe]().training.steps if self.steps is None else self.steps

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import numpy as np
 import torch
 
+from fewstep.memory import keep_freed_memory
 from fewstep.training.config import Precision
 
 
@@ -28,6 +29,7 @@ def set_up(precision: Precision, *, deterministic: bool) -> None:
         deterministic: on a GPU only algorithms that give the same bits every time; otherwise cuDNN
             times what it has and takes the fastest.
     """
+    keep_freed_memory()
     tf32 = precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32

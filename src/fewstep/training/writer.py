@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from fewstep.threads import compute_alone
 from fewstep.training.checkpoint import Checkpoint, Checkpoints, Snapshot
 
 
@@ -16,7 +17,7 @@ class Writer:
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=compute_alone)
         self._pending: Future[Checkpoint] | None = None
 
     def write(self, snapshot: Snapshot) -> None:
