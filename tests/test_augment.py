@@ -17,6 +17,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, UNet
 from fewstep.objectives import ScoreMatching
 from fewstep.parameterization import EDM
+from fewstep.recipes import RECIPES
 from fewstep.training.config import Training
 from fewstep.training.trainer import Trainer
 
@@ -123,6 +124,14 @@ def test_a_training_tells_its_network_how_images_were_moved(tmp_path: Path) -> N
     plain = f.D(x, t)
     zeros = f.D(x, t, Condition(augment=torch.zeros(2, NUMBERS)))
     assert torch.equal(plain, zeros)
+
+
+def test_augmentation_takes_the_place_of_mirroring() -> None:
+    recipe = RECIPES["images"]
+    assert recipe().training.flip
+    assert not recipe(augment=0.1).training.flip
+    with pytest.raises(FewstepError, match="leave out flip"):
+        recipe(augment=0.1, flip=True)
 
 
 def test_what_cannot_be_augmented_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from fewstep.evaluation.classifier import SmallClassifier
 from fewstep.evaluation.reduced import Reduced, alike, reduced, trained_on
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, UNet
+from fewstep.objectives import OBJECTIVES
 from fewstep.parameterization import EDM
 from fewstep.planning import fitting, rule, trainings
 from fewstep.planning import round as rounds
 from fewstep.planning.choices import Choices, choices_of
-from fewstep.planning.distilling import plan_distil
+from fewstep.planning.distilling import _check_teacher, plan_distil
 from fewstep.planning.fitting import next_round, plan_fit
 from fewstep.planning.looked_at import Looked, Source, called, groups, is_of, look
 from fewstep.planning.prepared import held_out, prepare
@@ -314,6 +316,15 @@ def test_a_learning_rate_that_was_asked_for_is_the_one_that_is_trained_with() ->
 def test_methods_that_no_plan_has(method: str, said: str) -> None:
     with pytest.raises(FewstepError, match=said):
         trainings.check_method(method)
+
+
+def test_a_method_that_refines_is_for_a_consistency_model() -> None:
+    needs = OBJECTIVES["tcm"].needs
+    trainings.check_method("tcm", refines=True)
+    for trained, said in ((CONSISTENCY, None), (DIFFUSION, "tcm refines .*distil it first")):
+        f = FlowMap(MLP((1, 8, 8), width=8, blocks=1), EDM(), trained=trained)
+        with nullcontext() if said is None else pytest.raises(FewstepError, match=said):
+            _check_teacher(f, "a/model", "tcm", needs)
 
 
 # A budget

@@ -79,7 +79,7 @@ def plan_distil(
     begun, where = read_state(directory, "distil"), pick_device(device)
     choices = Choices(given, choices_of(begun.choices) if begun else {})
     method = str(choices.make("method", rule.METHOD, "it follows the model, and needs few steps"))
-    trainings.check_method(method)
+    trainings.check_method(method, refines=True)
     needs = needs_of(method)
     f = as_map(open_model(teacher), "a distillation")
     _check_teacher(f, teacher, method, needs)
@@ -135,9 +135,14 @@ def plan_distil(
 
 def _check_teacher(f: FlowMap, path: str, method: str, needs: Needs) -> None:
     """Raise `FewstepError` for a model that needs no distillation, or that is none to distil."""
-    if needs.teacher is TeacherUse.REFINE:
-        return
     trained = f.trained
+    if needs.teacher is TeacherUse.REFINE:
+        if not trained.maps_to_eps:
+            raise FewstepError(
+                f"{method} refines a consistency model, and {path} is {trained.name}: distil it "
+                "first, by the default method."
+            )
+        return
     if trained.maps_to_eps or trained.steps is not None:
         raise FewstepError(
             f"{path} is {trained.name}: it makes images in a few steps already, and there is "

@@ -167,16 +167,21 @@ def short(method: str) -> dict[str, Any]:
     return {}
 
 
-def check_method(method: str) -> None:
-    """Raise `FewstepError` for a method that a plan from images alone cannot have."""
+def check_method(method: str, *, refines: bool = False) -> None:
+    """Raise `FewstepError` for a method that a plan cannot have.
+
+    Args:
+        method: its name.
+        refines: whether there may be a consistency model to refine; from images alone there is none.
+    """
     RECIPES[IMAGES].choosing({"method": method})
     cls = OBJECTIVES[ALIASES.get(method, method)]
     if cls.makes.decodes or cls.needs.other_columns:
         raise FewstepError(f"{method} makes no images from noise: choose another --method.")
-    if cls.needs.teacher is TeacherUse.REFINE:
+    if cls.needs.teacher is TeacherUse.REFINE and not refines:
         raise FewstepError(
-            f"{method} refines a consistency model: fit one, and give it to fewstep train images "
-            f"--method {method} as --teacher."
+            f"{method} refines a consistency model: fit one, then fewstep distil it with --method "
+            f"{method}."
         )
     if not cls.makes.maps_to_eps and cls.makes.steps is None:
         raise FewstepError(

@@ -136,6 +136,8 @@ class Run:
     def override(self, settings: Mapping[str, Any]) -> Run:
         """A copy with other settings, by flat key: ``{"steps": 10, "objective.s1": 20}``.
 
+        Augmentation mirrors half of the images, too: with ``augment`` alone ``flip`` ends.
+
         Raises:
             FewstepError: unknown key; the message has the nearest valid one.
         """
@@ -145,6 +147,8 @@ class Run:
                 together.setdefault(record, {})[key] = value
             else:
                 run = run._set(key, value)
+        if (own := together.get("training", {})).get("augment"):
+            own.setdefault("flip", False)
         for record, values in together.items():
             changed: Any = {record: replace(getattr(run, record), **values)}
             run = replace(run, **changed)
