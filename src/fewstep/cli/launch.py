@@ -77,6 +77,7 @@ def launch(
     try:
         from fewstep.serving.limits import Limits
         from fewstep.serving.server import Settings, bind, serve
+        from fewstep.threads import compute_alone
     except ImportError as error:
         raise FewstepError(f"{error.name} is missing: pip install 'fewstep[serve]'.") from error
     place = place or Place()
@@ -91,6 +92,7 @@ def launch(
     )
     sock = bind(place.host, port)
     with sock:
+        compute_alone()  # the engine's thread computes, with all cores
         shelf, url = shelf_of(), place.url(sock.getsockname()[1])
 
         def ready() -> None:

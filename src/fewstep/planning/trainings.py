@@ -172,7 +172,7 @@ def check_method(method: str, *, refines: bool = False) -> None:
 
     Args:
         method: its name.
-        refines: whether there may be a consistency model to refine; from images alone there is none.
+        refines: whether there may be a consistency model to refine; from images alone none is.
     """
     RECIPES[IMAGES].choosing({"method": method})
     cls = OBJECTIVES[ALIASES.get(method, method)]

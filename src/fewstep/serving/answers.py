@@ -46,6 +46,7 @@ from fewstep.serving.schemas import (
     NeighboursBody,
 )
 from fewstep.serving.shelf import Shelf, class_asked, class_names, class_number
+from fewstep.threads import compute_alone
 
 KEPT = 256  # samplers that were asked for
 HELD = 8  # of the largest pictures that may wait at once
@@ -72,7 +73,8 @@ class Answers:
         self.training = training
         self._samplers: dict[tuple[str, str | None, int | None, Guided | None], Sampler] = {}
         self._held = 0
-        self._aside = ThreadPoolExecutor(1)  # looks through images, one request after another
+        # Looks through images, one request after another.
+        self._aside = ThreadPoolExecutor(1, initializer=compute_alone)
 
     def models(self) -> list[dict[str, Any]]:
         """What a client needs to know of each model."""

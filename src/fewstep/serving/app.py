@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,7 @@ from fewstep.serving.neighbours import TrainingImages
 from fewstep.serving.schemas import EditBody, GenerationBody, InterpolationBody, NeighboursBody
 from fewstep.serving.shelf import Shelf
 from fewstep.serving.watched import Runs
+from fewstep.threads import compute_alone
 from fewstep.version import __version__
 
 HERE = Path(__file__).parent
@@ -71,6 +73,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        others = ThreadPoolExecutor(thread_name_prefix="aside", initializer=compute_alone)
+        asyncio.get_running_loop().set_default_executor(others)
         yield
         await asyncio.to_thread(engine.close, LAST)
 
