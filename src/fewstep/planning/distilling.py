@@ -26,12 +26,12 @@ from fewstep.planning import rule, trainings
 from fewstep.planning.choices import Choices, choices_of
 from fewstep.planning.fitting import PAIRS, needs_of, next_round, pairs, timed
 from fewstep.planning.looked_at import Looked, look, of_path
-from fewstep.planning.measured import MOST, PART
+from fewstep.planning.measured import brief
 from fewstep.planning.plan import DATA, FEW, Plan, few_of
 from fewstep.planning.prepared import TEST, TRAIN, Prepared, held_out
 from fewstep.planning.round import Round, Timed
 from fewstep.planning.state import State, read_state
-from fewstep.planning.throughput import fastest_precision
+from fewstep.planning.throughput import fastest_precision, fastest_threads
 from fewstep.planning.trainings import IMAGES, SHOWN, Settings
 from fewstep.recipes import RECIPES
 from fewstep.recipes.images import EDM
@@ -102,13 +102,7 @@ def plan_distil(
         looked = look(images, apart, "The images are those that this distillation began with.")
     _choose(choices, f, looked, where)
     student = _student(f, choices, needs, str(directory / DATA / TRAIN), looked)
-    if not choices.has("precision"):
-        brief = min(MOST, PART * budget)
-        shown = _shown(student, f, needs)
-        found, _ = fastest_precision(
-            shown, images, where, threads=choices["threads"], seconds=brief
-        )
-        rule.choose_precision(choices, found)
+    _choose_pace(choices, _shown(student, f, needs), images, where, brief(budget))
     student = student.more(precision=choices.make("precision", None, ""))
     state = next_round(state, budget, directory)
     stages = _stages(student, f, needs, few_of(state), directory)
@@ -131,6 +125,27 @@ def plan_distil(
         copied=f,
         began=began,
     )
+
+
+def _choose_pace(
+    choices: Choices, run: Run, images: Dataset, where: torch.device, seconds: float
+) -> None:
+    """The threads and the precision in which the student is fastest here.
+
+    Args:
+        choices: to be made.
+        run: a training of the student.
+        images: to train on.
+        where: the device.
+        seconds: how long to measure each.
+    """
+    if not choices.has("threads"):
+        threads, _ = fastest_threads(run, images, where, seconds=seconds)
+        choices.make("threads", threads, "with so many a step is fastest here")
+    threads = choices.make("threads", None, "")
+    if not choices.has("precision"):
+        found, _ = fastest_precision(run, images, where, threads=threads, seconds=seconds)
+        rule.choose_precision(choices, found)
 
 
 def _check_teacher(f: FlowMap, path: str, method: str, needs: Needs) -> None:
@@ -213,7 +228,6 @@ def _of_run(teacher: str) -> tuple[Dataset, Dataset] | None:
 
 def _choose(choices: Choices, f: FlowMap, looked: Looked, where: torch.device) -> None:
     weights = sum(x.numel() for x in f.network.parameters())
-    choices.make("threads", 1 if where.type == "cpu" else 4, "what a busy machine is fastest with")
     choices.make("batch", min(rule.BATCH.get(where.type, 32), max(16, looked.n)), "what suits it")
     rate = min(max(RATES[1] * math.sqrt(SMALL / weights), RATES[0]), RATES[1])
     choices.make("lr", float(f"{rate:.2g}"), f"of {weights:,} weights: the more, the lower")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,10 +11,9 @@ import torch
 from fewstep.data import Dataset
 from fewstep.planning.looked_at import Source
 from fewstep.planning.rule import NARROW, UNET, Pace, Speed, network_of, sides
-from fewstep.planning.throughput import fastest_precision, seconds_per_step
+from fewstep.planning.throughput import fastest_precision, fastest_threads, seconds_per_step
 from fewstep.recipes import RECIPES
 from fewstep.runs.run import Run
-from fewstep.stages.how import cores
 from fewstep.training.config import Precision
 
 BATCH = 32
@@ -31,21 +29,17 @@ def small_speed(
         source: the images.
         device: where.
         seconds: the budget.
-        threads: of the CPU; default one or all cores, whichever is faster: on a busy machine
-            threads wait for each other.
+        threads: of the CPU; default one or all cores, whichever is faster.
     """
     side, channels = list(sides(source))[-1], 3 if source.colour else 1
     pixels = torch.randint(0, 256, (4 * BATCH, channels, side, side), dtype=torch.uint8)
     run = _run(UNET, network_of(side, NARROW))
-    data, best, fewest = Dataset.from_arrays(pixels), math.inf, 1
-    counts = [threads] if threads else sorted({1, cores()} if device.type == "cpu" else {1})
-    for n in counts:
-        took = seconds_per_step(
-            run, data, device=device, threads=n, seconds=_brief(seconds), patience=best
-        )
-        if took < best:
-            best, fewest = took, n
-    return Speed(BATCH / best, side, fewest)
+    data, each = Dataset.from_arrays(pixels), brief(seconds)
+    if threads is None:
+        threads, took = fastest_threads(run, data, device, seconds=each)
+    else:
+        took = seconds_per_step(run, data, device=device, threads=threads, seconds=each)
+    return Speed(BATCH / took, side, threads)
 
 
 def pace_of(
@@ -69,13 +63,11 @@ def pace_of(
         run = _run(network, arguments, labels=images.labels is not None)
         if precision is None:
             found, took = fastest_precision(
-                run, images, device, threads=threads, seconds=_brief(seconds)
+                run, images, device, threads=threads, seconds=brief(seconds)
             )
             return found, BATCH / took
         own = replace(run, training=replace(run.training, precision=precision))
-        took = seconds_per_step(
-            own, images, device=device, threads=threads, seconds=_brief(seconds)
-        )
+        took = seconds_per_step(own, images, device=device, threads=threads, seconds=brief(seconds))
         return precision, BATCH / took
 
     return pace
@@ -86,5 +78,6 @@ def _run(network: str, arguments: Mapping[str, Any], **more: Any) -> Run:
     return RECIPES["images"](network=network, batch=BATCH, **more, **own)
 
 
-def _brief(seconds: float) -> float:
+def brief(seconds: float) -> float:
+    """Seconds that one measurement of a budget takes."""
     return min(MOST, PART * seconds)

@@ -28,6 +28,7 @@ from fewstep.runs.parts import load_data
 from fewstep.runs.run import Run
 from fewstep.runs.sources import is_there
 from fewstep.runs.step import build_objective
+from fewstep.stages.how import cores
 from fewstep.training.config import Precision
 from fewstep.training.trainer import Trainer
 
@@ -74,6 +75,28 @@ def seconds_per_step(
         while len(took) < LEAST or sum(took) < seconds:
             took.append(_timed(trainer, k))
     return statistics.median(took)
+
+
+def fastest_threads(
+    run: Run, data: Dataset, device: torch.device, *, seconds: float
+) -> tuple[int, float]:
+    """The threads of the CPU with which a run is trained fastest, one or all; seconds of a step.
+
+    Threads of small networks wait for each other longer than they compute, and so do those of any
+    network on a busy machine.
+
+    Args:
+        run: what is to be trained.
+        data: its images in memory.
+        device: where; on a GPU one thread is enough.
+        seconds: how long to measure each.
+    """
+    best, fewest = math.inf, 1
+    for n in sorted({1, cores()}) if device.type == "cpu" else (1,):
+        took = seconds_per_step(run, data, device=device, threads=n, seconds=seconds, patience=best)
+        if took < best:
+            best, fewest = took, n
+    return fewest, best
 
 
 def fastest_precision(
