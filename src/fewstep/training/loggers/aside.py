@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 
+from fewstep.threads import compute_alone
 from fewstep.training.loggers.base import Logger
 
 WAITING = 10_000  # calls that wait for a slow logger
@@ -51,6 +52,7 @@ class Aside:
             self._fail(f"it has not taken everything within {LAST:.0f} s")
 
     def _work(self) -> None:
+        compute_alone()
         while (call := self._calls.get()) is not None:
             if self.failed:
                 continue
