@@ -34,6 +34,10 @@ def main(arguments: list[str]) -> int:
         sys.exit(f"fewstep needs Python 3.10 or newer; this is {found} ({sys.executable}).")
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     own = {"test": test, "check": check, "docs": docs}
+    if command in ("-h", "--help"):
+        sys.stdout.write(f"{(__doc__ or '').strip()}\n\n")
+        if not PYTHON.exists():  # help alone sets nothing up
+            return 0
     set_up(DEVELOP if command in own else USE)
     if command in own:
         return own[command](rest)
