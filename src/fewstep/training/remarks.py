@@ -28,6 +28,8 @@ def remarks(
             f"training has {config.steps:,}: a warm-up of a twentieth, --warmup "
             f"{config.steps // 20}, learns more from them."
         )
+    if config.flip:
+        yield "note: half of the images are mirrored left to right; --no-flip where that is wrong."
     if config.batch > len(data):
         yield (
             f"note: a batch of {config.batch} is more than the {len(data)} images of "
