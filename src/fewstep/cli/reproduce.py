@@ -58,7 +58,7 @@ def reproduce(
     full one takes up.
 
     Examples:
-      fewstep reproduce digits                 about four minutes on two cores
+      fewstep reproduce digits                 about three minutes on two cores
       fewstep reproduce digits --full          the whole table, within an hour
       fewstep reproduce digits --methods       all since the paper, within an hour
       fewstep reproduce fashion                90 minutes on two cores, 6 on a GPU
