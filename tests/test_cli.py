@@ -457,7 +457,6 @@ def refused(answer: Answer, *expected: str) -> None:
         ("train digits/ect --teacher RUNS/free --no-labels", ["RUNS/free", "diffusion"]),
         ("train digits/ct --teacher RUNS/edm", ["--teacher"]),
         ("train images --method ct", ["--data"]),
-        ("train images/ct", ["fewstep train images --method ct"]),
         ("train images --method cdd", ["method", "Did you mean 'cd'"]),
         ("train images --method=ect --objective.N 4", ["objective.N"]),
         ("sample", ["MODEL"]),

@@ -83,10 +83,15 @@ def test_a_choice_that_is_none_leaves_the_command(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("method", ["edm", "cd", "ect", "ct", "ict"])
-def test_a_former_name_says_the_new_spelling(method: str) -> None:
-    with pytest.raises(FewstepError) as caught:
-        RECIPES[f"images/{method}"]
-    assert str(caught.value).endswith(f"fewstep train images --method {method}")
+def test_a_former_name_is_the_recipe_of_today(
+    method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert RECIPES[f"images/{method}"]() == IMAGES(method=method)
+    assert f"images/{method}" not in RECIPES
+    assert run(["train", f"images/{method}", "--data", "nowhere"]) == 2
+    said = capsys.readouterr().err
+    assert f"note: images/{method} is now written images --method {method}." in said
+    assert "nowhere" in said
 
 
 def test_a_method_is_chosen_on_the_command_line_and_in_a_file(

@@ -65,8 +65,9 @@ def call(app: App, words: Sequence[str]) -> Any:
 
 def _called(app: App, words: Sequence[str], settings: Mapping[str, Any] | None = None) -> Any:
     if words[:1] and words[0] == "train":
-        from fewstep.cli.train import offer_chosen
+        from fewstep.cli.train import in_new_words, offer_chosen
 
+        words = in_new_words(words)
         offer_chosen(tuple(words), settings or {})
     return app(words, exit_on_error=False, print_error=False, result_action="return_value")
 

@@ -5,6 +5,7 @@ Nothing here imports torch: the list of recipes and a name that is wrong do not 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from inspect import cleandoc
 from pathlib import Path
@@ -16,7 +17,7 @@ from fewstep.cli.command import Whole, more, unfolded
 from fewstep.errors import FewstepError, not_there
 from fewstep.hub_name import is_hub
 from fewstep.recipes import RECIPES
-from fewstep.runs.recipe import FORMER, former
+from fewstep.runs.recipe import FORMER, IMAGES
 
 
 def resume(
@@ -94,8 +95,6 @@ def no_recipe(named: Path) -> FewstepError:
             f"{named} is a model of the hub, and no run to resume: begin a run with its weights, "
             f"fewstep train RECIPE --init {named}, or with it as --teacher."
         )
-    if str(named) in FORMER:
-        return former(str(named))
     error = not_there("recipe or run folder", named, RECIPES)
     return FewstepError(f"{error} A recipe of your own needs --plugin.")
 
@@ -111,6 +110,16 @@ def offer_recipes() -> None:
             app.command(
                 f"fewstep.cli.recipe:{name}", name=name, help=unfolded(cleandoc(recipe.help))
             )
+
+
+def in_new_words(words: Sequence[str]) -> Sequence[str]:
+    """A command line in which a recipe has its name of version 0.1, as it is written now."""
+    name = words[1] if len(words) > 1 else ""
+    if name not in FORMER or Path(name).exists():  # which may be a run folder
+        return words
+    now = [IMAGES, *(word for pair in FORMER[name].items() for word in (f"--{pair[0]}", pair[1]))]
+    print(f"note: {name} is now written {' '.join(now)}.", file=sys.stderr)
+    return [words[0], *now, *words[2:]]
 
 
 def offer_chosen(words: Sequence[str], settings: Mapping[str, Any]) -> None:

@@ -32,13 +32,14 @@ from fewstep.planning.prepared import TEST, TRAIN, Prepared, held_out
 from fewstep.planning.round import Round, Timed
 from fewstep.planning.state import State, read_state
 from fewstep.planning.throughput import fastest_precision, fastest_threads
-from fewstep.planning.trainings import IMAGES, SHOWN, Settings
+from fewstep.planning.trainings import SHOWN, Settings
 from fewstep.recipes import RECIPES
 from fewstep.recipes.images import EDM
 from fewstep.runs.components import arguments_of
 from fewstep.runs.directory import MODEL, RunDirectory, open_model
 from fewstep.runs.parts import load as load_settings
 from fewstep.runs.parts import real_data
+from fewstep.runs.recipe import IMAGES
 from fewstep.runs.run import Component, Run
 from fewstep.runs.sources import fingerprint
 from fewstep.stages.clock import ALL, Clock

@@ -17,10 +17,10 @@ from fewstep.recipes import RECIPES
 from fewstep.recipes.images import ALIASES, EDM
 from fewstep.runs.components import arguments_of
 from fewstep.runs.directory import RunDirectory
+from fewstep.runs.recipe import IMAGES
 from fewstep.runs.run import Run
 from fewstep.stages.stage import Training
 
-IMAGES = "images"
 WARMUP = 50
 NOISE = {"P_mean": -0.8, "P_std": 1.4}
 """Of the logarithm of the noise level: small images are decided at more noise than large ones."""

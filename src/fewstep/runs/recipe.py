@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fewstep import names
-from fewstep.errors import FewstepError, unknown
+from fewstep.errors import unknown
 from fewstep.runs.run import Run
 
 
@@ -96,7 +96,9 @@ class Recipes(Mapping[str, Recipe]):
 
     def __getitem__(self, name: str) -> Recipe:
         if name not in self._recipes:
-            raise former(name) if name in FORMER else unknown("recipe", name, self._recipes)
+            if name in FORMER:
+                return self._recipes[IMAGES].choosing(FORMER[name])
+            raise unknown("recipe", name, self._recipes)
         return self._recipes[name]
 
     def __contains__(self, name: object) -> bool:
@@ -109,15 +111,9 @@ class Recipes(Mapping[str, Recipe]):
         return len(self._recipes)
 
 
-FORMER = {
-    f"images/{method}": f"images --method {method}" for method in ("edm", "cd", "ect", "ct", "ict")
-}
-"""How a recipe is asked for now, by the name that it had in version 0.1."""
-
-
-def former(name: str) -> FewstepError:
-    """The error for a name that a recipe had: how it is asked for now."""
-    return FewstepError(f"the recipe {name} is now asked for as: fewstep train {FORMER[name]}")
+IMAGES = "images"
+FORMER = {f"{IMAGES}/{method}": {"method": method} for method in ("edm", "cd", "ect", "ct", "ict")}
+"""What a recipe of version 0.1 chooses of the recipe that took its place, by its former name."""
 
 
 RECIPES = Recipes()
