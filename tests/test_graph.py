@@ -31,6 +31,8 @@ from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP, Trained
 
 GUIDED = replace(DIFFUSION, null_class=True)
 WEIGHTED = replace(CONSISTENCY, weights=(1.0, 4.0), guidance=2.0)
+WITHIN = replace(WEIGHTED, around=1.0)
+TELLS: dict[str, Any] = {"guidance_embedding": True, "interval_embedding": True}
 
 
 def filled(module: nn.Module, std: float = 0.3) -> Any:
@@ -122,6 +124,28 @@ def test_the_guidance_of_each_row_is_an_input(spec: str) -> None:
             torch.testing.assert_close(images[i : i + 1], x.clamp(-1, 1), atol=1e-3, rtol=0)
 
 
+def test_the_interval_of_each_row_is_an_input_of_jumps() -> None:
+    f = small(WITHIN, **TELLS)
+    given = "guided(w=3, interval=(0.5, 2))"
+    graph = Graph(f, sampler_for(f, 2, guidance=given))
+    assert graph.names == ["noise", "label", "guidance", "interval"]
+    assert (graph.said["guidance"], graph.said["interval"]) == (3.0, (0.5, 2.0))
+    assert Graph(f, sampler_for(f, 2)).said["interval"] is None  # all of them
+    assert "interval" not in Graph(small(WEIGHTED, guidance_embedding=True), sampler_for(f)).names
+    assert MapGraph(f).names == ["x", "t", "label", "guidance", "interval"]
+    module = graph.plan().with_modules(lambda part: part.module())
+    noise, label, w, interval = graph.example(3)
+    interval[0] = torch.tensor([0.0, torch.inf])
+    with torch.no_grad():
+        images = module(noise, label, w, interval)
+        for i, said in enumerate(["3", given, given]):
+            sampler = sampler_for(f, 2, guidance=said)
+            told = Condition(label=label[i : i + 1])
+            *_, x = sampler.states(f, Rows(noise[i : i + 1]), told)
+            torch.testing.assert_close(images[i : i + 1], x.clamp(-1, 1), atol=1e-3, rtol=0)
+    assert not torch.allclose(images[0], module(noise, label, w, interval.roll(1, 0))[0])
+
+
 class Rows(NoiseStreams):
     """Streams whose draws are given."""
 
@@ -137,7 +161,7 @@ IN_ONNX: dict[str, Callable[[], Computation]] = {
     "jumps in a latent space": lambda: of(
         small(CONSISTENCY, latents=Latents(autoencoder())), "jumps(steps=2)"
     ),
-    "weighted map": lambda: MapGraph(small(WEIGHTED, guidance_embedding=True)),
+    "weighted map": lambda: MapGraph(small(WITHIN, scaled_by_weight=True, **TELLS)),
 }
 
 

@@ -77,6 +77,28 @@ def test_a_network_that_takes_a_weight_starts_as_one_that_takes_none(name: str) 
         plain(x, c, label, w=w.expand(3))
 
 
+@pytest.mark.parametrize("name", ["mlp", "unet", "adm", "dit"])
+def test_a_network_that_takes_an_interval_starts_as_one_that_takes_none(name: str) -> None:
+    settings = {"shape": (1, 4, 4), "num_classes": 3, "guidance_embedding": True}
+    plain = NETWORKS.build(SPECS[name], **settings)
+    F = NETWORKS.build(SPECS[name], interval_embedding=True, **settings)
+    for parameter in plain.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    missing, unexpected = F.load_state_dict(plain.state_dict(), strict=False)
+    assert [name.endswith("embed_interval.map.weight") for name in missing] == [True]
+    assert unexpected == []
+    given = torch.randn(3, 1, 4, 4), torch.randn(3), torch.arange(3)
+    w, interval = torch.full((3,), 2.0), torch.tensor([[0.0, torch.inf], [0.5, 2.0], [0.0, 3.0]])
+    assert torch.equal(F(*given, w=w, interval=interval), plain(*given, w=w))
+    nn.init.normal_(F.get_parameter(missing[0]))
+    told = F(*given, w=w, interval=interval)
+    assert bool(told.isfinite().all())
+    for other in (interval.roll(1, 0), interval[:, :1] * torch.tensor([1.0, 2.0])):
+        assert not torch.allclose(told, F(*given, w=w, interval=other))
+    with pytest.raises(FewstepError, match="without interval_embedding"):
+        plain(*given, w=w, interval=interval)
+
+
 def flow_map(label_dropout: float, eps: float = 0.002) -> FlowMap:
     F = MLP((3,), num_classes=4, width=16, blocks=1, label_dropout=label_dropout)
     for parameter in F.parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -11,6 +12,9 @@ from torch.nn.functional import pad
 
 from fewstep.errors import FewstepError
 
+EVERYWHERE = (0.0, math.inf)
+"""The interval of all noise levels."""
+
 
 @dataclass(frozen=True, eq=False)
 class Condition:
@@ -19,6 +23,8 @@ class Condition:
     Args:
         label: class of each row, int64 [B]; a number of classes, one past the last, is no class.
         w: guidance weight of each row [B], for a network that was trained with it as an input.
+        interval: noise levels ``sigma / alpha`` of each row [B, 2]: the weight guides above the
+            first and up to the second; for a network that was trained with both as an input.
         embedding: anything else that describes what is wanted, such as a text [B, ...]; zero is
             nothing.
         augment: parameters of the augmentation that a training image went through [B, A].
@@ -26,6 +32,7 @@ class Condition:
 
     label: Tensor | None = None
     w: Tensor | None = None
+    interval: Tensor | None = None
     embedding: Tensor | None = None
     augment: Tensor | None = None
 
@@ -77,6 +84,10 @@ class Condition:
             return self.label < num_classes
         return None if self.embedding is None else (self.embedding != 0).flatten(1).any(1)
 
+    def within(self, interval: Tensor) -> Condition:
+        """With an interval of guidance [B, 2]; one that each row has of its own stays."""
+        return self if self.interval is not None else replace(self, interval=interval)
+
     def null(self) -> Condition:
         """Without what is wanted: no class and no embedding."""
         return replace(self, label=None, embedding=None)
@@ -106,3 +117,8 @@ def told(condition: Condition, label: Tensor | None = None) -> Condition:
 
 NONE = Condition()
 """Nothing: an unconditional network's condition, and a conditional one's for no class."""
+
+
+def everywhere(rows: Tensor) -> Tensor:
+    """The interval of all noise levels, for each of ``rows`` [B]: [B, 2]."""
+    return torch.stack([torch.full_like(rows, level) for level in EVERYWHERE], dim=1)

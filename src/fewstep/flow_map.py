@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fewstep import parameterization
-from fewstep.condition import NONE, Condition, told
+from fewstep.condition import NONE, Condition, everywhere, told
 from fewstep.errors import FewstepError
 from fewstep.latents import Latents
 from fewstep.model_file import Header
@@ -76,17 +76,28 @@ class FlowMap(StoredModel):
     def evaluate_network(
         self, x: Tensor, c_noise: Tensor, c_noise_s: Tensor | None, condition: Condition = NONE
     ) -> Tensor:
-        """``F(x, c_noise)``, computed in the type of its weights; the result has that of ``x``."""
-        if self.network.guidance_embedding and condition.w is None:
-            condition = self._with_default_weight(condition, c_noise)
+        """``F(x, c_noise)``, computed in the type of its weights; the result has that of ``x``.
+
+        Of a network that is `scaled_by_weight` it is ``w F``, so that every coefficient of the
+        map is multiplied by the guidance weight of the row.
+        """
+        if self.network.guidance_embedding:
+            condition = self._with_default_guidance(condition, c_noise)
         given = condition.of(self.network.takes)
         if c_noise_s is not None:
             given["c_noise_s"] = c_noise_s
-        return self.F(x.to(self.dtype), c_noise, **given).to(x.dtype)
+        F_x = self.F(x.to(self.dtype), c_noise, **given).to(x.dtype)
+        w = condition.w if self.network.scaled_by_weight else None
+        return F_x if w is None else expand(w.to(x.dtype), x) * F_x
 
-    def _with_default_weight(self, condition: Condition, c_noise: Tensor) -> Condition:
+    def _with_default_guidance(self, condition: Condition, c_noise: Tensor) -> Condition:
+        """With the model's own weight where none is given, which guides at all noise levels."""
         w = self.trained.guidance
-        return condition if w is None else replace(condition, w=torch.full_like(c_noise, w))
+        if condition.w is None and w is not None:
+            condition = replace(condition, w=torch.full_like(c_noise, w))
+        if self.network.interval_embedding and condition.w is not None:
+            return condition.within(everywhere(c_noise))
+        return condition
 
     def time(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``t`` as one time per example [B], in at least float32, on the device of ``x``."""

@@ -17,13 +17,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fewstep.condition import NONE, Condition
+from fewstep.condition import EVERYWHERE, NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.papers import Also, Cited
 from fewstep.parameterization import Parameterization, expand, per_row
 from fewstep.registry import Registry
-
-EVERYWHERE = (0.0, math.inf)
 
 
 class Denoising(Protocol):
@@ -86,9 +84,7 @@ class Guided(Cited):
 
     def inside(self, p: Parameterization, t: Tensor) -> Tensor:
         """Whether a model of process ``p`` is guided at times [B]: [B]."""
-        low, high = self.interval or EVERYWHERE
-        level = p.sigma(t) / p.alpha(t)
-        return (low < level) & (level <= high)
+        return inside(p, t, *(self.interval or EVERYWHERE))
 
     def evaluations(self, p: Parameterization, t: Tensor) -> Tensor:
         """Network evaluations of the guided denoiser at times [B]: [B], each 1 or 2."""
@@ -98,19 +94,16 @@ class Guided(Cited):
     def as_input(self, condition: Condition, x: Tensor) -> Condition:
         """A condition with the weight, for a network that has learned it as an input.
 
-        A weight that each row has of its own stays.
-
-        Raises:
-            FewstepError: an interval, which such a network knows nothing of.
+        It has the interval, too, unless that is everywhere, for a network that has learned both.
+        What each row has of its own stays.
         """
-        if not self.everywhere:
-            raise FewstepError(
-                "this model takes the guidance weight as an input, at every noise level: leave out "
-                "the interval."
-            )
-        if condition.w is not None:
+        if condition.w is None:
+            w = torch.full((len(x),), self.w, dtype=x.dtype, device=x.device)
+            condition = replace(condition, w=w)
+        if self.interval is None or self.everywhere:
             return condition
-        return replace(condition, w=torch.full((len(x),), self.w, dtype=x.dtype, device=x.device))
+        levels = torch.tensor(self.interval, dtype=x.dtype, device=x.device)
+        return condition.within(levels.expand(len(x), 2))
 
     def __call__(self, f: Denoising) -> GuidedModel:
         return GuidedModel(f, self)
@@ -180,8 +173,28 @@ def towards(null: Tensor, D: Tensor, w: Tensor | float) -> Tensor:
     return null + (expand(w, D) if isinstance(w, Tensor) else w) * (D - null)
 
 
+def inside(p: Parameterization, t: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """Whether times [B] of a process have noise levels above ``low`` and up to ``high``: [B]."""
+    level = p.sigma(t) / p.alpha(t)
+    return (low < level) & (level <= high)
+
+
+def checked_weights(weights: object) -> tuple[float, float]:
+    """The lowest and the highest of guidance weights.
+
+    Raises:
+        FewstepError: anything else.
+    """
+    match weights:
+        case (int() | float() as low, int() | float() as high) if 0 <= low <= high < math.inf:
+            return float(low), float(high)
+    raise FewstepError(
+        f"a range of guidance weights is two numbers 0 <= low <= high, got {weights}."
+    )
+
+
 def checked_interval(interval: object) -> tuple[float, float]:
-    """Two noise levels, or two weights, the lower first.
+    """Two noise levels, the lower first.
 
     Raises:
         FewstepError: anything else.

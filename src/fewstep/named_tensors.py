@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from fewstep.errors import FewstepError, FewstepWarning, listed
 from fewstep.networks import plain_name
 from fewstep.networks.base import PARALLEL
-from fewstep.networks.embeddings import AUGMENTATION, GUIDANCE
+from fewstep.networks.embeddings import AUGMENTATION, GUIDANCE, INTERVAL
 
-LEFT_OUT = (GUIDANCE, AUGMENTATION)
+LEFT_OUT = (GUIDANCE, INTERVAL, AUGMENTATION)
 """What a network may be told and does without: see `with_added`."""
 LATENTS = "latents."  # what the names of the autoencoder's tensors begin with
 

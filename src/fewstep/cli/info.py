@@ -106,6 +106,8 @@ def _facts_of_model(one: Described) -> Iterator[tuple[str, str]]:
     if trained.weights is not None:
         low, high = trained.weights
         yield "weights", f"it takes a guidance weight from {low:g} to {high:g}"
+    if trained.around is not None:
+        yield "intervals", f"it takes an interval of noise levels around {trained.around:g}"
     yield "network", _spec(header.network)
     yield "process", "none" if header.parameterization is None else _spec(header.parameterization)
     if header.latents is not None:

@@ -16,12 +16,15 @@ from fewstep.networks.embeddings import (
     AUGMENTATION,
     END,
     GUIDANCE,
+    INTERVAL,
     ClassEmbedding,
     augmented,
     check_label,
     description_embedding,
+    embedding_of_interval,
     weight_embedding,
     with_description,
+    with_interval,
     with_weight,
 )
 from fewstep.networks.filling import filled, filled_shape, without_filling
@@ -134,6 +137,8 @@ class ADM(Network):
         augment: numbers that say how an image was augmented (EDM's Appendix F.2); 0 for none.
         two_time: also condition on the end time of the map.
         guidance_embedding: also take a guidance weight, for a student of guided teachers.
+        interval_embedding: also take the interval of noise levels at which the weight guides.
+        scaled_by_weight: multiply the output by the weight, as a guided velocity grows with it.
         embeds: numbers of an embedding, such as a text's, to be conditioned on; 0 for none.
         embeds_scale: root mean square of these numbers.
 
@@ -148,10 +153,11 @@ class ADM(Network):
         Also("augment", "karras2020training"),
     )
 
-    takes = ("label", "w", "augment")
+    takes = ("label", "w", "interval", "augment")
     added: ClassVar[dict[str, tuple[str, ...]]] = {
         END: ("embed_s.weight",),
         GUIDANCE: ("embed_w.map.weight",),
+        INTERVAL: ("embed_interval.map.weight",),
         AUGMENTATION: ("embed_augment.weight",),
     }
 
@@ -176,6 +182,8 @@ class ADM(Network):
         embeds_scale: float = 1.0,
         two_time: bool = False,
         guidance_embedding: bool = False,
+        interval_embedding: bool = False,
+        scaled_by_weight: bool = False,
     ) -> None:
         super().__init__()
         _check(shape, channels, multipliers, blocks, head_channels, heads, dropout)
@@ -187,7 +195,7 @@ class ADM(Network):
             raise FewstepError(
                 "double_norm of the ADM U-Net is of scale and shift: scale_shift=True."
             )
-        self.guidance_embedding = guidance_embedding
+        self._take_guidance(guidance_embedding, interval_embedding, scaled_by_weight)
         self.label_dropout = checked_label_dropout(label_dropout)
         # Of one channel, the first convolution takes the layout of its weights.
         self.channels_last = shape[0] > 1
@@ -198,6 +206,7 @@ class ADM(Network):
         self.embed_s = Linear(channels, e, bias=False) if two_time else None
         self.embed_label = ClassEmbedding(num_classes, e) if num_classes else None
         self.embed_w = weight_embedding(e, guidance_embedding)
+        self.embed_interval = embedding_of_interval(e, interval_embedding)
         self.embed_augment = Linear(augment, channels, bias=False) if augment else None
         for layer in (self.embed_s, self.embed_augment):
             if layer is not None:
@@ -259,6 +268,7 @@ class ADM(Network):
         w: Tensor | None = None,
         augment: Tensor | None = None,
         embedding: Tensor | None = None,
+        interval: Tensor | None = None,
     ) -> Tensor:
         """Everything that it is conditioned on as one vector per example [B, 4 channels]."""
         e = self._sinusoids(c_noise)
@@ -275,7 +285,8 @@ class ADM(Network):
             check_label(label, c_noise, self.num_classes)
             e = e + self.embed_label(label)
         e = with_description(e, self.embed_embedding, embedding)
-        return functional.silu(with_weight(e, self.embed_w, w))
+        e = with_interval(with_weight(e, self.embed_w, w), self.embed_interval, interval)
+        return functional.silu(e)
 
     def _sinusoids(self, c_noise: Tensor) -> Tensor:
         half = self.channels // 2
@@ -293,11 +304,12 @@ class ADM(Network):
         w: Tensor | None = None,
         augment: Tensor | None = None,
         embedding: Tensor | None = None,
+        interval: Tensor | None = None,
     ) -> Tensor:
         """``F(x, c_noise)``: [B, C, H, W] -> [B, C, H, W], contiguous; see `UNet.forward`."""
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this U-Net takes images {self.shape}; got {tuple(x.shape[1:])}.")
-        e = self.condition(c_noise, label, c_noise_s, w, augment, embedding)
+        e = self.condition(c_noise, label, c_noise_s, w, augment, embedding, interval)
         h = self.read(filled(x, self.computed).contiguous(memory_format=torch.channels_last))
         maps = [h]
         for layer in cast("list[Level]", self.down):

@@ -26,6 +26,8 @@ class Network(Cited, nn.Module):
     also_cites: ClassVar[tuple[Also, ...]] = (
         Also("label_dropout", "ho2022classifier"),
         Also("guidance_embedding", "meng2023distillation"),
+        Also("interval_embedding", ("geng2025improved", "kynkaanniemi2024applying")),
+        Also("scaled_by_weight", "zhou2025terminal"),
     )
 
     channels_last: bool = False
@@ -47,6 +49,11 @@ class Network(Cited, nn.Module):
 
     guidance_embedding: bool = False
     """Whether it takes a guidance weight ``w``, for a student of guided teachers."""
+
+    interval_embedding: bool = False
+    """Whether it takes the interval of noise levels at which ``w`` guides."""
+    scaled_by_weight: bool = False
+    """Whether `FlowMap` multiplies what it gives by ``w``."""
 
     class_gain: float = 1.0
     """By what the numbers of a class are multiplied where they come in."""
@@ -75,6 +82,21 @@ class Network(Cited, nn.Module):
         if numbers:
             takes: Any = (*type(self).takes, "embedding")
             self.takes = takes  # type: ignore[misc]  # which depends on this input
+
+    def _take_guidance(self, weight: bool, interval: bool, scaled: bool) -> None:
+        """Be told a guidance weight and the interval of it, and be multiplied by the weight.
+
+        Raises:
+            FewstepError: either of the others without the weight.
+        """
+        if (interval or scaled) and not weight:
+            name = "interval_embedding" if interval else "scaled_by_weight"
+            raise FewstepError(
+                f"{name} of a network is of the guidance weight that it takes: give "
+                "guidance_embedding=True, --network.guidance-embedding, as well."
+            )
+        self.guidance_embedding = weight
+        self.interval_embedding, self.scaled_by_weight = interval, scaled
 
     def added_weights(self, what: str) -> list[nn.Parameter]:
         """The weights of one of the inputs of `added`; none where it does not have that."""

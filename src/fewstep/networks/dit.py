@@ -20,13 +20,16 @@ from fewstep.networks.dropout import dropout
 from fewstep.networks.embeddings import (
     END,
     GUIDANCE,
+    INTERVAL,
     ClassEmbedding,
     Fixed,
     TimeEmbedding,
     check_label,
     description_embedding,
+    embedding_of_interval,
     weight_embedding,
     with_description,
+    with_interval,
     with_weight,
 )
 from fewstep.networks.filling import filled, filled_shape, without_filling
@@ -195,6 +198,8 @@ class DiT(Network):
             learns to do without, for guidance.
         two_time: also condition on the end time of the map.
         guidance_embedding: also take a guidance weight, for a student of guided teachers.
+        interval_embedding: also take the interval of noise levels at which the weight guides.
+        scaled_by_weight: multiply the output by the weight, as a guided velocity grows with it.
         embeds: numbers of an embedding, such as a text's, to be conditioned on; 0 for none.
         embeds_scale: root mean square of these numbers.
 
@@ -208,10 +213,11 @@ class DiT(Network):
         Also("positions", "su2024roformer", lambda how: how == "rope"),
     )
 
-    takes = ("label", "w")
+    takes = ("label", "w", "interval")
     added: ClassVar[dict[str, tuple[str, ...]]] = {
         END: ("embed_s.weight",),
         GUIDANCE: ("embed_w.map.weight",),
+        INTERVAL: ("embed_interval.map.weight",),
     }
 
     def __init__(
@@ -231,6 +237,8 @@ class DiT(Network):
         label_dropout: float = 0.0,
         two_time: bool = False,
         guidance_embedding: bool = False,
+        interval_embedding: bool = False,
+        scaled_by_weight: bool = False,
         embeds: int = 0,
         embeds_scale: float = 1.0,
     ) -> None:
@@ -239,7 +247,7 @@ class DiT(Network):
         _check_numbers(width, blocks, hidden, num_classes, dropout, time_scale)
         _check_heads(width, heads, positions)
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
-        self.guidance_embedding = guidance_embedding
+        self._take_guidance(guidance_embedding, interval_embedding, scaled_by_weight)
         self.label_dropout = checked_label_dropout(label_dropout)
         self.patch, self.time_scale, self.rope = patch, time_scale, positions == "rope"
         self._computed = filled_shape(shape, patch, "the DiT")
@@ -250,6 +258,7 @@ class DiT(Network):
         self.mix = _normal(Linear(width, width))
         self.embed_label = _normal(ClassEmbedding(num_classes, width)) if num_classes else None
         self.embed_w = weight_embedding(width, guidance_embedding)
+        self.embed_interval = embedding_of_interval(width, interval_embedding)
         self._take_embedding(embeds, embeds_scale)
         self.embed_embedding = description_embedding(embeds, width, embeds_scale)
         self.read = xavier(Linear(C * patch**2, width))
@@ -269,6 +278,7 @@ class DiT(Network):
         c_noise_s: Tensor | None,
         w: Tensor | None = None,
         embedding: Tensor | None = None,
+        interval: Tensor | None = None,
     ) -> Tensor:
         """Everything that it is conditioned on as one vector per example [B, width].
 
@@ -286,7 +296,8 @@ class DiT(Network):
             check_label(label, c_noise, self.num_classes)
             e = e + self.embed_label(label)
         e = with_description(e, self.embed_embedding, embedding)
-        return functional.silu(with_weight(e, self.embed_w, w))
+        e = with_interval(with_weight(e, self.embed_w, w), self.embed_interval, interval)
+        return functional.silu(e)
 
     def _waves(self, c_noise: Tensor) -> Tensor:
         return self.fourier(self.time_scale * c_noise).to(self.embed_t.weight.dtype)
@@ -299,11 +310,12 @@ class DiT(Network):
         c_noise_s: Tensor | None = None,
         w: Tensor | None = None,
         embedding: Tensor | None = None,
+        interval: Tensor | None = None,
     ) -> Tensor:
         """``F(x, c_noise)``: [B, C, H, W] -> [B, C, H, W]; see `UNet.forward`."""
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this DiT takes images {self.shape}; got {tuple(x.shape[1:])}.")
-        e = self.condition(c_noise, label, c_noise_s, w, embedding)
+        e = self.condition(c_noise, label, c_noise_s, w, embedding, interval)
         h, place = self.read(patchify(filled(x, self.computed), self.patch)), self.positions.w
         turn = place if self.rope else None
         if not self.rope:

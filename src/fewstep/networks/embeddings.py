@@ -17,7 +17,8 @@ from fewstep.networks.layers import xavier
 if TYPE_CHECKING:
     from typing import Self
 
-END, GUIDANCE, AUGMENTATION = "the end of a map", "a guidance weight", "augmentations"
+END, AUGMENTATION = "the end of a map", "augmentations"
+GUIDANCE, INTERVAL = "a guidance weight", "the interval that is guided"
 """What a network may be told besides time and class; keys of `Network.added`."""
 
 
@@ -110,6 +111,48 @@ def with_weight(e: Tensor, embed_w: nn.Module | None, w: Tensor | None) -> Tenso
     return e + embed_w(w)
 
 
+class IntervalEmbedding(nn.Module):
+    """Noise levels between which a weight guides, as a vector per example: [B, 2] to [B, width].
+
+    ``map([sin(v r), cos(v r)])`` of both ``r = n / (1 + n)``, with 16 frequencies ``v`` from 1/4 to
+    16. That is the time of the level ``n = sigma / alpha`` on straight lines, from 0 to 1 where
+    there is no end (Geng et al. 2025 give a network such times). It starts at zero, as
+    `WeightEmbedding` does.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.features = TimeEmbedding.between(16, 1 / 4, 16.0)
+        self.map = Linear(64, width, bias=False)
+        nn.init.zeros_(self.map.weight)
+
+    def forward(self, interval: Tensor) -> Tensor:
+        low, high = (1 - 1 / (1 + interval)).unbind(1)
+        waves = torch.cat([self.features(low), self.features(high)], dim=1)
+        return self.map(waves.to(self.map.weight.dtype))
+
+
+def embedding_of_interval(width: int, wanted: bool) -> IntervalEmbedding | None:
+    """Of a network that takes the interval of its guidance; None of another."""
+    return IntervalEmbedding(width) if wanted else None
+
+
+def with_interval(e: Tensor, layer: nn.Module | None, interval: Tensor | None) -> Tensor:
+    """The condition ``e`` [B, width] with that of an interval of guidance, where one is given.
+
+    Raises:
+        FewstepError: an interval for a network that takes none.
+    """
+    if interval is None:
+        return e
+    if layer is None:
+        raise FewstepError(
+            "an interval of guidance was given to a network without interval_embedding, which "
+            "takes none."
+        )
+    return e + layer(interval)
+
+
 def augmented(augment: Tensor, layer: nn.Linear | None) -> Tensor:
     """What the numbers of an augmentation [B, A] add to an embedding: [B, width].
 
@@ -182,10 +225,10 @@ def with_description(e: Tensor, layer: nn.Module | None, embedding: Tensor | Non
 
 
 class Conditioning(nn.Module):
-    """Noise level, class, end time and guidance weight as one vector per example: [B, width].
+    """Noise level, class, end time and guidance as one vector per example: [B, width].
 
     ``e = silu(map1(silu(map0(embed(c_noise) + map_label(onehot) + map_s(embed(c_noise_s)) +
-    embed_w(w) + map_augment(augment) + map_embedding(embedding)))))``
+    embed_w(w) + embed_interval(interval) + map_augment(augment) + map_embedding(embedding)))))``
 
     ``map_s`` starts at zero: given the weights of a one-time network, a two-time network starts as
     that network.
@@ -199,6 +242,7 @@ class Conditioning(nn.Module):
         num_classes: int,
         two_time: bool,
         guidance: bool,
+        interval: bool = False,
         augment: int = 0,
         embeds: int = 0,
         embeds_scale: float = 1.0,
@@ -210,6 +254,7 @@ class Conditioning(nn.Module):
         self.map_label = xavier(Linear(num_classes, n)) if num_classes else None
         self.map_s = xavier(Linear(n, n, bias=False), 0.0) if two_time else None
         self.embed_w = weight_embedding(n, guidance)
+        self.embed_interval = embedding_of_interval(n, interval)
         self.map_augment = xavier(Linear(augment, n, bias=False)) if augment else None
         self.map_embedding = description_embedding(embeds, n, embeds_scale)
         self.map0 = xavier(Linear(n, width))
@@ -223,6 +268,7 @@ class Conditioning(nn.Module):
         w: Tensor | None = None,
         augment: Tensor | None = None,
         embedding: Tensor | None = None,
+        interval: Tensor | None = None,
     ) -> Tensor:
         dtype = self.map0.weight.dtype
         e = self.embed(c_noise).to(dtype)
@@ -234,7 +280,7 @@ class Conditioning(nn.Module):
             if c_noise_s is None:
                 raise FewstepError("this U-Net has two_time=True and needs c_noise_s.")
             e = e + self.map_s(self.embed(c_noise_s).to(dtype))
-        e = with_weight(e, self.embed_w, w)
+        e = with_interval(with_weight(e, self.embed_w, w), self.embed_interval, interval)
         if augment is not None:
             e = e + augmented(augment, self.map_augment)
         e = with_description(e, self.map_embedding, embedding)

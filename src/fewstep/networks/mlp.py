@@ -15,10 +15,13 @@ from fewstep.networks.dropout import dropout
 from fewstep.networks.embeddings import (
     END,
     GUIDANCE,
+    INTERVAL,
     ClassEmbedding,
     TimeEmbedding,
     check_label,
+    embedding_of_interval,
     weight_embedding,
+    with_interval,
     with_weight,
 )
 from fewstep.networks.forward_mode import Linear, layer_norm
@@ -66,12 +69,15 @@ class MLP(Network):
             learns to do without, for guidance.
         two_time: also condition on the end time of the map.
         guidance_embedding: also take a guidance weight, for a student of guided teachers.
+        interval_embedding: also take the interval of noise levels at which the weight guides.
+        scaled_by_weight: multiply the output by the weight, as a guided velocity grows with it.
     """
 
-    takes = ("label", "w")
+    takes = ("label", "w", "interval")
     added: ClassVar[dict[str, tuple[str, ...]]] = {
         END: ("embed_s.weight",),
         GUIDANCE: ("embed_w.map.weight",),
+        INTERVAL: ("embed_interval.map.weight",),
     }
 
     def __init__(
@@ -88,6 +94,8 @@ class MLP(Network):
         label_dropout: float = 0.0,
         two_time: bool = False,
         guidance_embedding: bool = False,
+        interval_embedding: bool = False,
+        scaled_by_weight: bool = False,
     ) -> None:
         super().__init__()
         if min(width, blocks, frequencies, hidden or 1) < 1 or not 0 <= dropout < 1:
@@ -100,7 +108,7 @@ class MLP(Network):
                 f"{frequencies} and {highest}."
             )
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
-        self.guidance_embedding = guidance_embedding
+        self._take_guidance(guidance_embedding, interval_embedding, scaled_by_weight)
         self.label_dropout = checked_label_dropout(label_dropout)
         size = math.prod(self.shape)
         self.fourier = TimeEmbedding.between(frequencies, 0.25, highest)
@@ -110,6 +118,7 @@ class MLP(Network):
         if self.embed_s is not None:
             nn.init.zeros_(self.embed_s.weight)
         self.embed_w = weight_embedding(width, guidance_embedding)
+        self.embed_interval = embedding_of_interval(width, interval_embedding)
         self.mix = Linear(width, width)
         self.read = Linear(size, width)
         self.blocks = nn.ModuleList(
@@ -125,6 +134,7 @@ class MLP(Network):
         label: Tensor | None,
         c_noise_s: Tensor | None,
         w: Tensor | None = None,
+        interval: Tensor | None = None,
     ) -> Tensor:
         """The condition as one vector per example [B, width]."""
         dtype = self.embed_t.weight.dtype
@@ -138,7 +148,7 @@ class MLP(Network):
                 raise FewstepError("a label was given to an unconditional network.")
             check_label(label, c_noise, self.num_classes)
             e = e + self.embed_label(label)
-        e = with_weight(e, self.embed_w, w)
+        e = with_interval(with_weight(e, self.embed_w, w), self.embed_interval, interval)
         return functional.silu(self.mix(functional.silu(e)))
 
     def forward(
@@ -148,8 +158,9 @@ class MLP(Network):
         label: Tensor | None = None,
         c_noise_s: Tensor | None = None,
         w: Tensor | None = None,
+        interval: Tensor | None = None,
     ) -> Tensor:
-        e = self.embed(c_noise, label, c_noise_s, w)
+        e = self.embed(c_noise, label, c_noise_s, w, interval)
         h = self.read(x.flatten(1))
         for block in self.blocks:
             h = block(h, e)

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from fewstep.errors import FewstepError, unknown
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
-from fewstep.networks.embeddings import AUGMENTATION, END, GUIDANCE, Conditioning, TimeEmbedding
+from fewstep.networks.embeddings import (
+    AUGMENTATION,
+    END,
+    GUIDANCE,
+    INTERVAL,
+    Conditioning,
+    TimeEmbedding,
+)
 from fewstep.networks.filling import filled, filled_shape, without_filling
 from fewstep.networks.layers import (
     Block,
@@ -188,6 +195,8 @@ class UNet(Network):
             learns to do without, for guidance.
         two_time: also condition on the end time of the map.
         guidance_embedding: also take a guidance weight, for a student of guided teachers.
+        interval_embedding: also take the interval of noise levels at which the weight guides.
+        scaled_by_weight: multiply the output by the weight, as a guided velocity grows with it.
         embeds: numbers of an embedding, such as a text's, to be conditioned on; 0 for none.
         embeds_scale: root mean square of these numbers.
         augment: numbers that say how an image was augmented (EDM, Appendix F.2); 0 for none.
@@ -205,10 +214,11 @@ class UNet(Network):
     )
 
     channels_last = True
-    takes = ("label", "w", "augment")
+    takes = ("label", "w", "interval", "augment")
     added: ClassVar[dict[str, tuple[str, ...]]] = {
         END: ("condition.map_s.weight",),
         GUIDANCE: ("condition.embed_w.map.weight",),
+        INTERVAL: ("condition.embed_interval.map.weight",),
         AUGMENTATION: ("condition.map_augment.weight",),
     }
 
@@ -233,6 +243,8 @@ class UNet(Network):
         label_dropout: float = 0.0,
         two_time: bool = False,
         guidance_embedding: bool = False,
+        interval_embedding: bool = False,
+        scaled_by_weight: bool = False,
         augment: int = 0,
         embeds: int = 0,
         embeds_scale: float = 1.0,
@@ -252,7 +264,7 @@ class UNet(Network):
 
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
         self.class_gain = math.sqrt(max(num_classes, 1))
-        self.guidance_embedding = guidance_embedding
+        self._take_guidance(guidance_embedding, interval_embedding, scaled_by_weight)
         self.label_dropout = checked_label_dropout(label_dropout)
         self._take_embedding(embeds, embeds_scale)
         self.positional, self.augment = embedding == "positional", augment
@@ -272,6 +284,7 @@ class UNet(Network):
             num_classes=num_classes,
             two_time=two_time,
             guidance=guidance_embedding,
+            interval=interval_embedding,
             augment=augment,
             embeds=embeds,
             embeds_scale=embeds_scale,
@@ -289,6 +302,7 @@ class UNet(Network):
         w: Tensor | None = None,
         augment: Tensor | None = None,
         embedding: Tensor | None = None,
+        interval: Tensor | None = None,
     ) -> Tensor:
         """``F(x, c_noise)``: [B, C, H, W] -> [B, C, H, W], contiguous.
 
@@ -298,6 +312,7 @@ class UNet(Network):
             label: class of each image, int64 [B]; `num_classes`, or no label, is the null class.
             c_noise_s: transformed end time of the map [B], for a network with ``two_time``.
             w: guidance weights [B], for a network with ``guidance_embedding``.
+            interval: noise levels at which these guide [B, 2], for one with ``interval_embedding``.
             augment: how each image was augmented [B, A]; without it, not at all.
             embedding: of each image, such as its text's [B, d] or [B, tokens, d]; without it, or
                 where it is zero, nothing.
@@ -307,7 +322,7 @@ class UNet(Network):
         """
         if x.shape[1:] != self.shape:
             raise FewstepError(f"this U-Net takes images {self.shape}; got {tuple(x.shape[1:])}.")
-        e = self.condition(c_noise, label, c_noise_s, w, augment, embedding)
+        e = self.condition(c_noise, label, c_noise_s, w, augment, embedding, interval)
         h = self.decoder(self.encoder(filled(x, self.computed), e), e)
         return without_filling(h, self.shape).contiguous()
 

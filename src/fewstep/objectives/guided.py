@@ -15,7 +15,7 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.guidance import Guided, checked_interval, guidance_of, towards
+from fewstep.guidance import Guided, checked_weights, guidance_of, towards
 from fewstep.objectives.base import Objective
 from fewstep.parameterization import expand
 
@@ -210,12 +210,19 @@ class Folded:
         return torch.where(expand(seen, x), mixed, v)
 
 
-def learned_range(f: FlowMap, weights: tuple[float, float] | None) -> tuple[float, float] | None:
+def learned_range(
+    f: FlowMap, weights: tuple[float, float] | None, *, intervals: bool = False
+) -> tuple[float, float] | None:
     """Guidance weights that a map learns as an input of its network; noted in ``f.trained``.
+
+    Args:
+        f: the map.
+        weights: the range.
+        intervals: whether the interval that is guided is an input as well.
 
     Raises:
         FewstepError: a range for a network that takes no weight, or none for one that does; one
-            out of range.
+            out of range; the same of the interval.
     """
     if (weights is not None) != f.network.guidance_embedding:
         raise FewstepError(
@@ -223,9 +230,15 @@ def learned_range(f: FlowMap, weights: tuple[float, float] | None) -> tuple[floa
             "weight as an input: both or neither of guidance_range and guidance_embedding=True, "
             "--network.guidance-embedding."
         )
+    if intervals != f.network.interval_embedding:
+        raise FewstepError(
+            "a map that learns intervals of guidance, guidance_intervals=True of imf, takes them "
+            "as an input: both or neither of guidance_intervals and interval_embedding=True, "
+            "--network.interval-embedding."
+        )
     if weights is None:
         return None
-    weights = checked_interval(weights)
+    weights = checked_weights(weights)
     f.trained = replace(f.trained, weights=weights, guidance=weights[0])
     return weights
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from fewstep.condition import NONE, Condition
+from fewstep.condition import NONE, Condition, everywhere
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.guidance import checked_interval
 from fewstep.needs import Cost, FixedPoint
 from fewstep.networks.dropout import SharedDropout
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.flow_maps import WeighedByError, mean_velocity, sum_square
-from fewstep.objectives.guided import check_guides_itself, learned_range
+from fewstep.objectives.self_guided import (
+    at_time,
+    drawn_intervals,
+    log_uniform,
+    own_range,
+    with_weights,
+    without_class,
+)
 from fewstep.parameterization import expand
 from fewstep.schedules import TimePairs
 from fewstep.tangent import checked_tangent
@@ -34,8 +39,13 @@ class ImprovedMeanFlow(WeighedByError):
     ``|v_own - v|^2``. Both squares ``e`` are divided by ``sg(e + c)^power``.
 
     With ``guidance_range`` the weight ``w`` is an input of the network, drawn from a density
-    ~ 1/w, and ``v`` becomes ``v + (1 - 1/w) (v_own - v_null)`` where the class is not hidden. The
-    paper's networks are also told the interval of times that is guided; these are not.
+    ~ 1/w, and ``v`` becomes ``v + (1 - 1/w) (v_own - v_null)`` where the class is not hidden. With
+    ``guidance_intervals`` it becomes so at the times of an interval alone, which is an input as
+    well: as times on straight lines it begins evenly below 1/2 and ends evenly above, and where
+    ``s = t`` it is all of them. The network is told their noise levels ``sigma / alpha``, from 0 to
+    infinity. ``v_own`` is asked with the whole interval, and outside of the drawn one with the
+    weight 1 (the published ``guidance_fn``). A row whose class is hidden is told the weight 1,
+    where the published code tells it the drawn one.
 
     Args:
         f: the map in training.
@@ -47,6 +57,8 @@ class ImprovedMeanFlow(WeighedByError):
         auxiliary: weight of the loss of the map's own velocity.
         guidance_range: lowest and highest of the guidance weights that are drawn, on a network
             with ``guidance_embedding``.
+        guidance_intervals: draw the interval that is guided, too, on a network with
+            ``interval_embedding``. Sampling then takes ``guided(w=7.5, interval=(0.67, 1.86))``.
         tangent: "forward" mode, or a finite "difference", for networks that have no forward mode.
     """
 
@@ -66,37 +78,37 @@ class ImprovedMeanFlow(WeighedByError):
         c: float = 0.01,
         auxiliary: float = 1.0,
         guidance_range: tuple[float, float] | None = None,
+        guidance_intervals: bool = False,
         tangent: str = "forward",
     ) -> None:
         super().__init__(f, K, times=times, apart=apart, power=power, c=c)
         if not auxiliary >= 0:
             raise FewstepError(f"the weight of the auxiliary loss is at least 0, not {auxiliary}.")
         self.auxiliary = auxiliary
-        self.weights = _range_of(f, guidance_range)
+        self.weights = own_range(f, guidance_range, intervals=guidance_intervals)
+        self.intervals = guidance_intervals
         self.how = checked_tangent(tangent)
 
     def conditioned(self, condition: Condition, x: Tensor) -> Condition:
         condition = super().conditioned(condition, x)
         if self.weights is None:
             return condition
-        low, high = (math.log(w) for w in self.weights)
-        w = (low + (high - low) * torch.rand(len(x), device=x.device)).exp()
-        wanted = condition.wanted(self.f.num_classes)
-        if wanted is not None:  # a row without its class is not guided
-            w = torch.where(wanted, w, 1.0)
-        return replace(condition, w=w)
+        condition = with_weights(self.f, condition, log_uniform(self.weights, x))
+        return condition.within(drawn_intervals(x)) if self.intervals else condition
 
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
     ) -> Tensor:
         f, (t, s) = self.f, times
+        condition = _of_pairs(condition, t, s)
+        here = at_time(f.p, t, condition)
         x_t, line = f.p.draw(x, t, torch.randn_like(x))
         dropout = SharedDropout()
         with torch.set_grad_enabled(self.auxiliary > 0 and torch.is_grad_enabled()), dropout:
-            own = mean_velocity(f, x_t, t, t, condition)
+            own = mean_velocity(f, x_t, t, t, here)
         along = own.detach()
         with dropout, torch.no_grad():
-            v = self.guided(x_t, t, line, along, condition)
+            v = self.guided(x_t, t, line, along, here)
         with dropout, torch.no_grad():
             g = f.tangent(x_t, t, s, along, condition, how=self.how)[1]
         with dropout:
@@ -113,22 +125,14 @@ class ImprovedMeanFlow(WeighedByError):
         """``v + (1 - 1/w) (own - v_null)``, with the weight of each row."""
         if condition.w is None:
             return v
-        without = replace(condition.null(), w=torch.ones_like(condition.w))
-        return v + expand(1 - 1 / condition.w, x_t) * (
-            own - mean_velocity(self.f, x_t, t, t, without)
-        )
+        null = mean_velocity(self.f, x_t, t, t, without_class(condition))
+        return v + expand(1 - 1 / condition.w, x_t) * (own - null)
 
 
-def _range_of(f: FlowMap, weights: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Guidance weights of a map that learns them as an input and guides itself.
-
-    Raises:
-        FewstepError: see `learned_range`; a range below 1; a network that learns no null class.
-    """
-    if weights is None or not f.network.guidance_embedding:
-        return learned_range(f, weights)
-    low, _ = checked_interval(weights)
-    if low < 1:
-        raise FewstepError(f"a map that guides itself learns weights from 1 on, not from {low:g}.")
-    check_guides_itself(f)
-    return learned_range(f, weights)
+def _of_pairs(condition: Condition, t: Tensor, s: Tensor) -> Condition:
+    """A condition whose interval is of two times: all noise levels where they are one."""
+    if condition.interval is None:
+        return condition
+    same = (t == s)[:, None]
+    whole = everywhere(condition.interval[:, 0])
+    return replace(condition, interval=torch.where(same, whole, condition.interval))

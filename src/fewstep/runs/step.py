@@ -138,6 +138,8 @@ def _stand_in(F: Network) -> Network:
         blocks=1,
         two_time=F.two_time,
         guidance_embedding=F.guidance_embedding,
+        interval_embedding=F.interval_embedding,
+        scaled_by_weight=F.scaled_by_weight,
     )
 
 

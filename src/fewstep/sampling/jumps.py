@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from fewstep.condition import NONE, Condition
+from fewstep.condition import EVERYWHERE, NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.guidance import Guided, guidance_of
 from fewstep.papers import Also
@@ -46,7 +46,8 @@ class Jumps(Sampler):
             which a consistency model has not learned.
         N: jumps, at times of the model's own (`default_taus`); default one more than ``times``.
         times: decreasing times between ``T`` and ``eps``.
-        guidance: weight of a map that takes one as an input, or its spec; default the map's own.
+        guidance: weight of a map that takes one as an input, or its spec, which may have an
+            interval where the map takes that, too; default the map's own weight, everywhere.
         clip: clip the image after every jump to [-1, 1], as the code of Song et al. 2023 does.
 
     Raises:
@@ -95,8 +96,10 @@ class Jumps(Sampler):
             raise FewstepError("clip is for pixels; this model works on an autoencoder's latents.")
         if self.clip and self.gamma < 1:
             raise FewstepError("clip is for jumps that end at images: it needs gamma=1.")
-        if isinstance(self.guidance, Guided) and not self.guidance.off:
-            f.trained.check_takes_weight(self.guidance.w)
+        if isinstance(self.guidance, Guided):
+            if not self.guidance.off:
+                f.trained.check_takes_weight(self.guidance.w)
+            f.trained.check_takes_interval(self.guidance.interval or EVERYWHERE)
         own = self if self.N is None else replace(self, N=None, times=default_taus(f, self.N))
         check_taus(own.times, f.p)
         own.check(f.trained)

@@ -48,6 +48,8 @@ class Record:
         guidance: guidance weight where none is asked for; None is no guidance.
         weights: lowest and highest of the guidance weights that its network takes as an input;
             None where it takes none.
+        around: noise level ``sigma / alpha`` inside every interval of guidance that its network
+            takes as an input; None where it takes none.
         earliest: the earliest time that it has learned to start at, where that is not the end of
             the map; None where it is.
 
@@ -65,6 +67,7 @@ class Record:
     null_class: bool = False
     guidance: float | None = None
     weights: tuple[float, float] | None = None
+    around: float | None = None
     earliest: float | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +88,11 @@ class Record:
         if self.weights is not None and not is_range(self.weights):
             raise FewstepError(
                 f"trained.weights must be a lowest and a highest weight, got {self.weights!r:.60}"
+            )
+        if self.around is not None and not (self.weights is not None and is_weight(self.around)):
+            raise FewstepError(
+                "trained.around must be a noise level, of a model with trained.weights, got "
+                f"{self.around!r:.60}"
             )
         if self.earliest is not None and not is_weight(self.earliest):
             raise FewstepError(f"trained.earliest must be a time, got {self.earliest!r:.60}")

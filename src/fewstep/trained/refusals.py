@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import isclose
+from math import inf, isclose
 
 from fewstep.errors import FewstepError
 from fewstep.trained.record import Record, in_steps
@@ -30,6 +30,7 @@ class Trained(Record):
             null_class=makes.null_class or self.null_class,
             guidance=self.guidance if makes.guidance is None else makes.guidance,
             weights=makes.weights or self.weights,
+            around=self.around if makes.around is None else makes.around,
         )
 
     def moved(self, time: Callable[[float], float]) -> Trained:
@@ -304,4 +305,24 @@ class Trained(Record):
         if not low <= w <= high:
             raise FewstepError(
                 f"this model has learned guidance weights from {low:g} to {high:g}, got {w:g}."
+            )
+
+    def check_takes_interval(self, interval: tuple[float, float]) -> None:
+        """Raise `FewstepError` unless a map of a weight has learned the interval of it as well.
+
+        Args:
+            interval: noise levels that are to be guided.
+        """
+        low, high = interval
+        if self.weights is None or (low == 0 and high == inf):
+            return
+        if self.around is None:
+            raise FewstepError(
+                "this model takes the guidance weight as an input, at every noise level: leave out "
+                "the interval."
+            )
+        if not low <= self.around <= high:
+            raise FewstepError(
+                "this model has learned intervals of guidance around the noise level "
+                f"{self.around:g}, got {low:g} to {high:g}."
             )

@@ -69,9 +69,9 @@ def is_weight(value: object) -> bool:
 
 
 def is_range(value: object) -> bool:
-    """Whether it is a lower and a higher weight."""
+    """Whether it is a lowest and a highest weight."""
     pair = isinstance(value, tuple) and len(value) == 2 and all(map(is_weight, value))
-    return pair and value[0] < value[1]  # type: ignore[index]
+    return pair and value[0] <= value[1]  # type: ignore[index]
 
 
 def is_count(value: object, least: int) -> bool:

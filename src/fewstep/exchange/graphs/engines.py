@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from fewstep.cache import cache_folder, expanded
-from fewstep.condition import NONE, Condition
+from fewstep.condition import EVERYWHERE, NONE, Condition
 from fewstep.digest import sha256_of, sha256_of_code, sha256_of_weights
 from fewstep.errors import FewstepError, refusals, unknown
 from fewstep.exchange.graphs.graph import identity_of
@@ -185,25 +185,32 @@ class Exported(Engine):
         elif asked.guidance is not None:
             fields: Any = {"guidance": guidance_of(asked.guidance)}
             wanted = replace(cast("Any", own), **fields)
-        takes = "guidance" in self.file.names
-        if _said(wanted, weight=not takes) != _said(own, weight=not takes):
+            wanted.fitted(f)  # which refuses what the model has not learned
+        takes = {name: name in self.file.names for name in ("guidance", "interval")}
+        if _said(wanted, **takes) != _said(own, **takes):
             raise FewstepError(
                 f"{self.file.path} holds {own.spec}, and {wanted.spec} was asked for: ask for that "
                 "alone, export the other, or leave out the file: --engine onnx."
             )
         guidance = getattr(wanted, "guidance", None)
-        w = guidance.w if takes and isinstance(guidance, Guided) else None
-        return InFile(self.file, w)
+        asked_for = isinstance(guidance, Guided) and takes["guidance"]
+        return InFile(self.file, guidance if asked_for else None)
 
 
-def _said(sampler: Sampler, *, weight: bool) -> str:
-    """A sampler's spec with its number of steps, and without the guidance weight where it may."""
+def _said(sampler: Sampler, *, guidance: bool, interval: bool) -> str:
+    """A sampler's spec with its number of steps, without what the graph takes as inputs.
+
+    Args:
+        sampler: in a file, or the one that is asked for.
+        guidance: whether the weight is an input.
+        interval: whether its interval is.
+    """
     fields: dict[str, Any] = {}
     if isinstance(sampler, Walk) and sampler.N is None and sampler.budget is None:
         fields["N"] = sampler.count
-    guidance = getattr(sampler, "guidance", None)
-    if not weight and (guidance is None or isinstance(guidance, Guided)):
-        fields["guidance"] = Guided(2.0, guidance.interval if guidance else None)
+    own = getattr(sampler, "guidance", None)
+    if guidance and (own is None or isinstance(own, Guided)):
+        fields["guidance"] = Guided(2.0, own.interval if own and not interval else None)
     return replace(cast("Any", sampler), **fields).spec if fields else sampler.spec
 
 
@@ -213,11 +220,11 @@ class InFile(Sampler):
 
     Args:
         file: the graph.
-        guidance: weight that it is given; default the file's own.
+        guidance: what it is given; default the file's own.
     """
 
     file: OnnxFile
-    guidance: float | None = None
+    guidance: Guided | None = None
 
     @property
     def spec(self) -> str:
@@ -244,10 +251,19 @@ class InFile(Sampler):
     ) -> Iterator[Tensor]:
         draws = [noise.normal() for _ in range(int(self.file.about["draws"]))]
         given = {"noise": torch.stack(draws, 1), "label": condition.label}
-        w = self.file.about["guidance"] if self.guidance is None else self.guidance
-        given["guidance"] = torch.full((len(draws[0]),), w or 0.0)
+        given |= self._given(len(draws[0]))
         inputs = [given[name] for name in self.file.names]
         yield self.file(*(x for x in inputs if x is not None))
+
+    def _given(self, rows: int) -> dict[str, Tensor]:
+        """Weight and interval of the guidance of so many rows."""
+        about, own = self.file.about, self.guidance
+        w = about["guidance"] if own is None else own.w
+        interval = (about.get("interval") if own is None else own.interval) or EVERYWHERE
+        return {
+            "guidance": torch.full((rows,), w or 0.0),
+            "interval": torch.tensor([tuple(interval)] * rows),
+        }
 
     def __call__(self, f: Sampled, noise: NoiseStreams, condition: Condition = NONE) -> Tensor:
         (images,) = self.steps(f, noise, condition)

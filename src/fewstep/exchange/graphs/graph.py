@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from fewstep.condition import Condition
+from fewstep.condition import EVERYWHERE, Condition
 from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.parts import Answer, Model, Part, answered_by, check_told_by_class
 from fewstep.exchange.graphs.recorded import evaluation, record
@@ -192,7 +192,7 @@ class Computation(nn.Module):
 
 
 class Graph(Computation):
-    """``images = graph(noise[, label][, guidance])`` of a model and a sampler.
+    """``images = graph(noise[, label][, guidance][, interval])`` of a model and a sampler.
 
     Args:
         f: the model.
@@ -213,6 +213,7 @@ class Graph(Computation):
             )
         self.sampler = sampler.fitted(cast("FlowMap", f))
         self.guidance = weight_of(f, self.sampler)
+        self.interval = interval_of(f, self.sampler)
         self.draws = self._count()
 
     @property
@@ -223,6 +224,7 @@ class Graph(Computation):
     def said(self) -> dict[str, Any]:
         own = {"kind": "sampler", "sampler": self.sampler.spec, "nfe": self.sampler.nfe}
         own |= {"steps": self.sampler.count, "draws": self.draws, "guidance": self.guidance}
+        own |= {"interval": None if self.interval == EVERYWHERE else self.interval}
         return super().said | own
 
     @property
@@ -245,11 +247,13 @@ class Graph(Computation):
         given = {"noise": noise, **self._condition(rows)}
         if self.guidance is not None:
             given["guidance"] = torch.full((rows,), self.guidance)
+        if self.interval is not None:
+            given["interval"] = torch.tensor([self.interval] * rows)
         return given
 
     def computed(self, f: Model, **inputs: Tensor) -> Tensor:
         """Images [B, *image_shape] in [-1, 1]."""
-        condition = Condition(label=inputs.get("label"), w=inputs.get("guidance"))
+        condition = _told(inputs)
         (x,) = deque(self._states(f, Given(inputs["noise"]), condition), maxlen=1)
         return f.image(x).clamp(-1, 1)
 
@@ -258,7 +262,7 @@ class Graph(Computation):
 
 
 class MapGraph(Computation):
-    """``x0 = map(x, t[, s][, label][, guidance])``: one evaluation of a model, at any time.
+    """``x0 = map(x, t[, s][, label][, guidance][, interval])``: one evaluation, at any time.
 
     Of a consistency model it is ``f(x, t)``, the map to ``eps``; of a diffusion model the denoiser
     ``D(x, t)``; of a map to any time ``X(x, t, s)``. In a latent space the result is a latent.
@@ -295,16 +299,23 @@ class MapGraph(Computation):
         given |= self._condition(rows)
         if f.trained.weights is not None:
             given["guidance"] = torch.full((rows,), weight_of(f, None) or 1.0)
+        if f.trained.around is not None:
+            given["interval"] = torch.tensor([EVERYWHERE] * rows)
         return given
 
     def computed(self, f: Model, **inputs: Tensor) -> Tensor:
         """Points [B, *shape] at time ``s``, ``eps`` or 0."""
-        f = cast("FlowMap", f)
-        condition = Condition(label=inputs.get("label"), w=inputs.get("guidance"))
+        f, condition = cast("FlowMap", f), _told(inputs)
         x, t = inputs["x"], inputs["t"]
         if f.trained.maps_to_eps or f.trained.maps_to_any:
             return f(x, t, inputs.get("s"), condition)
         return f.D(x, t, condition)
+
+
+def _told(inputs: dict[str, Tensor]) -> Condition:
+    """What the inputs of a graph say of its rows, by their names there."""
+    given = {name: inputs.get(name) for name in ("label", "guidance", "interval")}
+    return Condition(label=given["label"], w=given["guidance"], interval=given["interval"])
 
 
 def identity_of(f: Model) -> dict[str, str | None]:
@@ -327,3 +338,14 @@ def weight_of(f: Model, sampler: Sampler | None) -> float | None:
     if isinstance(sampler, Walk) and sampler.guided is not None and sampler.guided.doubles:
         return sampler.guided.w
     return None
+
+
+def interval_of(f: Model, sampler: Sampler) -> tuple[float, float] | None:
+    """The interval of guidance that stands for a graph's input by default; None where it has none.
+
+    It is an input of jumps of a network that has learned it.
+    """
+    if f.trained.around is None or isinstance(sampler, Walk):
+        return None
+    asked = getattr(sampler, "guidance", None)
+    return EVERYWHERE if asked is None else asked.interval or EVERYWHERE

@@ -23,7 +23,7 @@ from fewstep.networks import Autoencoder, Network
 N = TypeVar("N", bound=Network)
 Model = FlowMap | AutoencoderModel
 
-OPTIONAL = ("c_noise_s", "label", "w")
+OPTIONAL = ("c_noise_s", "label", "w", "interval")
 """What a network may be told besides ``x`` and ``c_noise``, in the order of a part's inputs."""
 
 
@@ -66,8 +66,9 @@ class Part:
         x = torch.randn(rows, *self.network.shape, generator=generator).to(self.dtype)
         times = torch.linspace(0.1, 1.0, rows)
         label = torch.arange(rows) % max(1, self.network.num_classes)
-        more = {"c_noise_s": times / 2, "label": label, "w": 1 + times}  # no tensor twice
-        return (x, times, *(more[name] for name in self.told))
+        interval = torch.stack([times / 3, 2 + times], 1)
+        more = {"c_noise_s": times / 2, "label": label, "w": 1 + times, "interval": interval}
+        return (x, times, *(more[name] for name in self.told))  # no tensor twice
 
     def module(self) -> nn.Module:
         """The part as a module of its inputs, for any number of rows."""
@@ -80,7 +81,7 @@ class _Evaluating(nn.Module):
         self.network, self.told = network, told
 
     def forward(self, x: Tensor, *given: Tensor) -> Tensor:
-        rows = (value.expand(x.shape[0]) for value in given)
+        rows = (value.expand(x.shape[0], *value.shape[1:]) for value in given)
         c_noise, *more = rows
         return self.network(x, c_noise, **dict(zip(self.told, more, strict=True)))
 
@@ -117,7 +118,8 @@ def parts_of(f: Model) -> list[Part]:
     if isinstance(f, AutoencoderModel):
         return [Part(f.network, decodes=True)]
     F = f.network
-    has = {"c_noise_s": F.two_time, "label": F.num_classes, "w": F.guidance_embedding}
+    has = {"c_noise_s": F.two_time, "label": F.num_classes}
+    has |= {"w": F.guidance_embedding, "interval": F.interval_embedding}
     network = Part(F, told=tuple(name for name in OPTIONAL if has[name]))
     return [network, *([] if f.latents is None else [Part(f.latents.autoencoder, decodes=True)])]
 

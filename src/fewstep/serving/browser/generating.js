@@ -144,7 +144,7 @@ function guidanceOf({ about, computed }, body) {
   if (w === null || w === undefined || !about.guides) return null;
   if (!(w >= 0 && Number.isFinite(w))) throw wrong("A guidance weight is a number from 0 on.", "guidance");
   const interval = body.guidance_interval ?? (body.guidance === undefined ? computed.interval : null);
-  if (interval && computed.inputs.includes("guidance")) throw wrong("This model takes the guidance weight at every noise level: leave out the interval.", "guidance");
+  if (interval && computed.inputs.includes("guidance") && !computed.inputs.includes("interval")) throw wrong("This model takes the guidance weight at every noise level: leave out the interval.", "guidance");
   if (interval && !(0 <= interval[0] && interval[0] < interval[1])) throw wrong("Guidance applies between two noise levels, low < high.", "guidance");
   return { w, interval };
 }

@@ -62,7 +62,7 @@ export class Model {
   }
 
   /** The map from `t` to `s` of points [rows, ...shape], each with its class. */
-  async evaluate(x, t, s, labels, weight) {
+  async evaluate(x, t, s, labels, weight, interval) {
     const rows = x.length / this.size;
     const column = (value) => new ort.Tensor("float32", new Float32Array(rows).fill(value), [rows]);
     const given = {
@@ -71,6 +71,10 @@ export class Model {
       s: () => column(s),
       label: () => new ort.Tensor("int64", BigInt64Array.from(labels, BigInt), [rows]),
       guidance: () => column(weight ?? this.computed.weight ?? 1),
+      interval: () => {
+        const levels = interval ?? [0, Infinity];
+        return new ort.Tensor("float32", Float32Array.from({ length: 2 * rows }, (_, i) => levels[i % 2]), [rows, 2]);
+      },
     };
     const { x0 } = await this.sessions.map.run(Object.fromEntries(this.computed.inputs.map((name) => [name, given[name]()])));
     return x0.data;
@@ -82,7 +86,7 @@ export class Model {
     const none = labels.map(() => this.about.classes?.length ?? 0); // one past the last is no class
     return async (x, t, s, level) => {
       const off = w === undefined || w === 1 || this.computed.inputs.includes("guidance");
-      if (off || (interval && !(interval[0] < level && level <= interval[1]))) return this.evaluate(x, t, s, labels, w);
+      if (off || (interval && !(interval[0] < level && level <= interval[1]))) return this.evaluate(x, t, s, labels, w, interval);
       const without = await this.evaluate(x, t, s, none);
       if (w === 0) return without;
       const towards = await this.evaluate(x, t, s, labels);
