@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.graph import Computation
-from fewstep.exchange.graphs.parts import Part
+from fewstep.exchange.graphs.parts import Part, of_rows
 from fewstep.exchange.graphs.program import convertible, program
 
 if TYPE_CHECKING:
@@ -40,9 +40,8 @@ class _Call(nn.Module):
         self.part = part
 
     def forward(self, x: Tensor, *given: Tensor) -> Tensor:
-        rows = x.shape[0]
-        inputs = [x, *(value.expand(rows) for value in given)]
-        shape = [rows, *self.part.network.shape]
+        inputs = [x, *of_rows(x, given)]
+        shape = [x.shape[0], *self.part.network.shape]
         name = f"{DOMAIN}::{self.part.name}"
         return torch.onnx.ops.symbolic(name, inputs, dtype=x.dtype, shape=shape, version=1)
 

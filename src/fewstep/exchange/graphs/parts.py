@@ -7,7 +7,7 @@ a latent space the decoder. `answered_by` is the same model with other answers i
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -81,9 +81,13 @@ class _Evaluating(nn.Module):
         self.network, self.told = network, told
 
     def forward(self, x: Tensor, *given: Tensor) -> Tensor:
-        rows = (value.expand(x.shape[0], *value.shape[1:]) for value in given)
-        c_noise, *more = rows
+        c_noise, *more = of_rows(x, given)
         return self.network(x, c_noise, **dict(zip(self.told, more, strict=True)))
+
+
+def of_rows(x: Tensor, given: Iterable[Tensor]) -> Iterator[Tensor]:
+    """What a network is told, for as many rows as ``x`` has, where it is the same for all."""
+    return (value.expand(x.shape[0], *value.shape[1:]) for value in given)
 
 
 class _Decoding(nn.Module):

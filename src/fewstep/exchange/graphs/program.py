@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from fewstep.errors import FewstepError, out_of_memory
 from fewstep.exchange.graphs.graph import Computation
-from fewstep.exchange.graphs.parts import Part
+from fewstep.exchange.graphs.parts import Part, of_rows
 
 LARGEST_BATCH = 65_536
 WAY = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
@@ -102,8 +102,7 @@ class _Subgraph(nn.Module):
             self.register_buffer(name, values[target].detach())
 
     def forward(self, x: Tensor, *given: Tensor) -> Tensor:
-        rows = (value.expand(x.shape[0]) for value in given)
         weights = (getattr(self, name) for name in self.weights)
         invoke = torch.ops.higher_order.invoke_subgraph
-        (out,) = invoke(self.subgraph, self.name, *weights, x, *rows)
+        (out,) = invoke(self.subgraph, self.name, *weights, x, *of_rows(x, given))
         return out
