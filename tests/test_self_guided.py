@@ -149,8 +149,10 @@ def test_weights_and_intervals_are_drawn_as_in_the_paper() -> None:
     assert torch.equal(own.w, torch.where(inside | (t == s), condition.w, 1.0))
     assert bool((null.w == 1).all())
     for whole in (own.interval, null.interval):
+        assert whole is not None
         assert torch.equal(whole, everywhere(condition.w))
     told = torch.where((t == s)[:, None], everywhere(condition.w), condition.interval)
+    assert between.interval is not None
     assert torch.equal(between.interval, told)
 
 
