@@ -203,6 +203,33 @@ def told(F: Exact) -> tuple[float, ...]:
     return tuple(rows.tolist())
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_walk_tells_the_network_its_weight_at_every_time(scaled: bool) -> None:
+    """One evaluation a step, and outside of the interval the weight 1."""
+    F = Exact(scaled=scaled)
+    f = FlowMap(F, P, trained=replace(MADE, around=None))
+    for interval, end in ((None, 3.0), ((0.4, 1.5), 1.0)):
+        F.asked.clear()
+        sampler = sampler_for(f, 6, sampler="walk(solver=euler)", guidance=Guided(3.0, interval))
+        x = sample(f, 2, seed=1, label=1, sampler=sampler)
+        torch.testing.assert_close(x, torch.full_like(x, end * 0.25))
+        assert len(F.asked) == sampler.nfe == 6
+        levels = [
+            t / (1 - t) if t < 1 else torch.inf for t in (1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6)
+        ]
+        expected = [3.0 if interval is None or 0.4 < n <= 1.5 else 1.0 for n in levels]
+        assert [float(c.w[0]) for c in F.asked if c.w is not None] == expected
+    late = FlowMap(F, P, trained=replace(MADE, weights=(2.0, 4.0), guidance=2.0))
+    F.asked.clear()
+    x = sample(late, 1, label=1, sampler="walk(nfe=7)")
+    torch.testing.assert_close(x, torch.full_like(x, 2 * 0.25))  # the model's own weight, once
+    assert len(F.asked) == 7
+    with pytest.raises(FewstepError, match="weights from 2 on: leave out the interval"):
+        sampler_for(late, sampler="walk", guidance=Guided(3.0, (0.5, 2.0)))
+    with pytest.raises(FewstepError, match="guidance weights from 2 to 4, got 1"):
+        sampler_for(late, sampler="walk(guidance=1)")
+
+
 def learned(trained: Trained = MADE, **network: Any) -> FlowMap:
     settings = {"two_time": True, "num_classes": 3, "label_dropout": 0.1} | network
     F = MLP((1,), width=8, blocks=1, guidance_embedding=True, **settings)

@@ -105,6 +105,13 @@ class Guided(Cited):
         levels = torch.tensor(self.interval, dtype=x.dtype, device=x.device)
         return condition.within(levels.expand(len(x), 2))
 
+    def told(self, p: Parameterization, t: Tensor, condition: Condition, x: Tensor) -> Condition:
+        """A condition with the weight at times ``t`` [B], as an input: 1 outside the interval."""
+        condition = replace(self, interval=None).as_input(condition, x)
+        if self.everywhere or condition.w is None:
+            return condition
+        return replace(condition, w=torch.where(self.inside(p, t), condition.w, 1.0))
+
     def __call__(self, f: Denoising) -> GuidedModel:
         return GuidedModel(f, self)
 

@@ -47,7 +47,8 @@ class Walk(Sampler):
         budget: network evaluations to spend exactly, instead of ``N``; ``nfe`` in a spec.
         clip: clip the denoised ``D`` of every evaluation to [-1, 1]; see `Denoiser`.
         guidance: classifier-free guidance, as a weight or a spec such as ``guided(w=2, interval=
-            (0.3, 5))``; default the model's own. A budget pays its second evaluations, too.
+            (0.3, 5))``; default the model's own. A budget pays its second evaluations, too. A model
+            that takes the weight as an input is told it, and needs none.
         unit: start from noise of deviation 1, as the library diffusers does with every process that
             preserves the variance, and not of ``sigma`` of the first time.
 
@@ -67,6 +68,7 @@ class Walk(Sampler):
     unit: bool = False
     _solver: Integrator = field(init=False, repr=False, compare=False)
     _spend: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _tells: bool = field(init=False, repr=False, compare=False, default=False)
     _measured: deque[float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -117,7 +119,7 @@ class Walk(Sampler):
 
     @property
     def _doubles(self) -> bool:
-        return self.guided is not None and self.guided.doubles
+        return self.guided is not None and self.guided.doubles and not self._tells
 
     @property
     def nfe(self) -> int:
@@ -149,6 +151,8 @@ class Walk(Sampler):
             raise FewstepError("clip is for pixels; this model works on an autoencoder's latents.")
         default = f.trained.guidance
         own = self if self.guidance is not None or default is None else self._with(default)
+        if own._is_told(f):
+            return own._telling(f)
         if own.guided is not None:
             f.trained.check_guidance(f.num_classes or embeds(f), own.guided.w)
         return own._counted(f.p) if own._doubles and not own.adaptive else own
@@ -157,6 +161,18 @@ class Walk(Sampler):
         own = replace(self, guidance=guidance)
         object.__setattr__(own, "_measured", self._measured)
         return own
+
+    def _is_told(self, f: Model) -> bool:
+        """Whether the guidance is a weight that the network takes as an input."""
+        return f.trained.weights is not None and type(self.guidance) is Guided
+
+    def _telling(self, f: Model) -> Walk:
+        """This walk, in which the network is told the weight, in one evaluation."""
+        assert isinstance(self.guidance, Guided)
+        f.trained.check_told(self.guidance.w, everywhere=self.guidance.everywhere)
+        own = copy(self)
+        object.__setattr__(own, "_tells", True)
+        return own._spending(own._spent(self._solver))
 
     def _counted(self, p: Parameterization) -> Walk:
         """This walk of guided evaluations in a process, whose second ones are counted."""
@@ -216,11 +232,17 @@ class Walk(Sampler):
 
     def _denoiser(self, f: Model, condition: Condition) -> Denoiser:
         """The model as the solver sees it, guided where it is to be."""
+        if self._is_told(f):
+            return Denoiser(f.p, partial(self._told, f, condition), clip=self.clip)
         if self.guided is None:
             return Denoiser(f.p, lambda x, t: f.D(x, t, condition), clip=self.clip)
         D = self.guided(f).D
         cost = partial(self.guided.evaluations, f.p) if self.adaptive else None
         return Denoiser(f.p, lambda x, t: D(x, t, condition), clip=self.clip, cost=cost)
+
+    def _told(self, f: Model, condition: Condition, x: Tensor, t: Tensor | float) -> Tensor:
+        assert isinstance(self.guidance, Guided)
+        return f.D(x, t, self.guidance.told(f.p, per_row(t, x), condition, x))
 
 
 def _split(

@@ -307,6 +307,20 @@ class Trained(Record):
                 f"this model has learned guidance weights from {low:g} to {high:g}, got {w:g}."
             )
 
+    def check_told(self, w: float, *, everywhere: bool) -> None:
+        """Raise `FewstepError` unless a walk can tell the network its weight at every time.
+
+        Args:
+            w: the weight.
+            everywhere: whether it guides at all noise levels; elsewhere the weight is 1.
+        """
+        self.check_takes_weight(w)
+        if self.weights is not None and not everywhere and self.weights[0] > 1:
+            raise FewstepError(
+                "outside of an interval the weight is 1, and this model has learned weights from "
+                f"{self.weights[0]:g} on: leave out the interval."
+            )
+
     def check_takes_interval(self, interval: tuple[float, float]) -> None:
         """Raise `FewstepError` unless a map of a weight has learned the interval of it as well.
 
