@@ -18,7 +18,7 @@ from fewstep.needs import Needs
 from fewstep.networks import MLP
 from fewstep.objectives import OBJECTIVES, ScoreMatching, TeacherUse
 from fewstep.objectives.fit import check_columns
-from fewstep.parameterization import EDM
+from fewstep.parameterization import EDM, RectifiedFlow
 from fewstep.recipes import RECIPES
 from fewstep.runs import dry_run as needs
 from fewstep.runs import step
@@ -27,7 +27,7 @@ from fewstep.runs.directory import open_model
 from fewstep.runs.dry_run import check_memory, dry_run, needs_of
 from fewstep.runs.estimate import duration
 from fewstep.runs.execute import train
-from fewstep.runs.run import component
+from fewstep.runs.run import Component, component
 from fewstep.runs.step import Speed, evaluations
 from two_networks import Matching
 
@@ -63,6 +63,25 @@ def test_the_evaluations_of_a_step(objective: str, trained: int, others: int) ->
     found = evaluations(run, MLP((1, 8, 8)), EDM())
     assert (found.trained, found.others, found.kept) == (trained, others, trained)
     assert found.cost == 3 * trained + others
+
+
+@pytest.mark.parametrize(
+    ("objective", "told"),
+    [
+        (component("meanflow", omega=2.0), {}),
+        (component("tvm", guidance=2.0), {}),
+        (
+            component("imf", guidance_range=(1.0, 8.0), guidance_intervals=True),
+            {"guidance_embedding": True, "interval_embedding": True},
+        ),
+    ],
+)
+def test_a_map_that_guides_itself_is_counted_with_its_null_class(
+    objective: Component, told: dict[str, bool]
+) -> None:
+    run = replace(RECIPES["digits/meanflow"](), objective=objective)
+    F = MLP((1, 8, 8), num_classes=10, two_time=True, label_dropout=0.1, **told)
+    assert evaluations(run, F, RectifiedFlow()).trained > 0
 
 
 def test_several_networks_count_with_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:

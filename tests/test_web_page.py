@@ -367,6 +367,11 @@ def kinds() -> dict[str, FlowMap]:
             EDM(),
             trained=replace(CONSISTENCY, weights=(1.0, 4.0), guidance=2.0),
         ),
+        "within": FlowMap(
+            mlp(guidance_embedding=True, interval_embedding=True, scaled_by_weight=True),
+            EDM(),
+            trained=replace(CONSISTENCY, weights=(1.0, 4.0), guidance=2.0, around=1.0),
+        ),
         "unet": FlowMap(UNet((3, 16, 16), attention=(8,), **unet), EDM(), trained=CONSISTENCY),
         "adm": FlowMap(
             ADM((3, 16, 16), num_classes=3, **{**unet, "channels": 32}, attention=(8,)),
@@ -407,6 +412,11 @@ def test_every_kind_of_model(browser: Browser, address: str, site: Path, engine:
             for steps in [f.trained.steps] if f.trained.steps else [1, 3]:
                 body = {"model": name, "n": 3, "seed": 1, "steps": steps}
                 check_same(page, client, "generations", body)
+            if f.trained.around is not None:
+                within = {"guidance": 3.0, "guidance_interval": [0.5, 2.0]}
+                check_same(
+                    page, client, "generations", {"model": name, "n": 2, "seed": 3, **within}
+                )
             common = {"model": name, "seed": 2, **({"class": "1"} if f.num_classes else {})}
             files = {"image": drawn(f.image_shape[1:], "RGB" if f.shape[0] == 3 else "L")}
             for task in set(tasks_of(f)) & {"strokes", "superresolve", "colourise", "denoise"}:

@@ -136,6 +136,7 @@ def _stand_in(F: Network) -> Network:
         num_classes=F.num_classes,
         width=8,
         blocks=1,
+        label_dropout=F.label_dropout,
         two_time=F.two_time,
         guidance_embedding=F.guidance_embedding,
         interval_embedding=F.interval_embedding,
