@@ -53,6 +53,8 @@ class Needs:
         continuous: the map does not jump at its end, so that it has a derivative in ``t``.
         eps_zero: the map ends at the data itself.
         null_class: the network learns with and without its class, by label dropout.
+        guided: its teacher may be guided: its constructor has the arguments ``guidance``, and
+            ``weak`` for a weaker model to be guided by.
         every_class: what it learns of an example belongs to its class, so that label dropout,
             which hides some, would teach means over classes.
     """
@@ -67,6 +69,7 @@ class Needs:
     continuous: bool = False
     eps_zero: bool = False
     null_class: bool = False
+    guided: bool = False
     every_class: bool = False
 
     @property

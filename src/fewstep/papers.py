@@ -30,11 +30,13 @@ class Also(NamedTuple):
         argument: its name.
         citation: what to cite.
         when: whether a value of it does; by default one that is not zero, empty or None.
+        unless: another argument that takes its place, where it is given.
     """
 
     argument: str
     citation: Citation
     when: Callable[[Any], bool] = bool
+    unless: str = ""
 
 
 class Cited:
@@ -87,6 +89,8 @@ def cited_by(component: object, arguments: Mapping[str, Any]) -> Iterator[tuple[
     for one in several(getattr(component, "citation", "")):
         yield one, ""
     for also in getattr(component, "also_cites", ()):
+        if arguments.get(also.unless):
+            continue
         if also.argument in arguments and also.when(value := arguments[also.argument]):
             for one in several(also.citation):
                 yield one, f"{also.argument}={value}"

@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
-from fewstep.cli.sampling import ENGINE, GUIDANCE, INTERVAL, guided
+from fewstep.cli.sampling import ENGINE, GUIDANCE, INTERVAL, WEAK, guided, opening
 from fewstep.cli.targets import Samplers, Targets
 from fewstep.data import Dataset
 from fewstep.distributed import Processes, processes
@@ -53,6 +53,7 @@ def evaluate(
     clip: bool = False,
     guidance: Annotated[tuple[float, ...], Parameter(help=f"{GUIDANCE}."), ANY_NUMBER] = (),
     guidance_interval: Annotated[tuple[float, float] | None, INTERVAL] = None,
+    weak: Annotated[str | None, WEAK] = None,
     n: Annotated[Whole | None, Parameter(alias="-n")] = None,
     seed: Whole = 0,
     checkpoint: str = "last",
@@ -155,7 +156,7 @@ def evaluate(
         Arithmetic of the network: fp32, bf16 or fp16; default that of its weights. Times and noise
         stay in float32.
     """
-    guides = tuple(g for w in guidance or (None,) if (g := guided(w, guidance_interval)))
+    guides = tuple(g for w in guidance or (None,) if (g := guided(w, guidance_interval, weak)))
     samplers = Samplers(steps, nfe, solver, grid, clip, sampler, guides)
     check_metrics(metrics)
     _check(targets, out, n, bootstrap)
@@ -179,7 +180,19 @@ def evaluate(
         against.save(save_reference)
     evaluator = Evaluator(network, against, metrics=metrics, replicates=bootstrap, group=group)
     scored = Targets(
-        evaluator, group, samplers, n, seed, checkpoint, ema, batch, size, channels, precision, by
+        evaluator=evaluator,
+        group=group,
+        samplers=samplers,
+        n=n,
+        seed=seed,
+        checkpoint=checkpoint,
+        ema=ema,
+        batch=batch,
+        size=size,
+        channels=channels,
+        precision=precision,
+        engine=by,
+        open=opening(by, group.device, precision),
     )
     lines, failures = _scored(scored, targets, group)
     if baselines and not group.any(not lines):

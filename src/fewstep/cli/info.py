@@ -116,9 +116,10 @@ def _facts_of_model(one: Described) -> Iterator[tuple[str, str]]:
     for name in ("recipe", "objective", "data"):
         if name not in told and (value := header.info.get(name)):
             yield name, str(value)
-    teacher = header.info.get("teacher")
-    if teacher and (one.record is None or "teacher" not in one.record.sources):
-        yield "teacher", f"{teacher.get('path')}, SHA-256 {str(teacher.get('sha256'))[:12]}"
+    for kind in ("teacher", "weak"):
+        other = header.info.get(kind)
+        if other and (one.record is None or kind not in one.record.sources):
+            yield kind, f"{other.get('path')}, SHA-256 {str(other.get('sha256'))[:12]}"
     if where := sources(header.info):
         yield "from", "; ".join(where)
     if named := licences(header.info):

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from fewstep.cli.command import Whole, command
 from fewstep.cli.job import Files, say
-from fewstep.cli.sampling import GUIDANCE, INTERVAL, guided
+from fewstep.cli.sampling import GUIDANCE, INTERVAL, WEAK, guided, opening
 from fewstep.data import check_place, save_images, to_float, to_uint8
 from fewstep.editing import decode, encode, latents, walk
 from fewstep.editing.pictures import cut, placed, read
 from fewstep.editing.task import lost_of
 from fewstep.editing.written import to_pil
 from fewstep.errors import FewstepError
+from fewstep.exchange.graphs.engines import engine_of
 from fewstep.flow_map import FlowMap
-from fewstep.guidance import Guided
-from fewstep.sampling import default_taus, sampler_for
+from fewstep.sampling import Asked, default_taus
 
 FILMS = (".gif", ".webp")
 MOST_FRAMES = 10_000
@@ -40,6 +40,7 @@ def interpolate(
     steps: Whole | None = None,
     guidance: Annotated[float | None, Parameter(help=f"{GUIDANCE}.")] = None,
     guidance_interval: Annotated[tuple[float, float] | None, INTERVAL] = None,
+    weak: Annotated[str | None, WEAK] = None,
     seed: Whole = 0,
     teacher: Path | None = None,
     fps: float = 12.0,
@@ -80,11 +81,12 @@ def interpolate(
         Frames of a film per second.
     """
     _check(o.out, frames, fps)
+    asked = Asked(steps, sampler=sampler, guidance=guided(guidance, guidance_interval, weak))
     f = o.open(model)
     label = _label(f, o, from_)
     coder = f if teacher is None else replace(o, checkpoint="last", ema=None).open(teacher)
     ends = [_latent(f, coder, word, seed, label) for word in (from_, to)]
-    how = _how(f, steps, sampler, guided(guidance, guidance_interval))
+    how = _how(f, steps, asked.opened(opening(engine_of(o.engine), f.device)))
     z = walk(torch.cat(ends), frames)
     x = decode(f, z, seed=seed, labels=label, batch=o.batch, **how)
     images = to_uint8(x)
@@ -131,14 +133,10 @@ def _latent(f: FlowMap, coder: FlowMap, word: str, seed: int, label: int | None)
     return encode(coder, to_float(cut(p.pixels, (size[0], size[1]), "resize")), labels=label)
 
 
-def _how(
-    f: FlowMap, steps: int | None, sampler: str | None, guidance: Guided | None
-) -> dict[str, Any]:
+def _how(f: FlowMap, steps: int | None, asked: Asked) -> dict[str, Any]:
     """What `decode` is told of the sampler."""
-    if sampler or guidance or f.trained.guidance or f.trained.maps_to_any:
-        return {"sampler": sampler_for(f, steps, sampler=sampler, guidance=guidance)}
-    if steps is not None and steps < 1:
-        raise FewstepError(f"decoding needs at least 1 step, got steps={steps}.")
+    if asked.sampler or asked.guidance or f.trained.guidance or f.trained.maps_to_any:
+        return {"sampler": asked.of(f)}
     if f.trained.solves:
         return {"N": steps or f.trained.default_steps}
     return {"taus": default_taus(f, steps or 1)}

@@ -8,9 +8,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
-from fewstep.cli.sampling import How
+from fewstep.cli.sampling import How, opening
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
+from fewstep.exchange.graphs.engines import Torch
 from fewstep.models import as_map
 from fewstep.runs.directory import open_model
 from fewstep.runs.pairs import Wish, make_pairs
@@ -72,6 +73,7 @@ def pairs(
     group = processes(device)
     stored = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
     f = as_map(stored, "making pairs")
+    asked = asked.opened(opening(Torch(), group.device))
     wish = Wish(n=n, how=asked, seed=seed, trajectory=trajectory or 0, batch=batch)
     made = make_pairs(f, out, wish, model=model, group=group)
     if group.first:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from torch import Tensor
 
 from fewstep.cli.command import Whole, command
-from fewstep.cli.sampling import ENGINE, How, spent
+from fewstep.cli.sampling import ENGINE, How, opening, spent
 from fewstep.data import check_place, save_images, to_uint8
 from fewstep.data.images import check_pictures, is_picture, save_points
 from fewstep.distributed import processes
@@ -56,6 +56,7 @@ def sample(
       fewstep sample runs/digits-edm --steps 18 --solver heun -o folder/
       fewstep sample runs/digits-edm --sampler "walk(solver=dpm3, nfe=12)" -o folder/
       fewstep sample runs/digits-edm --solver dpm3 --nfe 12 -o dpm.png
+      fewstep sample runs/photos-edm --guidance 2 --weak runs/photos-edm/checkpoints/step-00010000
       fewstep sample runs/photos --prompt "a red roof" --guidance 3 -o roofs.png
       fewstep sample runs/digits-cd --steps 2 --engine onnx -o onnx.png
       torchrun --nproc-per-node 8 -m fewstep sample runs/cifar10-ect -n 50000 -o samples.npz
@@ -104,7 +105,7 @@ def sample(
     pictures = is_picture(f.image_shape)
     if out.suffix.lower() != ".npz":
         check_pictures(f.image_shape, model, POINTS)
-    sampler = by.sampler(f, asked)
+    sampler = by.sampler(f, asked.opened(opening(by, group.device, precision)))
     labels = check_labels(f, label, n)
     wanted = embedding_for(f, Wanted(prompt, embedding, encoder), n)
     start = time.perf_counter()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated
 
+import torch
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole
 from fewstep.errors import FewstepError
-from fewstep.guidance import Guided
+from fewstep.exchange.graphs.engines import Engine
+from fewstep.flow_map import FlowMap
+from fewstep.guidance import Autoguided, Guided
+from fewstep.models import as_map
+from fewstep.precision import Precision
+from fewstep.runs.directory import open_model
 from fewstep.sampling import Asked, Sampler, Walk
 
 SAMPLER = Parameter(
@@ -37,12 +45,17 @@ TAUS = Parameter(
 GUIDANCE = (
     "Weight of classifier-free guidance: 1 is none, more shows the class more clearly, at less "
     "variety and two network evaluations in place of one. It takes a model that was trained with "
-    "--network.label-dropout; default the model's own"
+    "--network.label-dropout, or --weak; default the model's own"
 )
 INTERVAL = Parameter(
     consume_multiple=True,
     negative_iterable="",
     help="Guide only at noise levels sigma/alpha between these two; default at all.",
+)
+WEAK = Parameter(
+    help="Weaker model that --guidance leads away from, in the place of the null class "
+    "(autoguidance): a run folder, checkpoint folder or model file of the same process and "
+    "classes, such as an early checkpoint of the same run."
 )
 ENGINE = Parameter(
     help="What evaluates the network: torch; onnx, which is onnxruntime on the CPU, by graphs that "
@@ -70,6 +83,7 @@ class How:
     clip: Annotated[bool, CLIP] = False
     guidance: Annotated[float | None, Parameter(help=f"{GUIDANCE}.")] = None
     guidance_interval: Annotated[tuple[float, float] | None, INTERVAL] = None
+    weak: Annotated[str | None, WEAK] = None
 
     def asked(self) -> Asked:
         """The same for the library.
@@ -85,21 +99,47 @@ class How:
             self.grid,
             self.clip,
             self.sampler,
-            guided(self.guidance, self.guidance_interval),
+            guided(self.guidance, self.guidance_interval, self.weak),
         )
 
 
-def guided(w: float | None, interval: tuple[float, float] | None) -> Guided | None:
-    """The guidance of a weight and of an interval.
+def guided(
+    w: float | None, interval: tuple[float, float] | None, weak: str | None = None
+) -> Guided | None:
+    """The guidance of a weight, of an interval and of the place of a weaker model.
 
     Raises:
-        FewstepError: an interval without a weight; either out of range.
+        FewstepError: an interval or a model without a weight; a number out of range.
     """
     if w is not None:
-        return Guided(w, interval)
+        return Guided(w, interval) if weak is None else Autoguided(w, interval, weak=weak)
     if interval is not None:
         raise FewstepError("--guidance-interval says where --guidance applies: give both.")
+    if weak is not None:
+        raise FewstepError("--weak says what --guidance leads away from: give both.")
     return None
+
+
+def opening(
+    engine: Engine, device: torch.device, precision: Precision | None = None
+) -> Callable[[str], FlowMap]:
+    """What opens the weaker model of an autoguidance; the same model once.
+
+    Args:
+        engine: what evaluates the model that is guided.
+        device: where both compute.
+        precision: of the network's arithmetic.
+    """
+
+    @cache
+    def opened(place: str) -> FlowMap:
+        if engine.name != "torch":
+            raise FewstepError("autoguidance is evaluated by torch alone: leave out --engine.")
+        found = open_model(place, device=device, precision=precision)
+        found.trained.check_weak()
+        return as_map(found, "autoguidance")
+
+    return opened
 
 
 def spent(sampler: Sampler) -> str:

@@ -18,7 +18,7 @@ from fewstep.evaluation.images import check_size, conformed, in_channels, load_i
 from fewstep.evaluation.table import Line
 from fewstep.exchange.graphs.engines import Engine
 from fewstep.flow_map import FlowMap
-from fewstep.guidance import Guided, guidance_of
+from fewstep.guidance import Guided, Open, guidance_of
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.registry import spec_of
@@ -48,9 +48,16 @@ class Samplers:
             raise FewstepError("give --steps or --nfe, not both.")
         self._asked()
 
-    def of(self, f: FlowMap, engine: Engine) -> list[tuple[str | None, Sampler]]:
-        """The samplers of a model, each with the spec that it was asked for by."""
-        return [(_said(asked), engine.sampler(f, asked)) for asked in self._asked(self._solves(f))]
+    def of(self, f: FlowMap, engine: Engine, open: Open) -> list[tuple[str | None, Sampler]]:
+        """The samplers of a model, each with the spec that it was asked for by.
+
+        Args:
+            f: the model.
+            engine: what evaluates it.
+            open: opens the weaker model of an autoguidance.
+        """
+        asked = self._asked(self._solves(f))
+        return [(_said(one), engine.sampler(f, one.opened(open))) for one in asked]
 
     def notes(self, f: FlowMap) -> list[str]:
         """What is left out for a model."""
@@ -98,6 +105,7 @@ class Targets:
         size, channels: to bring images to, where asked for.
         precision: of a model's arithmetic.
         engine: what evaluates a model.
+        open: opens the weaker model of an autoguidance.
     """
 
     evaluator: Evaluator
@@ -112,6 +120,7 @@ class Targets:
     channels: int | None
     precision: Precision | None
     engine: Engine
+    open: Open
 
     def lines(self, target: Path) -> Iterator[Line]:
         """The target's lines: of a model one for each way to sample it."""
@@ -126,7 +135,7 @@ class Targets:
             precision=self.precision,
         )
         f = self.engine.model(as_sampled(model))
-        for spec, sampler in self.samplers.of(f, self.engine):
+        for spec, sampler in self.samplers.of(f, self.engine, self.open):
             images, labels, notes = self._samples(f, sampler)
             notes += self.samplers.notes(f)
             data = Dataset.from_arrays(images, labels, f.classes, str(target))

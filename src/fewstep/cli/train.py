@@ -28,6 +28,7 @@ def resume(
     lr: float | None = None,
     data: str | None = None,
     teacher: str | None = None,
+    weak: str | None = None,
     autoencoder: str | None = None,
     log: Annotated[
         tuple[str, ...] | None, Parameter(negative_iterable="no-", consume_multiple=True)
@@ -39,8 +40,8 @@ def resume(
 
     Every setting of a recipe is a flag: fewstep train RECIPE --help shows them. A run folder that
     exists is resumed, by the same command or by its path. When a run goes on, --steps and --lr may
-    be others, --log may name other loggers, and --data, --teacher and --autoencoder may say where
-    those are now.
+    be others, --log may name other loggers, and --data, --teacher, --weak and --autoencoder may
+    say where those are now.
 
     Examples:
       fewstep train digits/ct --steps 2000 --lr 1e-3
@@ -63,6 +64,8 @@ def resume(
         Of a run folder: where its images are now.
     teacher
         Of a run folder: where its teacher is now.
+    weak
+        Of a run folder: where the weaker model that guides its teacher is now.
     autoencoder
         Of a run folder: where its autoencoder is now.
     log
@@ -81,6 +84,7 @@ def resume(
         "lr": lr,
         "data": data,
         "teacher": teacher,
+        "weak": weak,
         "autoencoder": autoencoder,
         "log": log,
     }

@@ -31,7 +31,9 @@ class AlignYourFlow(FollowsTeacher, FlowMapObjective):
     first ``warmup`` of the training. Below 1 it leaves a little of that loss, which favours
     straight lines; with ``r_max = 1`` the minimum is the exact map.
 
-    The paper guides the teacher by a weaker one; here the guidance is classifier-free.
+    As in the paper the teacher may be guided by a weaker model (autoguidance, ``weak``), with the
+    weight ``lambda`` as an input of the student (``guidance_range``); classifier-free guidance is a
+    choice of ours. The paper's last part, a short adversarial fine-tuning, is not here.
 
     Args:
         f: the map in training, started from the teacher's weights.
@@ -45,6 +47,8 @@ class AlignYourFlow(FollowsTeacher, FlowMapObjective):
             ``guided(w=2, interval=(0.3, 5))``; it becomes part of the student.
         guidance_range: instead, range of the weights that are drawn for the teacher and that the
             student takes as an input, on a network with ``guidance_embedding``.
+        weak: a weaker diffusion model that guides the teacher in the place of its null class:
+            autoguidance.
         tangent: "forward" mode, or a finite "difference", for networks that have no forward mode.
     """
 
@@ -53,7 +57,11 @@ class AlignYourFlow(FollowsTeacher, FlowMapObjective):
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=2, tangent=1, teacher=1)
     needs = Needs(
-        teacher=TeacherUse.DISTIL, two_time=True, processes=("rectified_flow",), flow=True
+        teacher=TeacherUse.DISTIL,
+        guided=True,
+        two_time=True,
+        processes=("rectified_flow",),
+        flow=True,
     )
 
     def __init__(
@@ -68,6 +76,7 @@ class AlignYourFlow(FollowsTeacher, FlowMapObjective):
         c: float = 0.1,
         guidance: float | str | None = None,
         guidance_range: tuple[float, float] | None = None,
+        weak: FlowMap | None = None,
         tangent: str = "forward",
     ) -> None:
         super().__init__(f, K, times=times)
@@ -76,7 +85,7 @@ class AlignYourFlow(FollowsTeacher, FlowMapObjective):
                 "ayf needs 0 < r_max <= 1, 0 <= warmup <= 1 and c > 0, got "
                 f"{r_max}, {warmup} and {c}."
             )
-        self.follow_guided(teacher, guidance, guidance_range)
+        self.follow_guided(teacher, guidance, guidance_range, weak)
         self.r_max, self.warmup, self.c = r_max, warmup, c
         self.how = checked_tangent(tangent)
 

@@ -66,8 +66,10 @@ class Objective(Cited, nn.Module, ABC, Generic[M]):
     citation: ClassVar[str] = ""
     """Key of the paper in `fewstep.papers`, or a BibTeX entry of its own; "" is none."""
     also_cites: ClassVar[tuple[Also, ...]] = (
-        Also("guidance", "ho2022classifier", lambda w: w not in (None, 1)),
-        Also("guidance_range", ("ho2022classifier", "meng2023distillation")),
+        Also("guidance", "ho2022classifier", lambda w: w not in (None, 1), unless="weak"),
+        Also("guidance_range", "ho2022classifier", unless="weak"),
+        Also("guidance_range", "meng2023distillation"),
+        Also("weak", "karras2024guiding"),
         Also("omega", "ho2022classifier", lambda omega: omega != 1),
         Also("interval", "kynkaanniemi2024applying"),
     )

@@ -41,13 +41,15 @@ class CD(FollowsTeacher, ConsistencyObjective):
             ``guided(w=2, interval=(0.3, 5))``; it becomes part of the student.
         guidance_range: instead, range of the weights that are drawn for the teacher and that the
             student takes as an input, on a network with ``guidance_embedding``.
+        weak: a weaker diffusion model that guides the teacher in the place of its null class:
+            autoguidance.
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Algorithm 2 (consistency distillation)"
     citation = "song2023consistency"
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=2, teacher=2)
-    needs = Needs(teacher=TeacherUse.DISTIL)
+    needs = Needs(teacher=TeacherUse.DISTIL, guided=True)
 
     def __init__(
         self,
@@ -63,12 +65,13 @@ class CD(FollowsTeacher, ConsistencyObjective):
         times: IndexDistribution | str = "uniform",
         guidance: float | str | None = None,
         guidance_range: tuple[float, float] | None = None,
+        weak: FlowMap | None = None,
     ) -> None:
         if not 0 <= mu < 1:
             raise FewstepError(f"CD needs 0 <= mu < 1, got mu={mu}.")
         decay: Callable[[int], float] | None = (lambda k: mu) if mu else None
         super().__init__(f, K, mu=decay, distance=distance, weighting=weighting)
-        self.follow_guided(teacher, guidance, guidance_range)
+        self.follow_guided(teacher, guidance, guidance_range, weak)
         self.N = ConstantN(N)
         self.Phi = PHI.build(solver)
         self.times = INDEX_DISTRIBUTIONS.build(times)

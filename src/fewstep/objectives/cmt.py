@@ -37,6 +37,8 @@ class CMT(FollowsTeacher):
         distance: ``d``, how two images are compared; the paper has LPIPS for images.
         guidance: weight of the teacher's classifier-free guidance, or a spec such as
             ``guided(w=2, interval=(0.3, 5))``; it becomes part of the student.
+        weak: a weaker diffusion model that guides the teacher in the place of its null class:
+            autoguidance.
 
     Raises:
         FewstepError: fewer than one step.
@@ -47,7 +49,7 @@ class CMT(FollowsTeacher):
     citation = "hu2025cmt"
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=1, teacher=1)
-    needs = Needs(teacher=TeacherUse.DISTIL)
+    needs = Needs(teacher=TeacherUse.DISTIL, guided=True)
 
     def __init__(
         self,
@@ -58,11 +60,12 @@ class CMT(FollowsTeacher):
         N: int = 16,
         distance: Distance | str = "l2",
         guidance: float | str | None = None,
+        weak: FlowMap | None = None,
     ) -> None:
         super().__init__(f, K)
         if whole(N, "N") < 1:
             raise FewstepError(f"cmt walks in at least one step, got N={N}.")
-        self.follow_guided(teacher, guidance)
+        self.follow_guided(teacher, guidance, weak=weak)
         self.N, self.d = N, DISTANCES.build(distance)
         p = f.p
         times = LogSNRGrid()(N + 1, p, start_with_snr(p)).tolist()

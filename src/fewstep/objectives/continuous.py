@@ -146,13 +146,15 @@ class ContinuousCD(FollowsTeacher, ContinuousConsistency):
             ``guided(w=2, interval=(0.3, 5))``; it becomes part of the student.
         guidance_range: instead, range of the weights that are drawn for the teacher and that the
             student takes as an input, on a network with ``guidance_embedding``.
+        weak: a weaker diffusion model that guides the teacher in the place of its null class:
+            autoguidance.
     """
 
     paper = "Song, Dhariwal, Chen, Sutskever 2023, Theorems 3 to 5 (continuous-time CD)"
     citation = "song2023consistency"
     fixed_point = FixedPoint.MAP
     cost = Cost(forward=2, tangent=1, teacher=1)
-    needs = Needs(teacher=TeacherUse.DISTIL, continuous=True)
+    needs = Needs(teacher=TeacherUse.DISTIL, guided=True, continuous=True)
 
     def __init__(
         self,
@@ -167,6 +169,7 @@ class ContinuousCD(FollowsTeacher, ContinuousConsistency):
         tangent: str = "forward",
         guidance: float | str | None = None,
         guidance_range: tuple[float, float] | None = None,
+        weak: FlowMap | None = None,
     ) -> None:
         super().__init__(
             f,
@@ -177,7 +180,7 @@ class ContinuousCD(FollowsTeacher, ContinuousConsistency):
             times=times,
             tangent=tangent,
         )
-        self.follow_guided(teacher, guidance, guidance_range)
+        self.follow_guided(teacher, guidance, guidance_range, weak)
 
 
 @OBJECTIVES.register("continuous_ct")

@@ -52,13 +52,15 @@ class CTM(FollowsTeacher, FlowMapObjective):
             ``guided(w=2, interval=(0.3, 5))``; it becomes part of the student.
         guidance_range: instead, range of the weights that are drawn for the teacher and that the
             student takes as an input, on a network with ``guidance_embedding``.
+        weak: a weaker diffusion model that guides the teacher in the place of its null class:
+            autoguidance.
     """
 
     paper = "Kim, Lai, Liao, Murata, Takida, Uesaka, He, Mitsufuji, Ermon 2023, Eq. 6 to 9 (CTM)"
     citation = "kim2023consistency"
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=5, backward=3, teacher=34)
-    needs = Needs(teacher=TeacherUse.DISTIL, two_time=True, flow=True)
+    needs = Needs(teacher=TeacherUse.DISTIL, guided=True, two_time=True, flow=True)
 
     def __init__(
         self,
@@ -78,13 +80,14 @@ class CTM(FollowsTeacher, FlowMapObjective):
         weighting: Weighting | str = "edm",
         guidance: float | str | None = None,
         guidance_range: tuple[float, float] | None = None,
+        weak: FlowMap | None = None,
     ) -> None:
         super().__init__(f, K, times="sorted", mu=mu)
         if N < 2 or not 1 <= most < N or not dsm >= 0:
             raise FewstepError(
                 f"ctm needs N >= 2, 1 <= most < N and dsm >= 0, got {N}, {most} and {dsm}."
             )
-        self.follow_guided(teacher, guidance, guidance_range)
+        self.follow_guided(teacher, guidance, guidance_range, weak)
         self.N, self.most, self.dsm, self.adaptive = N, most, dsm, adaptive
         self.Phi, self.d = PHI.build(solver), DISTANCES.build(distance)
         self.noise, self.lambda_ = LogNormal(P_mean, P_std), weighting_for(f.p, weighting)

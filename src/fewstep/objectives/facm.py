@@ -48,6 +48,8 @@ class FACM(FollowsTeacher, FlowMapObjective):
             ``guided(w=1.75, interval=(0, 7))``; it becomes part of the student.
         guidance_range: instead, range of the weights that are drawn for the teacher and that the
             student takes as an input, on a network with ``guidance_embedding``.
+        weak: a weaker diffusion model that guides the teacher in the place of its null class:
+            autoguidance.
         tangent: "forward" mode, or a finite "difference", for networks that have no forward mode.
     """
 
@@ -58,6 +60,7 @@ class FACM(FollowsTeacher, FlowMapObjective):
     cost = Cost(forward=3, backward=2, tangent=1, teacher=1)
     needs = Needs(
         teacher=TeacherUse.DISTIL,
+        guided=True,
         two_time=True,
         processes=("rectified_flow",),
         flow=True,
@@ -77,6 +80,7 @@ class FACM(FollowsTeacher, FlowMapObjective):
         cosine: float = 1.0,
         guidance: float | str | None = None,
         guidance_range: tuple[float, float] | None = None,
+        weak: FlowMap | None = None,
         tangent: str = "forward",
     ) -> None:
         super().__init__(f, K, times="sorted")
@@ -84,7 +88,7 @@ class FACM(FollowsTeacher, FlowMapObjective):
             raise FewstepError(
                 f"facm needs relaxation > 0 and cosine >= 0, got {relaxation} and {cosine}."
             )
-        self.follow_guided(teacher, guidance, guidance_range)
+        self.follow_guided(teacher, guidance, guidance_range, weak)
         self.training_times = TRAINING_TIMES.build(times)
         self.relaxation, self.cosine, self.power, self.c = relaxation, cosine, power, c
         self.how = checked_tangent(tangent)

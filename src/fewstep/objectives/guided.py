@@ -15,8 +15,9 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.guidance import Guided, checked_weights, guidance_of, towards
+from fewstep.guidance import Autoguided, Guided, check_weak, checked_weights, guidance_of
 from fewstep.objectives.base import Objective
+from fewstep.objectives.teachers import in_process_of
 from fewstep.parameterization import expand
 
 
@@ -30,7 +31,7 @@ class Guide:
 
     Args:
         teacher: the diffusion model.
-        fixed: guidance by one weight.
+        fixed: guidance by one weight, by its null class or by a weaker model.
         weights: range of the weights that are drawn.
     """
 
@@ -45,21 +46,36 @@ class Guide:
         teacher: FlowMap,
         guidance: Guided | float | str | None,
         weights: tuple[float, float] | None,
+        weak: FlowMap | None = None,
     ) -> Guide:
         """The guidance that an objective's arguments ask for; a range is noted in ``f.trained``.
 
         Raises:
             FewstepError: both, a weight on a teacher without a null class, a range for a network
-                that takes no weight, or none for one that does; label dropout of a student whose
-                teacher has no null class.
+                that takes no weight, or none for one that does; a weaker model without either;
+                label dropout of a student whose teacher, or weaker model, has no null class.
         """
         if guidance is not None and weights is not None:
             raise FewstepError("give one guidance weight or a range of them, not both.")
-        fixed, weights = guidance_of(guidance), learned_range(f, weights)
+        if weak is not None and guidance is None and weights is None:
+            raise FewstepError(
+                "the weak model is what the teacher is guided by: give the weight too, guidance or "
+                "guidance_range, --objective.guidance 2."
+            )
+        fixed = guidance_of(guidance)
+        if isinstance(fixed, Autoguided):
+            raise FewstepError(
+                "the weak model of a training is given as weak=, --weak MODEL, beside the weight: "
+                f"guidance={fixed.w:g}, --objective.guidance {fixed.w:g}."
+            )
+        weights = learned_range(f, weights)
+        check_teacher_of_hidden(f, teacher, "the teacher")
+        if weak is not None:
+            check_teacher_of_hidden(f, weak, "the weak model")
+            return cls(teacher, Autoguided(fixed.w, fixed.interval, weak=weak), weights)
         if weights is not None or not fixed.off:
             told = teacher.num_classes or teacher.network.embeds
             teacher.trained.check_null_class(told, "the teacher")
-        check_teacher_of_hidden(f, teacher)
         return cls(teacher, fixed, weights)
 
     def drawn(self, condition: Condition, x: Tensor) -> Condition:
@@ -71,12 +87,8 @@ class Guide:
         return replace(condition, w=low + (high - low) * u)
 
     def D(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The teacher's guided denoiser: [B, *shape]."""
-        if condition.w is None:
-            return self.fixed(self.teacher).D(x, t, condition)
-        plain = replace(condition, w=None)
-        null, D = (self.teacher.D(x, t, c) for c in (plain.null(), plain))
-        return towards(null, D, condition.w)
+        """The teacher's guided denoiser, by the weights of the rows where they have some."""
+        return self.fixed(self.teacher).D(x, t, condition)
 
     def velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """``dx/dt`` of the teacher's guided PF-ODE: [B, *shape]."""
@@ -99,6 +111,7 @@ class FollowsTeacher(AlongLines):
     """A loss along the PF-ODE of a teacher, which may be guided; a base class beside others."""
 
     teacher: FlowMap
+    weak: FlowMap | None
     guide: Guide
 
     def follow_guided(
@@ -106,6 +119,7 @@ class FollowsTeacher(AlongLines):
         teacher: FlowMap,
         guidance: Guided | float | str | None,
         weights: tuple[float, float] | None = None,
+        weak: FlowMap | None = None,
     ) -> None:
         """Hold a teacher in the process of the map, and what guides it.
 
@@ -113,12 +127,17 @@ class FollowsTeacher(AlongLines):
             teacher: the diffusion model.
             guidance: one weight of its guidance, or its spec; it becomes part of the student.
             weights: instead, the range of those that the student takes as an input.
+            weak: a weaker model of the teacher's process, in the place of its null class.
 
         Raises:
-            FewstepError: see `Objective.follow` and `Guide.of`.
+            FewstepError: see `Objective.follow`, `Guide.of` and `fewstep.guidance.check_weak`.
         """
+        self.weak = None
+        if weak is not None:
+            check_weak(weak, teacher, "the teacher")
+            self.weak = self.hold(in_process_of(self.f, weak, "the weak model"))
         self.teacher = self.follow(teacher)
-        self.guide = Guide.of(self.f, self.teacher, guidance, weights)
+        self.guide = Guide.of(self.f, self.teacher, guidance, weights, self.weak)
 
     def conditioned(self, condition: Condition, x: Tensor) -> Condition:
         return self.guide.drawn(super().conditioned(condition, x), x)
@@ -252,8 +271,8 @@ def check_guides_itself(f: FlowMap) -> None:
         )
 
 
-def check_teacher_of_hidden(f: FlowMap, teacher: FlowMap) -> None:
+def check_teacher_of_hidden(f: FlowMap, teacher: FlowMap, whose: str = "the teacher") -> None:
     """Raise `FewstepError` where label dropout hides classes from a teacher that needs them."""
     if f.network.label_dropout:
         told = teacher.num_classes or teacher.network.embeds
-        teacher.trained.check_null_class(told, "the teacher", "label dropout")
+        teacher.trained.check_null_class(told, whose, "label dropout")

@@ -51,6 +51,8 @@ class LCM(FollowsTeacher, ConsistencyObjective):
             student.
         guidance_range: instead, range of the weights that are drawn for the teacher and that the
             student takes as an input, on a network with ``guidance_embedding``.
+        weak: a weaker diffusion model that guides the teacher in the place of its null class:
+            autoguidance.
 
     Raises:
         FewstepError: a ``skip`` that does not divide the number of steps.
@@ -60,7 +62,7 @@ class LCM(FollowsTeacher, ConsistencyObjective):
     citation = "luo2023latent"
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=2, teacher=1)
-    needs = Needs(teacher=TeacherUse.DISTIL, processes=("vp_discrete",))
+    needs = Needs(teacher=TeacherUse.DISTIL, guided=True, processes=("vp_discrete",))
 
     def __init__(
         self,
@@ -74,12 +76,13 @@ class LCM(FollowsTeacher, ConsistencyObjective):
         weighting: Weighting | str = "min_snr",
         guidance: float | str | None = None,
         guidance_range: tuple[float, float] | None = None,
+        weak: FlowMap | None = None,
     ) -> None:
         if not 0 <= mu < 1:
             raise FewstepError(f"lcm needs 0 <= mu < 1, got mu={mu}.")
         decay = (lambda k: mu) if mu else None
         super().__init__(f, K, mu=decay, distance=distance, weighting=weighting)
-        self.follow_guided(teacher, guidance, guidance_range)
+        self.follow_guided(teacher, guidance, guidance_range, weak)
         N = cast("Chain", f.p.process).N
         if not 1 <= whole(skip, "skip") < N or N % skip:
             raise FewstepError(f"skip must divide the {N} steps of the chain, got {skip}.")

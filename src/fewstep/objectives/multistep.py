@@ -169,13 +169,15 @@ class MultistepCD(FollowsTeacher, MultistepConsistency):
         weighting: ``lambda_``, how much a time counts.
         guidance: weight of the teacher's classifier-free guidance, or a spec such as
             ``guided(w=2, interval=(0.3, 5))``; it becomes part of the student.
+        weak: a weaker diffusion model that guides the teacher in the place of its null class:
+            autoguidance.
     """
 
     paper = "Heek, Hoogeboom, Salimans 2024 (multistep consistency distillation)"
     citation = "heek2024multistep"
     fixed_point = FixedPoint.LIMIT
     cost = Cost(forward=2, teacher=1)
-    needs = Needs(teacher=TeacherUse.DISTIL)
+    needs = Needs(teacher=TeacherUse.DISTIL, guided=True)
 
     def __init__(
         self,
@@ -192,6 +194,7 @@ class MultistepCD(FollowsTeacher, MultistepConsistency):
         distance: Distance | str = "pseudo_huber(c=1e-8)",
         weighting: Weighting | str = "snr_plus_one",
         guidance: float | str | None = None,
+        weak: FlowMap | None = None,
     ) -> None:
         super().__init__(
             f,
@@ -205,7 +208,7 @@ class MultistepCD(FollowsTeacher, MultistepConsistency):
             distance=distance,
             weighting=weighting,
         )
-        self.follow_guided(teacher, guidance)
+        self.follow_guided(teacher, guidance, weak=weak)
 
     def clean(self, x: Tensor, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         return self.guide.D(x_t, t, condition)

@@ -190,6 +190,8 @@ class SCD(FollowsTeacher, SimplifiedConsistency):
         guidance_range: instead, range of the weights that are drawn for the teacher and that the
             student takes as an input, on a network with ``guidance_embedding``; the paper's is
             from 1 to 2.
+        weak: a weaker diffusion model that guides the teacher in the place of its null class:
+            autoguidance.
     """
 
     paper = "Lu & Song 2024, Algorithm 1 (simplified consistency distillation, sCD)"
@@ -197,7 +199,11 @@ class SCD(FollowsTeacher, SimplifiedConsistency):
     fixed_point = FixedPoint.MAP
     cost = Cost(forward=2, tangent=1, teacher=1)
     needs = Needs(
-        teacher=TeacherUse.DISTIL, processes=("trigflow",), continuous=True, eps_zero=True
+        teacher=TeacherUse.DISTIL,
+        guided=True,
+        processes=("trigflow",),
+        continuous=True,
+        eps_zero=True,
     )
 
     def __init__(
@@ -214,6 +220,7 @@ class SCD(FollowsTeacher, SimplifiedConsistency):
         N: int = 1024,
         guidance: float | str | None = None,
         guidance_range: tuple[float, float] | None = None,
+        weak: FlowMap | None = None,
     ) -> None:
         super().__init__(
             f,
@@ -225,7 +232,7 @@ class SCD(FollowsTeacher, SimplifiedConsistency):
             tangent=tangent,
             N=N,
         )
-        self.follow_guided(teacher, guidance, guidance_range)
+        self.follow_guided(teacher, guidance, guidance_range, weak)
 
 
 @OBJECTIVES.register("sct")

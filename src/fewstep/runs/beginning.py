@@ -14,6 +14,7 @@ from fewstep.data import Dataset
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.exchange.origin import exact
 from fewstep.flow_map import FlowMap
+from fewstep.guidance import check_weak
 from fewstep.models import AnyModel, as_map
 from fewstep.needs import TeacherUse
 from fewstep.objectives import Objective
@@ -63,6 +64,28 @@ def begin_from_teacher(run: Run, f: AnyModel, teacher: AnyModel) -> FlowMap:
     f.info["teacher"] = {"path": exact(str(path), teacher.info), "sha256": fingerprint(teacher)}
     in_float32(teacher, path)
     return teacher
+
+
+def beside_teacher(run: Run, f: AnyModel, weak: AnyModel, teacher: AnyModel | None) -> FlowMap:
+    """The weaker model that guides a teacher, in the process of the map in training.
+
+    Args:
+        run: with the place of the weaker model.
+        f: the map in training.
+        weak: the weaker model.
+        teacher: as it was found.
+
+    Raises:
+        FewstepError: it cannot guide the teacher; see `fewstep.guidance.check_weak`.
+    """
+    what = "autoguidance"
+    teacher = as_map(require(teacher, f"{what} needs the teacher that it guides."), what)
+    weak.trained.check_weak()
+    weak, f = as_map(weak, what), as_map(f, what)
+    check_weak(weak, teacher, f"the teacher {run.teacher}")
+    f.info["weak"] = {"path": exact(str(run.weak), weak.info), "sha256": fingerprint(weak)}
+    in_float32(weak, run.weak)
+    return weak if weak.p.process.same(f.p.process) else weak.in_process(f.p)
 
 
 def like_companion(run: Run, *, network: bool, process: bool) -> Run:

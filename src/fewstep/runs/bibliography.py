@@ -90,7 +90,7 @@ class Bibliography:
             self._data(
                 name, str(header.info.get("data") or ""), str(header.info.get("recipe") or "")
             )
-            self._teacher(name, header.info)
+            self._others(name, header.info)
         for origin in lineage({} if header is None else header.info):
             self._take(name, of_origin(origin))
 
@@ -132,11 +132,12 @@ class Bibliography:
         except FewstepError as fault:
             self._say(f"the {kind} of {name}: {fault}")
 
-    def _teacher(self, name: str, info: Mapping[str, Any]) -> None:
-        """Of a model file, which says where its teacher was."""
-        teacher = info.get("teacher")
-        if isinstance(teacher, dict) and teacher.get("path"):
-            self._model(name, "teacher", [str(teacher["path"])])
+    def _others(self, name: str, info: Mapping[str, Any]) -> None:
+        """Of a model file, which says where its teacher and its weaker model were."""
+        for kind in ("teacher", "weak"):
+            other = info.get(kind)
+            if isinstance(other, dict) and other.get("path"):
+                self._model(name, kind, [str(other["path"])])
 
     def _data(self, name: str, given: str, recipe: str) -> None:
         if given and not is_hub(given) and is_pairs(Path(given)):
@@ -159,13 +160,22 @@ class Bibliography:
         self._take(f"the pairs {folder}", of_spec(registry, manifest.solver))
         if manifest.path:
             self._model(f"the pairs {folder}", "model", [manifest.path])
+        if weak := _weak_of(manifest.solver):
+            self._model(f"the pairs {folder}", "weak model", [weak])
         if given := str(manifest.data.get("data") or ""):
             self._data(name, given, "")
 
 
+def _weak_of(sampler: str) -> str:
+    """Where the weaker model of a sampler's autoguidance is; "" of any other sampler."""
+    guidance = parse(sampler)[1].get("guidance")
+    return str(parse(guidance)[1].get("weak", "")) if isinstance(guidance, str) else ""
+
+
 def _of_run(run: Run, header: Header | None) -> Iterator[Use]:
     objective, network = run.objective, run.network
-    yield from of_component(OBJECTIVES, objective.name, objective.arguments)
+    others = {"weak": run.weak} if run.weak else {}
+    yield from of_component(OBJECTIVES, objective.name, objective.arguments | others)
     yield from of_component(NETWORKS, network.name, network.arguments)
     encodes = network.name in NETWORKS and issubclass(NETWORKS[network.name], Autoencoder)
     made = OBJECTIVES[objective.name].makes if objective.name in OBJECTIVES else None
@@ -182,7 +192,10 @@ def _of_run(run: Run, header: Header | None) -> Iterator[Use]:
 
 def _of_header(header: Header) -> Iterator[Use]:
     if objective := header.info.get("objective"):
-        yield from of_spec(OBJECTIVES, str(objective))
+        called, arguments = parse(str(objective))
+        weak = header.info.get("weak")
+        others = {"weak": weak.get("path")} if isinstance(weak, dict) else {}
+        yield from of_component(OBJECTIVES, called, arguments | others)
     yield from of_config(NETWORKS, header.network)
     if header.parameterization is not None:
         yield from _of_p(header.parameterization, header.trained.maps_to_eps)

@@ -20,7 +20,12 @@ from fewstep.needs import LATENTS
 from fewstep.networks import Autoencoder, Network
 from fewstep.objectives import Objective
 from fewstep.objectives.fit import check_process
-from fewstep.runs.beginning import begin_from_teacher, check_pairs, take_weights
+from fewstep.runs.beginning import (
+    begin_from_teacher,
+    beside_teacher,
+    check_pairs,
+    take_weights,
+)
 from fewstep.runs.components import (
     make_network,
     make_objective,
@@ -158,8 +163,11 @@ class Build:
         others = [model.info for model in self.models.values()]
         if origins := made_from(self.f.info, *others, self.data.origin):
             self.f.info["lineage"] = origins
+        followed = self.models.get("teacher")
         if "teacher" in self.models:
             self.models["teacher"] = begin_from_teacher(self.run, self.f, self.models["teacher"])
+        if "weak" in self.models:
+            self.models["weak"] = beside_teacher(self.run, self.f, self.models["weak"], followed)
         if "init" in self.models:
             take_weights(self.f, self.models["init"], self.run.init)
 

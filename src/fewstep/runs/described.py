@@ -25,6 +25,7 @@ FREE = (
     "objective",
     "data",
     "teacher",
+    "weak",
     "average",
     "encoder",
     "origin",

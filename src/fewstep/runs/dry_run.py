@@ -202,6 +202,8 @@ def _copies(run: Run, F: Network, p: Parameterization) -> dict[str, float]:
     copies: dict[str, float] = {"weights": 1, "gradients": 1, "optimiser": 2, "averages": averages}
     if objective_of(run).needs.teacher.asked:
         copies["teacher"] = 1
+    if run.weak is not None:
+        copies["weak model"] = 1  # at most: it is seldom the larger one
     objective = build_objective(run, make_model(F, p))
     trained, changing = objective.trained_modules(), objective.changing()
     if "f_minus" in changing:

@@ -18,11 +18,11 @@ from fewstep.errors import FewstepError, FewstepWarning, listed
 from fewstep.evaluation import Evaluator, FeatureNetwork, Reference
 from fewstep.evaluation.images import as_bytes, conformed, load_images
 from fewstep.evaluation.reference import holds_statistics
+from fewstep.guidance import embeds
 from fewstep.runs.directory import RunDirectory
 from fewstep.runs.parts import load, real_data, request_of
 from fewstep.runs.run import Data
 from fewstep.sampling import Model
-from fewstep.sampling.labels import embeds
 
 Reader = Callable[[str, int | None, int | None], Dataset]  # of a split, in a size and channels
 

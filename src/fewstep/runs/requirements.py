@@ -25,6 +25,8 @@ def asks(run: Run, family: str = "") -> tuple[str, ...]:
         found.append("--data with images")
     else:
         found.append(f"--data {run.data.data}")
+    if run.weak is not None:
+        found.append(f"--weak {run.weak}")
     if run.autoencoder is not None:
         found.append(f"--autoencoder {run.autoencoder}")
     found += [f"pip install 'fewstep[{extra}]'" for extra in extras(run)]

@@ -100,7 +100,7 @@ class Run:
         p: the parameterization.
         data: the images.
         training: how.
-        teacher, autoencoder, init: models to begin with: see `COMPANIONS`.
+        teacher, weak, autoencoder, init: models to begin with: see `COMPANIONS`.
         taus: time points for several sampling steps, by the number of steps; stored with the model.
     """
 
@@ -112,6 +112,11 @@ class Run:
     teacher: str | None = companion(
         "Run folder, model file or hub:NAME of the diffusion model to start from.",
         taken=lambda needs: needs.teacher is not TeacherUse.NONE,
+    )
+    weak: str | None = companion(
+        "Run folder, model file or hub:NAME of a weaker diffusion model that guides the teacher in "
+        "the place of its null class (autoguidance), such as an early checkpoint of its run.",
+        taken=lambda needs: needs.guided,
     )
     autoencoder: str | None = companion(
         "Run folder, model file or hub:NAME of the autoencoder in whose latent space to train.",

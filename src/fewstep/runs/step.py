@@ -50,12 +50,20 @@ class Evaluations:
 
 
 def build_objective(run: Run, f: AnyModel) -> Objective:
-    """The run's objective with ``f`` for its companions, and without a learned distance."""
+    """The run's objective with ``f`` for its companions, and without a learned distance.
+
+    Of a companion that it need not have, only where the run names one.
+    """
     known = inspect.signature(objective_of(run)).parameters
-    models = {name: _companion(f) for name in COMPANIONS if name in known}
+    asked = [name for name in COMPANIONS if name in known]
+    models = {n: _companion(f) for n in asked if getattr(run, n) or _is_needed(known[n])}
     if "distance" in known:  # a learned one has weights that would have to be there
         return make_objective(run, f, models, distance="l2")
     return make_objective(run, f, models)
+
+
+def _is_needed(argument: inspect.Parameter) -> bool:
+    return argument.default is inspect.Parameter.empty
 
 
 def _companion(f: AnyModel) -> AnyModel:

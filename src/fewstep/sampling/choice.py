@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from fewstep.errors import FewstepError, unknown
-from fewstep.guidance import Guided, guidance_of
+from fewstep.guidance import Guided, Open, guidance_of
 from fewstep.registry import parameters
 from fewstep.sampling.jumps import Jumps
-from fewstep.sampling.labels import embeds
 from fewstep.sampling.model import Model
 from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
 from fewstep.sampling.walk import Walk
@@ -49,7 +48,8 @@ def sampler_for(
         solver, grid, clip: of `Walk`.
         nfe: network evaluations to spend exactly, instead of ``steps``.
         guidance: classifier-free guidance: a weight, 1 for none, or a spec such as
-            ``guided(w=2, interval=(0.3, 5))``; default the model's own.
+            ``guided(w=2, interval=(0.3, 5))``; or autoguidance, `fewstep.guidance.Autoguided`;
+            default the model's own.
 
     Raises:
         FewstepError: a sampler that the model does not admit, or an argument that the sampler does
@@ -101,6 +101,25 @@ class Asked:
         named["guidance"] = None if self.guidance is None else guidance_of(self.guidance)
         return {name: value for name, value in named.items() if value is not None}
 
+    def opened(self, open: Open) -> Asked:
+        """The same with the weaker model of an autoguidance, which text can only name.
+
+        Args:
+            open: opens the model of a place.
+
+        Raises:
+            FewstepError: what opening it raises; another model is there than a record tells.
+        """
+        guidance, sampler = self.guidance, self.sampler
+        if guidance is not None:
+            guidance = guidance_of(guidance).opened(open)
+        if sampler is not None:
+            sampler = build(sampler)
+            own = getattr(sampler, "guidance", None)
+            if isinstance(own, Guided):
+                sampler = replace(cast("Any", sampler), guidance=own.opened(open))
+        return replace(self, guidance=guidance, sampler=sampler)
+
     def of(self, f: Model) -> Sampler:
         """The sampler of a model.
 
@@ -109,7 +128,7 @@ class Asked:
         """
         trained, given = f.trained, self.given
         if "guidance" in given:
-            trained.check_guidance(f.num_classes or embeds(f), given["guidance"].w)
+            given["guidance"].check(f)
             if not (trained.solves or trained.maps_to_eps or self.sampler):  # none, and asked for
                 del given["guidance"]
         if self.sampler is not None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from fewstep.condition import EVERYWHERE, NONE, Condition
+from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.guidance import Guided, guidance_of
 from fewstep.papers import Also
@@ -97,9 +97,7 @@ class Jumps(Sampler):
         if self.clip and self.gamma < 1:
             raise FewstepError("clip is for jumps that end at images: it needs gamma=1.")
         if isinstance(self.guidance, Guided):
-            if not self.guidance.off:
-                f.trained.check_takes_weight(self.guidance.w)
-            f.trained.check_takes_interval(self.guidance.interval or EVERYWHERE)
+            self.guidance.check_input(f.trained)
         own = self if self.N is None else replace(self, N=None, times=default_taus(f, self.N))
         check_taus(own.times, f.p)
         own.check(f.trained)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewstep.classes import find_class
 from fewstep.errors import FewstepError, listed
+from fewstep.guidance import embeds
 from fewstep.sampling.model import Model
 from fewstep.whole import whole
 
@@ -66,11 +67,6 @@ def check_labels(f: Model, labels: Labels | None, n: int) -> Tensor | None:
             f"{f.num_classes - 1}."
         )
     return torch.tensor(_numbers(f, labels), dtype=torch.int64)
-
-
-def embeds(f: Model) -> int:
-    """Numbers of the embeddings that a model is conditioned on; 0 for none."""
-    return int(getattr(getattr(f, "network", None), "embeds", 0))
 
 
 def check_embedding(f: Model, embedding: Tensor | None, n: int) -> Tensor | None:

@@ -17,9 +17,9 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.guidance import Guided, guidance_of
+from fewstep.mode import evaluating
 from fewstep.parameterization import Parameterization, per_row
 from fewstep.registry import spec_of
-from fewstep.sampling.labels import embeds
 from fewstep.sampling.model import Model, flows
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
@@ -47,8 +47,9 @@ class Walk(Sampler):
         budget: network evaluations to spend exactly, instead of ``N``; ``nfe`` in a spec.
         clip: clip the denoised ``D`` of every evaluation to [-1, 1]; see `Denoiser`.
         guidance: classifier-free guidance, as a weight or a spec such as ``guided(w=2, interval=
-            (0.3, 5))``; default the model's own. A budget pays its second evaluations, too. A model
-            that takes the weight as an input is told it, and needs none.
+            (0.3, 5))``, or autoguidance, `fewstep.guidance.Autoguided`; default the model's own. A
+            budget pays its second evaluations, too. A model that takes the weight as an input is
+            told it, and needs none.
         unit: start from noise of deviation 1, as the library diffusers does with every process that
             preserves the variance, and not of ``sigma`` of the first time.
 
@@ -113,7 +114,7 @@ class Walk(Sampler):
 
     @property
     def guided(self) -> Guided | None:
-        """The guidance, where it takes second evaluations of the network."""
+        """The guidance, where it takes second evaluations, of the network or of another."""
         guidance = self.guidance
         return guidance if isinstance(guidance, Guided) and not guidance.off else None
 
@@ -154,7 +155,7 @@ class Walk(Sampler):
         if own._is_told(f):
             return own._telling(f)
         if own.guided is not None:
-            f.trained.check_guidance(f.num_classes or embeds(f), own.guided.w)
+            own.guided.check(f)
         return own._counted(f.p) if own._doubles and not own.adaptive else own
 
     def _with(self, guidance: float) -> Walk:
@@ -219,9 +220,10 @@ class Walk(Sampler):
         t = self.times(f.p)
         z = noise.normal(f.device, f.x_dtype)
         x = z if self.unit else self._prior(f.p, t[0], z)
-        yield from self._solver.walk(
-            model, x, t, self._spend, lambda: noise.normal(f.device, f.x_dtype)
-        )
+        with evaluating(self.guided and self.guided.other):
+            yield from self._solver.walk(
+                model, x, t, self._spend, lambda: noise.normal(f.device, f.x_dtype)
+            )
         if self.adaptive:
             self._measured.append(model.spent)
 

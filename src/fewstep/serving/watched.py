@@ -136,7 +136,7 @@ def is_run(folder: Path) -> bool:
 def _settings(record: Record) -> dict[str, Any]:
     """What the page tells of a run's settings: no paths, which are nobody else's concern."""
     run = record.run
-    names = {"data": run.data.data, "teacher": run.teacher, "init": run.init}
+    names = {"data": run.data.data, "teacher": run.teacher, "weak": run.weak, "init": run.init}
     return {
         "recipe": record.recipe,
         "objective": run.objective.name,

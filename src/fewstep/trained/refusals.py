@@ -273,6 +273,22 @@ class Trained(Record):
                 self.check_takes_weight(w)
             self.check_null_class(num_classes, "the model")
 
+    def check_autoguided(self) -> None:
+        """Raise `FewstepError` where a weaker model cannot guide the walk of this one."""
+        self.check_flow("guidance")
+        if self.weights is not None:
+            raise FewstepError(
+                "this model takes the guidance weight as an input, and no weak model: leave that "
+                "out."
+            )
+        if self.known and not self.solves and not self.maps_to_any:
+            self.check_takes_weight(1.0)
+
+    def check_weak(self) -> None:
+        """Raise `FewstepError` unless the model can be the weaker one of autoguidance."""
+        if self.known:
+            self.check_teacher("the weak model", follow=True)
+
     def check_null_class(self, num_classes: int, whose: str, use: str = "guidance") -> None:
         """Raise `FewstepError` unless the model knows what to do without a class, too.
 

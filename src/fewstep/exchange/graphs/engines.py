@@ -209,7 +209,7 @@ def _said(sampler: Sampler, *, guidance: bool, interval: bool) -> str:
     if isinstance(sampler, Walk) and sampler.N is None and sampler.budget is None:
         fields["N"] = sampler.count
     own = getattr(sampler, "guidance", None)
-    if guidance and (own is None or isinstance(own, Guided)):
+    if guidance and (own is None or type(own) is Guided):
         fields["guidance"] = Guided(2.0, own.interval if own and not interval else None)
     return replace(cast("Any", sampler), **fields).spec if fields else sampler.spec
 

@@ -18,7 +18,14 @@ from torch import Tensor, fx, nn
 
 from fewstep.condition import EVERYWHERE, Condition
 from fewstep.errors import FewstepError
-from fewstep.exchange.graphs.parts import Answer, Model, Part, answered_by, check_told_by_class
+from fewstep.exchange.graphs.parts import (
+    Answer,
+    Model,
+    Part,
+    answered_by,
+    check_one_model,
+    check_told_by_class,
+)
 from fewstep.exchange.graphs.recorded import evaluation, record
 from fewstep.exchange.origin import licence
 from fewstep.flow_map import FlowMap
@@ -199,7 +206,7 @@ class Graph(Computation):
         sampler: which; not one that chooses its own steps.
 
     Raises:
-        FewstepError: an adaptive sampler, or one that the model does not admit.
+        FewstepError: an adaptive sampler, one that the model does not admit, or autoguidance.
     """
 
     output = "images"
@@ -211,6 +218,7 @@ class Graph(Computation):
                 f"{sampler.spec} chooses its own steps for every batch, and a graph has fixed "
                 "ones: take another solver, such as walk(solver=heun)."
             )
+        check_one_model(sampler)
         self.sampler = sampler.fitted(cast("FlowMap", f))
         self.guidance = weight_of(f, self.sampler)
         self.interval = interval_of(f, self.sampler)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.guidance import Autoguided
 from fewstep.latents import Latents
 from fewstep.networks import Autoencoder, Network
 
@@ -114,6 +115,15 @@ def check_told_by_class(f: Any) -> None:
         raise FewstepError(
             "this model is told what is wanted by an embedding, such as a text's, for which graphs "
             "have no input: sample it with torch."
+        )
+
+
+def check_one_model(sampler: object) -> None:
+    """Raise `FewstepError` for a sampler that asks a second model, which no export has."""
+    if isinstance(getattr(sampler, "guidance", None), Autoguided):
+        raise FewstepError(
+            "autoguidance asks a second model, and what is exported has one: leave it out, or "
+            "distil the guided model, --weak MODEL --objective.guidance W."
         )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
+from fewstep.exchange.graphs.parts import check_one_model
 from fewstep.flow_map import FlowMap
 from fewstep.parameterization import Parameterization
 from fewstep.sampling import NoiseStreams, Sampler, Walk
@@ -77,13 +78,15 @@ def program_of(f: FlowMap, sampler: Sampler) -> Program:
     """What a sampler does with the denoiser or the map of a model.
 
     Raises:
-        FewstepError: a sampler that chooses its own steps, or that does more than add up.
+        FewstepError: a sampler that chooses its own steps, that does more than add up, or that asks
+            a second model.
     """
     if isinstance(sampler, Walk) and sampler.adaptive:
         raise FewstepError(
             f"{sampler.spec} chooses its own steps for every batch, and what is exported has fixed "
             "ones: take another solver, such as walk(solver=heun)."
         )
+    check_one_model(sampler)
     sampler = sampler.fitted(f)
     alone = plain = sampler
     if isinstance(sampler, Walk):  # guidance and clipping are a matter of the evaluations

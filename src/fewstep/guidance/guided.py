@@ -1,18 +1,11 @@
-"""Classifier-free guidance: further towards the class than the model goes by itself.
-
-    D_w(x, t, c) = D(x, t) + w (D(x, t, c) - D(x, t))
-
-with the null class in ``D(x, t)`` (Ho & Salimans 2022, Eq. 6, whose ``w`` is ours less 1). With
-``w = 1`` there is no guidance and no cost; ``w = 0`` forgets the class. At noise levels outside of
-an interval there is none, either (Kynkaanniemi et al. 2024). Velocity and score are the same linear
-function of ``D`` in both terms, so the formula guides them as well.
-"""
+"""Classifier-free guidance, and the formula that every guidance is; see `fewstep.guidance`."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +15,10 @@ from fewstep.errors import FewstepError
 from fewstep.papers import Also, Cited
 from fewstep.parameterization import Parameterization, expand, per_row
 from fewstep.registry import Registry
+from fewstep.trained import Trained
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class Denoising(Protocol):
@@ -34,6 +31,37 @@ class Denoising(Protocol):
     def D(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
         """The denoiser ``E[x_0 | x_t = x]``: [B, *shape]."""
 
+
+class Guidable(Denoising, Protocol):
+    """The face of a model of which it is asked whether it can be guided, and by which other."""
+
+    @property
+    def trained(self) -> Trained:
+        """What it may be asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one ``x``."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 for an unconditional model."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """A name for each class."""
+
+    @property
+    def latents(self) -> object | None:
+        """The latent space that ``x`` lives in; None where ``x`` is the image itself."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+
+Open = Callable[[str], Guidable]
+"""Opens the model of a place."""
 
 GUIDANCES: Registry[Guided] = Registry("guidance")
 
@@ -112,6 +140,29 @@ class Guided(Cited):
             return condition
         return replace(condition, w=torch.where(self.inside(p, t), condition.w, 1.0))
 
+    @property
+    def other(self) -> Guidable | None:
+        """A further model that is asked; None where there is none."""
+        return None
+
+    def opened(self, open: Open) -> Self:
+        """This guidance with its further model, where a spec has only named one."""
+        return self
+
+    def check(self, f: Guidable) -> None:
+        """Raise `FewstepError` where a model cannot be guided so."""
+        f.trained.check_guidance(f.num_classes or embeds(f), self.w)
+
+    def check_input(self, trained: Trained) -> None:
+        """Raise `FewstepError` where this cannot be an input of a map, which is asked in jumps."""
+        if not self.off:
+            trained.check_takes_weight(self.w)
+        trained.check_takes_interval(self.interval or EVERYWHERE)
+
+    def away(self, f: Denoising, x: Tensor, t: Tensor | float, condition: Condition) -> Tensor:
+        """``D_away``, what it leads away from: [B, *shape]."""
+        return f.D(x, t, condition.null())
+
     def __call__(self, f: Denoising) -> GuidedModel:
         return GuidedModel(f, self)
 
@@ -146,7 +197,7 @@ class GuidedModel:
             if inside.all():
                 return self._guided(x, t, plain, w)
         D = self.f.D(x, t, plain)
-        guided = towards(self.f.D(x, t, plain.null()), D, w)
+        guided = towards(self.guidance.away(self.f, x, t, plain), D, w)
         return torch.where(expand(inside, x), guided, D)
 
     def velocity(self, x: Tensor, t: Tensor | float, condition: Condition = NONE) -> Tensor:
@@ -154,10 +205,10 @@ class GuidedModel:
         return self.p.velocity(x, self.D(x, t, condition), per_row(t, x))
 
     def _guided(self, x: Tensor, t: Tensor | float, plain: Condition, w: Tensor | float) -> Tensor:
-        null = self.f.D(x, t, plain.null())
+        away = self.guidance.away(self.f, x, t, plain)
         if not isinstance(w, Tensor) and w == 0:
-            return null
-        return towards(null, self.f.D(x, t, plain), w)
+            return away
+        return towards(away, self.f.D(x, t, plain), w)
 
 
 def guidance_of(guidance: Guided | float | str | None) -> Guided:
@@ -175,9 +226,14 @@ def guidance_of(guidance: Guided | float | str | None) -> Guided:
     return Guided(w)
 
 
-def towards(null: Tensor, D: Tensor, w: Tensor | float) -> Tensor:
-    """``D_w = null + w (D - null)``, with one weight or one for each row [B]."""
-    return null + (expand(w, D) if isinstance(w, Tensor) else w) * (D - null)
+def towards(away: Tensor, D: Tensor, w: Tensor | float) -> Tensor:
+    """``D_w = away + w (D - away)``, with one weight or one for each row [B]."""
+    return away + (expand(w, D) if isinstance(w, Tensor) else w) * (D - away)
+
+
+def embeds(f: object) -> int:
+    """Numbers of the embeddings that a model is conditioned on; 0 for none."""
+    return int(getattr(getattr(f, "network", None), "embeds", 0))
 
 
 def inside(p: Parameterization, t: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
