@@ -41,7 +41,14 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is tuple and isinstance(value, tuple | list):
         return _each_fits(value, arguments)
     home = origin or hint
+    if is_protocol(home):  # which no text has
+        return False
     return not inspect.isclass(home) or isinstance(value, home)
+
+
+def is_protocol(hint: Any) -> bool:
+    """Whether an annotation says how a value looks, not of which class it is."""
+    return bool(getattr(hint, "_is_protocol", False))
 
 
 def _each_fits(values: Any, hints: tuple[Any, ...]) -> bool:

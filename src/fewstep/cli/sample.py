@@ -98,6 +98,7 @@ def sample(
     check_place(out)
     by = engine_of(engine, precision)
     group = processes(by.device(device))
+    asked = asked.opened(opening(by, group.device, precision))
     opened = open_model(
         model, checkpoint=checkpoint, ema=ema, device=group.device, precision=precision
     )
@@ -105,7 +106,7 @@ def sample(
     pictures = is_picture(f.image_shape)
     if out.suffix.lower() != ".npz":
         check_pictures(f.image_shape, model, POINTS)
-    sampler = by.sampler(f, asked.opened(opening(by, group.device, precision)))
+    sampler = by.sampler(f, asked)
     labels = check_labels(f, label, n)
     wanted = embedding_for(f, Wanted(prompt, embedding, encoder), n)
     start = time.perf_counter()

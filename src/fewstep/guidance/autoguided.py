@@ -134,6 +134,8 @@ def check_weak(weak: Guidable, f: Guidable, whose: str) -> None:
         whose: that is, such as "the teacher".
     """
     weak.trained.check_weak()
+    flow = bool(getattr(weak, "flows", True))  # of a model from elsewhere D is given as such
+    weak.trained.check_diagonal("the weak model of autoguidance", flow=flow)
     for what, theirs, ours in _compared(weak, f):
         if theirs != ours:
             raise FewstepError(

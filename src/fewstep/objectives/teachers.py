@@ -88,7 +88,7 @@ def say_less_noise(teacher: FlowMap, f: FlowMap, what: str) -> None:
     if f.p.T > teacher.p.T * (1 + 1e-6):
         warnings.warn(
             f"{what} ends at T={teacher.p.T:g}, the map in training at T={f.p.T:g}: beyond its own "
-            "end the teacher was never asked.",
+            "end it was never asked.",
             FewstepWarning,
             stacklevel=4,
         )

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
-from fewstep.annotations import hints_of
+from fewstep.annotations import hints_of, is_protocol
 from fewstep.errors import FewstepError
 from fewstep.evaluation.choice import CLASSES
 from fewstep.evaluation.scores import CITATIONS
@@ -110,7 +110,7 @@ def _named_by(argument: str, hint: Any) -> list[Registry[Any]]:
 
 
 def _ours(kind: type) -> bool:
-    return kind not in (str, int, float, bool, tuple, type(None))
+    return kind not in (str, int, float, bool, tuple, type(None)) and not is_protocol(kind)
 
 
 def _defaults(cls: type) -> dict[str, Any]:

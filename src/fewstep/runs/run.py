@@ -46,7 +46,8 @@ class Component:
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        inside = ", ".join(f"{k}={v!r}" for k, v in self.arguments.items())
+        given = self.arguments.items()  # JSON has no tuples: a run that goes on says the same
+        inside = ", ".join(f"{k}={tuple(v) if isinstance(v, list) else v!r}" for k, v in given)
         return f"{self.name}({inside})" if inside else self.name
 
 
