@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 from fewstep.cli.sampling import opening
 from fewstep.cli.targets import Samplers
@@ -527,3 +528,14 @@ def test_classifier_free_guidance_is_as_it_was() -> None:
     assert Guided(2.0) == Guided(2.0)
     assert Guided(2.0) != Autoguided(2.0, weak="a")
     assert Guided(2.0).opened(lambda place: conditional()) == Guided(2.0)
+
+
+@pytest.mark.parametrize("arguments", [{"guidance": 2.0}, {"guidance_range": (1.0, 4.0)}])
+def test_a_loss_with_an_autoguided_teacher_is_one_graph(arguments: dict[str, object]) -> None:
+    f = conditional(guidance_embedding="guidance_range" in arguments)
+    o = CD(f, 100, teacher=conditional(), weak=conditional(seed=1), **arguments)
+    graphs = CompileCounter()
+    o.loss_at = torch.compile(o.loss_at, fullgraph=True, backend=graphs)
+    for k in (0, 50):
+        o(torch.randn(8, 1), k, Condition(torch.arange(8) % 3)).mean().backward()
+    assert graphs.frame_count == 1
