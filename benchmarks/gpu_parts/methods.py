@@ -104,15 +104,15 @@ def race(stage: Stage, names: Sequence[str], kept: Path | None) -> None:
         names: of `METHODS`.
         kept: a teacher of an earlier race, in the place of one that is trained.
     """
-    race = prepared(stage, time.time(), 0.0)
+    ready = prepared(stage, time.time(), 0.0)
     of_teacher, of_methods = shares(stage.left, len(names), trains=kept is None)
     if stage.rehearse:
-        of_teacher = of_methods = race.seconds
+        of_teacher = of_methods = ready.seconds
     teacher = (
-        diffuse(replace(race, seconds=of_teacher)) if kept is None else FlowMap.load(kept).float()
+        diffuse(replace(ready, seconds=of_teacher)) if kept is None else FlowMap.load(kept).float()
     )
     for name in names:
-        compare(replace(race, seconds=of_methods), name, teacher)
+        compare(replace(ready, seconds=of_methods), name, teacher)
 
 
 def shares(left: float, n: int, *, trains: bool) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +29,16 @@ MOST_FRAMES = 10_000
 VISIBLE = 256  # a film of tiny images is enlarged to about this many pixels
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Film(Files):
+    """Which model, where the strip or film goes, and how it is computed."""
+
+    out: Annotated[
+        Path, Parameter(alias="-o", help="A strip, as .png, or a film, as .gif or .webp.")
+    ]
+
+
 def interpolate(
     model: Path,
     /,
@@ -44,7 +54,7 @@ def interpolate(
     seed: Whole = 0,
     teacher: Path | None = None,
     fps: float = 12.0,
-    o: Files,
+    o: Film,
 ) -> None:
     """Pass from one image to another: a row of images, or a film there and back.
 
@@ -107,7 +117,7 @@ def _check(out: Path, frames: int, fps: float) -> None:
     check_place(out.with_suffix(".png"))
 
 
-def _label(f: FlowMap, o: Files, start: str) -> int | None:
+def _label(f: FlowMap, o: Film, start: str) -> int | None:
     """The class of all frames: the one asked for, or that of the sample that they start from."""
     if o.label is None and f.num_classes and start.isdecimal():
         return int(start) % f.num_classes

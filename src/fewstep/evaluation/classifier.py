@@ -28,7 +28,7 @@ VERSION = 3  # of the networks and their training; older caches are not used
 SMALL = 16  # pixels a side; larger images get the larger classifier
 STEPS = 500  # of the small classifier, and the fewest of the larger one
 BATCH = 64
-EPOCHS, MOST = 4, 4000  # of the larger one: passes over the images, at most so many steps
+EPOCHS, MOST = 6, 6000  # of the larger one: passes over the images, at most so many steps
 
 
 def _stage(channels_in: int, channels: int) -> tuple[nn.Module, ...]:

@@ -131,9 +131,15 @@ def teacher(choices: Choices, looked: Looked, data: str) -> Settings:
 
 
 def few_steps(choices: Choices, looked: Looked, data: str) -> Settings:
-    """The model of few steps, in the settings that short trainings of its method have."""
+    """The model of few steps, in the settings that short trainings of its method have.
+
+    One that learns from images alone has what keeps the diffusion model from learning few of them
+    by heart; one that follows that model inherits it.
+    """
     method, network = choices["method"], choices["network"]
     needs = OBJECTIVES[ALIASES.get(method, method)].needs
+    alone = needs.teacher is TeacherUse.NONE and not needs.columns
+    augment = choices["augment"] if alone else 0.0
     run = RECIPES[IMAGES](method=method, network=network)
     process = arguments_of("p", run.p.name)
     own = {k: v for k, v in _process(choices, looked).items() if k in process}
@@ -144,11 +150,12 @@ def few_steps(choices: Choices, looked: Looked, data: str) -> Settings:
         network,
         {
             **_training(choices, data, bool(looked.classes)),
-            **_network(choices, dropout=False),
+            **_network(choices, alone and "dropout" in arguments_of("network", network)),
             **({"network.two_time": True} if needs.two_time else {}),
             **{f"p.{key}": value for key, value in own.items()},
             **short(method),
-            "flip": choices["flip"] and not needs.columns,
+            "flip": choices["flip"] and not needs.columns and not augment,
+            "augment": augment,
         },
     )
 
