@@ -33,8 +33,9 @@ from fewstep.planning.prepared import held_out, prepare
 from fewstep.planning.round import Round, Timed
 from fewstep.planning.rule import Speed
 from fewstep.planning.state import PLAN, State, read_state
+from fewstep.recipes import RECIPES
 from fewstep.report.few import commands
-from fewstep.runs.components import make_network
+from fewstep.runs.components import arguments_of, make_network
 from fewstep.runs.directory import RunDirectory
 from fewstep.stages.clock import ALL, Clock
 from fewstep.stages.how import How
@@ -290,6 +291,25 @@ def test_trainings_are_command_lines_with_what_was_chosen(tmp_path: Path) -> Non
     assert command[:4] == ["train", "images", "--steps", "70"]
     assert command[-2:] == ["--out", str(tmp_path / "teacher")]
     assert run([*command, "--write-config"]) == 0, "every word of it is a setting"
+
+
+@pytest.mark.parametrize("method", ["cd", "soflow", "meanflow", "imf", "ect"])
+def test_short_trainings_have_the_settings_of_short_recipes(method: str) -> None:
+    """What such a recipe leaves at its default is not that of the paper, either."""
+    few = trainings.few_steps(chosen(method=method), LOOKED, "data.npz").run()
+    family = "fashion" if f"fashion/{method}" in RECIPES else "digits"
+    like = RECIPES[f"{family}/{method}"]()
+    usual = {k: v.default for k, v in arguments_of("objective", method).items()}
+    assert {**usual, **few.objective.arguments} == {**usual, **like.objective.arguments}
+    for name in trainings.SHORT:
+        assert getattr(few.training, name) == getattr(like.training, name)
+
+
+def test_what_learns_from_few_images_alone_is_kept_from_learning_them_by_heart() -> None:
+    for method, augment, dropout in (("cd", 0.0, 0.0), ("soflow", 0.12, 0.1)):
+        few = trainings.few_steps(chosen(method=method), LOOKED, "data.npz").run()
+        assert (few.training.augment, few.network.arguments["dropout"]) == (augment, dropout)
+        assert few.training.flip == (LOOKED.mirrors and not augment)
 
 
 def test_a_learning_rate_that_was_asked_for_is_the_one_that_is_trained_with() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ WARMUP = 50
 NOISE = {"P_mean": -0.8, "P_std": 1.4}
 """Of the logarithm of the noise level: small images are decided at more noise than large ones."""
 SMALL, T_SMALL = 32, 40.0  # side up to which less noise drowns every image
+SHORTLY = ("fashion", "digits")
+"""Families of recipes that train shortly, the one of larger images first."""
 SHORT = ("optimizer", "betas", "decay")
-"""Settings of a training that short ones of a method have in the digits' recipes."""
+"""Settings of a training that short ones of a method have in these recipes."""
 PREVIEWS, SHOWN = 5, 16
 EVERY = ("sample_every", "checkpoint_every", "log_every")
 
@@ -161,17 +163,25 @@ def few_steps(choices: Choices, looked: Looked, data: str) -> Settings:
 
 
 def short(method: str) -> dict[str, Any]:
-    """Settings of a method's short trainings: those of the digits' recipe that has its objective.
+    """Settings of a method's short trainings: of Fashion-MNIST's recipe, or else of the digits'.
 
     Distances and weights of papers are for networks and times of another order: with them a small
-    network starves some of the noise levels.
+    network starves some of the noise levels. What such a recipe leaves as it is, is so here, too.
     """
     objective = ALIASES.get(method, method)
-    for name, recipe in RECIPES.items():
-        if name.startswith("digits/") and (run := recipe()).objective.name == objective:
-            own = {f"objective.{k}": v for k, v in run.objective.arguments.items()}
-            return own | {key: getattr(run.training, key) for key in SHORT}
-    return {}
+    found = (run for family in SHORTLY for run in _of_objective(objective, family))
+    if (run := next(found, None)) is None:
+        return {}
+    paper = RECIPES[IMAGES](method=method).objective.arguments
+    usual = {key: arguments_of("objective", objective)[key].default for key in paper}
+    own = {f"objective.{k}": v for k, v in {**usual, **run.objective.arguments}.items()}
+    return own | {key: getattr(run.training, key) for key in SHORT}
+
+
+def _of_objective(objective: str, family: str) -> Iterator[Run]:
+    """The runs of a family's recipes that have an objective."""
+    runs = (recipe() for name, recipe in RECIPES.items() if name.startswith(f"{family}/"))
+    return (run for run in runs if run.objective.name == objective)
 
 
 def check_method(method: str, *, refines: bool = False) -> None:
