@@ -82,7 +82,7 @@ def plan_fit(
     choices.make("seed", 0, "another number gives another model")
     trainings.check_method(rule.choose_method(choices))
     state = next_round(state, budget, directory)
-    stages = _stages(choices, looked, directory, few_of(state))
+    stages = _stages(choices, looked, directory, state)
     how = How(device=device, threads=choices["threads"], log=tuple(log))
     made = Round(directory, budget, stages, rule.AFTER, images, how)
     if not state.steps:
@@ -158,12 +158,14 @@ def next_round(state: State, budget: float, directory: Path) -> State:
     return replace(state, budget=budget, steps={})
 
 
-def _stages(choices: Choices, looked: Looked, directory: Path, few: str) -> list[Timed]:
+def _stages(choices: Choices, looked: Looked, directory: Path, state: State) -> list[Timed]:
     """The stages of a round, those that others need first."""
-    data = str(directory / DATA / TRAIN)
+    data, few = str(directory / DATA / TRAIN), few_of(state)
     needs = needs_of(choices["method"])
     student = trainings.few_steps(choices, looked, data)
-    if needs.teacher is TeacherUse.NONE and not needs.columns:
+    if trainings.learns_alone(needs):
+        if (former := _former(directory, state)) is not None:
+            student = student.more(init=str(former))
         return [timed(student, few, rule.TEACHER + rule.FEW, directory)]
     home = RunDirectory(directory / TEACHER)
     there = home.run()[1].training.steps if home.finished else 0
@@ -175,6 +177,12 @@ def _stages(choices: Choices, looked: Looked, directory: Path, few: str) -> list
         given["--data"] = name = few.replace(FEW, PAIRS)
         stages.append(pairs(name, "trajectory" in needs.columns, teacher.run(), TEACHER))
     return [*stages, timed(student, few, rule.TEACHER + rule.FEW - share, directory, given)]
+
+
+def _former(directory: Path, state: State) -> Path | None:
+    """The model of few steps that a shorter budget ended with."""
+    path = directory / f"{FEW}-{len(state.rounds)}" / MODEL
+    return path if path.exists() else None
 
 
 def timed(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import FewstepError
-from fewstep.needs import TeacherUse
+from fewstep.needs import Needs, TeacherUse
 from fewstep.objectives import OBJECTIVES
 from fewstep.planning.choices import Choices
 from fewstep.planning.looked_at import Looked
@@ -140,7 +140,7 @@ def few_steps(choices: Choices, looked: Looked, data: str) -> Settings:
     """
     method, network = choices["method"], choices["network"]
     needs = OBJECTIVES[ALIASES.get(method, method)].needs
-    alone = needs.teacher is TeacherUse.NONE and not needs.columns
+    alone = learns_alone(needs)
     augment = choices["augment"] if alone else 0.0
     run = RECIPES[IMAGES](method=method, network=network)
     process = arguments_of("p", run.p.name)
@@ -160,6 +160,11 @@ def few_steps(choices: Choices, looked: Looked, data: str) -> Settings:
             "augment": augment,
         },
     )
+
+
+def learns_alone(needs: Needs) -> bool:
+    """Whether a method learns from images, with neither a teacher nor what one has made."""
+    return needs.teacher is TeacherUse.NONE and not needs.columns
 
 
 def short(method: str) -> dict[str, Any]:
