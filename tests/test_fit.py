@@ -465,8 +465,11 @@ def test_a_dry_run_says_every_choice_and_writes_nothing(
     assert "40 colour images of 20x20 in photos." in out
     assert "lr          0.0003: you said so" in out
     assert "size        16: the images are 20 pixels wide" in out
-    for name in ("width", "augment", "method", "teacher", "few-1", "scores"):
+    for name in ("width", "augment", "method", "few-1", "scores"):
         assert f"\n{name:<12}" in out
+    assert "\nteacher" not in out
+    assert run(["fit", "photos", "--budget", "30m", "--dry-run", "--method", "cd"]) == 0
+    assert "\nteacher     17m: about" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
     assert run(["fit", "photos", "--budget", "30m", "--features", "no_such"]) == 2
     assert "unknown feature network 'no_such'" in capsys.readouterr().err
@@ -537,14 +540,16 @@ def test_without_classes_the_classifier_learns_groups(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default:.*was slower than measured")  # of a busy machine
+@pytest.mark.parametrize("method", [(), ("--method", "cd")])
 def test_a_folder_becomes_a_generator_and_a_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rounds, "LEAST", 1)
     monkeypatch.setattr(rounds, "STARTUP", 0.0)
     photos(tmp_path / "photos", 60)
-    assert run(["fit", "photos", "--budget", "40s", "--width", "16", "--threads", "1"]) == 0
+    small = ("--width", "16", "--threads", "1")
+    assert run(["fit", "photos", "--budget", "40s", *small, *method]) == 0
     out = tmp_path / "runs" / "photos-fit"
     assert (out / "report.html").stat().st_size > 100_000
     f = FlowMap.load(out / "model.safetensors")
@@ -554,6 +559,11 @@ def test_a_folder_becomes_a_generator_and_a_page(
     longer = f"{Clock(moved)[ALL] + 60:.0f}s"  # scores may have taken more than their share
     assert run(["fit", "photos", "--budget", longer, "--out", str(moved)]) == 0
     assert (moved / "few-2").is_dir()
+    then = RunDirectory(moved / "few-2").run()[1]
+    if not method:
+        assert then.init == str(moved / "few-1" / "model.safetensors")
+        return
+    assert then.init is None
     assert run(["distil", str(moved / "teacher"), "--budget", "20s", "--out", "few"]) == 0
     assert Path("few/report.html").exists()
 

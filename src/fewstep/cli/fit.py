@@ -33,12 +33,13 @@ def fit(
     """Fit a generator of few steps to a folder of images, within a budget.
 
     It looks at the images, measures this machine for some seconds, and chooses everything by a
-    stated rule: the size, the network, batch, rate, augmentation, method and lengths. A diffusion
-    model is trained, and from it a model of few steps with its time points; images that were held
-    out score both. The folder has one model file and one page, report.html.
+    stated rule: the size, the network, batch, rate, augmentation, method and lengths. A model of
+    few steps is trained and gets its time points; images that were held out score it. Where the
+    method needs a diffusion model, as --method cd does, that comes first. The folder has one model
+    file and one page, report.html.
 
-    Interrupt it and run it again: it goes on where it was. With a longer budget the diffusion model
-    goes on, and a new model of few steps is made from it. Any flag overrides the rule.
+    Interrupt it and run it again: it goes on where it was. With a longer budget the next model
+    begins with what was learned before. Any flag overrides the rule.
 
     Examples:
       fewstep fit photos --budget 30m
@@ -68,9 +69,9 @@ def fit(
     width
         Channels of the U-Net at its first level.
     dropout
-        Of the diffusion model's network.
+        Of the network that learns from the images.
     augment
-        Probability of each augmentation of the diffusion model's images.
+        Probability of each augmentation of the images.
     """
     seconds = parse_budget(budget)
     from fewstep.planning.fitting import plan_fit

@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from torch import Tensor
 
 from fewstep.cli.command import Whole, command
-from fewstep.cli.sampling import ENGINE, How, opening, spent
+from fewstep.cli.job import say
+from fewstep.cli.sampling import ENGINE, How, coarse, opening, spent
 from fewstep.data import check_place, save_images, to_uint8
 from fewstep.data.images import check_pictures, is_picture, save_points
 from fewstep.distributed import processes
@@ -135,6 +136,7 @@ def sample(
             save_points(images, out, labels=labels, classes=classes)
         many = f"{n} {'image' if pictures else 'point'}{'' if n == 1 else 's'}"
         print(f"{out}: {many}, {spent(sampler)} by {sampler.spec}{by.said}, {seconds:.2f} s")
+        say(coarse(sampler, f))
 
 
 POINTS = "; give -o points.npz, which holds them as float32 [N, ...] in arr_0"

@@ -18,7 +18,7 @@ from fewstep.guidance import Autoguided, Guided
 from fewstep.models import as_map
 from fewstep.precision import Precision
 from fewstep.runs.directory import open_model
-from fewstep.sampling import Asked, Sampler, Walk
+from fewstep.sampling import Asked, Model, Sampler, Walk
 
 SAMPLER = Parameter(
     help="The sampler as a spec: jumps(gamma=0.5, steps=4) of a map, walk(solver=dpm3, nfe=12) of "
@@ -30,8 +30,8 @@ SOLVER = Parameter(
     "rk45(rtol=1e-4), ... as fewstep list solvers shows them."
 )
 GRID = Parameter(
-    help="Times of a diffusion model's steps: karras(rho=7), time, quadratic or log_snr; default "
-    "that of the solver's paper."
+    help="Times of a diffusion model's steps: karras(rho=7), flow, time, quadratic or log_snr; "
+    "default that of the solver's paper."
 )
 CLIP = Parameter(
     help="Clip the denoised image to [-1, 1] at every evaluation of a diffusion model. It keeps a "
@@ -146,3 +146,10 @@ def spent(sampler: Sampler) -> str:
     """The evaluations of an image: exact, or an adaptive solver's mean."""
     many = f"{sampler.nfe} network evaluation{'' if sampler.nfe == 1 else 's'} each"
     return f"{many} on average" if isinstance(sampler, Walk) and sampler.adaptive else many
+
+
+def coarse(sampler: Sampler, f: Model) -> list[str]:
+    """What to say of a walk in so few steps that another grid is better."""
+    if not (isinstance(sampler, Walk) and sampler.coarse(f.p)):
+        return []
+    return ["in so few steps --grid flow is often far better than Karras' grid (docs/samplers.md)."]

@@ -79,7 +79,7 @@ def plan_distil(
     began = time.perf_counter()
     begun, where = read_state(directory, "distil"), pick_device(device)
     choices = Choices(given, choices_of(begun.choices) if begun else {})
-    method = str(choices.make("method", rule.METHOD, "it follows the model, and needs few steps"))
+    method = str(choices.make("method", rule.DISTILS, "it follows the model, and needs few steps"))
     trainings.check_method(method, refines=True)
     needs = needs_of(method)
     f = as_map(open_model(teacher), "a distillation")

@@ -19,11 +19,12 @@ from fewstep.flow_map import FlowMap
 from fewstep.progress import progress
 from fewstep.runs.real import labels_like
 from fewstep.runs.time_points import Search, SearchState, greedy_search
-from fewstep.sampling import Sampler, default_taus, sample, sampler_for
+from fewstep.sampling import COARSE, Sampler, Walk, default_taus, flows, sample, sampler_for
 
 TRAINING, GAUSSIAN = "training images", "class-wise pixel Gaussian"
 STEPS = (1, 2, 4)  # of a model of few steps
 SOLVED = (18, 5, 3)  # of a diffusion model, by Heun's method
+WALKED, FLOW = 9, "its flow, by Heun"  # of a flow map, whose velocity is solved; and its name
 MOST, FEWEST = 1000, 64  # samples of a score
 SEARCHED, GRID = 400, 5  # samples that a time point is judged by, and points that are tried
 COMPARED = 500  # samples that are compared with training images
@@ -96,7 +97,11 @@ class Measures:
         """Every model in its numbers of steps, and the baselines."""
         n = self.count(list(models.values()))
         found = self._baselines(n)
-        rows = [(name, f, sampler) for name, f in models.items() for sampler in samplers(f)]
+        rows = [
+            (FLOW if isinstance(sampler, Walk) and not f.trained.solves else name, f, sampler)
+            for name, f in models.items()
+            for sampler in samplers(f)
+        ]
         with progress("sampling and scoring", len(rows)) as advance:
             for name, f, sampler in rows:
                 found.append(self._point(name, f, sampler, n))
@@ -164,15 +169,23 @@ class Measures:
 
 
 def samplers(f: FlowMap) -> list[Sampler]:
-    """The ways in which a model is scored, from many evaluations to few."""
+    """The ways in which a model is scored: of a flow map also its velocity, solved."""
     trained = f.trained
-    if trained.steps is not None or (trained.starts == "T"):
+    if _has_one(f):
         return [sampler_for(f, trained.steps)]
-    counts = SOLVED if trained.solves else STEPS
-    return [sampler_for(f, n) for n in counts]
+    if trained.solves:
+        return [sampler_for(f, n, grid="flow" if n < COARSE else None) for n in SOLVED]
+    walk = [Walk(WALKED).fitted(f)] if trained.maps_to_any and flows(f) else []
+    return [*(sampler_for(f, n) for n in STEPS), *walk]
 
 
 def best_sampler(f: FlowMap) -> Sampler:
-    """Two steps of a model of few, or what its one number of steps is."""
-    found = samplers(f)
-    return found[min(1, len(found) - 1)] if not f.trained.solves else found[0]
+    """Two steps of a model of few, or what its one number of steps is; else the most steps."""
+    if _has_one(f) or f.trained.solves:
+        return samplers(f)[0]
+    return sampler_for(f, 2)
+
+
+def _has_one(f: FlowMap) -> bool:
+    """Whether a model has one number of steps."""
+    return f.trained.steps is not None or f.trained.starts == "T"

@@ -1,6 +1,6 @@
 """The rule by which a plan is chosen; docs/fit.md states it for people.
 
-Sizes and widths are such that the diffusion model sees enough images in its time. For sizes that is
+Sizes and widths are such that a diffusion model sees enough images in its time. For sizes that is
 estimated from the speed of a small network here; widths are measured.
 """
 
@@ -20,7 +20,9 @@ from fewstep.runs.components import arguments_of
 from fewstep.training.config import Precision
 
 TEACHER, FEW, AFTER = 0.55, 0.30, 0.15
-"""Shares of a budget: the diffusion model, the model of few steps, time points and scores."""
+"""Shares of a budget: the diffusion model, the model of few steps, time points and scores. A method
+that needs no diffusion model has the first two, and sees as many images at its dearer steps as that
+model in its share, or a few more."""
 SIDES = (64, 32, 16)
 """Sizes of images that are tried, the largest first, below the images' own."""
 LARGEST = 128  # side above which images are too large for the networks here
@@ -34,7 +36,7 @@ CHANNELS = (128, 96, 64, 48, 32, 24, 16)
 FEW_IMAGES = 5_000  # below which images are augmented, and the network has dropout
 BATCH = {"cpu": 32, "cuda": 256}
 RATE, SLOWER = 1e-3, 48  # learning rate, and the width from which on it falls as the width grows
-METHOD, UNET = "cd", "unet"
+METHOD, DISTILS, UNET = "soflow", "cd", "unet"
 
 
 Pace = Callable[..., tuple[Precision, float]]
@@ -88,7 +90,7 @@ def sides(source: Source) -> Iterator[int]:
 
 
 def choose_size(choices: Choices, source: Source, speed: Speed, seconds: float) -> int:
-    """The largest size of which the diffusion model sees enough images."""
+    """The largest size of which a training sees enough images."""
     choices.make("channels", 3 if source.colour else 1, "as the images are")
     found, seen = 0, 0.0
     for side in sides(source):
@@ -97,13 +99,13 @@ def choose_size(choices: Choices, source: Source, speed: Speed, seconds: float) 
             break
     enough = f"{SEEN:,} or more are enough" if seen >= SEEN else f"{SEEN:,} would be enough"
     why = (
-        f"the images are {source.side} pixels wide; of this size the diffusion model sees about "
+        f"the images are {source.side} pixels wide; of this size the training sees about "
         f"{_about(seen)} images; {enough}"
     )
     size = int(choices.make("size", found, why))
     if size > found and (seen := TEACHER * seconds * speed.of(size)) < HOPELESS:
         raise FewstepError(
-            f"of images of {size} pixels the diffusion model would see about {_about(seen)} in "
+            f"of images of {size} pixels the training would see about {_about(seen)} in "
             f"this time: leave out --size, which makes it {found}, or give a longer --budget."
         )
     return size
@@ -185,13 +187,13 @@ def choose_training(choices: Choices, looked: Looked, device: torch.device) -> N
     batch = min(BATCH.get(device.type, 32), max(16, looked.n))
     choices.make("batch", batch, f"what suits {device.type}")
     rate = RATE * (SLOWER / max(SLOWER, choices["width"])) if choices["network"] == UNET else RATE
-    choices.make("lr", rate, "stays the same after a warm-up, so that a longer budget goes on")
+    choices.make("lr", rate, "what suits a small network; the wider it is, the lower")
     choices.make("ema", [0.9999], "an average over the last twentieth takes the noise of the rate")
 
 
 def choose_method(choices: Choices) -> str:
     """The method of few steps."""
-    why = "it follows the diffusion model, and needs the fewest steps of all (docs/fit.md)"
+    why = "in equal time it was better than CD in one, two and four steps (docs/fit.md)"
     return str(choices.make("method", METHOD, why))
 
 

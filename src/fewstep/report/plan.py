@@ -27,6 +27,7 @@ class Row:
         sampler: spec of the sampler, where it is not the model's own.
         nfe: network evaluations to spend exactly, instead of ``steps``.
         published: the line of the paper's table that it stands for: method and evaluations.
+        grid: spec of the solver's time grid, where it is not that of its paper.
     """
 
     group: str
@@ -37,13 +38,15 @@ class Row:
     nfe: int | None = None
     sampler: str | None = None
     published: tuple[str, int] | None = None
+    grid: str | None = None
 
     @property
     def key(self) -> str:
         """Unique in the table; names files."""
         how = slug(self.sampler or self.solver or "heun")
+        where = "" if self.grid is None else f"-{slug(self.grid)}"
         count = "own" if self.count is None else self.count[1]
-        return f"{self.stage}-{how}-{count}"
+        return f"{self.stage}-{how}{where}-{count}"
 
     @property
     def count(self) -> tuple[str, int] | None:
@@ -55,7 +58,7 @@ class Row:
     @property
     def options(self) -> list[str]:
         """The options of ``fewstep evaluate`` for this line."""
-        given = {"--sampler": self.sampler, "--solver": self.solver}
+        given = {"--sampler": self.sampler, "--solver": self.solver, "--grid": self.grid}
         chosen = [w for flag, spec in given.items() if spec for w in (flag, _quoted(spec))]
         return chosen + ([] if self.count is None else [self.count[0], str(self.count[1])])
 

@@ -188,7 +188,9 @@ def grid_of(directory: Path, row: Row) -> Path:
 
 def sampler_of(f: FlowMap, row: Row) -> Sampler:
     """How a row samples its model."""
-    return sampler_for(f, row.steps, solver=row.solver, nfe=row.nfe, sampler=row.sampler)
+    return sampler_for(
+        f, row.steps, solver=row.solver, nfe=row.nfe, sampler=row.sampler, grid=row.grid
+    )
 
 
 def samples(f: FlowMap, row: Row, n: int) -> Tensor:

@@ -10,14 +10,15 @@ from fewstep.sampling.distilled import NestedDDIM, Prior
 from fewstep.sampling.draw import sample, sample_batches
 from fewstep.sampling.jumps import Jumps, Multistep, along, check_taus, default_taus
 from fewstep.sampling.labels import Label, Labels, balanced_labels, check_labels, class_number
-from fewstep.sampling.model import Model
+from fewstep.sampling.model import Model, flows
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.rows import default_batch
 from fewstep.sampling.sampler import SAMPLERS, Sampler
-from fewstep.sampling.walk import ODE, Walk
+from fewstep.sampling.walk import COARSE, ODE, Walk
 from fewstep.sampling.wrapped import as_model
 
 __all__ = [
+    "COARSE",
     "ODE",
     "SAMPLERS",
     "Asked",
@@ -39,6 +40,7 @@ __all__ = [
     "class_number",
     "default_batch",
     "default_taus",
+    "flows",
     "sample",
     "sample_batches",
     "sampler_for",

@@ -27,6 +27,9 @@ from fewstep.schedules import TIME_GRIDS, TimeGrid
 from fewstep.solvers import SOLVERS, Denoiser, Integrator, default_grid, start_with_snr
 from fewstep.trained import SOLVER_STEPS, Trained
 
+COARSE = 10
+"""Steps below which the grid ``flow`` is far better for Euler's and Heun's than Karras' grid."""
+
 
 @SAMPLERS.register("walk")
 @dataclass(frozen=True)
@@ -197,6 +200,12 @@ class Walk(Sampler):
         model = Denoiser(p, lambda x, t: x, cost=partial(self.guided.evaluations, p))
         deque(self._solver.walk(model, x, own.times(p), spend, lambda: x), maxlen=0)
         return round(model.spent)
+
+    def coarse(self, p: Parameterization) -> bool:
+        """Whether it has so few steps that Karras' grid, which nobody asked for, is a bad one."""
+        if self.grid is not None or self.adaptive or not 1 < len(self._spend) < COARSE:
+            return False
+        return self._solver.grid == "karras" and default_grid(self._solver, p) == "karras"
 
     def times(self, p: Parameterization) -> list[float]:
         """The decreasing times of the walk, in a process."""
