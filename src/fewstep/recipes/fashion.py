@@ -27,7 +27,8 @@ NETWORK = component("unet", **SHAPE)
 TWO_TIMES = component("unet", **SHAPE, two_time=True)
 P = component("edm", T=40.0, sigma_data=SIGMA_DATA)
 FLOW = component("rectified_flow", sigma_data=SIGMA_DATA, second="gap")
-TIMES = {"P_mean": -0.8, "P_std": 1.4}
+TIMES = {"P_mean": -0.5, "P_std": 1.2}
+CD_TIMES = {"P_mean": -0.8, "P_std": 1.4}
 DATA = Data(data="fashion-mnist")
 TRAINING = replace(
     digits.TRAINING, batch=64, ema=(20_000.0,), log_every=25, samples=64, checkpoint_every=250
@@ -55,7 +56,7 @@ def cd() -> Run:
 
     The paper's N = 18 and Heun's solver; weight and times of the diffusion model, as in digits/cd.
     """
-    times = f"lognormal(P_mean={TIMES['P_mean']}, P_std={TIMES['P_std']})"
+    times = f"lognormal(P_mean={CD_TIMES['P_mean']}, P_std={CD_TIMES['P_std']})"
     return Run(
         objective=component("cd", N=18, distance="l2", weighting="edm", times=times),
         network=NETWORK,

@@ -30,7 +30,7 @@ from fewstep.stages.stage import Training
 from fewstep.training.config import Precision
 
 PLAN = "plan.json"
-BUDGET = {"cpu": 90 * 60.0, "cuda": 6 * 60.0, "mps": 30 * 60.0}
+BUDGET = {"cpu": 60 * 60.0, "cuda": 6 * 60.0, "mps": 30 * 60.0}
 """Seconds, by the kind of device, where no budget is given."""
 SHARES = {"edm": 0.55, "cd": 0.45, "soflow": 1.0}
 """Of the trainings' time, that of the longest being 1."""
