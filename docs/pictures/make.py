@@ -1,17 +1,20 @@
 """The moving pictures of the documentation, made by the program itself.
 
-    fewstep reproduce digits                      # for the two models of the last picture
-    python docs/pictures/make.py runs/reproduce-digits
+    fewstep reproduce digits
+    fewstep reproduce fashion
+    python docs/pictures/make.py runs/reproduce-digits runs/reproduce-fashion
 
 The pictures of the plane are exact: the data are `fewstep.data.toy2d`, whose paths from noise are
 known (`fewstep.theory.plane`). The digits are samples of a diffusion model and of a consistency
-model that was distilled from it, from the same noises.
+model that was distilled from it, from the same noises; the clothes are of a diffusion model and a
+flow map.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -36,12 +39,13 @@ HERE = Path(__file__).parent
 FAR, NEAR = 20.0, 0.002  # noise levels
 SIDE, EDGE = 340, 2.4  # pixels of a picture, and half of the plane that it shows
 PACE, REST = 60, 1500  # milliseconds of a frame, and of the last
-ZOOM = 6  # pixels of the picture for each of a digit
+SHOWN = 56  # pixels of the picture for the side of an image
 
 
-def main(runs: Path) -> None:
+def main(of_digits: Path, of_clothes: Path) -> None:
     """Make every picture, beside this file."""
-    save("digits", digits(runs), pace=140)
+    save("digits", digits(of_digits), pace=140)
+    save("clothes", clothes(of_clothes), pace=260)
     steps().save(HERE / "steps.png", optimize=True)
     save("paths", [frame(lambda ax, k=k: paths(ax, k)) for k in stops(48)])
     save("one-path", [frame(lambda ax, k=k: one_path(ax, k)) for k in stops(40)])
@@ -187,44 +191,64 @@ def euler(z: Tensor, count: int) -> Tensor:
     return x
 
 
-# Digits
+# Images
 
 
 def digits(runs: Path) -> list[Image.Image]:
     """The states of a diffusion model, and below them the one jump of a consistency model."""
-    walk = [(0, None), *enumerate(walked(runs / "edm", fewstep.Walk(18)), 1)]
-    jump = walked(runs / "cd", fewstep.Jumps())[-1]
-    noise = noise_of(runs / "edm")
-    frames = []
-    for k, x in walk:
-        evaluations = max(0, 2 * k - (k == 18))
-        rows = [(noise if x is None else x, f"diffusion: {evaluations} evaluations")]
-        said = "consistency: 1 evaluation" if k else "consistency: 0 evaluations"
-        rows.append((jump if k else noise, said))
-        frames.append(sheet(rows))
-    return frames
+    many = Line(runs / "edm", fewstep.Walk(18), "diffusion")
+    return film([many, Line(runs / "cd", fewstep.Jumps(), "consistency")])
 
 
-def noise_of(run: Path) -> Tensor:
-    f = fewstep.open_model(run)
-    return NoiseStreams(0, range(10), f.shape).normal()
+def clothes(runs: Path) -> list[Image.Image]:
+    """The states of a diffusion model, and below them the four jumps of a flow map."""
+    many = Line(runs / "edm", fewstep.Walk(9, grid="flow"), "diffusion")
+    return film([many, Line(runs / "soflow", fewstep.Jumps(4, gamma=0), "flow map")])
 
 
-def walked(run: Path, sampler: Sampler) -> list[Tensor]:
-    """What stands after each step, shrunk to the size of images: ten digits, one of each."""
-    f = fewstep.open_model(run)
-    own = sampler.fitted(f)
+@dataclass(frozen=True)
+class Line:
+    """A row of a film: a model, how it is sampled, and what it is called."""
+
+    run: Path
+    sampler: Sampler
+    who: str
+
+
+def film(lines: Sequence[Line]) -> list[Image.Image]:
+    """All from the same ten noises; a row that has ended stands still."""
+    states = [walked(line) for line in lines]
+    return [
+        sheet([row(line, x, k) for line, x in zip(lines, states, strict=True)])
+        for k in range(max(map(len, states)))
+    ]
+
+
+def row(line: Line, states: Sequence[Tensor], k: int) -> tuple[Tensor, str]:
+    """What stands after ``k`` steps, and how many evaluations of the network it took."""
+    last = len(states) - 1
+    k = min(k, last)
+    n = 2 * k - (k == last) if isinstance(line.sampler, fewstep.Walk) else k
+    return states[k], f"{line.who}: {n} evaluation{'' if n == 1 else 's'}"
+
+
+def walked(line: Line) -> list[Tensor]:
+    """The noise and what stands after each step, shrunk to the size of images: one of each class."""
+    f = fewstep.open_model(line.run)
+    own = line.sampler.fitted(f)
     with torch.inference_mode():
         one_of_each = Condition(label=torch.arange(10))
         found = list(own.steps(f, NoiseStreams(0, range(10), f.shape), one_of_each))
+    noise = NoiseStreams(0, range(10), f.shape).normal()
     times = own.reached(f.p) if len(found) > 1 else [0.0]
-    sizes = [(1 + (t / f.p.sigma_data) ** 2) ** 0.5 for t in times]
-    return [x / size for x, size in zip(found, sizes, strict=True)]
+    straight = f.p.straight  # whose states all have the size of images
+    sizes = [1.0 if straight else (1 + (t / f.p.sigma_data) ** 2) ** 0.5 for t in times]
+    return [noise, *(x / size for x, size in zip(found, sizes, strict=True))]
 
 
 def sheet(rows: Sequence[tuple[Tensor, str]]) -> Image.Image:
-    """Rows of digits with a line of words above each."""
-    side, gap, words = 8 * ZOOM, 3, 20
+    """Rows of images with a line of words above each."""
+    side, gap, words = SHOWN, 3, 20
     picture = Image.new("RGB", (10 * (side + gap), len(rows) * (side + words + gap)), "white")
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=13)
     for i, (x, said) in enumerate(rows):
@@ -237,6 +261,6 @@ def sheet(rows: Sequence[tuple[Tensor, str]]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

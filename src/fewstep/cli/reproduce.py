@@ -61,7 +61,7 @@ def reproduce(
       fewstep reproduce digits                 about three minutes on two cores
       fewstep reproduce digits --full          the whole table, within an hour
       fewstep reproduce digits --methods       all since the paper, within an hour
-      fewstep reproduce fashion                90 minutes on two cores, 6 on a GPU
+      fewstep reproduce fashion                an hour on two cores, 6 minutes on a GPU
       fewstep reproduce fashion --data fashion-mnist/ --budget 30m
       fewstep reproduce toy2d                  every objective, in eleven minutes
       fewstep reproduce toy2d --only cd ect    two of them, and the teacher
@@ -75,7 +75,7 @@ def reproduce(
         Folder of Fashion-MNIST's four IDX files; default where the Debian package
         dataset-fashion-mnist puts them. Other images of such a size, in classes, will do.
     budget
-        How long fashion may take in all, such as 30m; default 90m, on a GPU 6m.
+        How long fashion may take in all, such as 30m; default 1h, on a GPU 6m.
     full
         Every method, diffusion model and sampler of the paper's table; of the digits.
     methods

@@ -1,7 +1,7 @@
 """Fashion-MNIST, 28x28 pictures of clothes: what `fewstep reproduce fashion` trains.
 
 The images are where the Debian package `dataset-fashion-mnist` puts them, or where ``--data``
-says. Steps are those of ninety minutes on two cores; the reproduction counts its own, by its
+says. Steps are those of an hour on two cores; the reproduction counts its own, by its
 budget and this machine. How the settings were found: docs/fashion.md.
 """
 

@@ -63,7 +63,7 @@ def reproduce_fashion(
         directory: where everything goes.
         data: a folder with the IDX files, or anything `fewstep.load` reads; default where the
             Debian package `dataset-fashion-mnist` puts them.
-        budget: seconds for all of it; default 90 minutes on a CPU, 6 on a GPU.
+        budget: seconds for all of it; default an hour on a CPU, 6 minutes on a GPU.
         how: the trainings are run; by default one per core, on a GPU one.
 
     Raises:
