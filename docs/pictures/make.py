@@ -233,7 +233,7 @@ def row(line: Line, states: Sequence[Tensor], k: int) -> tuple[Tensor, str]:
 
 
 def walked(line: Line) -> list[Tensor]:
-    """The noise and what stands after each step, shrunk to the size of images: one of each class."""
+    """The noise, and what stands after each step, shrunk to the size of images, of each class."""
     f = fewstep.open_model(line.run)
     own = line.sampler.fitted(f)
     with torch.inference_mode():
