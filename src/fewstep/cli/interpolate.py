@@ -95,10 +95,11 @@ def interpolate(
     f = o.open(model)
     label = _label(f, o, from_)
     coder = f if teacher is None else replace(o, checkpoint="last", ema=None).open(teacher)
-    ends = [_latent(f, coder, word, seed, label) for word in (from_, to)]
+    wanted = o.wanted(f)
+    ends = [_latent(f, coder, word, seed, label, wanted) for word in (from_, to)]
     how = _how(f, steps, asked.opened(opening(engine_of(o.engine), f.device)))
     z = walk(torch.cat(ends), frames)
-    x = decode(f, z, seed=seed, labels=label, batch=o.batch, **how)
+    x = decode(f, z, seed=seed, labels=label, embedding=wanted, batch=o.batch, **how)
     images = to_uint8(x)
     if o.out.suffix == ".png":
         save_images(images, o.out, columns=frames)
@@ -124,7 +125,9 @@ def _label(f: FlowMap, o: Film, start: str) -> int | None:
     return o.labels(f)
 
 
-def _latent(f: FlowMap, coder: FlowMap, word: str, seed: int, label: int | None) -> Tensor:
+def _latent(
+    f: FlowMap, coder: FlowMap, word: str, seed: int, label: int | None, wanted: Tensor | None
+) -> Tensor:
     """The latent [1, *shape] of a sample's number, or of a picture."""
     if word.isdecimal():
         return latents(f, [int(word)], seed)
@@ -140,7 +143,8 @@ def _latent(f: FlowMap, coder: FlowMap, word: str, seed: int, label: int | None)
     channels, *size = f.image_shape
     p = read(path, channels, path.name)
     say(lost_of(f, p))
-    return encode(coder, to_float(cut(p.pixels, (size[0], size[1]), "resize")), labels=label)
+    x = to_float(cut(p.pixels, (size[0], size[1]), "resize"))
+    return encode(coder, x, labels=label, embedding=wanted)
 
 
 def _how(f: FlowMap, steps: int | None, asked: Asked) -> dict[str, Any]:

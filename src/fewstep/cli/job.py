@@ -11,6 +11,7 @@ from typing import Annotated
 
 import torch
 from cyclopts import Parameter
+from torch import Tensor
 
 from fewstep.cli.command import Whole
 from fewstep.data.images import check_pictures
@@ -24,6 +25,7 @@ from fewstep.exchange.graphs.engines import engine_of
 from fewstep.flow_map import FlowMap
 from fewstep.models import as_map
 from fewstep.runs.directory import open_model
+from fewstep.runs.prompts import Wanted, embedding_for
 from fewstep.sampling import class_number
 
 
@@ -42,6 +44,20 @@ class Files:
     ]
     label: Annotated[
         str | None, Parameter(help="Class, by number or name; conditional models need it.")
+    ] = None
+    prompt: Annotated[
+        str | None,
+        Parameter(help="Text of what is to be seen, for a model that was trained with texts."),
+    ] = None
+    embedding: Annotated[
+        Path | None,
+        Parameter(help="The same as an .npy or .safetensors, [d], [1, d] or [1, tokens, d]."),
+    ] = None
+    encoder: Annotated[
+        str | None,
+        Parameter(
+            help="What makes an embedding of a prompt, module:function; default the model's own."
+        ),
     ] = None
     checkpoint: Annotated[
         str, Parameter(help="Checkpoint of a run folder: last, best or a step.")
@@ -87,9 +103,18 @@ class Files:
             )
         return None
 
-    def how(self, label: int | None) -> How:
+    def wanted(self, f: FlowMap) -> Tensor | None:
+        """The embedding of what is asked for [1, ...]; None where nothing is.
+
+        Raises:
+            FewstepError: see `embedding_for`.
+        """
+        prompts = () if self.prompt is None else (self.prompt,)
+        return embedding_for(f, Wanted(prompts, self.embedding, self.encoder), 1)
+
+    def how(self, label: int | None, embedding: Tensor | None) -> How:
         """The options as an editing task takes them."""
-        return How(label=label, batch=self.batch)
+        return How(label=label, embedding=embedding, batch=self.batch)
 
 
 @Parameter(name="*")
@@ -115,8 +140,8 @@ class Drawing(Files):
         Parameter(alias="-n", help="Results for each picture; they are put side by side."),
     ] = 1
 
-    def how(self, label: int | None) -> How:
-        return How(self.n, self.steps, self.taus, self.seed, label, self.batch)
+    def how(self, label: int | None, embedding: Tensor | None) -> How:
+        return How(self.n, self.steps, self.taus, self.seed, label, embedding, self.batch)
 
 
 SAID = 10  # notes that are printed; of more, their number
@@ -143,12 +168,12 @@ class Job:
         self.source, self.o = source, o
         self.f = o.open(model)
         check_pixels(self.f, "editing" if task else "denoising")
-        self.label = o.labels(self.f)
+        self.label, self.embedding = o.labels(self.f), o.wanted(self.f)
         self.pictures = read_all(source, task.channels(self.f) if task else self.f.shape[0])
 
     def run(self, task: Task, note: str | None = None) -> None:
         """Edit, write the results, and say so in a line."""
-        how = self.o.how(self.label)
+        how = self.o.how(self.label, self.embedding)
         say([note for p in self.pictures for note in task.notes(self.f, p)])
         started = time.perf_counter()
         results = task(self.f, self.pictures, how)

@@ -13,6 +13,7 @@ from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.mode import evaluating
 from fewstep.sampling import check_labels
+from fewstep.sampling.labels import check_embedding
 from fewstep.whole import whole
 
 Labels = Tensor | int | str | Sequence[int | str] | None
@@ -88,29 +89,30 @@ def in_batches(
     labels: Labels,
     batch: int,
     progress: Progress | None = None,
+    embedding: Tensor | None = None,
 ) -> Tensor:
     """What ``part`` makes of ``n`` images, batch by batch, put together on the CPU [n, ...].
 
     Raises:
-        FewstepError: labels or a batch size that do not fit.
+        FewstepError: labels, an embedding or a batch size that do not fit.
         NotFinite: the model gives NaN or infinities.
     """
     done = []
-    for rows, condition in _batches(f, n, labels, batch, progress):
+    wanted = Condition(label=labels_for(f, labels, n), embedding=check_embedding(f, embedding, n))
+    for rows, condition in _batches(f, n, wanted, batch, progress):
         with torch.inference_mode(), evaluating(f):
             done.append(check_finite(part(rows, condition).cpu()))
     return torch.cat(done)
 
 
 def _batches(
-    f: FlowMap, n: int, labels: Labels, batch: int, progress: Progress | None
+    f: FlowMap, n: int, wanted: Condition, batch: int, progress: Progress | None
 ) -> Iterator[tuple[slice, Condition]]:
     """Rows of each batch of ``n`` images, and the condition of the network for them."""
     if whole(batch, "the batch") < 1:
         raise FewstepError(f"the batch must hold at least 1 image, got {batch}.")
-    condition = Condition(label=labels_for(f, labels, n))
     for start in range(0, n, batch):
         rows = slice(start, min(start + batch, n))
-        yield rows, condition.rows(rows).to(f.device)
+        yield rows, wanted.rows(rows).to(f.device)
         if progress:
             progress(rows.stop - start)

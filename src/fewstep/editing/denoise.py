@@ -27,6 +27,7 @@ def denoise(
     sigma: Tensor | float | None = None,
     *,
     labels: Labels = None,
+    embedding: Tensor | None = None,
     batch: int = 256,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -42,6 +43,8 @@ def denoise(
         sigma: standard deviation of the noise, [B] or one for all; default `noise_level` of each
             image.
         labels: class of each image, [B] or one for all; for conditional models alone.
+        embedding: what is wanted, such as a text's, [B, ...] or [1, ...] for all; for models that
+            are told embeddings.
         batch: how many at once; a matter of memory and speed only.
         progress: called with the number of images that each batch added.
 
@@ -65,7 +68,7 @@ def denoise(
         end = None if f.trained.maps_to_eps else 0.0
         return f(noisy, at, end, condition)
 
-    return in_batches(f, len(x), part, labels, batch, progress)
+    return in_batches(f, len(x), part, labels, batch, progress, embedding)
 
 
 def time_of(p: Parameterization, sigma: Tensor) -> Tensor:

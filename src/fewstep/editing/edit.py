@@ -54,6 +54,7 @@ def edit(
     steps: int = 8,
     seed: int = 0,
     labels: Labels = None,
+    embedding: Tensor | None = None,
     indices: Sequence[int] | None = None,
     batch: int = 256,
     progress: Progress | None = None,
@@ -72,6 +73,8 @@ def edit(
         steps: network evaluations where no times are given.
         seed: decides the noise.
         labels: class of each image, [B] or one for all, by number or name; for conditional models.
+        embedding: what is wanted, such as a text's, [B, ...] or [1, ...] for all; for models that
+            are told embeddings.
         indices: numbers of the images' noise streams; default 0, 1, 2, ...
         batch: how many at once; a matter of memory and speed only.
         progress: called with the number of images that each batch added.
@@ -97,7 +100,7 @@ def edit(
         start = A.inverse(torch.where(kept, Ay, 0))
         return refine(f, _noised(f, start, taus[0], noise), taus, noise, restore, condition)
 
-    return _with_noise(f, len(y), part, seed, labels, indices, batch, progress)
+    return _with_noise(f, len(y), part, seed, labels, indices, batch, progress, embedding)
 
 
 def sdedit(
@@ -109,6 +112,7 @@ def sdedit(
     strength: float = 0.6,
     seed: int = 0,
     labels: Labels = None,
+    embedding: Tensor | None = None,
     indices: Sequence[int] | None = None,
     batch: int = 256,
     progress: Progress | None = None,
@@ -122,7 +126,7 @@ def sdedit(
     coarser stays.
 
     Args:
-        f, seed, labels, indices, batch, progress: as for `edit`.
+        f, seed, labels, embedding, indices, batch, progress: as for `edit`.
         y: pictures in [-1, 1] [B, *f.shape], such as strokes of colour.
         taus: ``t_1 > ... > t_N``; default `editing_times` of ``steps`` and ``strength``.
         steps: network evaluations where no times are given.
@@ -142,7 +146,7 @@ def sdedit(
         x_t = _noised(f, y[rows].to(f.device), taus[0], noise)
         return refine(f, x_t, taus, noise, condition=condition)
 
-    return _with_noise(f, len(y), part, seed, labels, indices, batch, progress)
+    return _with_noise(f, len(y), part, seed, labels, indices, batch, progress, embedding)
 
 
 def variation(
@@ -154,6 +158,7 @@ def variation(
     steps: int = 2,
     seed: int = 0,
     label: int | str | None = None,
+    embedding: Tensor | None = None,
     batch: int = 256,
 ) -> Tensor:
     """``n`` images like one [*f.shape]: `sdedit` from it with ``n`` noise streams [n, *f.shape].
@@ -168,7 +173,8 @@ def variation(
     if n < 1:
         raise FewstepError(f"the number of variations must be at least 1, got {n}.")
     y = image.expand(n, *image.shape)
-    return sdedit(f, y, steps=steps, strength=strength, seed=seed, labels=label, batch=batch)
+    own = {"labels": label, "embedding": embedding, "batch": batch}
+    return sdedit(f, y, steps=steps, strength=strength, seed=seed, **own)
 
 
 def refine(
@@ -244,6 +250,7 @@ def _with_noise(
     indices: Sequence[int] | None,
     batch: int,
     progress: Progress | None,
+    embedding: Tensor | None,
 ) -> Tensor:
     indices = range(n) if indices is None else indices
     if len(indices) != n:
@@ -252,4 +259,4 @@ def _with_noise(
     def with_noise(rows: slice, condition: Condition) -> Tensor:
         return part(rows, NoiseStreams(seed, indices[rows], f.shape), condition)
 
-    return in_batches(f, n, with_noise, labels, batch, progress)
+    return in_batches(f, n, with_noise, labels, batch, progress, embedding)

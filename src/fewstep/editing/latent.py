@@ -124,6 +124,7 @@ def decode(
     sampler: Sampler | str | None = None,
     seed: int = 0,
     labels: Labels = None,
+    embedding: Tensor | None = None,
     batch: int = 256,
 ) -> Tensor:
     """Images of latents: [B, *f.shape] to [B, *f.image_shape] on the CPU, not clipped.
@@ -142,7 +143,7 @@ def decode(
     if sampler is not None:
         if taus:
             raise FewstepError("give a sampler or time points, not both: a sampler has its own.")
-        return _sampled(f, z, sampler_for(f, sampler=sampler), seed, labels, batch)
+        return _sampled(f, z, sampler_for(f, sampler=sampler), seed, labels, embedding, batch)
     f.trained.check_known("decoding")
     check_taus(taus, f.p)
     solves = not f.trained.maps_to_eps
@@ -156,18 +157,24 @@ def decode(
         noise = NoiseStreams(seed, [0] * len(x), f.shape)
         return f.image(refine(f, x, (f.p.T, *taus), noise, condition=condition))
 
-    return in_batches(f, len(z), part, labels, batch)
+    return in_batches(f, len(z), part, labels, batch, embedding=embedding)
 
 
 def _sampled(
-    f: FlowMap, z: Tensor, sampler: Sampler, seed: int, labels: Labels, batch: int
+    f: FlowMap,
+    z: Tensor,
+    sampler: Sampler,
+    seed: int,
+    labels: Labels,
+    embedding: Tensor | None,
+    batch: int,
 ) -> Tensor:
     """What a sampler makes of latents, with the same further noise for all."""
 
     def part(rows: slice, condition: Condition) -> Tensor:
         return sampler(f, _Begun(z[rows], seed), condition)
 
-    return in_batches(f, len(z), part, labels, batch)
+    return in_batches(f, len(z), part, labels, batch, embedding=embedding)
 
 
 class _Begun(NoiseStreams):
@@ -192,6 +199,7 @@ def encode(
     N: int = 18,
     solver: Solver | str = "heun",
     labels: Labels = None,
+    embedding: Tensor | None = None,
     batch: int = 256,
 ) -> Tensor:
     """Latents of images: the PF-ODE of a diffusion model from data to noise, over ``sigma(T)``.
@@ -206,6 +214,8 @@ def encode(
         N: steps, on Karras' grid with ``N + 1`` points.
         solver: a one-step solver or its spec.
         labels: class of each image, [B] or one for all; for conditional models alone.
+        embedding: what is wanted, such as a text's, [B, ...] or [1, ...] for all; for models that
+            are told embeddings.
         batch: how many at once.
 
     Returns:
@@ -225,7 +235,7 @@ def encode(
         x_T = _solve(f, x[rows].to(f.device), _grid(f, N), solver, condition)
         return x_T / f.p.prior(x_T.new_ones(()))
 
-    return in_batches(f, len(x), part, labels, batch)
+    return in_batches(f, len(x), part, labels, batch, embedding=embedding)
 
 
 def _grid(f: FlowMap, N: int) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -39,6 +39,7 @@ class How:
         taus: decreasing times, instead of steps.
         seed: decides the noise.
         label: class of all results; for conditional models alone.
+        embedding: what all results are to show [1, ...]; for models that are told embeddings.
         batch: images at once; a matter of memory and speed only.
         advance: called with the number of images that each batch added; default a bar.
     """
@@ -48,6 +49,7 @@ class How:
     taus: tuple[float, ...] | None = None
     seed: int = 0
     label: int | None = None
+    embedding: Tensor | None = field(default=None, compare=False)
     batch: int = 256
     advance: Progress | None = None
 
@@ -155,6 +157,8 @@ class Task(ABC):
         parts = [self.images(f, p).repeat(how.n, 1, 1, 1) for p in pictures]
         y = torch.cat(parts)
         options = {"seed": how.seed, "labels": how.label, "batch": how.batch, **self.times(how)}
+        if how.embedding is not None:
+            options["embedding"] = how.embedding
         repeated = [p for p in pictures for _ in range(how.n)]
         with progress("editing", len(y)) as bar:
             x = to_uint8(self.edit(f, y, repeated, progress=how.advance or bar, **options))

@@ -170,7 +170,9 @@ class Answers:
         body = sent.body
         name, f = self.shelf[body.model]
         self.limits.check(body.n, body.steps)
-        seed, (label, notes) = seed_of(body), class_asked(f, body.label, body.prompt)
+        embedding = await self._read(name, f, body.prompt)
+        told = embedding is not None
+        seed, (label, notes) = seed_of(body), class_asked(f, body.label, body.prompt, read=told)
         task = task_of(body)
         how = How(
             body.n,
@@ -178,6 +180,7 @@ class Answers:
             None,
             seed,
             _one_class(f, label),
+            embedding,
             advance=lambda _: None,  # no bar in a server's log
         )
         job = await asyncio.to_thread(Editing.of, f, sent, task, how, self.limits)
@@ -191,6 +194,7 @@ class Answers:
             "task": body.task,
             **body.settings(),
             **settings_of(name, seed, steps, class_name(f, how.label), engine),
+            **({"prompt": (body.prompt or "").strip()} if told else {}),
             **({"notes": notes} if notes else {}),
         }
         if body.response_format == "png":
