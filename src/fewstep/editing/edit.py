@@ -173,8 +173,16 @@ def variation(
     if n < 1:
         raise FewstepError(f"the number of variations must be at least 1, got {n}.")
     y = image.expand(n, *image.shape)
-    own = {"labels": label, "embedding": embedding, "batch": batch}
-    return sdedit(f, y, steps=steps, strength=strength, seed=seed, **own)
+    return sdedit(
+        f,
+        y,
+        steps=steps,
+        strength=strength,
+        seed=seed,
+        labels=label,
+        embedding=embedding,
+        batch=batch,
+    )
 
 
 def refine(
