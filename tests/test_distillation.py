@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -319,6 +320,27 @@ def test_the_1_rectified_flow_has_its_minimum_at_the_mean_velocity() -> None:
         losses.append(float(RF(f, 1)(x, 0).mean()))
     assert losses[1] == pytest.approx(losses[0] + 0.01, abs=2e-3)
     assert losses[2] == pytest.approx(losses[0] + 0.01, abs=2e-3)
+
+
+def test_times_and_weight_of_a_rectified_flow_are_options() -> None:
+    """One time alone gives the variance of the velocity there, and a weight divides each error."""
+    truth = Gaussian(RectifiedFlow())
+    x, f = truth.sample(40_000, 3), Exact(truth, "diffusion")
+    found = []
+    for level in (0.25, 4.0):
+        o = RF(f, 1, times=f"lognormal(P_mean={math.log(level)}, P_std=0)")
+        torch.manual_seed(1)
+        found.append(float(o(x, 0).mean()))
+        t = torch.tensor([level / (1 + level)])
+        v = truth.v  # of the data: z - x, given (1 - t) x + t z, has the variance v / (...)
+        assert found[-1] == pytest.approx(float(v / ((1 - t) ** 2 * v + t**2)), rel=0.03)
+    torch.manual_seed(1)
+    square = RF(f, 1)(x, 0)
+    torch.manual_seed(1)
+    weighed = RF(f, 1, power=0.5, c=0.3)(x, 0)
+    torch.testing.assert_close(weighed, square / (square + 0.3).sqrt())
+    with pytest.raises(FewstepError, match="rf needs power >= 0 and c > 0"):
+        RF(f, 1, power=-1.0)
 
 
 def exact_pairs(n: int) -> tuple[Tensor, Tensor]:
