@@ -170,7 +170,7 @@ def results(fd: dict[str, float], accuracy: float) -> list[Result]:
 def test_the_page_says_which_targets_were_reached(
     many: float, two: float, one: float, accuracy: float, reached: int
 ) -> None:
-    fd = {"edm-heun-flow-9": many, "cd-heun-1": 9.0, "cd-heun-2": 3.1}
+    fd = {"edm-heun-straight-9": many, "cd-heun-1": 9.0, "cd-heun-2": 3.1}
     fd |= {"soflow-heun-1": one, "soflow-heun-2": two}
     found = results(fd, accuracy)
     assert best(found, 2)[0] == "SoFlow"
@@ -180,7 +180,7 @@ def test_the_page_says_which_targets_were_reached(
 
 
 def test_the_words_of_the_page_are_of_its_numbers() -> None:
-    found = results({"edm-heun-flow-9": 1.9, "soflow-heun-2": 2.0}, 0.9)
+    found = results({"edm-heun-straight-9": 1.9, "soflow-heun-2": 2.0}, 0.9)
     told = story()
     assert "1.90" in told.lead(found, 8.0)
     assert "SoFlow has 2.00" in told.lead(found, 8.0)

@@ -461,6 +461,8 @@ def test_grids_decrease_and_keep_their_ends(name: str, process: str) -> None:
     assert t.shape == (12,)
     assert float(t[0]) == pytest.approx(start, rel=1e-12)
     if name == "flow":
+        assert float(t[-1]) == pytest.approx(start / 12, rel=1e-12)
+    elif name == "straight":
         u = p.sigma(t) / (p.alpha(t) + p.sigma(t))
         torch.testing.assert_close(u, u[0] * (1 - torch.arange(12).double() / 12))
     else:

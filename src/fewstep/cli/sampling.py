@@ -30,7 +30,7 @@ SOLVER = Parameter(
     "rk45(rtol=1e-4), ... as fewstep list solvers shows them."
 )
 GRID = Parameter(
-    help="Times of a diffusion model's steps: karras(rho=7), flow, time, quadratic or log_snr; "
+    help="Times of a diffusion model's steps: karras(rho=7), straight, time, quadratic or log_snr; "
     "default that of the solver's paper."
 )
 CLIP = Parameter(
@@ -152,4 +152,6 @@ def coarse(sampler: Sampler, f: Model) -> list[str]:
     """What to say of a walk in so few steps that another grid is better."""
     if not (isinstance(sampler, Walk) and sampler.coarse(f.p)):
         return []
-    return ["in so few steps --grid flow is often far better than Karras' grid (docs/samplers.md)."]
+    return [
+        "in so few steps --grid straight is often far better than Karras' grid (docs/samplers.md)."
+    ]

@@ -174,7 +174,7 @@ def samplers(f: FlowMap) -> list[Sampler]:
     if _has_one(f):
         return [sampler_for(f, trained.steps)]
     if trained.solves:
-        return [sampler_for(f, n, grid="flow" if n < COARSE else None) for n in SOLVED]
+        return [sampler_for(f, n, grid="straight" if n < COARSE else None) for n in SOLVED]
     walk = [Walk(WALKED).fitted(f)] if trained.maps_to_any and flows(f) else []
     return [*(sampler_for(f, n) for n in STEPS), *walk]
 

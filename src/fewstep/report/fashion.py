@@ -42,8 +42,8 @@ BLURS = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5)
 SHEET = (200, 50)  # samples in a picture of a row, likewise
 SAMPLES = (2_000, 500)  # that are scored
 NEIGHBOURS = 20  # samples in the picture of nearest training images
-TEACHER, TEACHER_TARGET = "edm-heun-flow-9", 0.25
-TEACHER_IN_FEW = "edm-heun-flow-3"
+TEACHER, TEACHER_TARGET = "edm-heun-straight-9", 0.25
+TEACHER_IN_FEW = "edm-heun-straight-3"
 FEW_STEP = {"CD": "cd-heun", "SoFlow": "soflow-heun"}
 CLOSE, RECALL, ACCURATE = 1.4, 0.6, 0.95  # what a few-step model should reach
 

@@ -45,7 +45,7 @@ WARM_UP = 0.03
 LOOKS = 4
 """Times that a training shows samples and saves what it is; with a smaller budget fewer."""
 
-GRID = "flow"
+GRID = "straight"
 """Of the diffusion model: in so few steps Karras' grid is far worse (docs/samplers.md)."""
 
 ROWS = (
@@ -57,7 +57,7 @@ ROWS = (
     *(Row(DIRECT, "SoFlow", "soflow", steps) for steps in (1, 2, 4)),
 )
 SHOWN = (
-    *("edm-heun-flow-9", "edm-heun-flow-5", "edm-heun-flow-3"),
+    *("edm-heun-straight-9", "edm-heun-straight-5", "edm-heun-straight-3"),
     *("cd-heun-1", "cd-heun-2", "cd-heun-4", "soflow-heun-1", "soflow-heun-2", "soflow-heun-4"),
 )
 

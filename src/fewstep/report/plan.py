@@ -111,7 +111,7 @@ SHORT = Plan(
     rows=(
         Row(SAMPLED, "EDM, Heun", "edm", 18, published=("EDM", 36)),
         Row(SAMPLED, "EDM, Heun", "edm", 5),
-        Row(SAMPLED, "EDM, Heun, grid flow", "edm", 3, grid="flow"),
+        Row(SAMPLED, "EDM, Heun, grid straight", "edm", 3, grid="straight"),
         Row(SAMPLED, "EDM, Euler (DDIM)", "edm", 35, "euler"),
         Row(SAMPLED, "EDM, Euler (DDIM)", "edm", 10, "euler", published=("DDIM", 10)),
         Row(SAMPLED, "EDM, Euler (DDIM)", "edm", 4, "euler"),

@@ -28,7 +28,7 @@ from fewstep.solvers import SOLVERS, Denoiser, Integrator, default_grid, start_w
 from fewstep.trained import SOLVER_STEPS, Trained
 
 COARSE = 10
-"""Steps below which the grid ``flow`` is far better for Euler's and Heun's than Karras' grid."""
+"""Steps below which the grid ``straight`` is far better than Karras' for Euler and Heun."""
 
 
 @SAMPLERS.register("walk")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -125,16 +124,10 @@ class LogSNRGrid(TimeGrid):
 @TIME_GRIDS.register("flow")
 @dataclass(frozen=True)
 class FlowGrid(TimeGrid):
-    """``N`` equal steps to 0 in the time ``u = sigma / (alpha + sigma)`` of straight lines.
+    """``N`` equal steps to 0: ``start (1 - i/N)`` for i in 0..N-1 (Liu et al. 2022, Section 2).
 
-    ``u_0 (1 - i/N)`` for i in 0..N-1 with the start's ``u_0`` (Liu et al. 2022, Section 2). In the
-    process rectified_flow ``u`` is the time; in any other the points are those of the same noise
-    levels, ``sigma/alpha = u / (1 - u)``. Of a few steps more fall on the noise at which images are
-    decided than Karras' grid has there.
-
-    Shifted, a point ``u`` becomes ``s u / (1 + (s - 1) u)``, which multiplies the noise level by
-    ``s``: more steps at strong noise, as large images want them (Esser et al. 2024, Eq. 23, whose
-    root of ``m / n`` is ``s``).
+    Shifted, a point ``u`` becomes ``s u / (1 + (s - 1) u)``: more steps at strong noise, as large
+    images want them (Esser et al. 2024, Eq. 23, whose root of ``m / n`` is ``s``).
 
     Args:
         shift: ``s``; 1 is none.
@@ -155,24 +148,33 @@ class FlowGrid(TimeGrid):
             )
 
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
-        first = start if p.straight else _flow_time(p, start)
         if self.last is None:
-            u = torch.linspace(first, 0, N + 1, dtype=torch.float64)[:-1]
+            u = torch.linspace(start, 0, N + 1, dtype=torch.float64)[:-1]
         else:
-            u = torch.linspace(first, self.last, N, dtype=torch.float64)
-        if p.straight:
-            return u if self.shift == 1 else self.shift * u / (1 + (self.shift - 1) * u)
-        t = p.time_of_log_snr((1 / u - 1).log() - math.log(self.shift))
-        if self.shift == 1:
-            t[0] = start
+            u = torch.linspace(start, self.last, N, dtype=torch.float64)
+        return u if self.shift == 1 else self.shift * u / (1 + (self.shift - 1) * u)
+
+
+@TIME_GRIDS.register("straight")
+@dataclass(frozen=True)
+class StraightGrid(TimeGrid):
+    """Equal steps to 0 in ``u = sigma / (alpha + sigma)``, the time of straight lines.
+
+    ``u_0 (1 - i/N)`` for i in 0..N-1 with the start's ``u_0``: the noise levels at which a
+    rectified flow takes equal steps (Liu et al. 2022, Section 2), ``sigma/alpha = u / (1 - u)``, in
+    any process. Of a few steps more fall on the noise at which images are decided than Karras' grid
+    has there.
+    """
+
+    citation = "liu2022flow"
+
+    def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
+        now = torch.tensor([start], dtype=torch.float64)
+        alpha, sigma = p.alpha(now), p.sigma(now)
+        u = float(sigma / (alpha + sigma)) * (1 - torch.arange(N, dtype=torch.float64) / N)
+        t = p.time_of_log_snr((1 / u - 1).log())
+        t[0] = start
         return t
-
-
-def _flow_time(p: Parameterization, t: float) -> float:
-    """``sigma / (alpha + sigma)`` at a time: 1 where there is noise alone."""
-    now = torch.tensor([t], dtype=torch.float64)
-    alpha, sigma = p.alpha(now), p.sigma(now)
-    return float(sigma / (alpha + sigma))
 
 
 SPACINGS = ("leading", "trailing", "linspace", "even")
