@@ -202,7 +202,7 @@ def digits(runs: Path) -> list[Image.Image]:
 
 def clothes(runs: Path) -> list[Image.Image]:
     """The states of a diffusion model, and below them the four jumps of a flow map."""
-    many = Line(runs / "edm", fewstep.Walk(9, grid="straight"), "diffusion")
+    many = Line(runs / "edm", fewstep.Walk(12, grid="straight"), "diffusion")
     return film([many, Line(runs / "soflow", fewstep.Jumps(N=4, gamma=0), "flow map")])
 
 
