@@ -156,9 +156,8 @@ class Task(ABC):
             self.check_size(f, p, how.n)
         parts = [self.images(f, p).repeat(how.n, 1, 1, 1) for p in pictures]
         y = torch.cat(parts)
-        options = {"seed": how.seed, "labels": how.label, "batch": how.batch, **self.times(how)}
-        if how.embedding is not None:
-            options["embedding"] = how.embedding
+        told = {"labels": how.label, "embedding": how.embedding}
+        options = {"seed": how.seed, "batch": how.batch, **told, **self.times(how)}
         repeated = [p for p in pictures for _ in range(how.n)]
         with progress("editing", len(y)) as bar:
             x = to_uint8(self.edit(f, y, repeated, progress=how.advance or bar, **options))

@@ -21,11 +21,9 @@ from fewstep.networks.embeddings import (
     augmented,
     check_label,
     description_embedding,
-    embedding_of_interval,
-    weight_embedding,
+    guidance_embeddings,
     with_description,
-    with_interval,
-    with_weight,
+    with_guidance,
 )
 from fewstep.networks.filling import filled, filled_shape, without_filling
 from fewstep.networks.forward_mode import Conv2d, Linear
@@ -205,8 +203,9 @@ class ADM(Network):
         self.embed = nn.Sequential(Linear(channels, e), nn.SiLU(), Linear(e, e))
         self.embed_s = Linear(channels, e, bias=False) if two_time else None
         self.embed_label = ClassEmbedding(num_classes, e) if num_classes else None
-        self.embed_w = weight_embedding(e, guidance_embedding)
-        self.embed_interval = embedding_of_interval(e, interval_embedding)
+        self.embed_w, self.embed_interval = guidance_embeddings(
+            e, guidance_embedding, interval_embedding
+        )
         self.embed_augment = Linear(augment, channels, bias=False) if augment else None
         for layer in (self.embed_s, self.embed_augment):
             if layer is not None:
@@ -285,7 +284,7 @@ class ADM(Network):
             check_label(label, c_noise, self.num_classes)
             e = e + self.embed_label(label)
         e = with_description(e, self.embed_embedding, embedding)
-        e = with_interval(with_weight(e, self.embed_w, w), self.embed_interval, interval)
+        e = with_guidance(e, self.embed_w, w, self.embed_interval, interval)
         return functional.silu(e)
 
     def _sinusoids(self, c_noise: Tensor) -> Tensor:

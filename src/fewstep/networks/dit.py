@@ -26,11 +26,9 @@ from fewstep.networks.embeddings import (
     TimeEmbedding,
     check_label,
     description_embedding,
-    embedding_of_interval,
-    weight_embedding,
+    guidance_embeddings,
     with_description,
-    with_interval,
-    with_weight,
+    with_guidance,
 )
 from fewstep.networks.filling import filled, filled_shape, without_filling
 from fewstep.networks.forward_mode import Linear, attend, layer_norm
@@ -257,8 +255,9 @@ class DiT(Network):
         self.embed_s = zeroed(Linear(2 * FREQUENCIES, width, bias=False)) if two_time else None
         self.mix = _normal(Linear(width, width))
         self.embed_label = _normal(ClassEmbedding(num_classes, width)) if num_classes else None
-        self.embed_w = weight_embedding(width, guidance_embedding)
-        self.embed_interval = embedding_of_interval(width, interval_embedding)
+        self.embed_w, self.embed_interval = guidance_embeddings(
+            width, guidance_embedding, interval_embedding
+        )
         self._take_embedding(embeds, embeds_scale)
         self.embed_embedding = description_embedding(embeds, width, embeds_scale)
         self.read = xavier(Linear(C * patch**2, width))
@@ -296,7 +295,7 @@ class DiT(Network):
             check_label(label, c_noise, self.num_classes)
             e = e + self.embed_label(label)
         e = with_description(e, self.embed_embedding, embedding)
-        e = with_interval(with_weight(e, self.embed_w, w), self.embed_interval, interval)
+        e = with_guidance(e, self.embed_w, w, self.embed_interval, interval)
         return functional.silu(e)
 
     def _waves(self, c_noise: Tensor) -> Tensor:

@@ -73,84 +73,72 @@ class ClassEmbedding(nn.Embedding):
         return super().forward(label.masked_fill(null, 0)).masked_fill(null[:, None], 0)
 
 
-class WeightEmbedding(nn.Module):
-    """A guidance weight as a vector per example: [B] to [B, width].
+class NumberEmbedding(nn.Module):
+    """Some numbers of each example as a vector: [B, n] to [B, width].
 
-    ``map([sin(v w), cos(v w)])`` with 16 frequencies ``v`` from 1/16 to 4 (Meng et al. 2023 give a
-    student the weight so). It starts at zero: with the weights of a network that takes none, a
-    network starts as that one.
+    ``map([sin(v x), cos(v x)])`` of each number ``x``, with 16 frequencies ``v`` (Meng et al. 2023
+    give a student its guidance weight so). It starts at zero: with the weights of a network that is
+    told no such numbers, a network starts as that one.
+
+    Args:
+        numbers: how many, ``n``.
+        lowest, highest: frequency.
+        width: of the vector.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, numbers: int, lowest: float, highest: float, width: int) -> None:
         super().__init__()
-        self.features = TimeEmbedding.between(16, 1 / 16, 4.0)
-        self.map = Linear(32, width, bias=False)
+        self.features = TimeEmbedding.between(16, lowest, highest)
+        self.map = Linear(32 * numbers, width, bias=False)
         nn.init.zeros_(self.map.weight)
 
-    def forward(self, w: Tensor) -> Tensor:
-        return self.map(self.features(w).to(self.map.weight.dtype))
-
-
-def weight_embedding(width: int, wanted: bool) -> WeightEmbedding | None:
-    """Of a network that takes guidance weights; None of another."""
-    return WeightEmbedding(width) if wanted else None
-
-
-def with_weight(e: Tensor, embed_w: nn.Module | None, w: Tensor | None) -> Tensor:
-    """The condition ``e`` [B, width] with that of a guidance weight, where one is given.
-
-    Raises:
-        FewstepError: a weight for a network that takes none.
-    """
-    if w is None:
-        return e
-    if embed_w is None:
-        raise FewstepError(
-            "a guidance weight was given to a network without guidance_embedding, which takes none."
-        )
-    return e + embed_w(w)
-
-
-class IntervalEmbedding(nn.Module):
-    """Noise levels between which a weight guides, as a vector per example: [B, 2] to [B, width].
-
-    ``map([sin(v r), cos(v r)])`` of both ``r = n / (1 + n)``, with 16 frequencies ``v`` from 1/4 to
-    16. That is the time of the level ``n = sigma / alpha`` on straight lines, from 0 to 1 where
-    there is no end (Geng et al. 2025 give a network such times). It starts at zero, as
-    `WeightEmbedding` does.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.features = TimeEmbedding.between(16, 1 / 4, 16.0)
-        self.map = Linear(64, width, bias=False)
-        nn.init.zeros_(self.map.weight)
-
-    def forward(self, interval: Tensor) -> Tensor:
-        low, high = (1 - 1 / (1 + interval)).unbind(1)
-        waves = torch.cat([self.features(low), self.features(high)], dim=1)
+    def forward(self, x: Tensor) -> Tensor:
+        waves = torch.cat([self.features(one) for one in x.unbind(1)], dim=1)
         return self.map(waves.to(self.map.weight.dtype))
 
 
-def embedding_of_interval(width: int, wanted: bool) -> IntervalEmbedding | None:
-    """Of a network that takes the interval of its guidance; None of another."""
-    return IntervalEmbedding(width) if wanted else None
+def guidance_embeddings(
+    width: int, weight: bool, interval: bool
+) -> tuple[NumberEmbedding | None, NumberEmbedding | None]:
+    """Of a network that takes a guidance weight, and the interval of it; None of another."""
+    of_w = NumberEmbedding(1, 1 / 16, 4.0, width) if weight else None
+    return of_w, NumberEmbedding(2, 1 / 4, 16.0, width) if interval else None
 
 
-def with_interval(e: Tensor, layer: nn.Module | None, interval: Tensor | None) -> Tensor:
-    """The condition ``e`` [B, width] with that of an interval of guidance, where one is given.
+def with_guidance(
+    e: Tensor,
+    embed_w: nn.Module | None,
+    w: Tensor | None,
+    embed_interval: nn.Module | None,
+    interval: Tensor | None,
+) -> Tensor:
+    """The condition ``e`` [B, width] with those of a guidance weight and of the interval of it.
+
+    Noise levels ``n = sigma / alpha`` are embedded as ``n / (1 + n)``, their time on straight
+    lines, from 0 to 1 where there is no end (Geng et al. 2025 give a network such times).
+
+    Args:
+        e: what it is to be added to.
+        embed_w, embed_interval: see `guidance_embeddings`.
+        w: weights [B]; None where none are given.
+        interval: noise levels between which they guide [B, 2]; None where none are given.
 
     Raises:
-        FewstepError: an interval for a network that takes none.
+        FewstepError: either for a network that takes none.
     """
-    if interval is None:
-        return e
+    if w is not None:
+        layer = _taken(embed_w, "a guidance weight", "guidance_embedding")
+        e = e + layer(w[:, None])
+    if interval is not None:
+        layer = _taken(embed_interval, "an interval of guidance", "interval_embedding")
+        e = e + layer(1 - 1 / (1 + interval))
+    return e
+
+
+def _taken(layer: nn.Module | None, what: str, flag: str) -> nn.Module:
     if layer is None:
-        raise FewstepError(
-            "an interval of guidance was given to a network without interval_embedding, which "
-            "takes none."
-        )
-    return e + layer(interval)
+        raise FewstepError(f"{what} was given to a network without {flag}, which takes none.")
+    return layer
 
 
 def augmented(augment: Tensor, layer: nn.Linear | None) -> Tensor:
@@ -253,8 +241,7 @@ class Conditioning(nn.Module):
         self.embed = embed
         self.map_label = xavier(Linear(num_classes, n)) if num_classes else None
         self.map_s = xavier(Linear(n, n, bias=False), 0.0) if two_time else None
-        self.embed_w = weight_embedding(n, guidance)
-        self.embed_interval = embedding_of_interval(n, interval)
+        self.embed_w, self.embed_interval = guidance_embeddings(n, guidance, interval)
         self.map_augment = xavier(Linear(augment, n, bias=False)) if augment else None
         self.map_embedding = description_embedding(embeds, n, embeds_scale)
         self.map0 = xavier(Linear(n, width))
@@ -280,7 +267,7 @@ class Conditioning(nn.Module):
             if c_noise_s is None:
                 raise FewstepError("this U-Net has two_time=True and needs c_noise_s.")
             e = e + self.map_s(self.embed(c_noise_s).to(dtype))
-        e = with_interval(with_weight(e, self.embed_w, w), self.embed_interval, interval)
+        e = with_guidance(e, self.embed_w, w, self.embed_interval, interval)
         if augment is not None:
             e = e + augmented(augment, self.map_augment)
         e = with_description(e, self.map_embedding, embedding)

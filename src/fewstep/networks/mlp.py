@@ -19,10 +19,8 @@ from fewstep.networks.embeddings import (
     ClassEmbedding,
     TimeEmbedding,
     check_label,
-    embedding_of_interval,
-    weight_embedding,
-    with_interval,
-    with_weight,
+    guidance_embeddings,
+    with_guidance,
 )
 from fewstep.networks.forward_mode import Linear, layer_norm
 
@@ -117,8 +115,9 @@ class MLP(Network):
         self.embed_label = ClassEmbedding(num_classes, width) if num_classes else None
         if self.embed_s is not None:
             nn.init.zeros_(self.embed_s.weight)
-        self.embed_w = weight_embedding(width, guidance_embedding)
-        self.embed_interval = embedding_of_interval(width, interval_embedding)
+        self.embed_w, self.embed_interval = guidance_embeddings(
+            width, guidance_embedding, interval_embedding
+        )
         self.mix = Linear(width, width)
         self.read = Linear(size, width)
         self.blocks = nn.ModuleList(
@@ -148,7 +147,7 @@ class MLP(Network):
                 raise FewstepError("a label was given to an unconditional network.")
             check_label(label, c_noise, self.num_classes)
             e = e + self.embed_label(label)
-        e = with_interval(with_weight(e, self.embed_w, w), self.embed_interval, interval)
+        e = with_guidance(e, self.embed_w, w, self.embed_interval, interval)
         return functional.silu(self.mix(functional.silu(e)))
 
     def forward(

@@ -29,9 +29,10 @@ class CTM(FollowsTeacher, FlowMapObjective):
     ``x_u``. Both jumps to ``s`` are compared where they lead in the data, by the running average
     ``X_minus``, through which the gradient goes (Kim et al. 2023, Eq. 6 to 8). The diffusion loss
     ``dsm lambda_(r) mean (D(x_r, r) - x)^2`` keeps the network a diffusion model on the diagonal
-    (Eq. 9). With ``adaptive`` it is also weighed by the ratio of the gradients that both losses
-    have in the last layer, ``|d L_CTM| / (|d L_DSM| + 1e-4)``, as in the published code. The
-    paper's adversarial loss is left out.
+    (Eq. 9); of a guided teacher its guided ``D`` stands for ``x``, which is not guided. With
+    ``adaptive`` it is also weighed by the ratio of the gradients that both losses have in the last
+    layer, ``|d L_CTM| / (|d L_DSM| + 1e-4)``, as in the published code. The paper's adversarial
+    loss is left out.
 
     Args:
         f: the map in training, started from the teacher's weights.
@@ -129,10 +130,16 @@ class CTM(FollowsTeacher, FlowMapObjective):
         if not self.dsm:
             return loss
         x_r = f.p.diffuse(x, r, torch.randn_like(x))
+        clean = x if self.guide.off else self.denoised(x_r, r, condition)
         with dropout:
-            square = mean_square(f.D(x_r, r, condition) - x)
+            square = mean_square(f.D(x_r, r, condition) - clean)
         diffusion = self.lambda_(r, torch.zeros_like(r), f.p) * square
         return loss + self.dsm * self.share(loss, diffusion) * diffusion
+
+    @torch.no_grad()
+    def denoised(self, x_r: Tensor, r: Tensor, condition: Condition) -> Tensor:
+        """What the guided teacher denoises to, which no image of the data is on average."""
+        return self.guide.D(x_r, r, condition)
 
     def share(self, loss: Tensor, diffusion: Tensor) -> Tensor | float:
         """The adaptive weight of the diffusion loss."""

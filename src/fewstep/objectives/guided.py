@@ -73,18 +73,21 @@ class Guide:
         if weak is not None:
             check_teacher_of_hidden(f, weak, "the weak model")
             return cls(teacher, Autoguided(fixed.w, fixed.interval, weak=weak), weights)
-        if weights is not None or not fixed.off:
+        if not (own := cls(teacher, fixed, weights)).off:
             told = teacher.num_classes or teacher.network.embeds
             teacher.trained.check_null_class(told, "the teacher")
-        return cls(teacher, fixed, weights)
+        return own
+
+    @property
+    def off(self) -> bool:
+        """Whether the teacher is as without guidance."""
+        return self.weights is None and self.fixed.off
 
     def drawn(self, condition: Condition, x: Tensor) -> Condition:
         """A condition with the weights of the rows of ``x``, where there is a range of them."""
         if self.weights is None:
             return condition
-        low, high = self.weights
-        u = torch.rand(len(x), device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
-        return replace(condition, w=low + (high - low) * u)
+        return replace(condition, w=uniform(self.weights, x))
 
     def D(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The teacher's guided denoiser, by the weights of the rows where they have some."""
@@ -227,6 +230,18 @@ class Folded:
         mixed = self.mix * (v + expand(rise, x) * (v - null)) + (1 - self.mix) * own
         seen = wanted & Guided(self.w, self.interval).inside(f.p, t)
         return torch.where(expand(seen, x), mixed, v)
+
+
+def uniform(weights: tuple[float, float], rows: Tensor) -> Tensor:
+    """Guidance weights of rows, drawn evenly from a range: [B]."""
+    low, high = weights
+    return low + (high - low) * evenly(rows)
+
+
+def evenly(rows: Tensor, *shape: int) -> Tensor:
+    """Numbers drawn evenly from [0, 1) for each of the rows, in at least float32: [B, *shape]."""
+    dtype = torch.promote_types(rows.dtype, torch.float32)
+    return torch.rand(len(rows), *shape, device=rows.device, dtype=dtype)
 
 
 def learned_range(

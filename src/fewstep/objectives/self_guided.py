@@ -20,7 +20,7 @@ from fewstep.condition import Condition, everywhere
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import checked_weights, inside
-from fewstep.objectives.guided import check_guides_itself, learned_range
+from fewstep.objectives.guided import check_guides_itself, evenly, learned_range
 from fewstep.parameterization import Parameterization
 
 MIDDLE = 0.5
@@ -70,7 +70,7 @@ def drawn_intervals(rows: Tensor) -> Tensor:
 
     As times on straight lines the first is even below `MIDDLE` and the second even above it.
     """
-    u = _rand(rows, 2)
+    u = evenly(rows, 2)
     low, high = (MIDDLE * u).unbind(1)
     return _level(torch.stack([low, MIDDLE + high], dim=1))
 
@@ -101,15 +101,4 @@ def without_class(condition: Condition) -> Condition:
 def log_uniform(weights: tuple[float, float], rows: Tensor) -> Tensor:
     """Weights of a density ~ 1/w: [B]."""
     low, high = (math.log(w) for w in weights)
-    return (low + (high - low) * _rand(rows)).exp()
-
-
-def uniform(weights: tuple[float, float], rows: Tensor) -> Tensor:
-    """Weights drawn evenly: [B]."""
-    low, high = weights
-    return low + (high - low) * _rand(rows)
-
-
-def _rand(rows: Tensor, *shape: int) -> Tensor:
-    dtype = torch.promote_types(rows.dtype, torch.float32)
-    return torch.rand(len(rows), *shape, device=rows.device, dtype=dtype)
+    return (low + (high - low) * evenly(rows)).exp()

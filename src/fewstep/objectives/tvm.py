@@ -13,8 +13,8 @@ from fewstep.needs import Cost, FixedPoint
 from fewstep.networks.dropout import SharedDropout
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.flow_maps import GuidesItself, mean_square, mean_velocity
-from fewstep.objectives.guided import Folded
-from fewstep.objectives.self_guided import own_range, uniform, with_weights, without_class
+from fewstep.objectives.guided import Folded, uniform
+from fewstep.objectives.self_guided import own_range, with_weights, without_class
 from fewstep.parameterization import time_dtype
 from fewstep.schedules import TRAINING_TIMES, TimePairs, TrainingTimes
 from fewstep.tangent import checked_tangent

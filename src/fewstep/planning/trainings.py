@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from fewstep.planning.choices import Choices
 from fewstep.planning.looked_at import Looked
 from fewstep.planning.rule import UNET, network_of
 from fewstep.recipes import RECIPES
+from fewstep.recipes.by_method import first_of
 from fewstep.recipes.images import ALIASES, EDM
 from fewstep.runs.components import arguments_of
 from fewstep.runs.directory import RunDirectory
@@ -174,19 +175,13 @@ def short(method: str) -> dict[str, Any]:
     network starves some of the noise levels. What such a recipe leaves as it is, is so here, too.
     """
     objective = ALIASES.get(method, method)
-    found = (run for family in SHORTLY for run in _of_objective(objective, family))
-    if (run := next(found, None)) is None:
+    if (found := first_of(objective, SHORTLY)) is None:
         return {}
+    run = found[1]
     paper = RECIPES[IMAGES](method=method).objective.arguments
     usual = {key: arguments_of("objective", objective)[key].default for key in paper}
     own = {f"objective.{k}": v for k, v in {**usual, **run.objective.arguments}.items()}
     return own | {key: getattr(run.training, key) for key in SHORT}
-
-
-def _of_objective(objective: str, family: str) -> Iterator[Run]:
-    """The runs of a family's recipes that have an objective."""
-    runs = (recipe() for name, recipe in RECIPES.items() if name.startswith(f"{family}/"))
-    return (run for run in runs if run.objective.name == objective)
 
 
 def check_method(method: str, *, refines: bool = False) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,10 +74,16 @@ class Known:
 
 def published(objective: str) -> Known | None:
     """The first recipe of an objective, in the first family that has one."""
-    for family in FAMILIES:
+    found = first_of(objective, FAMILIES)
+    return None if found is None else Known(found[1], found[0] == FAMILIES[0])
+
+
+def first_of(objective: str, families: Iterable[str]) -> tuple[str, Run] | None:
+    """The first family that has a recipe of an objective, and the first such recipe of it."""
+    for family in families:
         for name, recipe in RECIPES.items():
             if name.startswith(f"{family}/") and (run := recipe()).objective.name == objective:
-                return Known(run, family == FAMILIES[0])
+                return family, run
     return None
 
 
