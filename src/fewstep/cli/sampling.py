@@ -152,6 +152,4 @@ def coarse(sampler: Sampler, f: Model) -> list[str]:
     """What to say of a walk in so few steps that another grid is better."""
     if not (isinstance(sampler, Walk) and sampler.coarse(f.p)):
         return []
-    return [
-        "in so few steps --grid straight is often far better than Karras' grid (docs/samplers.md)."
-    ]
+    return ["in so few steps --grid straight is often better than Karras' grid (docs/samplers.md)."]

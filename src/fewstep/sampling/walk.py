@@ -28,7 +28,7 @@ from fewstep.solvers import SOLVERS, Denoiser, Integrator, default_grid, start_w
 from fewstep.trained import SOLVER_STEPS, Trained
 
 COARSE = 10
-"""Steps below which the grid ``straight`` is far better than Karras' for Euler and Heun."""
+"""Steps below which the grid ``straight`` is mostly better than Karras', of Euler and Heun."""
 
 
 @SAMPLERS.register("walk")
