@@ -602,7 +602,7 @@ def test_models_of_other_projects_are_played_with(browser: Browser, tmp_path: Pa
     assert errors == []
 
 
-def test_a_prompt_is_sent_and_shown(browser: Browser, tmp_path: Path) -> None:
+def test_prompts_are_sent_and_shown(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "words.py").write_text(
         "import torch\n\n\ndef encode(texts):\n"
         "    return torch.tensor([[float('red' in text), 1.0, 0.0] for text in texts])\n"
@@ -627,4 +627,15 @@ def test_a_prompt_is_sent_and_shown(browser: Browser, tmp_path: Path) -> None:
         assert '"prompt": "a red cat"' in page.inner_text("#generate .settings pre")
         page.click("#generate .terminal summary")
         assert "--prompt 'a red cat'" in page.inner_text("#generate .terminal pre >> nth=0")
+
+        page.click("#tab-edit")
+        page.click("#edit [data-source=blank]")
+        page.check("#edit [name=task][value=vary]")
+        run(page, "edit")
+        before = shown(page, "#edit .large")
+        page.fill("#edit-prompt", "a red cat")
+        run(page, "edit")
+        assert np.abs(shown(page, "#edit .large") - before).max() > 5
+        page.click("#edit .terminal summary")
+        assert "--prompt 'a red cat'" in page.inner_text("#edit .terminal pre >> nth=0")
         page.close()

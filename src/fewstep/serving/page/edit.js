@@ -62,6 +62,7 @@ export class Edit {
     const missing = Object.keys(TASKS).filter((task) => !able(task)).map((task) => TASKS[task][0]);
     why.textContent = missing.length ? `${missing.join(", ")}: ${reason(model, missing)}` : "";
     this.easel.palette(model.shape[0] === 1);
+    this.form.querySelector(".prompt").hidden = !model.prompts;
     this.choose();
   }
 
@@ -158,6 +159,7 @@ export class Edit {
     const { task } = settings;
     const chosen = [...SETTINGS[task], ...(task === "denoise" ? [] : SAMPLING)];
     const fields = { model: this.app.model.id, task, class: settings.class };
+    if (this.app.model.prompts && settings.prompt.trim()) fields.prompt = settings.prompt.trim();
     for (const key of chosen) fields[key] = settings[key];
     if ("seed" in fields) whole(settings, "seed", "The seed");
     if ("n" in fields) whole(settings, "n", "The number of results", { min: 1, max: 16 });
