@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
@@ -411,7 +412,7 @@ def test_a_budget_that_is_too_short_says_the_shortest(tmp_path: Path) -> None:
 def test_a_stage_that_is_slower_than_measured_ends_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    late = iter([False, True])
+    late = iter([False, True, False, True])
     monkeypatch.setattr(Stages, "run", lambda self, within: next(late))
     folder = tmp_path / "teacher" / "checkpoints" / "step-00000040"
     monkeypatch.setattr(
@@ -426,6 +427,10 @@ def test_a_stage_that_is_slower_than_measured_ends_early(
     state = State(kind="fit", source="photos", fingerprint="x")
     with pytest.warns(FewstepWarning, match="slower than measured: it ends after 40 of"):
         assert made.run(state, Clock(tmp_path)).steps == {"teacher": 40}
+    begun = replace(state, steps={"teacher": 40})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert made.run(begun, Clock(tmp_path)).steps == begun.steps, "all are made: it only ends"
 
 
 def test_a_folder_goes_on_with_a_longer_budget_alone(tmp_path: Path) -> None:

@@ -166,14 +166,15 @@ class Round:
     def _cut(self, state: State, timed: Timed, stage: Stage) -> tuple[State, Stage]:
         """A stage that took longer than foreseen, ended with the steps that it has made.
 
-        One that has made none goes on until it has made what it was to make.
+        One that has made none, or all of them, goes on until nothing is left to do.
         """
         latest = RunDirectory(self.directory / timed.name).checkpoints.latest()
-        if not isinstance(stage, Training) or latest is None:
+        planned = state.steps[timed.name]
+        if not isinstance(stage, Training) or latest is None or latest.step >= planned:
             return state, stage
         warnings.warn(
             f"{timed.name} was slower than measured: it ends after {latest.step:,} of "
-            f"{state.steps[timed.name]:,} steps, so that the budget is kept.",
+            f"{planned:,} steps, so that the budget is kept.",
             FewstepWarning,
             stacklevel=3,
         )
