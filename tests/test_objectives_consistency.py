@@ -36,6 +36,7 @@ from fewstep.schedules import GeometricN, SigmoidGap, StudentT, nested_times
 from fewstep.solvers import SOLVERS, Denoiser, ddim_step
 from fewstep.testing.fitting import random
 from fewstep.trained import CONSISTENCY, DIFFUSION
+from oracles import Exact, Gaussian, slope
 
 TO_ZERO = EDM(T=20.0, eps=0.0)
 TINY: dict[str, Any] = {"steps": 1, "network__width": 16, "samples": 4, "checkpoint_every": 1}
@@ -195,6 +196,24 @@ def test_the_mean_of_a_batch_is_its_denoiser(p: Parameterization) -> None:
         torch.testing.assert_close(found[i], W @ x[mine])
 
 
+def test_stable_tuning_follows_the_pf_ode_of_a_large_batch() -> None:
+    """At the exact map its two ends differ in second order of the gap, those of ECT in first."""
+    truth = Gaussian(EDM(T=20.0, eps=0.0))
+    f, x = Exact(truth, "consistency", dim=1), truth.sample(8192, 1)
+    z, t = torch.randn_like(x), torch.full((8192,), 1.5, dtype=torch.float64)
+    gaps, orders = (0.4, 0.2, 0.1), {}
+    for kind in (StableConsistencyTuning, ECT):
+        o, found = kind(f, 10), []
+        for h in gaps:
+            r = (1 - h) * t
+            _, x_r = o.before(x, z, t, r, NONE)
+            gap = f(truth.p.diffuse(x, t, z), t) - f(x_r, r)
+            found.append(float(gap.square().mean().sqrt()))
+        orders[kind] = slope(list(gaps), found)
+    assert orders[StableConsistencyTuning] == pytest.approx(2.0, abs=0.3)
+    assert orders[ECT] == pytest.approx(1.0, abs=0.3)
+
+
 def test_a_batch_of_one_image_is_plain_easy_tuning() -> None:
     """To rounding; of several images the loss is another."""
     f = network_map().double()
@@ -285,6 +304,20 @@ def test_mid_training_walks_as_the_solver_does() -> None:
     torch.testing.assert_close(states[1:], torch.stack(walked[:-1]))
     torch.testing.assert_close(end, walked[-1])
     assert (len(states), times[0], times[-1]) == (5, p.T, p.t_min)
+
+
+def test_mid_training_vanishes_at_the_exact_map_with_the_order_of_its_solver() -> None:
+    """DPM-Solver++(2M) is of order 2, and so is the distance of its end to that of the PF-ODE."""
+    truth = Gaussian(EDM(T=20.0))
+    x, steps, found = truth.sample(512, 3), (16, 32, 64), []
+    for N in steps:
+        o = CMT(Exact(truth, "consistency"), 10, teacher=Exact(truth, "diffusion"), N=N)
+        torch.manual_seed(0)
+        found.append(float(o(x, 0).mean().sqrt()))
+    assert slope(list(map(float, steps)), found) == pytest.approx(-2.0, abs=0.3)
+    moved = Exact(Gaussian(EDM(T=20.0), m=truth.m + 0.1), "consistency")
+    wrong = CMT(moved, 10, teacher=Exact(truth, "diffusion"), N=64)
+    assert float(wrong(x, 0).mean().sqrt()) > 10 * found[-1]
 
 
 def test_every_state_of_every_walk_is_trained_on_with_its_own_class() -> None:
