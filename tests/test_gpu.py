@@ -165,7 +165,10 @@ def test_two_passes_share_their_masks_on_the_device() -> None:
         first = dropout(x, 0.5, True)
     with shared:
         second = dropout(x, 0.5, True)
+    with shared:
+        part = dropout(x[:8], 0.5, True)
     assert torch.equal(first, second)
+    assert torch.equal(first[:8], part)
     assert 0.4 < float((first == 0).float().mean()) < 0.6
     assert not torch.equal(first, dropout(x, 0.5, True))
 
@@ -342,7 +345,10 @@ def test_dropout_inside_the_norms_kernel() -> None:
         first = norm.silu(x, p=0.3)
     with shared:
         second = norm.silu(x, p=0.3)
+    with shared:
+        part = norm.silu(x[:3], p=0.3)
     assert torch.equal(first, second)
+    assert torch.equal(first[:3], part)
     assert not torch.equal(first, norm.silu(x, p=0.3))
     kept = (first != 0).double()
     assert float(kept.mean()) == pytest.approx(0.7, abs=0.005)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -329,6 +330,57 @@ def test_a_shortcut_learns_halves_in_a_part_of_the_batch(every: int) -> None:
     torch.testing.assert_close((t / d).round(), t / d)
     with pytest.raises(FewstepError, match="1 are computed at once"):
         o.draw_times(torch.zeros(1, 3), 0)
+
+
+SHARED = [n for n in NAMES if "apart" in inspect.signature(OBJECTIVES[n]).parameters]
+
+
+def in_training(name: str, dropout: float, **settings: Any) -> Any:
+    """An objective on a small network with random weights, in float64."""
+    torch.manual_seed(3)
+    F = MLP((3,), width=8, blocks=1, two_time=True, dropout=dropout)
+    for parameter in F.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return built(name, FlowMap(F, P).double(), **settings).double().train()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "dropout"),
+    [(name, {}, 0.3 * (name != "flow_map_matching")) for name in SHARED]
+    + [("flow_map_matching", {"by": by}, 0.0) for by in ("eulerian", "progressive")],
+)
+def test_what_is_left_out_where_both_times_are_one_changes_nothing(
+    name: str, settings: dict[str, Any], dropout: float
+) -> None:
+    """Losses and gradients are those of all rows computed as if each had two times."""
+    found = []
+    x = torch.linspace(-1, 1, 24, dtype=torch.float64).view(8, 3)
+    for all_rows in (False, True):
+        o = in_training(name, dropout, apart=0.3, **settings)  # of 8 rows 2, and 2 of 5 times 3
+        torch.manual_seed(5)
+        times = o.draw_times(x, 40)
+        o.apart = 1.0 if all_rows else o.apart
+        torch.manual_seed(7)
+        loss = o.loss_at(x, *times)
+        weights = list(o.f.parameters())
+        gradients = torch.autograd.grad((loss * torch.arange(1, 9)).sum(), weights)
+        found.append((loss.detach(), *gradients))
+    assert bool((times[1][3:] == times[0][3:]).all())
+    assert bool((times[1][:2] < times[0][:2]).all())
+    for mine, whole in zip(*found, strict=True):
+        torch.testing.assert_close(mine, whole, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 8])
+def test_the_first_images_have_two_times_and_their_share_is_right(rows: int) -> None:
+    o, t = built("meanflow", Bent(), apart=0.3), torch.zeros(rows)
+    torch.manual_seed(0)
+    drawn = torch.stack([o.drawn_apart(t) for _ in range(2000)])
+    assert not bool(drawn[:, o.first_apart(rows) :].any())
+    assert o.first_apart(rows) == math.ceil(0.3 * rows)
+    assert float(drawn.double().mean()) == pytest.approx(0.3, abs=0.03)
+    whole = int(0.3 * rows)
+    assert bool(drawn[:, :whole].all())
 
 
 class Telling(FlowMap):

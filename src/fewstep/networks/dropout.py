@@ -19,7 +19,8 @@ from fewstep.errors import FewstepError
 class SharedDropout:
     """``with masks: first pass`` and ``with masks: second pass``: the second sees the same masks.
 
-    Both must drop at the same places and with the same shapes, as the same network does.
+    Both must drop at the same places, as the same network does. A later pass may be of the first
+    rows of the batch alone.
     """
 
     def __init__(self) -> None:
@@ -36,12 +37,18 @@ class SharedDropout:
         global _active
         _active = self._outer.pop()
 
-    def mask(self, draw: Callable[[], Tensor]) -> Tensor:
-        """The mask of this place: drawn in the first pass, repeated in the others."""
+    def mask(self, draw: Callable[[], Tensor], rows: int | None = None) -> Tensor:
+        """The mask of this place: drawn in the first pass, repeated in the others.
+
+        Args:
+            draw: makes one.
+            rows: of which images it is, the first of the batch; None of one number for all.
+        """
         if self._next == len(self.masks):
             self.masks.append(draw())
         self._next += 1
-        return self.masks[self._next - 1]
+        found = self.masks[self._next - 1]
+        return found if rows is None or len(found) == rows else found[:rows]
 
 
 _active: SharedDropout | None = None
@@ -52,12 +59,12 @@ def shared() -> SharedDropout:
     return SharedDropout() if _active is None else _active
 
 
-def mask(draw: Callable[[], Tensor]) -> Tensor:
+def mask(draw: Callable[[], Tensor], rows: int | None = None) -> Tensor:
     """What ``draw`` gives, or inside `SharedDropout` what it gave at this place before.
 
     Whatever a network draws at random must go through here, or student and target differ in it.
     """
-    return draw() if _active is None else _active.mask(draw)
+    return draw() if _active is None else _active.mask(draw, rows)
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -70,10 +77,10 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
         return x
     dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
     if x.device.type == "cpu" and dense and not torch.compiler.is_compiling():
-        return x * mask(lambda: _packed_mask(x, p))
+        return x * mask(lambda: _packed_mask(x, p), len(x))
     if _active is None:
         return functional.dropout(x, p)
-    return x * mask(lambda: _plain_mask(x, p))
+    return x * mask(lambda: _plain_mask(x, p), len(x))
 
 
 def dropout_seed(device: torch.device) -> Tensor:

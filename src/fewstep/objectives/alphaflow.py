@@ -54,7 +54,7 @@ class AlphaFlow(GuidesItself, WeighedByError):
     paper = "Zhang, Siarohin, Menapace, Vasilkovsky, Tulyakov, Qu, Skorokhodov 2025 (alpha-Flow)"
     citation = "zhang2025alphaflow"
     fixed_point = FixedPoint.LIMIT
-    cost = Cost(forward=2)
+    cost = Cost(forward=1.5)
 
     def __init__(
         self,
@@ -94,18 +94,20 @@ class AlphaFlow(GuidesItself, WeighedByError):
     ) -> Tensor:
         f, (t, s, alpha) = self.f, times
         x_t, line = f.p.draw(x, t, torch.randn_like(x))
-        m = t - alpha * (t - s)
-        share = expand(alpha, x)
         dropout = SharedDropout()
-        with torch.no_grad():
-            with dropout:
-                v = self.velocity(x_t, t, line, condition)
-            with dropout:
-                u_m = mean_velocity(f, moved(x_t, v, t, m), m, s, condition)
-            target = share * v + (1 - share) * u_m
-            target = target if self.clip is None else target.clamp(-self.clip, self.clip)
+        with dropout, torch.no_grad():
+            v = target = self.velocity(x_t, t, line, condition)
         with dropout:
             u = mean_velocity(f, x_t, t, s, condition)
+        if n := self.first_apart(len(x)):
+            first = slice(n)
+            t_1, s_1, share = t[first], s[first], expand(alpha[first], x)
+            m = t_1 - alpha[first] * (t_1 - s_1)
+            with dropout, torch.no_grad():
+                x_m = moved(x_t[first], v[first], t_1, m)
+                u_m = mean_velocity(f, x_m, m, s_1, condition.rows(first))
+            target = torch.cat([share * v[first] + (1 - share) * u_m, v[n:]])
+        target = target if self.clip is None else target.clamp(-self.clip, self.clip)
         return alpha * self.weighed(mean_square(u - target))
 
     def schedule(self, k: int) -> dict[str, float]:

@@ -50,7 +50,7 @@ class FlowMapMatching(FlowMapObjective):
     paper = "Boffi, Albergo, Vanden-Eijnden 2025, Section 3; 2024 (flow map matching)"
     citation = "boffi2025build"
     fixed_point = FixedPoint.MAP
-    cost = Cost(forward=2, backward=3, tangent=1)
+    cost = Cost(forward=1.25, backward=1.5, tangent=0.25)
 
     def __init__(
         self,
@@ -79,7 +79,16 @@ class FlowMapMatching(FlowMapObjective):
     ) -> Tensor:
         t, s = times
         x_t, v = self.f.p.draw(x, t, torch.randn_like(x))
-        loss = mean_square(getattr(self, self.by)(x_t, t, s, v, condition))
+        n = self.first_apart(len(x))
+        first, others = slice(n), slice(n, None)
+        errors = []
+        if n:
+            points = x_t[first], t[first], s[first], v[first], condition.rows(first)
+            errors.append(getattr(self, self.by)(*points))
+        if n < len(x):
+            points = x_t[others], t[others], t[others], condition.rows(others)
+            errors.append(mean_velocity(self.f, *points) - v[others])
+        loss = mean_square(torch.cat(errors))
         return loss if self.weight is None else self.weight(loss, self.f.p, t, s)
 
     def lagrangian(

@@ -12,10 +12,14 @@ one of them (``v`` is the velocity of a path through ``x_t``, ``m`` a time betwe
     Eulerian       d/dt X(x_t, t, s) = v - u - (t - s) du/dt = 0         along a path
     Lagrangian     d/ds X(x_t, t, s) = u(X, s, s)                        at the end of the map
     composition    X(x_t, t, s) = X(X(x_t, t, m), m, s)                  in two jumps
+
+Where ``s = t`` all of them hold of themselves, and what is learned is the velocity of the data. So
+only the first rows of a batch have two times, and further passes are made for those alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -40,7 +44,8 @@ class FlowMapObjective(AlongLines, Targeted):
         f: the map in training.
         K: total number of training steps.
         times: distribution of the two times, or its spec.
-        apart: share of the images whose times differ; of the others ``s = t``.
+        apart: share of the images whose times differ, the first of a batch; of the others
+            ``s = t``.
         mu: decay of the target; 0 makes it the map itself under stop-gradient.
     """
 
@@ -59,7 +64,20 @@ class FlowMapObjective(AlongLines, Targeted):
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         t, s = self.pair(x)
-        return t, torch.where(torch.rand_like(t) < self.apart, s, t)
+        return t, torch.where(self.drawn_apart(t), s, t)
+
+    def drawn_apart(self, t: Tensor) -> Tensor:
+        """Which images have two times: a share of them, none after `first_apart`: [B].
+
+        Where the share is no whole number of images, one more has two times as often as the rest of
+        the share says.
+        """
+        u = torch.rand((), device=t.device)
+        return torch.arange(len(t), device=t.device) + u < self.apart * len(t)
+
+    def first_apart(self, rows: int) -> int:
+        """How many of the first images of a batch may have two times."""
+        return math.ceil(self.apart * rows)
 
     def pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Two times per example, in the type that times of ``x`` have: [B], [B]."""

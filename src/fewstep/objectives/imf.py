@@ -65,7 +65,7 @@ class ImprovedMeanFlow(WeighedByError):
     paper = "Geng, Lu, Wu, Shechtman, Kolter, He 2025, Algorithm 1 (improved MeanFlow)"
     citation = "geng2025improved"
     fixed_point = FixedPoint.MAP
-    cost = Cost(forward=3, backward=2, tangent=1)
+    cost = Cost(forward=2, backward=1.5, tangent=0.5)
 
     def __init__(
         self,
@@ -104,16 +104,21 @@ class ImprovedMeanFlow(WeighedByError):
         here = at_time(f.p, t, condition)
         x_t, line = f.p.draw(x, t, torch.randn_like(x))
         dropout = SharedDropout()
-        with torch.set_grad_enabled(self.auxiliary > 0 and torch.is_grad_enabled()), dropout:
-            own = mean_velocity(f, x_t, t, t, here)
-        along = own.detach()
-        with dropout, torch.no_grad():
-            v = self.guided(x_t, t, line, along, here)
-        with dropout, torch.no_grad():
-            g = f.tangent(x_t, t, s, along, condition, how=self.how)[1]
         with dropout:
-            u = mean_velocity(f, x_t, t, s, condition)
-        compound = u + (along - u - g).detach()  # u + (t - s) sg(du/dt)
+            u = compound = own = mean_velocity(f, x_t, t, s, condition)  # own: where s = t
+        if n := self.first_apart(len(x)):
+            first = slice(n)
+            x_1, t_1, s_1 = x_t[first], t[first], s[first]
+            with torch.set_grad_enabled(self.auxiliary > 0 and torch.is_grad_enabled()), dropout:
+                own_1 = mean_velocity(f, x_1, t_1, t_1, here.rows(first))
+            along = own_1.detach()
+            with dropout, torch.no_grad():
+                points = x_1, t_1, s_1, along, condition.rows(first)
+                rest = along - u[first] - f.tangent(*points, how=self.how)[1]  # (t - s) du/dt
+            compound = torch.cat([u[first] + rest, u[n:]])
+            own = torch.cat([own_1, u[n:]])
+        with dropout, torch.no_grad():
+            v = self.guided(x_t, t, line, own, here)
         loss = self.weighed(sum_square(compound - v))
         if self.auxiliary:
             loss = loss + self.auxiliary * self.weighed(sum_square(own - v))

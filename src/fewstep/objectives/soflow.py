@@ -56,7 +56,7 @@ class SoFlow(GuidesItself, WeighedByError):
     paper = "Luo, Yuan, Liu 2025, Section 4 (SoFlow)"
     citation = "luo2025soflow"
     fixed_point = FixedPoint.LIMIT
-    cost = Cost(forward=2)
+    cost = Cost(forward=1.25)
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class SoFlow(GuidesItself, WeighedByError):
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
         t, s = self.pair(x)
-        apart = torch.rand_like(t) < self.apart
+        apart = self.drawn_apart(t)
         t = torch.where(apart, t, self.velocity_times.sample(x, self.f.p).to(t))
         s = torch.where(apart, torch.minimum(s, t - LEAST_GAP), t)
         m = torch.minimum(t - self.rho(k) * (t - s), t - LEAST_GAP)
@@ -94,20 +94,36 @@ class SoFlow(GuidesItself, WeighedByError):
         f, (t, s, m) = self.f, times
         x_t, line = f.p.draw(x, t, torch.randn_like(x))
         dropout = SharedDropout()
-        with torch.no_grad():
-            with dropout:
-                v = self.velocity(x_t, t, line, condition)
-            x_m = moved(x_t, v, t, m)
-            with dropout:
-                X_m = moved(x_m, mean_velocity(f, x_m, m, s, condition), m, s)
+        with dropout, torch.no_grad():
+            v = self.velocity(x_t, t, line, condition)
         with dropout:
             u = mean_velocity(f, x_t, t, s, condition)
-        apart = s < t
-        gap = torch.where(apart, t - m, 1.0)
-        q = (moved(x_t, u, t, s) - X_m).detach() / expand(gap, x)
-        consistent = self.weighed(mean_square(u - (u + q).detach())) / 2
-        flowing = self.weighed(mean_square(u - v))
-        return torch.where(apart, consistent, flowing)
+        target, apart = v, s < t
+        if n := self.first_apart(len(x)):
+            first = slice(n)
+            times = t[first], s[first], m[first]
+            q = self.quotient(x_t[first], u[first], v[first], times, condition.rows(first), dropout)
+            two = torch.where(expand(apart[first], x), u[first].detach() + q, v[first])
+            target = torch.cat([two, v[n:]])
+        return self.weighed(mean_square(u - target)) * torch.where(apart, 0.5, 1.0)
+
+    @torch.no_grad()
+    def quotient(
+        self,
+        x_t: Tensor,
+        u: Tensor,
+        v: Tensor,
+        times: tuple[Tensor, Tensor, Tensor],
+        condition: Condition,
+        dropout: SharedDropout,
+    ) -> Tensor:
+        """``q`` of images with two times ``t``, ``s``, and ``m`` between: [n, *shape]."""
+        t, s, m = times
+        x_m = moved(x_t, v, t, m)
+        with dropout:
+            X_m = moved(x_m, mean_velocity(self.f, x_m, m, s, condition), m, s)
+        gap = torch.where(s < t, t - m, 1.0)
+        return (moved(x_t, u, t, s) - X_m) / expand(gap, x_t)
 
     def schedule(self, k: int) -> dict[str, float]:
         return {"rho": self.rho(k)}

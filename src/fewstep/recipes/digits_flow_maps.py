@@ -50,7 +50,7 @@ def meanflow() -> Run:
 
     The paper's times and weight.
     """
-    return flow_map("meanflow", 6, times=SORTED)
+    return flow_map("meanflow", 3.75, times=SORTED)
 
 
 @RECIPES.add("digits/imf")
@@ -59,7 +59,7 @@ def imf() -> Run:
 
     The paper's times, weight and auxiliary loss, on the diagonal of the network.
     """
-    return flow_map("imf", 9, times=SORTED)
+    return flow_map("imf", 6, times=SORTED)
 
 
 @RECIPES.add("digits/alphaflow")
@@ -68,13 +68,13 @@ def alphaflow() -> Run:
 
     The paper's fall of alpha over the whole training.
     """
-    return flow_map("alphaflow", 4, times=SORTED)
+    return flow_map("alphaflow", 3.5, times=SORTED)
 
 
 @RECIPES.add("digits/soflow")
 def soflow() -> Run:
     """SoFlow from scratch (Luo et al. 2025)."""
-    return flow_map("soflow", 4)
+    return flow_map("soflow", 3.25)
 
 
 @RECIPES.add("digits/shortcut")
@@ -95,7 +95,7 @@ def flow_map_matching() -> Run:
     digits/flow-map-matching-progressive has: with both of the paper's a training of 600 steps ended
     at five times the Fréchet distance.
     """
-    return flow_map("flow_map_matching", 10, by="lagrangian", learned_weight=False, times=SORTED)
+    return flow_map("flow_map_matching", 4.75, by="lagrangian", learned_weight=False, times=SORTED)
 
 
 @RECIPES.add("digits/flow-map-matching-progressive")
@@ -106,7 +106,7 @@ def flow_map_matching_progressive() -> Run:
     like that of the data's velocity: the map then agreed with itself alone, and from the 450th step
     on its loss rose to 1e7. MeanFlow's times in the place of uniform ones.
     """
-    return flow_map("flow_map_matching", 5, by="progressive", learned_weight=False, times=SORTED)
+    return flow_map("flow_map_matching", 3.5, by="progressive", learned_weight=False, times=SORTED)
 
 
 @RECIPES.add("digits/tvm")
