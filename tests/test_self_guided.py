@@ -142,15 +142,16 @@ def test_weights_and_intervals_are_drawn_as_in_the_paper() -> None:
     assert 0.5 <= float(times[:, 1].min()) < 0.51 < 0.99 < float(times[:, 1].max()) <= 1
     assert float(times.mean()) == pytest.approx(0.5, abs=near * 12**-0.5)
     o.loss_at(POINTS[label][:, None], t, s, condition=condition)
-    own, null, *_, between = F.asked
+    between, own, *_, null = F.asked  # its own velocity where two times need it
     assert own.w is not None
     assert null.w is not None
-    inside = (times[:, 0] < t) & (t <= times[:, 1])
-    assert torch.equal(own.w, torch.where(inside | (t == s), condition.w, 1.0))
+    inside, first = (times[:, 0] < t) & (t <= times[:, 1]), len(own.w)
+    assert first == n / 2
+    assert torch.equal(own.w, torch.where(inside | (t == s), condition.w, 1.0)[:first])
     assert bool((null.w == 1).all())
-    for whole in (own.interval, null.interval):
+    for whole, rows in ((own.interval, first), (null.interval, n)):
         assert whole is not None
-        assert torch.equal(whole, everywhere(condition.w))
+        assert torch.equal(whole, everywhere(condition.w[:rows]))
     told = torch.where((t == s)[:, None], everywhere(condition.w), condition.interval)
     assert between.interval is not None
     assert torch.equal(between.interval, told)
