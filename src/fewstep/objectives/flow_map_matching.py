@@ -80,14 +80,15 @@ class FlowMapMatching(FlowMapObjective):
         t, s = times
         x_t, v = self.f.p.draw(x, t, torch.randn_like(x))
         n = self.first_apart(len(x))
-        first, others = slice(n), slice(n, None)
         errors = []
         if n:
+            first = slice(n)
             points = x_t[first], t[first], s[first], v[first], condition.rows(first)
             errors.append(getattr(self, self.by)(*points))
         if n < len(x):
-            points = x_t[others], t[others], t[others], condition.rows(others)
-            errors.append(mean_velocity(self.f, *points) - v[others])
+            one = t[n:]
+            u = mean_velocity(self.f, x_t[n:], one, one, condition.rows(slice(n, None)))
+            errors.append(u - v[n:])
         loss = mean_square(torch.cat(errors))
         return loss if self.weight is None else self.weight(loss, self.f.p, t, s)
 
