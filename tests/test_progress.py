@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.progress import Progress as Bars
 
 from fewstep import progress as progress_module
 from fewstep.progress import Lines, progress
+from fewstep.stages.stage import Progress, Training
+from fewstep.stages.stages import _Shown
 
 
 class Clock:
@@ -45,6 +48,25 @@ def test_a_log_has_lines_and_a_terminal_a_bar(
         clock.now += 20
         advance(5)
     assert "━" in capfd.readouterr().err
+
+
+def test_stages_of_an_earlier_call_were_not_made_in_no_time(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    clock, made = Clock(monkeypatch), [500]
+
+    class Half(Training):
+        def progress(self, directory: Path) -> Progress:
+            return Progress(made[0])
+
+    stages = [Half(name, recipe="digits/cd", steps=1000) for name in "abcd"]
+    with Bars() as bars:
+        shown = _Shown(bars, stages, tmp_path, 1.0)
+        shown.update(stages[:1], finished=3)
+        clock.now, made[0] = clock.now + 20, 510
+        shown.update(stages[:1], finished=3)
+    line = "all: 87/100 %, 3 of 4 made; a 510 of 1,000, 0:16:20 left\n"
+    assert capfd.readouterr().err == line
 
 
 @pytest.mark.parametrize("quiet", [False, True])

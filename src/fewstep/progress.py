@@ -39,7 +39,7 @@ class Lines:
         title: str,
         total: int,
         *,
-        start: int = 0,
+        start: float = 0,
         unit: str = "",
         say: Callable[[str], None] | None = None,
     ) -> None:
@@ -48,7 +48,7 @@ class Lines:
         self._began = time.monotonic()
         self._due = PATIENCE
 
-    def advance(self, done: int, status: Callable[[], str] | None = None) -> None:
+    def advance(self, done: float, status: Callable[[], str] | None = None) -> None:
         """Where a line is due, say how much is done.
 
         Args:
@@ -59,11 +59,11 @@ class Lines:
         if seconds < self._due:
             return
         self._due = EARLY if seconds < EARLY else INTERVAL * (seconds // INTERVAL + 1)
-        said = f"{self.title}: {done:,}/{self.total:,} {self.unit}".rstrip()
+        said = f"{self.title}: {int(done):,}/{self.total:,} {self.unit}".rstrip()
         extra = status() if status else ""
         self.say(said + f", {extra}" * bool(extra) + self._left(done, seconds))
 
-    def _left(self, done: int, seconds: float) -> str:
+    def _left(self, done: float, seconds: float) -> str:
         made = done - self.start
         if made <= 0:
             return ""

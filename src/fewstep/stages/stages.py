@@ -227,27 +227,33 @@ class _Shown:
         self.bars, self.stages, self.directory, self.shorten = bars, stages, directory, shorten
         self._width = max(len(stage.name) for stage in stages)
         self._tasks: dict[str, TaskID] = {}
-        self._all = self._bar("all", 100)
-        self._lines = None if on_terminal() else Lines("all", 100, unit="%")
+        self._all: TaskID | None = None
+        self._lines: Lines | None = None
 
-    def _bar(self, name: str, total: int) -> TaskID:
-        return self.bars.add_task(f"{name:<{self._width}}", total=total, status="")
+    def _begin(self, percent: float) -> TaskID:
+        """What an earlier call has made counts as done, and not as made in no time."""
+        if not on_terminal():
+            self._lines = Lines("all", 100, start=percent, unit="%")
+        return self._bar("all", 100, percent)
+
+    def _bar(self, name: str, total: int, done: float = 0) -> TaskID:
+        title = f"{name:<{self._width}}"
+        return self.bars.add_task(title, total=total, completed=int(done), status="")
 
     def update(self, running: Sequence[Stage], finished: int) -> None:
         """Move the bars of those that run, and take away those of others that are done."""
-        share, lines = float(finished), []
-        for stage in running:
-            total = stage.total(self.shorten)
+        far = [(s, s.progress(self.directory), s.total(self.shorten)) for s in running]
+        percent = 100 * (finished + sum(now.done / n for _, now, n in far)) / len(self.stages)
+        if self._all is None:
+            self._all = self._begin(percent)
+        for stage, now, total in far:
             if stage.name not in self._tasks:
-                self._tasks[stage.name] = self._bar(stage.name, total)
-            now = stage.progress(self.directory)
+                self._tasks[stage.name] = self._bar(stage.name, total, now.done)
             self.bars.update(self._tasks[stage.name], completed=now.done, status=now.status)
-            share += now.done / total
-            lines.append(f"{stage.name} {now.done:,} of {total:,}")
         for name in self._tasks.keys() - {stage.name for stage in running}:
             self.bars.remove_task(self._tasks.pop(name))
         status = f"{finished} of {len(self.stages)} made"
-        percent = 100 * share / len(self.stages)
         self.bars.update(self._all, completed=percent, status=status)
         if self._lines is not None:
-            self._lines.advance(int(percent), lambda: "; ".join([status, *lines]))
+            lines = [f"{stage.name} {now.done:,} of {n:,}" for stage, now, n in far]
+            self._lines.advance(percent, lambda: "; ".join([status, *lines]))
