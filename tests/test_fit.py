@@ -200,7 +200,7 @@ def test_mirroring_is_right_where_mirrored_images_look_like_the_others() -> None
 
 @pytest.mark.parametrize(
     ("speed", "seconds", "size"),
-    [(900, 1800, 32), (100, 1800, 16), (900, 300, 16), (2e5, 1800, 64)],
+    [(900, 1800, 32), (300, 1800, 32), (200, 900, 16), (2e4, 1800, 64)],
 )
 def test_a_size_is_the_largest_that_is_seen_often_enough(
     speed: float, seconds: float, size: int

@@ -1,7 +1,7 @@
 """The rule by which a plan is chosen; docs/fit.md states it for people.
 
-Sizes and widths are such that a diffusion model sees enough images in its time. For sizes that is
-estimated from the speed of a small network here; widths are measured.
+Sizes and widths are such that a diffusion model sees enough images in its time, of larger images
+more. For sizes that is estimated from the speed of a small network here; widths are measured.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ model in its share, or a few more."""
 SIDES = (64, 32, 16)
 """Sizes of images that are tried, the largest first, below the images' own."""
 LARGEST = 128  # side above which images are too large for the networks here
-SEEN = 200_000  # images that a small network must see for a size to be worth it
+SEEN = 25  # images for each pixel of theirs that make a size worth it for a small network
 HOPELESS = 500  # images below which a size is refused before any is read
 WIDE = 100_000  # images that a network of `NARROW` channels sees before a wider one is better
 NARROW = 24
@@ -95,9 +95,10 @@ def choose_size(choices: Choices, source: Source, speed: Speed, seconds: float) 
     found, seen = 0, 0.0
     for side in sides(source):
         found, seen = side, TEACHER * seconds * speed.of(side)
-        if seen >= SEEN:
+        if seen >= SEEN * side**2:
             break
-    enough = f"{SEEN:,} or more are enough" if seen >= SEEN else f"{SEEN:,} would be enough"
+    wanted = SEEN * found**2
+    enough = f"{wanted:,} or more are enough" if seen >= wanted else f"{wanted:,} would be enough"
     why = (
         f"the images are {source.side} pixels wide; of this size the training sees about "
         f"{_about(seen)} images; {enough}"
