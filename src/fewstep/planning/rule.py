@@ -26,7 +26,7 @@ model in its share, or a few more."""
 SIDES = (64, 32, 16)
 """Sizes of images that are tried, the largest first, below the images' own."""
 LARGEST = 128  # side above which images are too large for the networks here
-SEEN = 25  # images for each pixel of theirs that make a size worth it for a small network
+SEEN = 40  # images for each number of theirs that make a size worth it for a small network
 HOPELESS = 500  # images below which a size is refused before any is read
 WIDE = 100_000  # images that a network of `NARROW` channels sees before a wider one is better
 NARROW = 24
@@ -92,12 +92,12 @@ def sides(source: Source) -> Iterator[int]:
 def choose_size(choices: Choices, source: Source, speed: Speed, seconds: float) -> int:
     """The largest size of which a training sees enough images."""
     choices.make("channels", 3 if source.colour else 1, "as the images are")
-    found, seen = 0, 0.0
+    found, seen, channels = 0, 0.0, 3 if source.colour else 1
     for side in sides(source):
         found, seen = side, TEACHER * seconds * speed.of(side)
-        if seen >= SEEN * side**2:
+        if seen >= SEEN * channels * side**2:
             break
-    wanted = SEEN * found**2
+    wanted = SEEN * channels * found**2
     enough = f"{wanted:,} or more are enough" if seen >= wanted else f"{wanted:,} would be enough"
     why = (
         f"the images are {source.side} pixels wide; of this size the training sees about "
