@@ -618,24 +618,22 @@ def test_prompts_are_sent_and_shown(browser: Browser, tmp_path: Path) -> None:
         page.goto(address)
         page.wait_for_selector("#facts:not(:empty)")
         page.locator("#generate-n").fill("1")
-        run(page, "generate")
-        before = shown(page, "#generate .large")
-        page.fill("#generate-prompt", "a red cat")
-        run(page, "generate")
-        assert np.abs(shown(page, "#generate .large") - before).max() > 5
+        a_prompt_shows(page, "generate")
         page.click("#generate .settings summary")
         assert '"prompt": "a red cat"' in page.inner_text("#generate .settings pre")
-        page.click("#generate .terminal summary")
-        assert "--prompt 'a red cat'" in page.inner_text("#generate .terminal pre >> nth=0")
-
         page.click("#tab-edit")
         page.click("#edit [data-source=blank]")
         page.check("#edit [name=task][value=vary]")
-        run(page, "edit")
-        before = shown(page, "#edit .large")
-        page.fill("#edit-prompt", "a red cat")
-        run(page, "edit")
-        assert np.abs(shown(page, "#edit .large") - before).max() > 5
-        page.click("#edit .terminal summary")
-        assert "--prompt 'a red cat'" in page.inner_text("#edit .terminal pre >> nth=0")
+        a_prompt_shows(page, "edit")
         page.close()
+
+
+def a_prompt_shows(page: Page, tab: str) -> None:
+    """In the picture, and in the command that makes it."""
+    run(page, tab)
+    before = shown(page, f"#{tab} .large")
+    page.fill(f"#{tab}-prompt", "a red cat")
+    run(page, tab)
+    assert np.abs(shown(page, f"#{tab} .large") - before).max() > 5
+    page.click(f"#{tab} .terminal summary")
+    assert "--prompt 'a red cat'" in page.inner_text(f"#{tab} .terminal pre >> nth=0")

@@ -48,7 +48,7 @@ class SharedDropout:
             self.masks.append(draw())
         self._next += 1
         found = self.masks[self._next - 1]
-        return found if rows is None or len(found) == rows else found[:rows]
+        return found if rows is None else found[:rows]
 
 
 _active: SharedDropout | None = None

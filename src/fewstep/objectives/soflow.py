@@ -101,8 +101,8 @@ class SoFlow(GuidesItself, WeighedByError):
         target, apart = v, s < t
         if n := self.first_apart(len(x)):
             first = slice(n)
-            times = t[first], s[first], m[first]
-            q = self.quotient(x_t[first], u[first], v[first], times, condition.rows(first), dropout)
+            at = t[first], s[first], m[first]
+            q = self.quotient(x_t[first], u[first], v[first], at, condition.rows(first), dropout)
             two = torch.where(expand(apart[first], x), u[first].detach() + q, v[first])
             target = torch.cat([two, v[n:]])
         return self.weighed(mean_square(u - target)) * torch.where(apart, 0.5, 1.0)
@@ -117,7 +117,7 @@ class SoFlow(GuidesItself, WeighedByError):
         condition: Condition,
         dropout: SharedDropout,
     ) -> Tensor:
-        """``q`` of images with two times ``t``, ``s``, and ``m`` between: [n, *shape]."""
+        """``q`` of images whose times are ``t``, ``s``, and ``m`` between: [n, *shape]."""
         t, s, m = times
         x_m = moved(x_t, v, t, m)
         with dropout:

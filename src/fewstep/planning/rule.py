@@ -91,13 +91,13 @@ def sides(source: Source) -> Iterator[int]:
 
 def choose_size(choices: Choices, source: Source, speed: Speed, seconds: float) -> int:
     """The largest size of which a training sees enough images."""
-    choices.make("channels", 3 if source.colour else 1, "as the images are")
-    found, seen, channels = 0, 0.0, 3 if source.colour else 1
+    channels = int(choices.make("channels", 3 if source.colour else 1, "as the images are"))
+    found, seen, wanted = 0, 0.0, 0
     for side in sides(source):
         found, seen = side, TEACHER * seconds * speed.of(side)
-        if seen >= SEEN * channels * side**2:
+        wanted = SEEN * channels * side**2
+        if seen >= wanted:
             break
-    wanted = SEEN * channels * found**2
     enough = f"{wanted:,} or more are enough" if seen >= wanted else f"{wanted:,} would be enough"
     why = (
         f"the images are {source.side} pixels wide; of this size the training sees about "

@@ -94,8 +94,8 @@ def check_masks(fitting: Fitting, device: str) -> None:
     drawn = [mask for r in recorders.values() for mask in r.masks if (mask != 1).any()]
     must(drawn, "dropout is off in training")
     longest = max(drawn, key=len)
-    others = [mask for mask in drawn if len(mask) + len(longest) == len(batch.x)]
-    for mask in drawn:  # a pass is of the first images that another is of, or of all others
-        apart = len(mask) + len(longest) == len(batch.x)
-        same = torch.equal(others[0] if apart else longest[: len(mask)], mask)
-        must(same, "student and target see different dropout masks")
+    of_others = len(batch.x) - len(longest)  # where a pass is of the images that are left
+    others = [mask for mask in drawn if len(mask) == of_others]
+    for mask in drawn:
+        known = others[0] if len(mask) == of_others else longest[: len(mask)]
+        must(torch.equal(known, mask), "student and target see different dropout masks")
