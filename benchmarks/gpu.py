@@ -46,6 +46,7 @@ COMPILED = {  # batches of compiled steps
     "ct-whole": 512,
 }
 COMPILING = ["compiled-ct", "graphs", "compiled-edm", "compiled-ect"]
+ALONE = "fashion"  # by name alone, and nothing beside it
 # those that there is no time for in a whole run
 BY_NAME = ["compiled-ct-any", "compiled-ct-whole", "compiled-edm-any", "compiled-cd"]
 SLOTS = 2  # parts that compile side by side
@@ -80,7 +81,7 @@ class Run(Runner):
 
 def run_part(name: str, options: argparse.Namespace) -> int:
     """Work on a part in this process."""
-    quiet = () if name == "speedrun" else set_cores_aside()
+    quiet = () if name in ("speedrun", ALONE) else set_cores_aside()
     if name in TESTS:
         # twice, since the project's settings have a -q
         words = ["-vv", "--no-header", "--tb=short", "--show-capture=no", "-k", TESTS[name]]
@@ -88,7 +89,7 @@ def run_part(name: str, options: argparse.Namespace) -> int:
         words += ["-o", "faulthandler_timeout=60"]
         tests = [ROOT / "tests/test_gpu.py", ROOT / "tests/test_objectives.py"]
         return _pytest([*words, *map(str, tests)], options.out / f"{name}.json")
-    from gpu_parts import kernels, sampling, speedrun, training
+    from gpu_parts import fashion, kernels, sampling, speedrun, training
 
     stage = stage_of(options, quiet)
     parts: dict[str, Callable[[Stage], None]] = {
@@ -100,6 +101,7 @@ def run_part(name: str, options: argparse.Namespace) -> int:
         "recorded": training.recorded,
         "sampling": sampling.sampling,
         "speedrun": speedrun.speedrun,
+        ALONE: fashion.fashion,
     }
     if name in parts:
         parts[name](stage)
@@ -149,6 +151,8 @@ def main() -> int:
         beside, chosen = ["small"], [*TESTS, "small", "speedrun"]
     run.beside([n for n in TESTS if n in chosen], FOR_TESTS)
     run.lanes([n for n in LIMITS if n in chosen], [n for n in beside if n in chosen])
+    if ALONE in chosen:
+        run.beside([ALONE], options.seconds)
     if "speedrun" in chosen:
         run.beside(["speedrun"], options.seconds)
     return run.end()

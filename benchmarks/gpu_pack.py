@@ -1,6 +1,6 @@
 """Pack what benchmarks/gpu.py needs on a machine that reaches no registry.
 
-    python benchmarks/gpu_pack.py FOLDER --cifar10 data/cifar10
+    python benchmarks/gpu_pack.py FOLDER --cifar10 data/cifar10 --fashion data/fashion-mnist
 
 Downloads the wheels of what fewstep needs and a bare machine with torch, pyarrow and scikit-learn
 lacks, for its Python, at the versions of constraints.txt, and copies the images and the feature
@@ -43,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cifar10", type=Path, help="folder with train.parquet and the ResNet-56")
+    parser.add_argument("--fashion", type=Path, help="folder with Fashion-MNIST's IDX files")
     parser.add_argument("--python", default="3.12", help="of the machine")
     options = parser.parse_args()
     wheels, data = options.folder / "wheels", options.folder / "data"
@@ -55,6 +56,9 @@ def main() -> None:
     subprocess.run([sys.executable, "-m", "pip", "download", *words, *packages], check=True)
     for name in DATA if options.cifar10 else ():
         shutil.copyfile(options.cifar10 / name, data / name)
+    for path in sorted(options.fashion.glob("*-ubyte*")) if options.fashion else ():
+        (data / "fashion-mnist").mkdir(exist_ok=True)
+        shutil.copyfile(path, data / "fashion-mnist" / path.name)
     size = sum(path.stat().st_size for path in options.folder.rglob("*") if path.is_file())
     print(f"{options.folder}: {len(packages)} wheels, {size / 2**20:.1f} MiB")
     if size > LIMIT:

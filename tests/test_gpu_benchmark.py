@@ -30,10 +30,12 @@ def rehearsed(script: str, tmp_path: Path, *words: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_benchmark_is_rehearsed(tmp_path: Path) -> None:
-    found = rehearsed("gpu.py", tmp_path, "--parts", "small", "speedrun")
+    found = rehearsed("gpu.py", tmp_path, "--parts", "small", "speedrun", "fashion")
     said = {record["what"] for record in found["records"]}
     assert {"edm bf16", "cd bf16", "host", "as it is", "sample bf16, batch 256"} <= said
     assert {"edm bf16 compiled", "convolutions, channels last", "ECT", "CD"} <= said
+    assert "reproduce fashion" in said
+    assert "<html" in (tmp_path / "fashion-mnist.html").read_text(encoding="utf-8")
     assert "**edm bf16**" in (tmp_path / "gpu.md").read_text()
 
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,8 @@ class Runner:
         whole = {"machine": machine(), "ended": self.ended, "parts": parts}
         (self.out / f"{self.script.stem}.json").write_text(json.dumps(whole, indent=1) + "\n")
         (self.out / f"{self.script.stem}.md").write_text(self.said(whole))
+        for page in self.work.glob("*.html"):
+            shutil.copyfile(page, self.out / page.name)
         with (self.out / "log.txt").open("w") as file:
             for path in sorted(self.work.glob("*.log")):
                 text = path.read_text(errors="replace")

@@ -1,7 +1,7 @@
 """`fewstep fit`: the plan from a folder of images to a generator of few steps.
 
-A folder is begun once. Its images, their size, the network and every other choice stay; with a
-longer budget the diffusion model goes on, and a new model of few steps is made from it.
+A folder is begun once. Its images, their size, the network and almost every other choice stay; with
+a longer budget the diffusion model goes on, and a new model of few steps is made from it.
 """
 
 from __future__ import annotations
@@ -76,11 +76,16 @@ def plan_fit(
         prepared, state = None, begun
         images, looked = _kept(source, directory, begun)
         said = looked.words
-        for name in begun.choices:
+        if (passes := _passes(begun, budget, directory, looked.n)) is not None:
+            choices = Choices(given, rule.reopened(choices.kept))
+        for name in choices.kept:
             choices.make(name, None, "")
-    rule.choose_training(choices, looked, where)
-    choices.make("seed", 0, "another number gives another model")
+        if passes is not None:
+            rule.keep_from_copies(choices, passes)
     trainings.check_method(rule.choose_method(choices))
+    alone = trainings.learns_alone(needs_of(choices["method"]))
+    rule.choose_training(choices, looked, where, alone=alone)
+    choices.make("seed", 0, "another number gives another model")
     state = next_round(state, budget, directory)
     stages = _stages(choices, looked, directory, state)
     how = How(device=device, threads=choices["threads"], log=tuple(log))
@@ -140,6 +145,21 @@ def _kept(source: str, directory: Path, begun: State) -> tuple[Dataset, Looked]:
     held_out = len(load(str(directory / DATA / TEST)))
     why = "They are those that this fit began with; images that were added are not among them."
     return images, look(images, held_out, why)
+
+
+def _passes(begun: State, budget: float, directory: Path, images: int) -> float | None:
+    """How often each image has been seen when a longer budget is spent; None where nobody asks.
+
+    Of a training from images alone: what follows a diffusion model has nothing to learn by heart,
+    and the diffusion model goes on as it began.
+    """
+    method, _ = begun.choices["method"]
+    if begun.budget or not begun.rounds or not trainings.learns_alone(needs_of(method)):
+        return None
+    made = (RunDirectory(directory / f"{FEW}-{i}") for i in range(1, len(begun.rounds) + 1))
+    trained = [home.run()[1].training for home in made if home.started]
+    seen = sum(training.steps * training.batch for training in trained)
+    return seen / images * budget / max(begun.rounds)
 
 
 def next_round(state: State, budget: float, directory: Path) -> State:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fewstep.errors import FewstepError
-from fewstep.planning.choices import Choices
+from fewstep.planning.choices import YOURS, Choice, Choices
 from fewstep.planning.looked_at import Looked, Source
 from fewstep.runs.components import arguments_of
 from fewstep.training.config import Precision
@@ -33,9 +33,11 @@ NARROW = 24
 HOPED = 4.0  # times what is estimated, which a width is never faster
 POWER = 1.5  # of the width in the time of a step: small networks do not fill a processor
 CHANNELS = (128, 96, 64, 48, 32, 24, 16)
-FEW_IMAGES = 5_000  # below which images are augmented, and the network has dropout
+PASSES = 300  # times that images are seen, from which on they would be learned by heart
+AUGMENT, DROPOUT = 0.12, 0.1  # what keeps a training from that
 BATCH = {"cpu": 32, "cuda": 256}
-RATE, SLOWER = 1e-3, 48  # learning rate, and the width from which on it falls as the width grows
+RATE, SLOWER = 2e-3, 32  # learning rate, and the width from which on it falls as the width grows
+CAREFUL, SLOWER_CAREFUL = 1e-3, 48  # of a diffusion model, what follows it, and other networks
 METHOD, DISTILS, UNET = "soflow", "cd", "unet"
 
 
@@ -129,27 +131,57 @@ def choose_network(
     """
     why = "convolutions learn most from few images in little time"
     network = str(choices.make("network", UNET, why))
-    small, images = looked.n < FEW_IMAGES, f"{looked.n:,} training images"
     if network == UNET:
         own = choices.given.get("width")
         widths = CHANNELS if own is None else (own,)
         found, precision, seen = _widest(widths, choices["size"], speed, pace, seconds)
         why = f"the widest that sees enough images here, about {_about(seen)}"
         choices.make("width", found, why)
-        choices.make("dropout", 0.1 if small else 0.0, f"{images} are {'few' if small else 'many'}")
     else:
-        _refuse(choices, ("width", "dropout"), network)
-        precision, _ = pace(network)
+        _refuse(choices, ("width",), network)
+        precision, images = pace(network)
+        seen = TEACHER * seconds * images
     choose_precision(choices, precision)
+    keep_from_copies(choices, seen / looked.n)
+    looks = "look like" if looked.mirrors else "do not look like"
+    choices.make("flip", looked.mirrors, f"mirrored images {looks} the others")
+
+
+def keep_from_copies(choices: Choices, passes: float) -> None:
+    """Augmentation and dropout, where images are seen so often that they are learned by heart.
+
+    Where they are not, both would only make the training slower.
+
+    Args:
+        choices: to be made, the network among those that are.
+        passes: how often a training sees each image.
+
+    Raises:
+        FewstepError: the user has chosen what the network has no use for.
+    """
+    network, often = choices["network"], passes > PASSES
+    times = f"about {_about(passes)} times" if passes >= 1 else "once at most"
+    seen = f"each image is seen {times}"
+    why = f"{seen}, {'and would be' if often else 'too seldom to be'} learned by heart"
+    if network == UNET:
+        choices.make("dropout", DROPOUT if often else 0.0, why)
+    else:
+        _refuse(choices, ("dropout",), network)
     if "augment" in arguments_of("network", network):
-        why = "the network is told how, so that samples do not show it"
-        moved = f"few images are moved, turned and scaled; {why}"
-        choices.make("augment", 0.12 if small else 0.0, moved if small else f"{images} are many")
+        told = f"{seen}: moved, turned and scaled; the network is told how, so samples are not"
+        choices.make("augment", AUGMENT if often else 0.0, told if often else why)
     else:
         _refuse(choices, ("augment",), network)
         choices.make("augment", 0.0, f"{network} cannot be told of it")
-    looks = "look like" if looked.mirrors else "do not look like"
-    choices.make("flip", looked.mirrors, f"mirrored images {looks} the others")
+
+
+def reopened(kept: Mapping[str, Choice]) -> dict[str, Choice]:
+    """The choices of a shorter training that a longer one keeps.
+
+    All but augmentation and dropout, of which there was none, where that was not the user's choice.
+    """
+    names = ("augment", "dropout")
+    return {k: c for k, c in kept.items() if k not in names or c.value or c.why == YOURS}
 
 
 def _widest(
@@ -183,12 +215,23 @@ def choose_precision(choices: Choices, found: Precision) -> None:
     choices.make("precision", found, worth)
 
 
-def choose_training(choices: Choices, looked: Looked, device: torch.device) -> None:
-    """Batch, rate and averages."""
+def choose_training(choices: Choices, looked: Looked, device: torch.device, *, alone: bool) -> None:
+    """Batch, rate and averages.
+
+    Args:
+        choices: to be made.
+        looked: the images.
+        device: where.
+        alone: whether the method learns from images alone, see `trainings.learns_alone`.
+    """
     batch = min(BATCH.get(device.type, 32), max(16, looked.n))
     choices.make("batch", batch, f"what suits {device.type}")
-    rate = RATE * (SLOWER / max(SLOWER, choices["width"])) if choices["network"] == UNET else RATE
-    choices.make("lr", rate, "what suits a small network; the wider it is, the lower")
+    unet = choices["network"] == UNET
+    rate, slower = (RATE, SLOWER) if alone and unet else (CAREFUL, SLOWER_CAREFUL)
+    if unet:
+        rate *= slower / max(slower, choices["width"])
+    why = "what suits a small network; the wider it is, the lower"
+    choices.make("lr", float(f"{rate:.2g}"), why)
     choices.make("ema", [0.9999], "an average over the last twentieth takes the noise of the rate")
 
 
