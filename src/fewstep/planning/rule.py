@@ -160,7 +160,7 @@ def keep_from_copies(choices: Choices, passes: float) -> None:
         FewstepError: the user has chosen what the network has no use for.
     """
     network, often = choices["network"], passes > PASSES
-    times = f"about {_about(passes)} times" if passes >= 1 else "once at most"
+    times = f"about {_about(passes)} times" if passes >= 1.5 else "once at most"
     seen = f"each image is seen {times}"
     why = f"{seen}, {'and would be' if often else 'too seldom to be'} learned by heart"
     if network == UNET:

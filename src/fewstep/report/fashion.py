@@ -204,7 +204,7 @@ class Fashion(Story):
             ),
         }
         return [
-            f"{what[0].upper()}{what[1:]}: {value:.2f}, {'reached' if yes else 'not reached'}."
+            f"{what[0].upper()}{what[1:]}: {value:.3f}, {'reached' if yes else 'not reached'}."
             for what, (value, yes) in found.items()
         ]
 
