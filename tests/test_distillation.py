@@ -454,11 +454,11 @@ def test_dfno_vanishes_at_the_trajectory() -> None:
     """A network with the exact denoised of each interval has no loss, and the image is the flow."""
     p = EDM(T=20.0, eps=0.0)
     truth = Gaussian(p)
-    s = torch.tensor([5.0, 1.0, 0.2, 0.0]).expand(32, 4)
-    z = torch.randn(32, 3)
-    x_T, T = p.prior(z), torch.full((32,), p.T)
+    s = torch.tensor([5.0, 1.0, 0.2, 0.0]).double().expand(32, 4)
+    z = torch.randn(32, 3).double()
+    x_T, T = p.prior(z), torch.full((32,), p.T).double()
     states = torch.stack([truth.flow(x_T, T, s[:, j]) for j in range(4)], 1)
-    f = FlowMap(FourierOperator((3,), base="mlp(width=4, blocks=1)"), p)
+    f = FlowMap(FourierOperator((3,), base="mlp(width=4, blocks=1)"), p).double()
     o = DFNO(f, 1)
 
     def exact(x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
