@@ -27,6 +27,7 @@ PACKAGES = [
     "tensorboardX",
 ]
 DATA = ("train.parquet", "resnet56.safetensors")
+FASHION = "fashion-mnist"  # the folder of its IDX files
 LIMIT = 60 * 2**20  # bytes
 
 
@@ -57,8 +58,8 @@ def main() -> None:
     for name in DATA if options.cifar10 else ():
         shutil.copyfile(options.cifar10 / name, data / name)
     for path in sorted(options.fashion.glob("*-ubyte*")) if options.fashion else ():
-        (data / "fashion-mnist").mkdir(exist_ok=True)
-        shutil.copyfile(path, data / "fashion-mnist" / path.name)
+        (data / FASHION).mkdir(exist_ok=True)
+        shutil.copyfile(path, data / FASHION / path.name)
     size = sum(path.stat().st_size for path in options.folder.rglob("*") if path.is_file())
     print(f"{options.folder}: {len(packages)} wheels, {size / 2**20:.1f} MiB")
     if size > LIMIT:

@@ -428,6 +428,7 @@ def refused(answer: Answer, *expected: str) -> None:
     ("words", "expected"),
     [
         ("trian", ["trian", "Did you mean 'train'"]),
+        ("edit denoise", ["denoise is a command of its own: fewstep denoise"]),
         ("train digits/ictt", ["digits/ictt", "Did you mean 'digits/ict'"]),
         ("train digits", ["recipe or run folder 'digits'"]),
         ("train", ["RECIPE-OR-RUN"]),

@@ -46,7 +46,7 @@ def answer(error: BaseException) -> int:
 def _mistake(error: BaseException) -> str | None:
     """What the user, or the machine, has to change; None for a defect of ours."""
     if isinstance(error, UnknownCommandError) and error.unused_tokens and error.app:
-        return str(unknown("command", error.unused_tokens[0], _names(error.app)))
+        return _no_command(error.unused_tokens[0], _names(error.app))
     if isinstance(error, UnusedCliTokensError):
         return _superfluous(error.unused_tokens or [])
     if isinstance(error, UnknownOptionError) and tuple(error.command_chain or ()) == ("train",):
@@ -68,6 +68,15 @@ def _of_plugin(error: BaseException) -> str | None:
             where = f"the plugin {frame.filename} failed in line {frame.lineno}, in {frame.name}"
             return f"{where}: {_what(error)} ({_kept(error)})."
     return None
+
+
+def _no_command(name: str, known: list[str]) -> str:
+    """The line for a command that is not among those of its group, but perhaps beside the group."""
+    from fewstep.cli import app
+
+    if name in _names(app):
+        return f"{name} is a command of its own: fewstep {name} --help."
+    return str(unknown("command", name, known))
 
 
 def _names(commands: Iterable[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """`fewstep fit`: the plan from a folder of images to a generator of few steps.
 
-A folder is begun once. Its images, their size, the network and almost every other choice stay; with
-a longer budget the diffusion model goes on, and a new model of few steps is made from it.
+A folder is begun once. Its images, their size, the network and every other choice stay; with a
+longer budget the diffusion model goes on, and a new model of few steps is made from it. Only what
+keeps a training from learning images by heart is decided anew where it was not needed before.
 """
 
 from __future__ import annotations
@@ -148,10 +149,10 @@ def _kept(source: str, directory: Path, begun: State) -> tuple[Dataset, Looked]:
 
 
 def _passes(begun: State, budget: float, directory: Path, images: int) -> float | None:
-    """How often each image has been seen when a longer budget is spent; None where nobody asks.
+    """How often each image has been seen when a longer budget is spent; None if it is of no use.
 
-    Of a training from images alone: what follows a diffusion model has nothing to learn by heart,
-    and the diffusion model goes on as it began.
+    It is for a training from images alone that begins anew. What follows a diffusion model is not
+    augmented, the diffusion model goes on as it began, and so does a training that was interrupted.
     """
     method, _ = begun.choices["method"]
     if begun.budget or not begun.rounds or not trainings.learns_alone(needs_of(method)):
