@@ -28,7 +28,7 @@ from fewstep.evaluation.frechet import Moments, frechet_distance
 from fewstep.evaluation.resnet56 import ResNet56
 from fewstep.flow_map import FlowMap
 from fewstep.report.figures import comparison
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 
 RESULTS = Path(__file__).parent / "results" / "editing_cifar10.json"
 SEEDS, SHOWN = 16, 16

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.sampling import sampler_for
 from fewstep.serving import Generation
 from fewstep.serving.engine import DENSE_ROWS

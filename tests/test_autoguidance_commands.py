@@ -18,7 +18,7 @@ from fewstep.errors import FewstepWarning
 from fewstep.exchange.graphs.engines import Torch
 from fewstep.guidance import Autoguided
 from fewstep.models import as_map
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.sampling import sample
 
 matched = pytest.mark.filterwarnings("ignore::fewstep.errors.FewstepWarning")

@@ -14,8 +14,8 @@ from fewstep.data import Dataset, load
 from fewstep.errors import FewstepError
 from fewstep.recipes import RECIPES
 from fewstep.recipes import Run as Settings
-from fewstep.runs.directory import open_model
 from fewstep.runs.execute import train
+from fewstep.runs.opening import open_model
 
 FAST = {"--steps": "2", "--warmup": "0", "--batch": "8", "--samples": "4", "--device": "cpu"}
 MLP = {"--network.width": "8", "--network.blocks": "1"}

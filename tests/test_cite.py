@@ -20,7 +20,8 @@ from fewstep.papers import OURS, bibtex, papers, several
 from fewstep.recipes import RECIPES
 from fewstep.registry import REGISTRIES
 from fewstep.runs.cited import of_origin
-from fewstep.runs.directory import Record, RunDirectory
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.record import Record
 from fewstep.runs.sources import Source
 from fewstep.training.config import Training
 from fewstep.version import __version__

@@ -29,7 +29,7 @@ from fewstep.evaluation import classifier
 from fewstep.objectives import OBJECTIVES
 from fewstep.recipes import RECIPES
 from fewstep.runs.components import arguments_of
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.runs.run import COMPANIONS
 from fewstep.training.metrics import read_metrics
 from fewstep.training.trainer import Trainer

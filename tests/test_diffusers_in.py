@@ -24,7 +24,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.models import load_model
 from fewstep.networks import DiffusersNetwork, skeleton, unfinished
 from fewstep.parameterization import EDM, from_config
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.sampling import NoiseStreams, sampler_for
 from fewstep.trained import CONSISTENCY, DIFFUSION
 from hub import Hub

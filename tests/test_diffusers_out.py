@@ -28,7 +28,7 @@ from fewstep.latents import Latents
 from fewstep.models import as_map
 from fewstep.networks import ADM, MLP, ConvAutoencoder, EDM2UNet, Network, UNet
 from fewstep.parameterization import EDM, VP, DiscreteVP, RectifiedFlow
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.sampling import NoiseStreams, sample, sampler_for
 from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP, GENERATOR, Trained
 

@@ -23,10 +23,10 @@ from fewstep.recipes import RECIPES
 from fewstep.runs import dry_run as needs
 from fewstep.runs import step
 from fewstep.runs.activations import activations
-from fewstep.runs.directory import open_model
 from fewstep.runs.dry_run import check_memory, dry_run, needs_of
 from fewstep.runs.estimate import duration
 from fewstep.runs.execute import train
+from fewstep.runs.opening import open_model
 from fewstep.runs.run import Component, component
 from fewstep.runs.step import Speed, evaluations
 from two_networks import Matching

@@ -19,7 +19,7 @@ from fewstep import EDM, MLP, FlowMap
 from fewstep.cli import run
 from fewstep.evaluation import Evaluator, FeatureNetwork, Features, Scores
 from fewstep.evaluation.table import Line, Setting, as_json, folded, show
-from fewstep.runs.directory import is_model
+from fewstep.runs.opening import is_model
 from fewstep.sampling import shared
 from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP
 

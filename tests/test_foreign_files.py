@@ -24,7 +24,7 @@ from torch import Tensor
 import foreign
 from fewstep.errors import FewstepError
 from fewstep.exchange.sources import Imported, Wanted, import_model
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from foreign import CASES, weights_of
 
 CASE = CASES["edm-vp"]

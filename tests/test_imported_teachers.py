@@ -37,7 +37,8 @@ from fewstep.objectives import OBJECTIVES, Objective
 from fewstep.parameterization import EDM, PARAMETERIZATIONS, expand
 from fewstep.runs.build import Build
 from fewstep.runs.components import arguments_of
-from fewstep.runs.directory import RunDirectory, open_model
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.opening import open_model
 from fewstep.runs.pairs import Wish, make_pairs
 from fewstep.runs.run import Component, Data, Run
 from fewstep.training.config import Training

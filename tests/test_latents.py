@@ -24,9 +24,9 @@ from fewstep.networks.autoencoder import draw, kl_to_standard_normal
 from fewstep.objectives import VariationalAutoencoder
 from fewstep.parameterization import EDM
 from fewstep.recipes import RECIPES
-from fewstep.runs.directory import open_model
 from fewstep.runs.dry_run import dry_run
 from fewstep.runs.execute import train
+from fewstep.runs.opening import open_model
 from fewstep.runs.pairs import Wish, make_pairs
 from fewstep.runs.run import Run
 from fewstep.sampling import Multistep, NoiseStreams, sample, sample_batches, sampler_for

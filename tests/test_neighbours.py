@@ -21,7 +21,8 @@ from fewstep import EDM, MLP, FlowMap, save_images
 from fewstep.errors import FewstepError
 from fewstep.evaluation.copies import neighbours_of
 from fewstep.recipes import RECIPES
-from fewstep.runs.directory import Record, RunDirectory
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.record import Record
 
 pytest.importorskip("fastapi", reason="needs the serve extra")
 

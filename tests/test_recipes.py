@@ -17,9 +17,9 @@ from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.objectives import OBJECTIVES, TeacherUse
 from fewstep.parameterization import EDM, Matched
 from fewstep.recipes import RECIPES, Run
-from fewstep.runs.directory import open_model
 from fewstep.runs.dry_run import dry_run
 from fewstep.runs.execute import train
+from fewstep.runs.opening import open_model
 
 PARAMETERS = {"cifar10": 55_732_739, "imagenet64": 295_899_267, "lsun_bedroom256": 526_304_771}
 NCSNPP = {f"cifar10/{name}" for name in ("edm-ncsnpp", "cd", "pd", "ct", "ict")}

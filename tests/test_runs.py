@@ -16,7 +16,8 @@ from PIL import Image
 
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
-from fewstep.runs.directory import RunDirectory, model_file, open_model
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.opening import model_file, open_model
 from fewstep.runs.real import Real
 from fewstep.runs.run import Data
 from fewstep.training.checkpoint import Checkpoints

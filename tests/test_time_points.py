@@ -20,7 +20,7 @@ from fewstep.evaluation import classifier
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
 from fewstep.parameterization import EDM
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.runs.time_points import MOST, SearchState, greedy_search
 from fewstep.sampling import (
     Jumps,

@@ -24,7 +24,7 @@ from fewstep.models import as_map, as_sampled
 from fewstep.networks import MLP
 from fewstep.objectives import CT, OBJECTIVES, PD, Objective, ScoreMatching
 from fewstep.parameterization import EDM, RectifiedFlow
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.runs.sources import fingerprint
 from fewstep.sampling import ODE, Multistep, NestedDDIM, NoiseStreams, Prior, sample, sampler_for
 from fewstep.trained import (

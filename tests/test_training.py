@@ -25,7 +25,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, FourierOperator, MLPAutoencoder, Network, UNet
 from fewstep.objectives import OBJECTIVES
 from fewstep.parameterization import EDM
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.testing.fitting import Fitting
 from fewstep.trained import Trained
 from fewstep.training import checkpoint as checkpoint_module

@@ -18,7 +18,7 @@ from fewstep.networks import MLP
 from fewstep.objectives import CT
 from fewstep.objectives.turns import Turn
 from fewstep.parameterization import EDM
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.testing import CONTRACTS, Fitting
 from fewstep.training.arithmetic import stream
 from fewstep.training.metrics import read_metrics

@@ -17,7 +17,8 @@ import torch
 from fewstep import EDM, MLP, FlowMap, save_images
 from fewstep.lock import OWNER, in_use
 from fewstep.recipes import RECIPES
-from fewstep.runs.directory import Record, RunDirectory
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.record import Record
 
 pytest.importorskip("fastapi", reason="needs the serve extra")
 

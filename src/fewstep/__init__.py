@@ -67,7 +67,7 @@ _HOME = {
     "train_classifier": "evaluation",
     "RECIPES": "recipes",
     "load_plugin": "plugins.load",
-    "open_model": "runs.directory",
+    "open_model": "runs.opening",
     "train": "runs.execute",
 }
 
@@ -114,8 +114,8 @@ if TYPE_CHECKING:
     )
     from fewstep.plugins.load import load_plugin
     from fewstep.recipes import RECIPES
-    from fewstep.runs.directory import open_model
     from fewstep.runs.execute import train
+    from fewstep.runs.opening import open_model
     from fewstep.sampling import ODE, Jumps, Multistep, Walk, as_model, sample
     from fewstep.training.config import Training
     from fewstep.training.ema import Averages

@@ -12,7 +12,7 @@ from fewstep.cli.command import Whole, command
 from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.precisions import GraphPrecision
 from fewstep.models import as_map
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 
 if TYPE_CHECKING:
     from fewstep.flow_map import FlowMap

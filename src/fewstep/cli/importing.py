@@ -13,7 +13,8 @@ from fewstep.errors import FewstepError
 from fewstep.exchange.files.checkpoint import is_foreign
 from fewstep.hub_name import is_hub
 from fewstep.models import AnyModel
-from fewstep.runs.directory import MODEL, check_free, open_model
+from fewstep.runs.directory import MODEL, check_free
+from fewstep.runs.opening import open_model
 
 
 def import_(

@@ -24,7 +24,7 @@ from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.engines import engine_of
 from fewstep.flow_map import FlowMap
 from fewstep.models import as_map
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.runs.prompts import Wanted, embedding_for
 from fewstep.sampling import class_number
 

@@ -20,7 +20,8 @@ from fewstep.flow_map import FlowMap
 from fewstep.likelihood import Likelihood
 from fewstep.models import as_map
 from fewstep.progress import progress
-from fewstep.runs.directory import RunDirectory, open_model
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.opening import open_model
 from fewstep.runs.parts import load, real_data
 from fewstep.runs.run import Data
 

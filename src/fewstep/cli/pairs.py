@@ -13,7 +13,7 @@ from fewstep.distributed import processes
 from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.engines import Torch
 from fewstep.models import as_map
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.runs.pairs import Wish, make_pairs
 
 

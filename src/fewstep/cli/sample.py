@@ -18,7 +18,7 @@ from fewstep.distributed import processes
 from fewstep.exchange.graphs.engines import engine_of
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.runs.prompts import Wanted, embedding_for
 from fewstep.sampling import check_labels
 from fewstep.sampling.shared import share_of_samples

@@ -17,7 +17,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.guidance import Autoguided, Guided
 from fewstep.models import as_map
 from fewstep.precision import Precision
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.sampling import Asked, Model, Sampler, Walk
 
 SAMPLER = Parameter(

@@ -22,7 +22,7 @@ from fewstep.guidance import Guided, Open, guidance_of
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
 from fewstep.registry import spec_of
-from fewstep.runs.directory import is_model, open_model
+from fewstep.runs.opening import is_model, open_model
 from fewstep.runs.real import labels_like
 from fewstep.sampling import Asked, Sampler
 from fewstep.sampling.shared import share_of_samples

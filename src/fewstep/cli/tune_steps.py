@@ -21,7 +21,7 @@ from fewstep.evaluation.choice import feature_network
 from fewstep.lock import locked
 from fewstep.models import as_map
 from fewstep.progress import progress
-from fewstep.runs.directory import load_any, model_file
+from fewstep.runs.opening import load_any, model_file
 from fewstep.runs.real import Real
 from fewstep.runs.run import Data
 from fewstep.runs.stored_taus import TAUS, keep_taus

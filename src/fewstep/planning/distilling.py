@@ -36,7 +36,8 @@ from fewstep.planning.trainings import SHOWN, Settings
 from fewstep.recipes import RECIPES
 from fewstep.recipes.images import EDM
 from fewstep.runs.components import arguments_of
-from fewstep.runs.directory import MODEL, RunDirectory, open_model
+from fewstep.runs.directory import MODEL, RunDirectory
+from fewstep.runs.opening import open_model
 from fewstep.runs.parts import load as load_settings
 from fewstep.runs.parts import real_data
 from fewstep.runs.recipe import IMAGES

@@ -21,9 +21,9 @@ from fewstep.models import AnyModel
 from fewstep.networks import FourierOperator
 from fewstep.objectives import Objective
 from fewstep.runs.components import make_model, make_network, make_p
-from fewstep.runs.directory import open_model
 from fewstep.runs.images import classes_in
 from fewstep.runs.latent_space import find_latents
+from fewstep.runs.opening import open_model
 from fewstep.runs.parts import load_data
 from fewstep.runs.run import Run
 from fewstep.runs.sources import is_there

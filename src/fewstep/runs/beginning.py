@@ -26,7 +26,7 @@ from fewstep.objectives.teachers import (
 )
 from fewstep.parameterization import Parameterization, differences
 from fewstep.runs.components import objective_of
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.runs.run import Component, Run, require
 from fewstep.runs.sources import fingerprint
 from fewstep.runs.taken import tensors_for, why_not

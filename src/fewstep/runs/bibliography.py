@@ -30,7 +30,7 @@ from fewstep.runs.cited import (
     of_training,
 )
 from fewstep.runs.described import described
-from fewstep.runs.directory import Record
+from fewstep.runs.record import Record
 from fewstep.runs.run import COMPANIONS, Run
 from fewstep.runs.sources import given_of, is_there
 from fewstep.sampling import SAMPLERS

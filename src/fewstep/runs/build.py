@@ -33,11 +33,12 @@ from fewstep.runs.components import (
     objective_of,
     plugins_of,
 )
-from fewstep.runs.directory import Record, RunDirectory
+from fewstep.runs.directory import RunDirectory
 from fewstep.runs.dry_run import check_memory
 from fewstep.runs.images import classes_in, held_out, with_known_classes
 from fewstep.runs.latent_space import find_latents
 from fewstep.runs.parts import Parts
+from fewstep.runs.record import Record
 from fewstep.runs.resume import Begun
 from fewstep.runs.run import COMPANIONS, Run
 from fewstep.trained import AUTOENCODER, Trained

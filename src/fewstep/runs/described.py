@@ -14,7 +14,9 @@ from fewstep.hub_name import is_hub
 from fewstep.model_file import HEADER, Header, open_model_file
 from fewstep.named_tensors import LATENTS
 from fewstep.plugins.used import Used, among, options
-from fewstep.runs.directory import Record, RunDirectory, load_any, model_file, no_such_model
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.opening import load_any, model_file, no_such_model
+from fewstep.runs.record import Record
 from fewstep.runs.stored_taus import read_taus
 from fewstep.trained import Trained, json_of
 

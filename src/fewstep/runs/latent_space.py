@@ -13,7 +13,7 @@ from fewstep.errors import FewstepError
 from fewstep.latents import Latents
 from fewstep.models import AnyModel
 from fewstep.networks import Autoencoder
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.runs.run import Run
 
 

@@ -19,7 +19,8 @@ from fewstep.models import AnyModel
 from fewstep.needs import TeacherUse
 from fewstep.records import record_of
 from fewstep.runs.components import objective_of
-from fewstep.runs.directory import RunDirectory, open_model
+from fewstep.runs.directory import RunDirectory
+from fewstep.runs.opening import open_model
 from fewstep.runs.resume import Begun
 from fewstep.runs.run import COMPANIONS, Data, Run, require
 from fewstep.runs.sources import (

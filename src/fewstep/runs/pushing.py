@@ -19,7 +19,9 @@ from fewstep.hub_name import HubName, is_hub
 from fewstep.models import AnyModel, as_sampled
 from fewstep.plugins.used import Used
 from fewstep.progress import working
-from fewstep.runs.directory import MODEL, Record, RunDirectory, model_file, open_model
+from fewstep.runs.directory import MODEL, RunDirectory
+from fewstep.runs.opening import model_file, open_model
+from fewstep.runs.record import Record
 from fewstep.runs.sources import DATA, KINDS, Source, given_of, is_name
 from fewstep.sampling import sample, sampler_for
 

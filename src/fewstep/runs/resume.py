@@ -8,7 +8,8 @@ from pathlib import Path
 from fewstep.errors import FewstepError
 from fewstep.objectives import Objective
 from fewstep.plugins.used import check_used
-from fewstep.runs.directory import MODEL, Change, Record, RunDirectory
+from fewstep.runs.directory import MODEL, RunDirectory
+from fewstep.runs.record import Change, Record
 from fewstep.runs.run import Run
 from fewstep.runs.sources import KINDS, given_of
 from fewstep.training.config import Training

@@ -20,7 +20,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.hub_name import HubName, is_hub
 from fewstep.models import as_sampled
 from fewstep.precision import Precision
-from fewstep.runs.directory import open_model
+from fewstep.runs.opening import open_model
 from fewstep.runs.prompts import encoder_named, takes_embeddings
 
 DIGITS = Path("runs/reproduce-digits")

@@ -14,7 +14,8 @@ from fewstep.errors import FewstepError, not_there, refusals, unknown
 from fewstep.files import RECORD
 from fewstep.hub_name import is_hub
 from fewstep.lock import in_use
-from fewstep.runs.directory import MODEL, Record, RunDirectory, step_of
+from fewstep.runs.directory import MODEL, RunDirectory, step_of
+from fewstep.runs.record import Record
 from fewstep.serving.growing import Growing
 from fewstep.serving.shelf import names_for
 from fewstep.stages.clock import CLOCK
