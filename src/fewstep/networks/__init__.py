@@ -14,7 +14,8 @@ from fewstep.networks.adm import ADM
 from fewstep.networks.autoencoder import Autoencoder, ConvAutoencoder, MLPAutoencoder
 from fewstep.networks.base import NETWORKS, Network, plain_name, unwrapped
 from fewstep.networks.dfno import FourierOperator
-from fewstep.networks.diffusers import DiffusersAutoencoder, DiffusersNetwork
+from fewstep.networks.diffusers.autoencoder import DiffusersAutoencoder
+from fewstep.networks.diffusers.network import DiffusersNetwork
 from fewstep.networks.dit import DiT
 from fewstep.networks.edm2 import EDM2UNet
 from fewstep.networks.mlp import MLP

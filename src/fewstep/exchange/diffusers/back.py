@@ -11,7 +11,8 @@ from fewstep.errors import FewstepError
 from fewstep.exchange.diffusers.parts import Part, Pipeline
 from fewstep.exchange.diffusers.process import scheduled
 from fewstep.flow_map import FlowMap
-from fewstep.networks.diffusers import DiffusersAutoencoder, DiffusersNetwork
+from fewstep.networks.diffusers.autoencoder import DiffusersAutoencoder
+from fewstep.networks.diffusers.network import DiffusersNetwork
 from fewstep.parameterization import from_config
 
 PLACES = {"UNet2DModel": "unet", "UNet2DConditionModel": "unet"}

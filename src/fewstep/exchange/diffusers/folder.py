@@ -21,7 +21,7 @@ from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError, listed
 from fewstep.exchange.files.checkpoint import read_shard
 from fewstep.files import read_json
-from fewstep.networks.diffusers import todays_names
+from fewstep.networks.diffusers.old_names import todays_names
 
 INDEX = "model_index.json"
 CONFIG = "config.json"

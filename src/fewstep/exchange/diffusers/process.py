@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError, listed
-from fewstep.networks.diffusers import library
+from fewstep.networks.diffusers.library import library
 from fewstep.parameterization.chain import BETAS, GIVEN
 from fewstep.spec import written
 

@@ -27,13 +27,8 @@ from fewstep.latents import Latents
 from fewstep.models import AnyModel
 from fewstep.named_tensors import check_fit
 from fewstep.networks import Network, skeleton, unfinished
-from fewstep.networks.diffusers import (
-    DiffusersAutoencoder,
-    halvings,
-    known_settings,
-    library,
-    settings_of,
-)
+from fewstep.networks.diffusers.autoencoder import DiffusersAutoencoder, halvings
+from fewstep.networks.diffusers.library import known_settings, library, settings_of
 from fewstep.trained import AUTOENCODER, CONSISTENCY, DIFFUSION, Trained
 
 MODULES = {

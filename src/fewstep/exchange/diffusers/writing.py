@@ -29,7 +29,7 @@ from fewstep.exchange.origin import licences
 from fewstep.files import replacing, write_json, write_tensors
 from fewstep.flow_map import FlowMap
 from fewstep.networks import ADM
-from fewstep.networks.diffusers import DiffusersNetwork
+from fewstep.networks.diffusers.network import DiffusersNetwork
 from fewstep.sampling import default_taus
 from fewstep.version import __version__
 

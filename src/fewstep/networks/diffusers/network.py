@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import json
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -15,91 +12,16 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewstep.errors import FewstepError, listed
-from fewstep.networks.autoencoder import LOG_VAR, Autoencoder
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
+from fewstep.networks.diffusers.library import Settings, built, settings_of
 from fewstep.networks.embeddings import check_label
 from fewstep.networks.forward_mode import forward_mode
 from fewstep.networks.norm import GroupNorm
-
-Settings = Mapping[str, Any] | str
-"""Those of a ``config.json``, or their text."""
 
 INPUTS = ("sample", "hidden_states")
 """What diffusers calls the noisy images."""
 OPTIONAL = ("timestep", "class_labels", "encoder_hidden_states")
 """What else a network may be told here."""
-
-
-def library() -> Any:
-    """The package diffusers.
-
-    Raises:
-        FewstepError: it is not installed.
-    """
-    try:
-        return importlib.import_module("diffusers")
-    except ImportError as error:
-        raise FewstepError(
-            f"a network of diffusers needs pip install 'fewstep[diffusers]' ({error})."
-        ) from error
-
-
-def settings_of(config: Settings) -> dict[str, Any]:
-    """Settings from themselves or their text, without what diffusers notes beside them.
-
-    Raises:
-        FewstepError: text that is no JSON object.
-    """
-    if isinstance(config, str):
-        try:
-            config = json.loads(config)
-        except ValueError as error:
-            raise FewstepError(f"config of a network of diffusers is no JSON: {error}.") from error
-        if not isinstance(config, Mapping):
-            raise FewstepError("config of a network of diffusers must be a JSON object.")
-    return {name: value for name, value in config.items() if not name.startswith("_")}
-
-
-def module_class(name: str) -> type[nn.Module]:
-    """The class of a network, by its name there.
-
-    Raises:
-        FewstepError: diffusers has none of that name.
-    """
-    try:
-        found = getattr(library(), name, None) if name.isidentifier() else None
-    except (RuntimeError, ImportError):  # a part of diffusers that needs more than is here
-        found = None
-    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-        raise FewstepError(
-            f"diffusers {library().__version__} has no network {name!r:.60}: give one such as "
-            "UNet2DModel, DiTTransformer2DModel or AutoencoderKL, or update diffusers."
-        )
-    return found
-
-
-def known_settings(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a class of this diffusers takes."""
-    known = inspect.signature(module_class(name).__init__).parameters
-    return {setting: value for setting, value in config.items() if setting in known}
-
-
-def built(name: str, config: Mapping[str, Any]) -> nn.Module:
-    """A network, freshly initialised.
-
-    Raises:
-        FewstepError: settings with which it cannot be built.
-    """
-    unknown = [setting for setting in config if setting not in known_settings(name, config)]
-    if unknown:
-        raise FewstepError(
-            f"diffusers' {name} takes no {listed(unknown)}: leave that out of its config."
-        )
-    try:
-        return module_class(name)(**config)
-    except (TypeError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise FewstepError(f"diffusers' {name} cannot be built from its config: {reason}") from None
 
 
 class Norm(GroupNorm):
@@ -331,103 +253,3 @@ class DiffusersNetwork(Network):
         elif label is not None:
             raise FewstepError(f"this {self.module} has no classes: leave out the label.")
         return told
-
-
-@NETWORKS.register("diffusers_autoencoder")
-class DiffusersAutoencoder(Autoencoder):
-    """An autoencoder of the library diffusers: its AutoencoderKL, or its VQModel.
-
-    A VQModel has no width: its latents are the points before they are quantised, which decoding
-    does.
-
-    Args:
-        shape: shape ``(C, H, W)`` of an image.
-        num_classes: must be 0.
-        module: name of its class in diffusers.
-        config: its settings, as in ``config.json``; also as text.
-
-    Raises:
-        FewstepError: diffusers is not installed or has no such autoencoder; settings that do not
-            fit the shape.
-    """
-
-    citation = "vonplaten2022diffusers"
-
-    net: Any
-    """The autoencoder of diffusers."""
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        *,
-        num_classes: int = 0,
-        module: str = "AutoencoderKL",
-        config: Settings = "{}",
-    ) -> None:
-        if module not in AUTOENCODERS:
-            raise FewstepError(
-                f"diffusers' {module} is no autoencoder that is known: {listed(AUTOENCODERS)}."
-            )
-        net: Any = built(module, settings_of(config))
-        settings: Mapping[str, Any] = net.config
-        latents = latent_shape(module, settings, shape)
-        # encoder and decoder are inside the network, under its own names
-        super().__init__(tuple(shape), latents, nn.Identity(), nn.Identity(), num_classes)
-        self.net, self._width = net, AUTOENCODERS[module]
-        if settings["in_channels"] != shape[0] or settings["out_channels"] != shape[0]:
-            raise FewstepError(
-                f"diffusers' {module} of this config has images of {settings['in_channels']} "
-                f"channels, not {shape[0]}."
-            )
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if not self._width:
-            (mu,) = self.net.encode(x, return_dict=False)
-            return mu, torch.full_like(mu, LOG_VAR[0])
-        (q,) = self.net.encode(x, return_dict=False)
-        return q.mean, q.logvar.clamp(*LOG_VAR)
-
-    def decode(self, z: Tensor) -> Tensor:
-        decoded = self.net.decode(z, return_dict=False)
-        return decoded[0]
-
-
-AUTOENCODERS = {"AutoencoderKL": True, "VQModel": False}
-"""Those that are known, and whether they are variational."""
-
-
-def halvings(config: Mapping[str, Any]) -> int:
-    """How often an autoencoder halves an image."""
-    return len(config["block_out_channels"]) - 1
-
-
-def latent_shape(
-    module: str, config: Mapping[str, Any], shape: Sequence[int]
-) -> tuple[int, int, int]:
-    """Shape of a latent of an autoencoder's images.
-
-    Raises:
-        FewstepError: images that cannot be halved so often.
-    """
-    factor = 2 ** halvings(config)
-    if len(shape) != 3 or shape[1] % factor or shape[2] % factor:
-        raise FewstepError(
-            f"images of shape {list(shape)} cannot be halved {halvings(config)} times, as "
-            f"diffusers' {module} of this config does: give another size."
-        )
-    channels = config.get("vq_embed_dim") or config["latent_channels"]
-    return channels, shape[1] // factor, shape[2] // factor
-
-
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-_OLD = re.compile(rf"(.*\.attentions\.\d+)\.({'|'.join(OLD_ATTENTION)})\.(weight|bias)$")
-
-
-def todays_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by the names that they have today, those of an attention as they once were."""
-
-    def today(name: str) -> str:
-        old = _OLD.match(name)
-        return f"{old[1]}.{OLD_ATTENTION[old[2]]}.{old[3]}" if old else name
-
-    return {today(name): x for name, x in tensors.items()}

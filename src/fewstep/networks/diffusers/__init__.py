@@ -1,0 +1,1 @@
+"""Networks of the library diffusers (`pip install 'fewstep[diffusers]'`)."""
