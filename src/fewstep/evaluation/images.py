@@ -16,7 +16,8 @@ from fewstep.cache import expanded
 from fewstep.data import Dataset, load, to_uint8
 from fewstep.data.archives import ENDINGS, read_arrays
 from fewstep.data.build import Request
-from fewstep.data.sources import load_requested, of_arrays
+from fewstep.data.found import of_arrays
+from fewstep.data.sources import load_requested
 from fewstep.data.splits import siblings
 from fewstep.errors import FewstepError
 

@@ -7,8 +7,8 @@ file has the name of one, or from the user; whatever is assumed is said in a not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ from fewstep.exchange.files.checkpoint import is_foreign as is_foreign_file
 from fewstep.exchange.files.chosen import Chosen, named_part
 from fewstep.exchange.files.recognised import seems_to_be
 from fewstep.exchange.files.shards import weights_in
-from fewstep.exchange.files.tensors import Pair, read_tensors
+from fewstep.exchange.files.tensors import read_tensors
 from fewstep.exchange.imported import Imported
 from fewstep.exchange.imported import Wanted as Wanted
-from fewstep.exchange.layouts import adm, edm2, song
+from fewstep.exchange.layouts.layout import LAYOUTS, READ_HERE, Layout, is_known
 from fewstep.exchange.layouts.published import LINEAR, OPENAI, Published, pickled, published
 from fewstep.flow_map import FlowMap
 from fewstep.networks import Network, skeleton, unfinished
@@ -47,72 +47,8 @@ PROCESS: dict[str, dict[str, Any]] = {
 """The process of each preconditioning of NVIDIA's code (Karras et al. 2022, Table 1)."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a project lays a network out.
-
-    Args:
-        project: its name.
-        network: name of our network.
-        is_it: whether a state dict is of it.
-        arguments: our network's arguments from the state dict and what is wanted.
-        pairs: our tensors and theirs.
-        unused: whether a tensor holds nothing learned.
-        silent: whether its names and shapes leave the size of the images and the order of queries,
-            keys and values open.
-    """
-
-    project: str
-    network: str
-    is_it: Callable[[Mapping[str, Tensor]], bool]
-    arguments: Callable[[Mapping[str, Tensor], Wanted], dict[str, Any]]
-    pairs: Callable[[Any, bool], Iterable[Pair]]
-    unused: Callable[[str], bool] = lambda name: False
-    silent: bool = False
-
-
-LAYOUTS = (
-    Layout(
-        "EDM's SongUNet",
-        "unet",
-        song.is_song,
-        lambda tensors, wanted: song.read_arguments(tensors),
-        lambda F, lead: song.pairs(F),
-        song.unused,
-    ),
-    Layout(
-        "EDM's DhariwalUNet",
-        "adm",
-        adm.is_dhariwal,
-        lambda tensors, wanted: adm.read_dhariwal(tensors),
-        lambda F, lead: adm.pairs_dhariwal(F),
-        song.unused,
-    ),
-    Layout(
-        "openai's UNetModel",
-        "adm",
-        adm.is_openai,
-        lambda tensors, wanted: adm.read_openai(tensors, wanted.size),
-        lambda F, lead: adm.pairs_openai(F, heads_lead=lead),
-        silent=True,
-    ),
-    Layout(
-        "EDM2's U-Net",
-        "edm2",
-        edm2.is_edm2,
-        lambda tensors, wanted: edm2.read_arguments(tensors),
-        lambda F, lead: edm2.pairs(F),
-        edm2.unused,
-    ),
-)
-"""Every network that can be read, in any order: no state dict is of two."""
-READ_HERE = f"What is read here: {', '.join(layout.project for layout in LAYOUTS)}."
 WRAPPING = ("model", "unet", "net", "module", "_orig_mod", "module._orig_mod", "_orig_mod.module")
 """What stands before the names of a whole network, of which nothing is said."""
-
-
-def _is_known(tensors: Mapping[str, Tensor]) -> bool:
-    return any(layout.is_it(tensors) for layout in LAYOUTS)
 
 
 def is_foreign(path: Path) -> bool:
@@ -173,7 +109,7 @@ class _Reading:
             inner = self.outer.part("model") or self.outer.part("unet") or self.outer
             return dict(inner.tensors())
         self._check_kind()
-        part = named_part(self.file.tensors, _is_known) or Chosen(self.file.tensors)
+        part = named_part(self.file.tensors, is_known) or Chosen(self.file.tensors)
         self._say_part([self.file.part, part.name], (*self.file.left, *part.left))
         return dict(part.content)
 
