@@ -107,7 +107,8 @@ def load_requested(
     found = find(source, request)
     folder = cache_folder() if cache is None else Path(cache)
     if isinstance(found, Dataset):
-        return described(conform(found, request), request, lambda: None, folder)
+        # What is given says what whole images show, also where they are then cut into tiles.
+        return conform(described(found, request, lambda: None, folder), request)
     dataset = described(_cached(found, request, folder), request, found.open, folder)
     return dataset if request.labels else dataset.without_labels()
 
@@ -141,7 +142,8 @@ def _check(request: Request) -> None:
 
 def _how(request: Request) -> str:
     fit = "" if request.fit == "crop" else f" {request.fit}"
-    return fit + " described" * request.described
+    canvas = f" in {request.canvas}" if request.canvas and request.fit == "pad" else ""
+    return fit + canvas + " described" * request.described
 
 
 def _cached(plan: Plan, request: Request, folder: Path) -> Dataset:
