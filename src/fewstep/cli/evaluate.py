@@ -20,6 +20,7 @@ from fewstep.errors import FewstepError, FewstepWarning, not_there
 from fewstep.evaluation import Evaluator, Scores
 from fewstep.evaluation.choice import feature_network
 from fewstep.evaluation.evaluator import TEST
+from fewstep.evaluation.reference import check_file
 from fewstep.evaluation.scores import METRICS, check_metrics
 from fewstep.evaluation.table import Line, Setting, check_format, show, write
 from fewstep.exchange.graphs.engines import engine_of
@@ -162,6 +163,8 @@ def evaluate(
     samplers = Samplers(steps, nfe, solver, grid, clip, sampler, guides)
     check_metrics(metrics)
     _check(targets, out, n, bootstrap)
+    if save_reference is not None:
+        check_file(save_reference)
     by = engine_of(engine, precision)
     group = processes(by.device(device))
     wanted = Data(
