@@ -179,13 +179,16 @@ def test_a_test_split_has_the_shape_of_the_reference_or_is_left_out(
     assert names == ["reference, half against half", GAUSSIAN, str(tmp_path / "mine")]
 
 
-def test_a_test_split_is_laid_on_the_canvas_of_a_padded_reference(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [16, None])
+def test_a_test_split_is_laid_on_the_canvas_of_a_padded_reference(
+    tmp_path: Path, size: int | None
+) -> None:
     for split, sizes in (("train", ((8, 16), (16, 8))), ("test", ((8, 16), (8, 16)))):
         (tmp_path / "data" / split).mkdir(parents=True)
-        for i, size in enumerate(sizes):
-            pixels = np.random.default_rng(i).integers(0, 256, size, dtype=np.uint8)
+        for i, shape in enumerate(sizes):
+            pixels = np.random.default_rng(i).integers(0, 256, shape, dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / split / f"{i}.png")
-    settings = Data(data=str(tmp_path / "data"), size=16, fit="pad")
+    settings = Data(data=str(tmp_path / "data"), size=size, fit="pad")
     home = RunDirectory(tmp_path / "run")
     home.path.mkdir()
     run_of = replace(RECIPES["images"](data="x"), data=settings)
