@@ -160,5 +160,3 @@ def fused(x: Tensor) -> bool:
         and not forward_mode(x)
         and not transformed()  # of which kernels know nothing
     )
-
-

@@ -147,7 +147,7 @@ class MultistepConsistency(Objective):
 
     def remarks(self) -> Iterator[str]:
         N = self.N
-        if self.K < N.steps and self.inner(self.K - 1) < self.inner(N.steps):
+        if N.steps > self.K and self.inner(self.K - 1) < self.inner(N.steps):
             yield (
                 f"the grid grows to {N.s1:,} steps over the first {N.steps:,} of a training, and "
                 f"this one of {self.K:,} ends with {self.inner(self.K - 1) * self.S:,}: give "

@@ -170,7 +170,7 @@ class SimplifiedConsistency(AlongLines):
         return {"r": self.r(k)}
 
     def remarks(self) -> Iterator[str]:
-        if self.K <= self.tangent_warmup:
+        if self.tangent_warmup >= self.K:
             yield (
                 f"the unstable part of the tangent, which makes a consistency model, comes in over "
                 f"the first {self.tangent_warmup:,} steps, and this training of {self.K:,} ends "
