@@ -259,8 +259,8 @@ class Answers:
             z = walk(torch.cat(ends), body.frames)
             how: dict[str, Any] = {"N": steps} if f.trained.solves else {}
             how = {"sampler": sampler} if sampler else how or {"taus": default_taus(f, steps)}
-            told = {"labels": label, "embedding": embedding}
-            return to_uint8(decode(f, z, seed=body.start.seed, **told, **how))
+            how |= {"labels": label, "embedding": embedding}
+            return to_uint8(decode(f, z, seed=body.start.seed, **how))
 
         started = time.monotonic()
         images = await self.result(Call(name, frames, body.frames), request)
