@@ -504,6 +504,7 @@ def test_a_longer_budget_begins_when_the_one_that_was_begun_is_spent(
     assert "The budget of 30m that was begun here is spent first." in capsys.readouterr().out
     budgets = iter([1800.0])
     Within().do(planned, 1900)
+    assert "begun here is spent.\n" in capsys.readouterr().out
     budgets = iter([600.0])
     Within().do(planned, None)
     assert [plan.round.budget for plan in spent[2:]] == [1800, 600]

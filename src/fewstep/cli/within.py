@@ -84,8 +84,9 @@ class Within:
         plan = planned()
         spent = plan.round.budget
         again = budget is not None and is_longer(budget, spent)
-        if again:
-            print(f"The budget of {duration(spent)} that was begun here is spent first.")
+        if budget not in (None, spent):
+            first = " first" if again else ""
+            print(f"The budget of {duration(spent)} that was begun here is spent{first}.")
         if self.dry_run:
             print("\n".join(plan.lines()))
             return

@@ -72,8 +72,8 @@ def scale_of(
     H, W = (scale * side for side in native)
     if pictures * H * W > most:
         raise FewstepError(
-            f"an answer of {pictures} pictures of {W}x{H} is too large, {pictures * H * W:,} "
-            f"pixels: at most {most:,} are allowed."
+            f"an answer of {pictures} x {W}x{H} pixels is too large: it has "
+            f"{pictures * H * W:,}, and at most {most:,} are allowed."
         )
     return scale
 
