@@ -33,6 +33,10 @@ class Network(Cited, nn.Module):
     channels_last: bool = False
     """Whether its feature maps are channels last, so that its weights are best laid out alike."""
 
+    free_rows: bool = False
+    """Whether many rows take hardly longer than one, as in a small network of matrix products, so
+    that a batch may be filled up; see `fewstep.sampling.rows`."""
+
     takes: ClassVar[tuple[str, ...]] = ("label",)
     """The fields of a `fewstep.condition.Condition` that its forward takes as keywords."""
     gives: ClassVar[tuple[str, ...]] = (IMAGES,)
