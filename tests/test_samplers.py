@@ -16,7 +16,13 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
-from fewstep.parameterization import PARAMETERIZATIONS, VP, DiscreteVP, Parameterization
+from fewstep.parameterization import (
+    PARAMETERIZATIONS,
+    VP,
+    DiscreteVP,
+    Parameterization,
+    TrigFlow,
+)
 from fewstep.sampling import ODE, NoiseStreams, Walk, sample, sampler_for
 from fewstep.schedules import TIME_GRIDS
 from fewstep.solvers import PHI, SOLVERS, Denoiser, Integrator, rk45

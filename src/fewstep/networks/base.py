@@ -117,6 +117,11 @@ class Network(Cited, nn.Module):
         """Name and arguments, for storage; `fewstep.networks.from_config` is its inverse."""
         return {"name": NETWORKS.name_of(type(self)), **self._arguments}
 
+    @classmethod
+    def stored(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments that mean now what those of a stored `config` meant when it was written."""
+        return arguments
+
     def forward(
         self,
         x: Tensor,
