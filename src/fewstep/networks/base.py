@@ -62,6 +62,9 @@ class Network(Cited, nn.Module):
     class_gain: float = 1.0
     """By what the numbers of a class are multiplied where they come in."""
 
+    needs_embedding: bool = False
+    """Whether it has to be told an embedding, and knows none that says nothing."""
+
     embeds: int = 0
     """Numbers of an embedding, such as a text's, that it is conditioned on; 0 for none."""
     embeds_scale: float = 1.0

@@ -15,7 +15,14 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.guidance import Autoguided, Guided, check_weak, checked_weights, guidance_of
+from fewstep.guidance import (
+    Autoguided,
+    Guided,
+    check_empty_embedding,
+    check_weak,
+    checked_weights,
+    guidance_of,
+)
 from fewstep.objectives.base import Objective
 from fewstep.objectives.teachers import in_process_of
 from fewstep.parameterization import expand
@@ -74,6 +81,7 @@ class Guide:
             check_teacher_of_hidden(f, weak, "the weak model")
             return cls(teacher, Autoguided(fixed.w, fixed.interval, weak=weak), weights)
         if not (own := cls(teacher, fixed, weights)).off:
+            check_empty_embedding(teacher, "the teacher")
             told = teacher.num_classes or teacher.network.embeds
             teacher.trained.check_null_class(told, "the teacher")
         return own
@@ -289,5 +297,6 @@ def check_guides_itself(f: FlowMap) -> None:
 def check_teacher_of_hidden(f: FlowMap, teacher: FlowMap, whose: str = "the teacher") -> None:
     """Raise `FewstepError` where label dropout hides classes from a teacher that needs them."""
     if f.network.label_dropout:
+        check_empty_embedding(teacher, whose, "label dropout")
         told = teacher.num_classes or teacher.network.embeds
         teacher.trained.check_null_class(told, whose, "label dropout")
