@@ -108,10 +108,11 @@ def test_convolutions_are_filled_up_where_it_is_cheap() -> None:
     assert [rows for _, rows in parts(network_map(), 37, 32)] == [32, 16]
 
 
+SMALL: dict[str, Any] = {"channels": 8, "multipliers": (1,), "blocks": 1}
 CONVOLVED = "unet(channels=8, multipliers=(1,), blocks=1)"
 PRICED = [
     pytest.param(lambda: DiT((1, 8, 8), patch=4, width=16, blocks=1, heads=2), id="dit"),
-    pytest.param(lambda: EDM2UNet((1, 8, 8), channels=8, multipliers=(1,), blocks=1), id="edm2"),
+    pytest.param(lambda: EDM2UNet((1, 8, 8), **SMALL, head_channels=8), id="edm2"),
     pytest.param(lambda: FourierOperator((1, 8, 8), base=CONVOLVED, times=2), id="dfno"),
 ]
 
