@@ -85,7 +85,7 @@ class Asked:
             with_arguments(self.sampler, self.given)
         elif self.solver is not None or self.grid is not None:
             _check_no_sampler(self.solver)
-            said = {name: self.given[name] for name in ("solver", "grid") if name in self.given}
+            said: dict[str, Any] = {k: v for k, v in self.given.items() if k in ("solver", "grid")}
             with_arguments(Walk(), said)
 
     @property
