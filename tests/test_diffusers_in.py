@@ -183,7 +183,7 @@ def test_frequencies_are_kept_where_weights_are_rounded(tmp_path: Path) -> None:
         kept = model.network.net.time_proj.weight
         assert torch.equal(kept, theirs.time_proj.weight)
         assert model.dtype == torch.bfloat16
-        assert model.D(streams().normal(), 1.0).isfinite().all()
+        assert model.D(streams().normal(), 5.0).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -59,5 +59,6 @@ class Attended:
         given = arguments.get("attention")
         if given is None and not self.named(heights):
             return dict(arguments)
-        had = self.former if given is None else given
-        return {**arguments, "attention": tuple(h for h in had or () if h in heights)}
+        had = (self.former or ()) if given is None else given
+        kept = tuple(height for height in had if height in heights)
+        return {**arguments, "attention": had if len(kept) == len(had) else kept}
