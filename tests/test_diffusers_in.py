@@ -167,6 +167,23 @@ def test_what_a_network_is_told_and_not() -> None:
     assert not torch.equal(D, f.D(z, 1.0, Condition(embedding=text + 1)))
     with pytest.raises(FewstepError, match="looks at an embedding"):
         f.D(z, 1.0)
+    f.trained = DIFFUSION
+    with pytest.raises(FewstepError, match="the model knows no empty one: leave guidance out"):
+        sampler_for(f, guidance=7)
+    assert sampler_for(f, guidance=1).nfe == sampler_for(f).nfe
+
+
+def test_frequencies_are_kept_where_weights_are_rounded(tmp_path: Path) -> None:
+    theirs = unet(time_embedding_type="fourier")
+    F = DiffusersNetwork(SHAPE, config=dict(theirs.config))
+    F.net.load_state_dict(theirs.state_dict())
+    f = FlowMap(F, EDM())
+    f.in_precision("bf16").save(tmp_path / "model.safetensors")
+    for model in (f, FlowMap.load(tmp_path / "model.safetensors")):
+        kept = model.network.net.time_proj.weight
+        assert torch.equal(kept, theirs.time_proj.weight)
+        assert model.dtype == torch.bfloat16
+        assert model.D(streams().normal(), 5.0).isfinite().all()
 
 
 @pytest.mark.parametrize(

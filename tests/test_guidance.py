@@ -190,7 +190,7 @@ def test_a_denoiser_from_elsewhere_is_guided() -> None:
         return law.D(x, t, Condition(label))
 
     f = as_model(law.p, (1,), D=D, num_classes=3, null_class=True, dtype=torch.float64)
-    x = sample(f, 300, steps=10, guidance=4.0, label=0)
+    x = sample(f, 300, steps=10, guidance=4.0, label=0, batch=256)
     assert law.evaluations == sampler_for(f, 10, guidance=4.0).nfe * 2  # in two batches
     assert float(x.mean()) < float(sample(f, 300, steps=10, label=0).mean())  # away from the others
     plain = as_model(law.p, (1,), D=D, num_classes=3)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from fewstep.errors import FewstepError
-from fewstep.parameterization import EDM, PARAMETERIZATIONS, RectifiedFlow
+from fewstep.parameterization import EDM, PARAMETERIZATIONS, RectifiedFlow, TrigFlow
 from fewstep.sampling import Jumps, Multistep, NoiseStreams, default_taus, sample, sampler_for
 from fewstep.sampling.jumps import landing
+from fewstep.schedules import karras_grid
 from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP, Trained
 from oracles import Exact, Gaussian, network_map
 
@@ -94,17 +96,27 @@ def test_a_landing_never_lies_below_eps() -> None:
 
 
 def test_default_times_suit_the_process() -> None:
-    """Even ones where the flow is straight; a consistency model keeps Karras' points."""
-    p = RectifiedFlow()
-    assert default_taus(flow_map(p), 4) == pytest.approx((0.75, 0.5, 0.25))
-    assert default_taus(flow_map(p, trained=CONSISTENCY), 2)[0] < 0.2
-    edm = flow_map(EDM())
-    assert default_taus(edm, 3) == pytest.approx(default_taus(flow_map(EDM(), 3, CONSISTENCY), 3))
-    for name in PARAMETERIZATIONS:
-        p = PARAMETERIZATIONS[name]()
-        times = [p.T, *default_taus(flow_map(p), 6), p.eps]
-        assert times == sorted(times, reverse=True)
-        assert len(set(times)) == 7
+    """Even ones where the flow is straight, and Karras' where time is the noise level."""
+    of = {p: partial(default_taus, flow_map(p, 3, CONSISTENCY)) for p in (RectifiedFlow(), EDM())}
+    assert of[RectifiedFlow()](4) == pytest.approx((0.75, 0.5, 0.25))
+    karras = karras_grid(5, EDM(), dtype=torch.float64).flip(0)[1:-1]
+    assert of[EDM()](4) == pytest.approx(karras.tolist(), rel=1e-13)
+    assert default_taus(flow_map(TrigFlow(), 3, CONSISTENCY), 2)[0] == pytest.approx(
+        0.785, abs=2e-3
+    )
+
+
+@pytest.mark.parametrize("trained", [CONSISTENCY, FLOW_MAP])
+@pytest.mark.parametrize("name", list(PARAMETERIZATIONS))
+def test_default_times_are_of_noise_that_decides_an_image(name: str, trained: Trained) -> None:
+    p = PARAMETERIZATIONS[name]()
+    f = flow_map(p, 3, trained)
+    assert default_taus(f, 1) == ()
+    (tau,) = default_taus(f, 2)
+    assert 0.1 < float(p.noise_level(torch.tensor([tau], dtype=torch.float64))) < 4
+    times = [p.T, *default_taus(f, 6), p.eps]
+    assert times == sorted(times, reverse=True)
+    assert len(set(times)) == 7
 
 
 @pytest.mark.parametrize(

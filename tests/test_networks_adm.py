@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.errors import FewstepError
-from fewstep.networks import ADM, from_config
+from fewstep.networks import ADM, EDM2UNet, Network, from_config
 from fewstep.networks.adm import IMAGENET64, LSUN256
 
 SMALL: dict[str, Any] = {
@@ -109,6 +109,40 @@ def test_a_stored_network_is_rebuilt() -> None:
     again.load_state_dict(net.state_dict())
     x, c = inputs(net)
     assert torch.equal(net(x, c), again(x, c))
+
+
+U_NETS: list[tuple[type[Network], tuple[int, ...]]] = [(ADM, (32, 16, 8)), (EDM2UNet, (16, 8))]
+BARE: dict[str, Any] = {"channels": 4, "multipliers": (1, 1, 1, 1), "blocks": 1, "head_channels": 4}
+
+
+@pytest.mark.parametrize(("U", "former"), U_NETS)
+def test_attention_is_by_default_at_small_maps_of_any_size(
+    U: type[Any], former: tuple[int, ...]
+) -> None:
+    for size in (32, 64):
+        net = U((3, size, size), **BARE)
+        assert set(net.attention) == set(former) & {size >> level for level in range(4)}
+        assert "attention" not in net.config  # as earlier versions wrote it
+    net = U((3, 48, 48), **BARE)
+    assert net.attention == ((24, 12, 6) if U is ADM else (12, 6))
+    assert from_config(json.loads(json.dumps(net.config))).state_dict().keys() == (
+        net.state_dict().keys()
+    )
+    with pytest.raises(FewstepError, match=r"attention at 100 never occurs.*\[48, 24, 12, 6\]"):
+        U((3, 48, 48), attention=(100,), **BARE)
+
+
+@pytest.mark.parametrize(("U", "former"), U_NETS)
+def test_stored_networks_keep_the_attention_that_they_had(
+    U: type[Any], former: tuple[int, ...]
+) -> None:
+    """Earlier versions took heights that no map has, which were without effect."""
+    without = U((3, 48, 48), attention=(), **BARE)
+    config = {k: v for k, v in without.config.items() if k != "attention"}
+    for old in (config, {**config, "attention": former}):
+        F = from_config(old)
+        assert F.state_dict().keys() == without.state_dict().keys()
+        assert from_config(F.config).state_dict().keys() == without.state_dict().keys()
 
 
 def test_two_times_start_as_one_time() -> None:

@@ -16,7 +16,13 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
-from fewstep.parameterization import PARAMETERIZATIONS, VP, DiscreteVP, Parameterization
+from fewstep.parameterization import (
+    PARAMETERIZATIONS,
+    VP,
+    DiscreteVP,
+    Parameterization,
+    TrigFlow,
+)
 from fewstep.sampling import ODE, NoiseStreams, Walk, sample, sampler_for
 from fewstep.schedules import TIME_GRIDS
 from fewstep.solvers import PHI, SOLVERS, Denoiser, Integrator, rk45
@@ -355,6 +361,11 @@ def test_how_a_budget_is_split(name: str, nfe: int, orders: tuple[int, ...]) -> 
         ({"solver": "pc", "nfe": 1}, "2 is least"),
         ({"solver": "rk45", "nfe": 12}, "rk45 chooses its own steps: set rtol"),
         ({"solver": "rk45", "steps": 12}, "rk45 chooses its own steps: set rtol"),
+        ({"solver": "rk45", "grid": "straight"}, "set rtol and atol instead of grid"),
+        ({"sampler": "walk(solver=rk45, grid=straight)"}, "instead of grid"),
+        ({"sampler": "walk(grid=straight)", "solver": "rk45"}, "instead of grid"),
+        ({"sampler": "walk(steps=5)", "solver": "rk45"}, "instead of steps"),
+        ({"sampler": "walk(solver=heun)", "solver": "euler"}, "solver is given twice, in the"),
         ({"solver": "heun", "nfe": 11, "steps": 6}, "not both"),
         ({"nfe": 0}, "nfe=0"),
         ({"solver": "heum"}, "'heun'"),
@@ -468,6 +479,43 @@ def test_grids_decrease_and_keep_their_ends(name: str, process: str) -> None:
     else:
         assert float(t[-1]) == pytest.approx(p.t_min, rel=1e-12)
     assert (t.diff() < 0).all()
+
+
+TO_ZERO = ["straight", "flow", "flow(shift=3.0)", "flow(shift=0.1)"]
+
+
+@pytest.mark.parametrize("process", ["edm", "vp", "trigflow", "rectified_flow"])
+@pytest.mark.parametrize("grid", TO_ZERO)
+def test_a_walk_on_a_grid_to_zero_ends_there_whatever_its_solver(grid: str, process: str) -> None:
+    """All data are at 0.7: what is left around it is the noise at the walk's end."""
+    p = PARAMETERIZATIONS[process]()
+    point = Exact(Gaussian(p, m=0.7, v=1e-12), "diffusion", 20)
+    for solver in ("dpmpp_2m", "dpm1", "dpm3", "deis", "ddim(denoise=False)"):
+        for steps in (1, 8, 2000):
+            t = Walk(steps, solver, grid).times(p)
+            assert len(t) == steps + 1
+            assert (torch.tensor(t).double().diff() < 0).all()
+            assert t[-1] <= p.t_min
+    x = Walk(8, "dpmpp_2m", grid)(point, NoiseStreams(0, range(100), point.shape))
+    assert float(x.std()) < 0.02
+    assert float(x.mean()) == pytest.approx(0.7, abs=0.01)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_shift_leaves_the_ends_of_the_time(process: str) -> None:
+    p = PARAMETERIZATIONS[process]()
+    for shift in (0.1, 3.0):
+        t = TIME_GRIDS.build(f"flow(shift={shift})")(4, p, p.T)
+        u = torch.tensor([1.0, 0.75, 0.5, 0.25]).double()
+        torch.testing.assert_close(t / p.T, shift * u / (1 + (shift - 1) * u))
+        assert float(t.max()) <= p.T
+
+
+def test_ancestral_ddim_takes_steps_that_leave_nothing() -> None:
+    """From pure noise its draws are all of the next noise, up to rounding to either side."""
+    for steps, sigma_data in ((3, 0.3), (8, 0.752), (18, 0.1)):
+        f = Exact(Gaussian(TrigFlow(sigma_data=sigma_data)), "diffusion", 3)
+        assert sample(f, 2, Walk(steps, "ddim(eta=1)")).isfinite().all()
 
 
 def test_what_the_grids_space_evenly() -> None:

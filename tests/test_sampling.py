@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.editing import variation
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
+from fewstep.latents import Latents
 from fewstep.likelihood import Likelihood
-from fewstep.networks import MLP, UNet
+from fewstep.networks import (
+    MLP,
+    ConvAutoencoder,
+    DiT,
+    EDM2UNet,
+    FourierOperator,
+    MLPAutoencoder,
+    UNet,
+)
 from fewstep.parameterization import EDM, PARAMETERIZATIONS
 from fewstep.sampling import (
     ODE,
@@ -23,11 +34,12 @@ from fewstep.sampling import (
     NoiseStreams,
     Walk,
     check_labels,
+    default_batch,
     default_taus,
     sample,
     sampler_for,
 )
-from fewstep.sampling.rows import parts
+from fewstep.sampling.rows import alike, parts
 from fewstep.trained import CONSISTENCY, DIFFUSION
 from oracles import Exact, Gaussian, network_map
 
@@ -94,6 +106,44 @@ def test_convolutions_are_filled_up_where_it_is_cheap() -> None:
     rows = {n: [rows for _, rows in parts(f, n, 32)] for n in (1, 7, 8, 37, 100)}
     assert rows == {1: [1], 7: [7], 8: [8], 37: [32, 8], 100: [32, 32, 32, 8]}
     assert [rows for _, rows in parts(network_map(), 37, 32)] == [32, 16]
+
+
+SMALL: dict[str, Any] = {"channels": 8, "multipliers": (1,), "blocks": 1}
+CONVOLVED = "unet(channels=8, multipliers=(1,), blocks=1)"
+PRICED = [
+    pytest.param(lambda: DiT((1, 8, 8), patch=4, width=16, blocks=1, heads=2), id="dit"),
+    pytest.param(lambda: EDM2UNet((1, 8, 8), **SMALL, head_channels=8), id="edm2"),
+    pytest.param(lambda: FourierOperator((1, 8, 8), base=CONVOLVED, times=2), id="dfno"),
+]
+
+
+@pytest.mark.parametrize("network", PRICED)
+def test_rows_that_have_their_price_are_not_added(network: Any) -> None:
+    """Matrix products and attention over patches take their time for each image, too."""
+    f = FlowMap(network(), EDM(T=20.0))
+    assert not f.free_rows
+    assert default_batch(f) == 32
+    assert [rows for _, rows in parts(f, 1, 32)] == [1]
+    assert [rows for _, rows in alike(f, 3, 64)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_more_rows_than_the_batch_are_evaluated(device: str) -> None:
+    f = SimpleNamespace(device=torch.device(device))  # a model of a callable's
+    for batch in range(1, 20):
+        made = list(parts(f, 1000, batch))
+        assert max(rows for _, rows in made) <= batch
+        assert [i for part, _ in made for i in range(1000)[part]] == list(range(1000))
+    assert [rows for _, rows in parts(f, 1, 4)] == [1]
+
+
+def test_a_decoder_of_convolutions_is_not_given_more_rows() -> None:
+    autoencoder = ConvAutoencoder((1, 8, 8), latents=1, channels=4, multipliers=(1, 1))
+    latents = Latents(autoencoder)
+    f = FlowMap(MLP(latents.shape, width=8, blocks=1), EDM(T=20.0), latents=latents)
+    assert not f.free_rows
+    assert FlowMap(FourierOperator((2, 3), base="mlp(width=8)", times=2), EDM()).free_rows
+    assert AutoencoderModel(MLPAutoencoder((2, 3), latents=2, width=8)).free_rows
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 64])

@@ -42,7 +42,6 @@ from fewstep.serving import (
 )
 from fewstep.serving.answers import Limits
 from fewstep.serving.app import create_app
-from fewstep.serving.engine import rows_for
 from fewstep.serving.images import from_base64, png
 from fewstep.serving.server import Settings, bind
 from fewstep.serving.shelf import names_for
@@ -341,8 +340,8 @@ def test_batches_change_no_bit_of_a_convolutional_network(attention: tuple[int, 
     f = FlowMap(F, EDM(), info={"kind": "consistency"}).eval()
     work = [Generation("f", sampler_for(f, 1), seed, 1) for seed in range(7)]
     with torch.inference_mode():
-        together = Generation.run(f, work, rows_for(f, 64))
-        alone = [Generation.run(f, [w], rows_for(f, 64))[0] for w in work]
+        together = Generation.run(f, work, 64)
+        alone = [Generation.run(f, [w], 64)[0] for w in work]
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
 
 

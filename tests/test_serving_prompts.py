@@ -114,7 +114,7 @@ def test_texts_of_several_requests_share_a_batch_and_stay_apart(tmp_path: Path) 
     works = [Generation("m", sampler, 5, 2, embedding=embedding) for embedding in told]
     assert works[0].key == works[1].key != Generation("m", sampler, 5, 2).key
     with torch.inference_mode():
-        found = Generation.run(f, works, rows=8)
+        found = Generation.run(f, works, most=8)
     for images, embedding in zip(found, told, strict=True):
         assert isinstance(images, Tensor)
         assert np.abs(images[:, 0].numpy().astype(int) - drawn(f, embedding)).max() <= 1

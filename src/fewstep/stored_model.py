@@ -113,6 +113,12 @@ class StoredModel(nn.Module):
         return unwrapped(self.F)
 
     @property
+    def free_rows(self) -> bool:
+        """Whether many rows take hardly longer than one, in the network and in the decoder."""
+        decoder = None if self.latents is None else self.latents.autoencoder
+        return self.network.free_rows and (decoder is None or decoder.free_rows)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one ``x``."""
         return self.network.shape

@@ -151,8 +151,8 @@ def evaluate(
     save_reference
         Also write the reference's statistics: .safetensors, or .npz with mu and sigma.
     batch
-        Images that a model makes at once; default 256, or 32 where
-        convolutions run on a CPU.
+        Images that a model makes at once; default 256, or 32
+        on a CPU where the network is no mlp.
     device
         Where to compute: cpu, cuda or mps; default a GPU where there is one.
     precision

@@ -87,8 +87,8 @@ def sample(
     ema
         Which running average, such as ema-0.9999, or f for the raw weights; default the first.
     batch
-        Images at once, a matter of memory and speed; default 256, or 32 where
-        convolutions run on a CPU.
+        Images at once, a matter of memory and speed; default 256, or 32
+        on a CPU where the network is no mlp.
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     precision

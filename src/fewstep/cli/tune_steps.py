@@ -114,8 +114,8 @@ def tune_steps(
     ema
         Which running average; default the first.
     batch
-        Samples made at once; default 256, or 32 where
-        convolutions run on a CPU.
+        Samples made at once; default 256, or 32
+        on a CPU where the network is no mlp.
     device
         cpu, cuda, cuda:1 or mps; default a GPU where there is one.
     """

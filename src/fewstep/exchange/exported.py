@@ -41,7 +41,8 @@ def settings(network: UNet | ADM) -> dict[str, Any]:
     """Every argument of a network, those that it was made without among them."""
     known = inspect.signature(type(network)).parameters
     defaults = {name: p.default for name, p in known.items() if p.default is not p.empty}
-    return {**defaults, **{k: v for k, v in network.config.items() if k != "name"}}
+    given = {k: v for k, v in network.config.items() if k != "name"}
+    return {**defaults, **given, "attention": network.attention}
 
 
 def to_edm(f: FlowMap) -> Exported:

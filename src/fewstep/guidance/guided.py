@@ -152,6 +152,8 @@ class Guided(Cited):
 
     def check(self, f: Guidable) -> None:
         """Raise `FewstepError` where a model cannot be guided so."""
+        if not self.off:
+            check_empty_embedding(f, "the model")
         f.trained.check_guidance(f.num_classes or embeds(f), self.w)
 
     def check_input(self, trained: Trained) -> None:
@@ -235,6 +237,21 @@ def towards(away: Tensor, D: Tensor, w: Tensor | float) -> Tensor:
 def embeds(f: object) -> int:
     """Numbers of the embeddings that a model is conditioned on; 0 for none."""
     return int(getattr(getattr(f, "network", None), "embeds", 0))
+
+
+def check_empty_embedding(f: object, whose: str, use: str = "guidance") -> None:
+    """Raise `FewstepError` where a network cannot do without the embedding that it is told.
+
+    Args:
+        f: the model.
+        whose: network it is, such as "the teacher".
+        use: of an embedding that says nothing.
+    """
+    if getattr(getattr(f, "network", None), "needs_embedding", False):
+        raise FewstepError(
+            f"{use} needs what a network makes of no embedding, and that of {whose} knows no empty "
+            f"one: leave {use} out."
+        )
 
 
 def inside(p: Parameterization, t: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:

@@ -45,6 +45,10 @@ __all__ = [
 
 
 def from_config(config: dict[str, Any]) -> Network:
-    """The network that `Network.config` describes, freshly initialised."""
+    """The network that `Network.config` describes, freshly initialised.
+
+    The config may be of a file of an earlier version.
+    """
     arguments = dict(config)
-    return NETWORKS.call(arguments.pop("name"), arguments)
+    name = arguments.pop("name")
+    return NETWORKS.call(name, NETWORKS[name].stored(arguments))

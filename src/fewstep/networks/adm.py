@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.errors import FewstepError
+from fewstep.networks.attended import Attended, heights_of
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.embeddings import (
     AUGMENTATION,
@@ -38,6 +39,7 @@ from fewstep.networks.norm import film_of, group_norm
 from fewstep.papers import Also
 
 EPS = 1e-5  # of every group norm
+ATTENDED = Attended(range(5, 33), former=(32, 16, 8))
 
 
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:
@@ -121,7 +123,9 @@ class ADM(Network):
         multipliers: channels of every level, in units of ``channels``; ADM's for 512 pixels begin
             with a half.
         blocks: residual blocks of a level on the way down; one more on the way up.
-        attention: heights of the maps with self-attention after every block.
+        attention: heights of the maps with self-attention after every block. Default those of 5 to
+            32 pixels, which is ADM's 32, 16 and 8 for images of 64 or 256. The middle always has
+            it.
         head_channels: channels of an attention head.
         heads: attention heads of every width, instead of ``head_channels``.
         dropout: probability of dropping an activation inside a block in training.
@@ -167,7 +171,7 @@ class ADM(Network):
         channels: int = 192,
         multipliers: Sequence[float] = (1, 2, 3, 4),
         blocks: int = 3,
-        attention: Sequence[int] = (32, 16, 8),
+        attention: Sequence[int] | None = None,
         head_channels: int = 64,
         heads: int | None = None,
         dropout: float = 0.0,
@@ -188,7 +192,9 @@ class ADM(Network):
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
         levels = len(multipliers)
         self._computed = filled_shape(shape, 2 ** (levels - 1), f"the ADM U-Net of {levels} levels")
-        height = self._computed[1]
+        heights = heights_of(shape[1], levels)
+        self.attention = ATTENDED.among(attention, heights)
+        self._arguments |= ATTENDED.named(heights) if attention is None else {}
         if double_norm and not scale_shift:
             raise FewstepError(
                 "double_norm of the ADM U-Net is of scale and shift: scale_shift=True."
@@ -220,7 +226,7 @@ class ADM(Network):
 
         def step(inputs: int, width: int, level: int) -> Level:
             layers: list[nn.Module] = [block(inputs, width)]
-            if height >> level in attention:
+            if heights[level] in self.attention:
                 layers.append(_attention(width, self.heads_of(width)))
             return Level(layers)
 
@@ -246,6 +252,11 @@ class ADM(Network):
                 self.up.append(layers)
         self.norm = group_norm(width, EPS)
         self.write = _zero(_conv(width, shape[0]))
+
+    @classmethod
+    def stored(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        levels = len(arguments.get("multipliers", (1, 2, 3, 4)))
+        return ATTENDED.stored(arguments, heights_of(arguments["shape"][1], levels))
 
     def heads_of(self, width: int) -> int:
         """Attention heads of maps with so many channels.

@@ -113,6 +113,7 @@ class MLPAutoencoder(Autoencoder):
     """
 
     citation = "kingma2014auto"
+    free_rows = True
 
     def __init__(
         self,

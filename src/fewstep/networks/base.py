@@ -33,6 +33,10 @@ class Network(Cited, nn.Module):
     channels_last: bool = False
     """Whether its feature maps are channels last, so that its weights are best laid out alike."""
 
+    free_rows: bool = False
+    """Whether many rows take hardly longer than one, as in a small network of matrix products, so
+    that a batch may be filled up; see `fewstep.sampling.rows`."""
+
     takes: ClassVar[tuple[str, ...]] = ("label",)
     """The fields of a `fewstep.condition.Condition` that its forward takes as keywords."""
     gives: ClassVar[tuple[str, ...]] = (IMAGES,)
@@ -57,6 +61,9 @@ class Network(Cited, nn.Module):
 
     class_gain: float = 1.0
     """By what the numbers of a class are multiplied where they come in."""
+
+    needs_embedding: bool = False
+    """Whether it has to be told an embedding, and knows none that says nothing."""
 
     embeds: int = 0
     """Numbers of an embedding, such as a text's, that it is conditioned on; 0 for none."""
@@ -112,6 +119,11 @@ class Network(Cited, nn.Module):
     def config(self) -> dict[str, Any]:
         """Name and arguments, for storage; `fewstep.networks.from_config` is its inverse."""
         return {"name": NETWORKS.name_of(type(self)), **self._arguments}
+
+    @classmethod
+    def stored(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments that mean now what those of a stored `config` meant when it was written."""
+        return arguments
 
     def forward(
         self,

@@ -120,6 +120,7 @@ class FourierOperator(Network):
         if isinstance(self.base, mlp.MLP):
             tell_apart(self.base, stream)
         self.label_dropout, self.class_gain = self.base.label_dropout, self.base.class_gain
+        self.free_rows = self.base.free_rows
         if not insert(self.base, times, modes):
             raise FewstepError(f"DFNO is made from an mlp or a unet, not from {base}.")
 

@@ -180,7 +180,7 @@ class DiT(Network):
     Args:
         shape: shape ``(C, H, W)`` of an image or a latent.
         num_classes: number of classes; 0 for an unconditional network.
-        patch: side of a patch in pixels; it divides the height and the width.
+        patch: side of a patch in pixels. Sides of an image that it does not divide are filled up.
         width: channels of a token, a multiple of 4.
         blocks: number of transformer blocks.
         heads: attention heads; they divide the width.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.errors import FewstepError
+from fewstep.networks.attended import Attended, heights_of
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.dropout import dropout
 from fewstep.networks.embeddings import END, check_label
@@ -24,6 +25,7 @@ from fewstep.networks.filling import filled, filled_shape, without_filling
 from fewstep.networks.forward_mode import affine, attend
 from fewstep.networks.layers import Direction, doubled
 
+ATTENDED = Attended(range(5, 17), former=(16, 8))
 EPS = 1e-4  # added to every magnitude
 SILU = 0.596  # root mean square of silu of a standard normal variable (Eq. 81)
 LARGEST = 256.0  # activations are clipped there, against overflow in half precision
@@ -184,7 +186,8 @@ class EDM2UNet(Network):
         channels: base number of channels.
         multipliers: channels of every level, in units of ``channels``.
         blocks: residual blocks of a level on the way down; one more on the way up.
-        attention: heights of the maps with self-attention after every block.
+        attention: heights of the maps with self-attention after every block. Default those of 5 to
+            16 pixels, which is EDM2's 16 and 8 for latents of 64. The middle always has it.
         head_channels: channels of an attention head.
         dropout: probability of dropping an activation inside a block in training.
         label_dropout: probability that training hides an example's class, so that the network
@@ -209,7 +212,7 @@ class EDM2UNet(Network):
         channels: int = 192,
         multipliers: Sequence[int] = (1, 2, 3, 4),
         blocks: int = 3,
-        attention: Sequence[int] = (16, 8),
+        attention: Sequence[int] | None = None,
         head_channels: int = 64,
         dropout: float = 0.0,
         label_dropout: float = 0.0,
@@ -222,7 +225,9 @@ class EDM2UNet(Network):
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
         levels = len(multipliers)
         self._computed = filled_shape(shape, 2 ** (levels - 1), f"EDM2's U-Net of {levels} levels")
-        height = self._computed[1]
+        heights = heights_of(shape[1], levels)
+        self.attention = ATTENDED.among(attention, heights)
+        self._arguments |= ATTENDED.named(heights) if attention is None else {}
         self.channels_last = False
         self.label_dropout = checked_label_dropout(label_dropout)
         self.label_balance, self.concat_balance = label_balance, concat_balance
@@ -236,7 +241,7 @@ class EDM2UNet(Network):
         self.embed_label = MPLayer(num_classes, e) if num_classes else None
 
         def block(inputs: int, width: int, level: int, **how: Any) -> MPBlock:
-            attends = how.pop("attention", (height >> level) in attention)
+            attends = how.pop("attention", heights[level] in self.attention)
             heads = width // head_channels if attends else 0
             return MPBlock(inputs, width, e, heads=heads, p=dropout, **how)
 
@@ -267,6 +272,11 @@ class EDM2UNet(Network):
                 width = widths[level]
         self.write = MPLayer(width, image, 3)
         self.gain = nn.Parameter(torch.zeros([]))
+
+    @classmethod
+    def stored(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        levels = len(arguments.get("multipliers", (1, 2, 3, 4)))
+        return ATTENDED.stored(arguments, heights_of(arguments["shape"][1], levels))
 
     def condition(self, c_noise: Tensor, label: Tensor | None, c_noise_s: Tensor | None) -> Tensor:
         """Noise level, class and end time as one vector per example [B, width]."""

@@ -71,6 +71,7 @@ class MLP(Network):
         scaled_by_weight: multiply the output by the weight, as a guided velocity grows with it.
     """
 
+    free_rows = True
     takes = ("label", "w", "interval")
     added: ClassVar[dict[str, tuple[str, ...]]] = {
         END: ("embed_s.weight",),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from fewstep.errors import FewstepError, unknown
+from fewstep.networks.attended import Attended, heights_of
 from fewstep.networks.base import NETWORKS, Network, checked_label_dropout
 from fewstep.networks.embeddings import (
     AUGMENTATION,
@@ -35,6 +37,7 @@ from fewstep.networks.norm import group_norm
 from fewstep.papers import Also
 
 MOST_TAPS = 64
+ATTENDED = Attended(range(9, 17))
 
 DDPMPP: dict[str, Any] = {
     "embedding": "positional",
@@ -257,10 +260,11 @@ class UNet(Network):
         _check_numbers(channels, multipliers, blocks, num_classes, resample_filter)
         _check_probability(dropout)
         self._computed = _computed(shape, len(multipliers))
-        heights = [self._computed[1] >> level for level in range(len(multipliers))]
-        if attention is None:
-            attention = [height for height in heights if 8 < height <= 16]
-        _check_attention(attention, heights, head_channels, [channels * m for m in multipliers])
+        heights = heights_of(shape[1], len(multipliers))
+        self.attention = ATTENDED.among(attention, heights)
+        widths = [channels * m for m in multipliers]
+        attended = tuple(height in self.attention for height in heights)
+        _check_heads(head_channels, [*compress(widths, attended), widths[-1]])
 
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, two_time
         self.class_gain = math.sqrt(max(num_classes, 1))
@@ -270,8 +274,8 @@ class UNet(Network):
         self.positional, self.augment = embedding == "positional", augment
         taps = tuple(float(tap) for tap in resample_filter)
         levels = Levels(
-            widths=tuple(channels * m for m in multipliers),
-            attended=tuple(height in attention for height in heights),
+            widths=tuple(widths),
+            attended=attended,
             blocks=blocks,
             by_conv=resample == "conv",
             settings=BlockSettings(4 * channels, dropout, head_channels, taps, double_norm),
@@ -367,17 +371,8 @@ def _computed(shape: Sequence[int], levels: int) -> tuple[int, int, int]:
     return filled_shape(shape, 2 ** (levels - 1), f"a U-Net of {levels} levels")
 
 
-def _check_attention(
-    attention: Sequence[int], heights: list[int], head_channels: int | None, widths: list[int]
-) -> None:
-    for height in attention:
-        if height not in heights:
-            raise FewstepError(
-                f"attention at {height} never occurs in this U-Net, whose maps have the heights "
-                f"{heights}: choose among these, or () for the middle alone."
-            )
-    attended = [w for h, w in zip(heights, widths, strict=True) if h in attention] + widths[-1:]
-    for width in attended:
+def _check_heads(head_channels: int | None, widths: Sequence[int]) -> None:
+    for width in widths:
         if head_channels is not None and (head_channels < 1 or width % head_channels):
             raise FewstepError(
                 f"head_channels={head_channels} does not divide the {width} channels that the "

@@ -15,7 +15,14 @@ from torch import Tensor
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.guidance import Autoguided, Guided, check_weak, checked_weights, guidance_of
+from fewstep.guidance import (
+    Autoguided,
+    Guided,
+    check_empty_embedding,
+    check_weak,
+    checked_weights,
+    guidance_of,
+)
 from fewstep.objectives.base import Objective
 from fewstep.objectives.teachers import in_process_of
 from fewstep.parameterization import expand
@@ -71,6 +78,7 @@ class Guide:
         if weak is not None:
             return cls(teacher, Autoguided(fixed.w, fixed.interval, weak=weak), weights)
         if not (own := cls(teacher, fixed, weights)).off:
+            check_empty_embedding(teacher, "the teacher")
             told = teacher.num_classes or teacher.network.embeds
             teacher.trained.check_null_class(told, "the teacher")
         return own

@@ -7,6 +7,7 @@ from typing import Any
 
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
+from fewstep.guidance import check_empty_embedding
 from fewstep.parameterization import differences
 from fewstep.registry import spec_of
 
@@ -59,6 +60,7 @@ def check_follows(teacher: FlowMap) -> None:
 def check_teacher_of_hidden(f: FlowMap, teacher: FlowMap, whose: str) -> None:
     """Raise `FewstepError` where label dropout hides classes from a teacher that needs them."""
     if f.network.label_dropout:
+        check_empty_embedding(teacher, whose, "label dropout")
         told = teacher.num_classes or teacher.network.embeds
         teacher.trained.check_null_class(told, whose, "label dropout")
 

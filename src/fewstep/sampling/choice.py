@@ -82,10 +82,11 @@ class Asked:
         checked_count(self.nfe, "nfe")
         guidance_of(self.guidance)
         if self.sampler is not None:
-            with_arguments(build(self.sampler), self.given)
+            with_arguments(self.sampler, self.given)
         elif self.solver is not None or self.grid is not None:
             _check_no_sampler(self.solver)
-            Walk(None, self.solver or "heun", self.grid)
+            said: dict[str, Any] = {k: v for k, v in self.given.items() if k in ("solver", "grid")}
+            with_arguments(Walk(), said)
 
     @property
     def spec(self) -> str | None:
@@ -139,7 +140,7 @@ class Asked:
             if not (trained.solves or trained.maps_to_eps or self.sampler):  # none, and asked for
                 del given["guidance"]
         if self.sampler is not None:
-            return with_arguments(build(self.sampler), given).fitted(f)
+            return with_arguments(self.sampler, given).fitted(f)
         trained.check_steps(self.steps or self.nfe, self.taus)
         if trained.steps is not None:  # and these are what is asked for
             given = {k: value for k, value in given.items() if k not in ("steps", "nfe")}
@@ -187,29 +188,35 @@ def build(sampler: Sampler | str) -> Sampler:
     return _without_idle(SAMPLERS.build(sampler), parse(sampler)[1])
 
 
-def with_arguments(sampler: Sampler, given: dict[str, Any]) -> Sampler:
-    """A sampler with further arguments of its spec.
+def with_arguments(asked: Sampler | str, given: dict[str, Any]) -> Sampler:
+    """A sampler, or that of a spec, with further arguments of its spec.
 
     Evaluations are the steps of a sampler that spends one in each.
 
     Raises:
-        FewstepError: an argument that the sampler does not take, or has already.
+        FewstepError: an argument that the sampler does not take, or has already: a spec those that
+            it names, and an object those that are not the default ones.
     """
+    sampler = build(asked)
     known = parameters(type(sampler))
+    said = parse(asked)[1] if isinstance(asked, str) else {}
     own = {"steps" if name == "nfe" not in known else name: value for name, value in given.items()}
     for name in own:
         if name not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise FewstepError(f"the sampler {sampler.spec} has no argument {name}: {takes}.")
-        if getattr(sampler, known[name].name) != known[name].default:
-            raise FewstepError(f"{name} is given twice, in the sampler {sampler.spec} and besides.")
+        if name in said or getattr(sampler, known[name].name) != known[name].default:
+            spec = asked if isinstance(asked, str) else sampler.spec
+            raise FewstepError(f"{name} is given twice, in the sampler {spec} and besides.")
     fields: Any = {known[name].name: value for name, value in own.items()}
-    return _without_idle(replace(cast("Any", sampler), **fields), own) if fields else sampler
+    return _without_idle(replace(cast("Any", sampler), **fields), said | own) if fields else sampler
 
 
 def _without_idle(sampler: Sampler, said: dict[str, Any]) -> Sampler:
     """The sampler, in which everything that was said counts."""
-    counts = said.get("steps") or said.get("nfe")
-    if isinstance(sampler, Walk) and sampler.adaptive and counts:
-        raise FewstepError(f"{sampler.solver} chooses its own steps: set rtol and atol instead.")
+    idle = [name for name in ("steps", "nfe", "grid") if said.get(name) is not None]
+    if isinstance(sampler, Walk) and sampler.adaptive and idle:
+        raise FewstepError(
+            f"{sampler.solver} chooses its own steps: set rtol and atol instead of {idle[0]}."
+        )
     return sampler

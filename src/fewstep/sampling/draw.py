@@ -85,12 +85,12 @@ def sample(
         guidance: classifier-free guidance, a weight or its spec; default the model's own.
         label: the class, by name or number, of all samples or of each [n]; default all in turn.
         seed: the samples depend on it alone (and on the labels): to the bit, on one machine, where
-            the network has no convolutions or ``n`` is a multiple of 8; else to rounding.
+            the network is an mlp, or ``n`` is a multiple of 8 on a CPU; else to rounding.
         labels: the same as ``label``.
         embedding: what each sample is to show, [n, d] or [n, tokens, d], or [1, ...] for all, such
             as a text's; for a model that was trained with embeddings.
-        batch: how many at once, a matter of memory and speed only; default 256, or 32 where
-            convolutions run on a CPU.
+        batch: how many at once, a matter of memory and speed only; default 256, or 32 on a CPU
+            where the network is no mlp.
         indices: make only these of the ``n``, such as one process's share.
         progress: called with the number of samples that each batch added.
 

@@ -18,7 +18,7 @@ from fewstep.parameterization import Parameterization, per_row
 from fewstep.sampling.model import Model
 from fewstep.sampling.noise import NoiseStreams
 from fewstep.sampling.sampler import SAMPLERS, Sampler, checked_count
-from fewstep.schedules import TIME_GRIDS, karras_grid, power_grid
+from fewstep.schedules import TIME_GRIDS, power_grid
 from fewstep.solvers import start_with_snr
 from fewstep.trained import Trained
 
@@ -194,9 +194,9 @@ def default_taus(f: Model, steps: int) -> tuple[float, ...]:
     """Time points for ``steps`` jumps of a model.
 
     Those stored with the model where it has some for this number of steps; those that it has
-    learned to start at, where these are just as many. Else, of a map to any time, the interior
-    points of the process's own grid, such as even ones where the flow is straight; of a consistency
-    model those of Karras' grid with ``steps + 1`` points.
+    learned to start at, where these are just as many. Else the interior points of the process's own
+    grid: Karras' noise levels in EDM's time, even times of trigflow and where the flow is straight;
+    of a consistency model that starts later than the data, those from there on.
     """
     stored = f.trained.taus.get(str(steps))
     if stored is not None:
@@ -205,21 +205,16 @@ def default_taus(f: Model, steps: int) -> tuple[float, ...]:
         inner = sorted((t for t in starts if f.p.eps < t < f.p.T), reverse=True)
         if len(inner) == steps - 1:
             return tuple(inner)
-    if steps > 1 and f.trained.maps_to_any:
+    if steps == 1:
+        return ()
+    if f.trained.maps_to_any or f.trained.earliest is None:
         return _own_grid(f.p, steps)
-    return tuple(_inside(f.p, f.trained.earliest, steps).tolist())
-
-
-def _inside(p: Parameterization, earliest: float | None, steps: int) -> torch.Tensor:
-    """Points inside Karras' grid; of a map that starts later than its end, from there on."""
-    if earliest is None:
-        return karras_grid(steps + 1, p, dtype=torch.float64).flip(0)[1:-1]
-    return power_grid(steps, earliest, p.T, 7.0)[:-1].flip(0) if steps > 1 else torch.zeros(0)
+    return tuple(power_grid(steps, f.trained.earliest, f.p.T, 7.0)[:-1].flip(0).tolist())
 
 
 def _own_grid(p: Parameterization, steps: int) -> tuple[float, ...]:
     """The points inside the grid of so many steps on which solvers walk in a process."""
     grid = TIME_GRIDS.build(p.grid)
     start = start_with_snr(p) if grid.needs_snr else p.T
-    points = steps if p.straight else steps + 1  # one that is straight has 0 as a further point
+    points = steps if grid.to_zero else steps + 1  # one to 0 has it as a further point
     return tuple(grid(points, p, start).tolist()[1:steps])

@@ -76,3 +76,8 @@ def flows(f: Model) -> bool:
     The denoiser of a model from elsewhere was given as such.
     """
     return bool(getattr(f, "flows", True))
+
+
+def free_rows(f: Model) -> bool:
+    """Whether many rows take hardly longer than one: a model of ours knows it of its network."""
+    return bool(getattr(f, "free_rows", False))

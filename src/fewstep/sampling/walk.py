@@ -44,7 +44,7 @@ class Walk(Sampler):
     steps.
 
     Args:
-        N: number of steps; default 18. Adaptive solvers pay no heed to it.
+        N: number of steps; default 18. Adaptive solvers pay no heed to it, nor to a grid.
         solver: a solver or its spec; see `fewstep.solvers.SOLVERS`.
         grid: a grid of times or its spec; default that of the solver's paper.
         budget: network evaluations to spend exactly, instead of ``N``; ``nfe`` in a spec.
@@ -88,8 +88,8 @@ class Walk(Sampler):
         object.__setattr__(self, "_spend", self._spent(solver))
         object.__setattr__(self, "_measured", deque(maxlen=1))
         if solver.adaptive:
-            object.__setattr__(self, "N", None)
-            object.__setattr__(self, "budget", None)
+            for idle in ("N", "budget", "grid"):
+                object.__setattr__(self, idle, None)
 
     def _spent(self, solver: Integrator) -> tuple[int, ...]:
         """Network evaluations of each step; none where the solver chooses its steps."""
@@ -215,13 +215,12 @@ class Walk(Sampler):
         """The decreasing times of the walk, in a process."""
         grid = TIME_GRIDS.build(self.grid or default_grid(self._solver, p))
         start = start_with_snr(p) if self._solver.needs_snr or grid.needs_snr else p.T
-        zero = [0.0] * self._solver.to_zero
-        points = len(self._spend) + (not zero)
+        zero, steps = [0.0] * self._solver.to_zero, len(self._spend)
         if self.adaptive:
             return [start, p.t_min, *zero]
-        if points == 1:
-            return [start, *zero]
-        return [*grid(points, p, start).tolist(), *zero]
+        if not zero:
+            return grid.short_of_zero(steps, p, start).tolist()
+        return [*(grid(steps, p, start).tolist() if steps > 1 else [start]), *zero]
 
     def reached(self, p: Parameterization) -> list[float]:
         return self.times(p)[1:]

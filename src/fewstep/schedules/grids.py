@@ -27,7 +27,9 @@ def karras_grid(
 ) -> Tensor:
     """``t_i = (a + (i-1)/(N-1) (b - a))^rho`` with ``a = eps^(1/rho)``, ``b = T^(1/rho)``: [N].
 
-    Increasing; the ends are exact. Karras et al. 2022, Eq. 5; Song et al. 2023, Section 2.
+    Increasing; the ends are exact. Karras et al. 2022, Eq. 5; Song et al. 2023, Section 2. It is
+    the grid of consistency losses, in the number ``t`` of any process. `KarrasGrid`, which samplers
+    take, is even in the noise level; in EDM's time both are the same.
     """
     if N < 2:
         raise FewstepError(f"a time grid needs at least 2 points, got N={N}.")
@@ -47,10 +49,24 @@ class TimeGrid(Cited, ABC):
 
     needs_snr: ClassVar[bool] = False
     """Whether ``ln(alpha/sigma)`` must be finite at the start."""
+    to_zero: ClassVar[bool] = False
+    """Whether the last point lies a step of its own above 0, and not at ``t_min``."""
 
     @abstractmethod
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
-        """``N >= 2`` decreasing times from ``start`` to the last before 0, in float64: [N]."""
+        """``N >= 2`` decreasing times from ``start`` to the last before 0, in float64: [N].
+
+        A grid to 0 has one point, too.
+        """
+
+    def short_of_zero(self, N: int, p: Parameterization, start: float) -> Tensor:
+        """``N >= 1`` steps from ``start`` for a solver that never steps to 0: [N + 1].
+
+        They end at ``t_min``, and those of a grid to 0 below it where they are so fine.
+        """
+        if self.to_zero and (t := self(N, p, start))[-1] > p.t_min:
+            return torch.cat([t, t.new_tensor([p.t_min])])
+        return self(N + 1, p, start)
 
 
 TIME_GRIDS: Registry[TimeGrid] = Registry("time grid")
@@ -126,8 +142,9 @@ class LogSNRGrid(TimeGrid):
 class FlowGrid(TimeGrid):
     """``N`` equal steps to 0: ``start (1 - i/N)`` for i in 0..N-1 (Liu et al. 2022, Section 2).
 
-    Shifted, a point ``u`` becomes ``s u / (1 + (s - 1) u)``: more steps at strong noise, as large
-    images want them (Esser et al. 2024, Eq. 23, whose root of ``m / n`` is ``s``).
+    Shifted, a point ``u = t / T`` becomes ``s u / (1 + (s - 1) u)``: more steps at strong noise, as
+    large images want them (Esser et al. 2024, Eq. 23, whose root of ``m / n`` is ``s`` and whose
+    ``T`` is 1).
 
     Args:
         shift: ``s``; 1 is none.
@@ -135,6 +152,7 @@ class FlowGrid(TimeGrid):
     """
 
     citation = "liu2022flow"
+    to_zero: ClassVar[bool] = True
     also_cites = (Also("shift", "esser2024scaling", lambda shift: shift != 1),)
 
     shift: float = 1.0
@@ -149,10 +167,14 @@ class FlowGrid(TimeGrid):
 
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
         if self.last is None:
-            u = torch.linspace(start, 0, N + 1, dtype=torch.float64)[:-1]
+            t = torch.linspace(start, 0, N + 1, dtype=torch.float64)[:-1]
         else:
-            u = torch.linspace(start, self.last, N, dtype=torch.float64)
-        return u if self.shift == 1 else self.shift * u / (1 + (self.shift - 1) * u)
+            t = torch.linspace(start, self.last, N, dtype=torch.float64)
+        return t if self.shift == 1 else p.T * self._shifted(t / p.T)
+
+    def _shifted(self, u: Tensor) -> Tensor:
+        """Of a share ``u`` of the whole time, which 1 ends to the bit."""
+        return (self.shift * u / (1 + (self.shift - 1) * u)).clamp(max=1)
 
 
 @TIME_GRIDS.register("straight")
@@ -167,6 +189,7 @@ class StraightGrid(TimeGrid):
     """
 
     citation = "liu2022flow"
+    to_zero: ClassVar[bool] = True
 
     def __call__(self, N: int, p: Parameterization, start: float) -> Tensor:
         now = torch.tensor([start], dtype=torch.float64)

@@ -2,8 +2,8 @@
 
 One thread owns the models and does all their work. It takes the oldest request, waits until the
 latency bound or a full batch, whichever is first, and runs all waiting requests of the same key
-together. Which requests share a batch changes no image: every image has a noise stream of its own,
-and the network is always evaluated on a fixed number of rows (see `rows_for`).
+together. On a CPU, which requests share a batch changes no image: every image has a noise stream of
+its own, and the network is always evaluated on as many rows (see `fewstep.sampling.rows.alike`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fewstep.errors import FewstepError, NotFinite
 from fewstep.finite import check_finite
 from fewstep.flow_map import FlowMap
 from fewstep.sampling import NoiseStreams, Sampler
-from fewstep.sampling.rows import DENSE, pays_by_row
+from fewstep.sampling.rows import alike
 
 Pictures = Tensor | NotFinite
 """uint8 [n, C, H, W], or that the model gives none."""
@@ -63,8 +63,8 @@ class Work(ABC):
 
     @classmethod
     @abstractmethod
-    def run(cls, f: FlowMap, works: Sequence[Any], rows: int) -> list[Any]:
-        """The results of works that are all of one key, with networks on ``rows`` rows.
+    def run(cls, f: FlowMap, works: Sequence[Any], most: int) -> list[Any]:
+        """The results of works that are all of one key, with networks on ``most`` rows at most.
 
         A result that is an exception is raised for its caller alone.
         """
@@ -79,7 +79,7 @@ class Call(Work):
     n: int = 1
 
     @classmethod
-    def run(cls, f: FlowMap, works: Sequence[Call], rows: int) -> list[Any]:
+    def run(cls, f: FlowMap, works: Sequence[Call], most: int) -> list[Any]:
         return [work.function(f) for work in works]
 
 
@@ -111,12 +111,12 @@ class Generation(Work):
         return ("generation", self.model, self.sampler, told)
 
     @classmethod
-    def run(cls, f: FlowMap, works: Sequence[Generation], rows: int) -> list[Pictures]:
+    def run(cls, f: FlowMap, works: Sequence[Generation], most: int) -> list[Pictures]:
         noise = [NoiseStreams(w.seed, [i], f.shape) for w in works for i in range(w.n)]
         told = _told(f, works)
         parts = [
-            _steps(f, works[0].sampler, noise[i : i + rows], told.rows(slice(i, i + rows)), rows)
-            for i in range(0, len(noise), rows)
+            _steps(f, works[0].sampler, noise[part], told.rows(part), rows)
+            for part, rows in alike(f, len(noise), most)
         ]
         counts = [w.n for w in works]
         watched = any(w.on_step for w in works)
@@ -161,15 +161,6 @@ def _bytes(images: Tensor) -> Pictures:
         return to_uint8(check_finite(images))
     except NotFinite as error:
         return error
-
-
-def rows_for(f: FlowMap, max_batch: int) -> int:
-    """Rows on which the network of a model is always evaluated, so that no image depends on others.
-
-    A fixed number costs nothing where many rows take hardly longer than one. Where every row has
-    its price (see `fewstep.sampling.rows`) each image goes by itself.
-    """
-    return 1 if pays_by_row(f) else min(DENSE, max_batch)
 
 
 @dataclass
@@ -317,7 +308,7 @@ class Engine:
         started = time.monotonic()
         try:
             f = self.models[works[0].model]
-            results = type(works[0]).run(f, works, rows_for(f, self.max_batch))
+            results = type(works[0]).run(f, works, self.max_batch)
         except BaseException as error:  # the thread must live on, and each caller hears of it
             for entry in batch:
                 entry.future.set_exception(error)

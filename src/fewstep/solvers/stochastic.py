@@ -69,7 +69,8 @@ class DDIM(_OneEvaluation):
         free, D = f.free_and_clipped(x, t.t)
         epsilon = (x - t.alpha * (free if self.free_noise else D)) / t.sigma
         std = self.eta * t.transition(s)[1] * s.sigma / t.sigma
-        x = s.alpha * D + math.sqrt(s.sigma**2 - std**2) * epsilon
+        kept = math.sqrt(max(0.0, s.sigma**2 - std**2))  # where std rounds above sigma
+        x = s.alpha * D + kept * epsilon
         return x + std * draw() if std else x
 
 

@@ -57,7 +57,7 @@ def settings(network: ADM) -> dict[str, Any]:
             f"a UNet2DModel begins as wide as its time embedding, with {s['channels']} channels "
             f"and not {widths[0]}"
         )
-    attended = [network.shape[1] >> level in s["attention"] for level in range(len(widths))]
+    attended = [network.shape[1] >> level in network.attention for level in range(len(widths))]
     return {
         "sample_size": _side(network.shape),
         "in_channels": network.shape[0],

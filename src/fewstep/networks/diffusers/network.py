@@ -42,6 +42,19 @@ def differentiable(net: nn.Module) -> nn.Module:
     return net
 
 
+def fixed_apart(net: nn.Module) -> nn.Module:
+    """The network, whose parameters that have no gradient are buffers: its Fourier frequencies.
+
+    They keep their names, and their type where the weights are rounded to another.
+    """
+    for part in net.modules():
+        for name, x in list(part.named_parameters(recurse=False)):
+            if not x.requires_grad:
+                delattr(part, name)
+                part.register_buffer(name, x.data)
+    return net
+
+
 class ClassOrNone(nn.Embedding):
     """An embedding of classes, in which the number of classes is no class, and adds nothing."""
 
@@ -120,9 +133,10 @@ class DiffusersNetwork(Network):
         self.shape, self.num_classes, self.two_time = tuple(shape), num_classes, False
         self.label_dropout = checked_label_dropout(label_dropout)
         self.module, self.time_scale = module, time_scale
-        self.net = differentiable(built(module, settings_of(config)))
+        self.net = fixed_apart(differentiable(built(module, settings_of(config))))
         self._crosses = self.settings.get("cross_attention_dim") is not None
         """Whether it attends to an embedding of what is wanted, such as a text."""
+        self.needs_embedding = self._crosses
         self._inputs = self._checked_inputs()
         self._check_classes()
         self._check_channels()
