@@ -22,6 +22,7 @@ from fewstep.exchange.diffusers.folder import OF_TRAINING, Folder, Part, read_fo
 from fewstep.exchange.diffusers.process import ASSUMED, Scheduled, scheduled
 from fewstep.exchange.hub.fetching import front_matter
 from fewstep.exchange.imported import Imported, Wanted
+from fewstep.exchange.told import DIFFUSERS, as_said, time_scale
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.models import AnyModel
@@ -101,8 +102,6 @@ class _Reading:
         file = self.folder.scheduler
         config = ASSUMED if file is None else read_object(file)
         if self.wanted.process is not None and self.wanted.consistency is not None:
-            straight = self.wanted.process["name"] == "rectified_flow"
-            self.scheduled = Scheduled({}, time_scale=1000.0 if straight else 1.0)
             return
         self.scheduler = config
         self.scheduled = scheduled(config, latent=latent, source=file or self.folder.path)
@@ -125,7 +124,7 @@ class _Reading:
         classes = config.get(embeds) if config.get("class_embed_type") is None else None
         if part.module.startswith("DiT"):
             classes = config.setdefault(embeds, 1000)
-        known = {"time_scale": self.scheduled.time_scale}
+        known = {"time_scale": self._time_scale()}
         known |= {"label_dropout": DIT_DROPOUT} if part.module.startswith("DiT") else {}
         outputs, inputs = config.get("out_channels") or shape[0], config.get("in_channels")
         if inputs is not None and outputs == 2 * inputs:
@@ -143,6 +142,21 @@ class _Reading:
             **known,
             **self.wanted.network,
         }
+
+    def _time_scale(self) -> float:
+        """What the network takes ``c_noise`` by: as its scheduler says, of the same process."""
+        process = self.wanted.process
+        if process is None or process["name"] == self.scheduled.process.get("name"):
+            return self.scheduled.time_scale
+        scale = time_scale(process, consistency=self._is_consistency, project=DIFFUSERS)
+        if "time_scale" not in self.wanted.network:
+            self.notes.append(as_said(scale))
+        return scale
+
+    @property
+    def _is_consistency(self) -> bool:
+        wanted = self.wanted.consistency
+        return self.scheduled.consistency if wanted is None else wanted
 
     def _shape(self, part: Part, config: Mapping[str, Any]) -> tuple[int, int, int]:
         """Shape of an image, or of a latent that nothing decodes."""
@@ -226,10 +240,8 @@ class _Reading:
     # What is said of it
 
     def _trained(self, F: Network) -> Trained:
-        wanted = self.wanted.consistency
-        consistency = self.scheduled.consistency if wanted is None else wanted
         names = self.folder.classes if len(self.folder.classes) == F.num_classes else ()
-        kind = CONSISTENCY if consistency else DIFFUSION
+        kind = CONSISTENCY if self._is_consistency else DIFFUSION
         return replace(kind, null_class=bool(F.label_dropout), classes=names)
 
     def _origin(self, part: Part) -> dict[str, Any]:
