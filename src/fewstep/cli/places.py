@@ -6,16 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.files.shards import INDEX, weights_in
-
-OF_PARTS = "*/diffusion_pytorch_model*"
-"""The weights in a pipeline's folder."""
+from fewstep.exchange.files.shards import weights_in
+from fewstep.exchange.files.weights import INDEX, STEM
 
 
 def files_of(source: Path) -> list[Path]:
     """The files that a model may be read from: one, the weights of a folder, those of an index."""
     if source.is_dir():
-        return [*weights_in(source), *source.glob(OF_PARTS)]
+        return [*weights_in(source), *source.glob(f"*/{STEM}*")]
     return list(source.parent.iterdir()) if source.name.endswith(INDEX) else [source]
 
 

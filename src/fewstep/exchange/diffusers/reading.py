@@ -20,7 +20,7 @@ from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.errors import FewstepError, listed
 from fewstep.exchange.diffusers.folder import OF_TRAINING, Folder, Part, read_folder, read_object
 from fewstep.exchange.diffusers.process import ASSUMED, Scheduled, scheduled
-from fewstep.exchange.hub.fetching import front_matter
+from fewstep.exchange.hub.fetching import front_matter, licence_in
 from fewstep.exchange.imported import Imported, Wanted
 from fewstep.exchange.told import DIFFUSERS, as_said, time_scale
 from fewstep.flow_map import FlowMap
@@ -247,15 +247,13 @@ class _Reading:
     def _origin(self, part: Part) -> dict[str, Any]:
         """Where the weights are from, and under which licence; what else the folder says."""
         path = self.folder.path
-        card = front_matter(path)
-        licence = card.get("license_name") or card.get("license")
         files = [f"{file.relative_to(path)}" for file in part.files if file.is_relative_to(path)]
         return {
             "file": listed(files) or path.name,
             "sha256": part.sha256,
             "project": f"diffusers' {part.module}",
             "source": None,
-            "licence": licence if isinstance(licence, str) else None,
+            "licence": licence_in(front_matter(path)),
             "pipeline": self.folder.kind or None,
             "scheduler": {k: v for k, v in self.scheduler.items() if _is_finite(v)} or None,
             "sampler": self.scheduled.sampler,

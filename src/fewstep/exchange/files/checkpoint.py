@@ -25,7 +25,8 @@ from fewstep.errors import FewstepError, listed
 from fewstep.exchange.files.averages import with_names
 from fewstep.exchange.files.chosen import inner_part
 from fewstep.exchange.files.pickles import Record, read_pickle
-from fewstep.exchange.files.shards import INDEX, in_folder, is_shard, one_of_several, read_shards
+from fewstep.exchange.files.shards import in_folder, one_of_several, read_shards
+from fewstep.exchange.files.weights import INDEX, is_shard
 from fewstep.model_file import check_is_file
 
 WEIGHTS = (b"PK\x03\x04", b"\x80\x02")  # what torch.save and pickle begin with
@@ -88,7 +89,7 @@ def read_checkpoint(path: Path, fits: Fits = lambda tensors: True) -> Checkpoint
     if path.name.endswith(INDEX):
         check_is_file(path, {})
         return Checkpoint(path, read_shards(path, lambda shard: read_shard(shard).tensors))
-    if path.is_file() and is_shard(path):
+    if path.is_file() and is_shard(path.name):
         raise one_of_several(path)
     return read_shard(path, fits)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,16 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.errors import FewstepError, listed
+from fewstep.exchange.files.weights import ENDINGS, INDEX, is_shard, may_be_model, whole
 from fewstep.files import read_json
 
-INDEX = ".index.json"
-"""How the name of an index of shards ends."""
-_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
-ENDINGS = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin")
-"""Of files that may hold weights."""
 MOST = 10_000  # files of a folder that are looked at
-
-
-def is_shard(path: Path) -> bool:
-    """Whether a file is one of several, by its name."""
-    return bool(_SHARD.search(path.name))
 
 
 def index_of(shard: Path) -> Path | None:
     """The index that a shard is in; None where it is not beside it."""
-    stem = _SHARD.split(shard.name)[0]
-    return next(iter(sorted(shard.parent.glob(f"{stem}*{INDEX}"))), None)
+    beside = sorted(shard.parent.glob(f"*{INDEX}"))
+    return next((index for index in beside if whole(index.name) == whole(shard.name)), None)
 
 
 def one_of_several(shard: Path) -> FewstepError:
@@ -77,8 +67,8 @@ def _files(folder: Path) -> list[Path]:
 def weights_in(folder: Path) -> list[Path]:
     """The files and indices of weights in a folder, by their names."""
     here = _files(folder)
-    indices = [path for path in here if path.name.endswith(INDEX)]
-    return indices + [path for path in here if path.suffix in ENDINGS and not is_shard(path)]
+    found = [path for path in here if may_be_model(path.name)]
+    return sorted(found, key=lambda path: not path.name.endswith(INDEX))
 
 
 def in_folder(folder: Path) -> Path:
@@ -95,7 +85,7 @@ def in_folder(folder: Path) -> Path:
             f"{folder} holds several models, {listed(path.name for path in found)}: give one of "
             "them."
         )
-    if shards := [path for path in here if is_shard(path)]:
+    if shards := [path for path in here if is_shard(path.name)]:
         raise FewstepError(
             f"{folder} holds shards of a model ({listed(path.name for path in shards)}) and no "
             f"index, ...{INDEX}: copy that, too."
