@@ -17,7 +17,7 @@ from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator
 from fewstep.evaluation.choice import feature_network
 from fewstep.exchange.graphs.engines import InFile
-from fewstep.exchange.graphs.graph import Graph
+from fewstep.exchange.graphs.graph import Computation, Graph
 from fewstep.exchange.graphs.onnx import TooLarge
 from fewstep.exchange.graphs.precisions import INT8, GraphPrecision, graph_in
 from fewstep.exchange.graphs.runtime import opened
@@ -98,12 +98,16 @@ def _others(graph: Graph, f: FlowMap, wish: Wish, folder: Path) -> list[Speed]:
             return speeds
         programs = [one for one in graphs if one.precision != INT8]
         speeds += [write_torch(one, folder / f"{one.precision}.pt2") for one in programs]
-        for one in graphs[:-1]:
-            try:
-                speeds.append(write_onnx(one, folder / "fp32.onnx"))
-            except TooLarge:
-                print(f"note: no ONNX file is large enough for {one.precision}: it is left out.")
-        return speeds
+        return speeds + [speed for one in graphs[:-1] for speed in _in_float32(one, folder)]
+
+
+def _in_float32(graph: Computation, folder: Path) -> list[Speed]:
+    """The graph in float32 as an ONNX file, where one is large enough."""
+    try:
+        return [write_onnx(graph, folder / "fp32.onnx")]
+    except TooLarge:
+        print("note: no ONNX file is large enough for fp32: it is left out.")
+        return []
 
 
 def _scored(f: FlowMap, wish: Wish, folder: Path) -> Score | None:

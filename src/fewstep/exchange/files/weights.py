@@ -11,7 +11,14 @@ INDEX = ".index.json"
 """How the name of an index of shards ends."""
 ENDINGS = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin")
 """Of files that may hold weights."""
-OF_TRAINING = ("optimizer*", "scheduler*", "scaler*", "training_args*", "random_state*", "rng_state*")
+OF_TRAINING = (
+    "optimizer*",
+    "scheduler*",
+    "scaler*",
+    "training_args*",
+    "random_state*",
+    "rng_state*",
+)
 """What training scripts keep beside a model."""
 STEM = "diffusion_pytorch_model"
 """What diffusers calls the weights of a network."""

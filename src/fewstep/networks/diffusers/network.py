@@ -162,7 +162,7 @@ class DiffusersNetwork(Network):
         asked += [name for kind, name in UNTOLD.items() if self.settings.get(kind) is not None]
         if self.module == "UNet2DModel" and self.settings["time_embedding_type"] == "fourier":
             raise FewstepError(
-                f"diffusers' UNet2DModel with time_embedding_type='fourier' is told the noise "
+                "diffusers' UNet2DModel with time_embedding_type='fourier' is told the noise "
                 "level itself, as NCSN++ of score_sde, and no process here says that: NVlabs/edm "
                 "publishes the same networks, which are read."
             )
