@@ -18,9 +18,9 @@ COUNTED = 10.0  # c_noise at T of a process that counts steps is larger, of any 
 def time_scale(process: Mapping[str, Any], *, consistency: bool, project: str) -> float:
     """What ``c_noise`` is multiplied by before the network is told it: 1 or `STEPS`.
 
-    A process that counts steps has their index as ``c_noise``, which all take. In EDM's process it is
-    ``ln(t) / 4``. All models of openai/consistency_models take 1000 times that (``rescaled_t`` of
-    ``karras_diffusion.py``), and so do the consistency models of diffusers
+    A process that counts steps has their index as ``c_noise``, which all take. In EDM's process it
+    is ``ln(t) / 4``. All models of openai/consistency_models take 1000 times that (``rescaled_t``
+    of ``karras_diffusion.py``), and so do the consistency models of diffusers
     (``CMStochasticIterativeScheduler``). The diffusion models of diffusers take it as it is
     (``EDMEulerScheduler``). Diffusers' flows take ``1000 t``.
 
