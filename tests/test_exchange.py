@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pickle
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -338,8 +339,13 @@ def test_an_import_never_replaces_its_source(
     for source in (path, folder, tmp_path / "link"):
         assert run(["import", str(source), *words, str(folder)]) == 2
         assert "is the model itself: give another name" in capsys.readouterr().err
+    index = folder / "all.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": path.name}}))
+    assert run(["import", str(index), *words, str(folder)]) == 2
+    assert "is the model itself" in capsys.readouterr().err
     assert path.read_bytes() == before
-    assert run(["import", str(folder), *words, str(tmp_path / "out")]) == 0
+    assert run(["import", str(path), *words, str(tmp_path / "out")]) == 0
+    assert run(["import", str(path), *words, str(tmp_path / "out")]) == 0
 
 
 def test_an_export_never_replaces_what_it_is_made_of(

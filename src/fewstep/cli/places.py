@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.files.shards import weights_in
+from fewstep.exchange.files.shards import shards_of, weights_in
 from fewstep.exchange.files.weights import INDEX, STEM
 
 
@@ -14,7 +14,7 @@ def files_of(source: Path) -> list[Path]:
     """The files that a model may be read from: one, the weights of a folder, those of an index."""
     if source.is_dir():
         return [*weights_in(source), *source.glob(f"*/{STEM}*")]
-    return list(source.parent.iterdir()) if source.name.endswith(INDEX) else [source]
+    return shards_of(source) if source.name.endswith(INDEX) else [source]
 
 
 def check_not_read(out: Path, read: Iterable[Path]) -> None:

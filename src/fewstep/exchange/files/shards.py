@@ -28,6 +28,15 @@ def one_of_several(shard: Path) -> FewstepError:
     return FewstepError(f"{shard} is one of several shards of a model: {give}.")
 
 
+def shards_of(index: Path) -> list[Path]:
+    """The files that an index names.
+
+    Raises:
+        FewstepError: the index is none; a shard is not beside it.
+    """
+    return [index.parent / name for name in sorted(set(_read_places(index).values()))]
+
+
 def read_shards(index: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """All tensors of the shards of an index.
 
@@ -38,15 +47,22 @@ def read_shards(index: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> di
     Raises:
         FewstepError: the index is none; a shard is missing, damaged, or not beside it.
     """
-    places: dict[str, str] = read_json(index, _places, "an index of shards", "Copy it again.")
+    places = _read_places(index)
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(places.values())):
-        if not (index.parent / name).is_file():
-            raise FewstepError(f"{index} speaks of {name}, which is not there: copy all shards.")
-        tensors |= read(index.parent / name)
+    for shard in shards_of(index):
+        if not shard.is_file():
+            raise FewstepError(
+                f"{index} speaks of {shard.name}, which is not there: copy all shards."
+            )
+        tensors |= read(shard)
     if missing := [name for name in places if name not in tensors]:
         raise FewstepError(f"the shards of {index} have no {listed(missing)}: copy them again.")
     return {name: tensors[name] for name in places}
+
+
+def _read_places(index: Path) -> dict[str, str]:
+    found: dict[str, str] = read_json(index, _places, "an index of shards", "Copy it again.")
+    return found
 
 
 def _places(content: Any) -> dict[str, str]:
