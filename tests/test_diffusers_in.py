@@ -183,16 +183,25 @@ def test_what_a_network_is_told_and_not() -> None:
         ({"config": {**BLOCKS, "class_embed_type": "timestep"}}, "takes no class"),
         ({"config": {**BLOCKS, "in_channels": 4}}, "4 channels"),
         ({"module": "AutoencoderKL", "config": {}}, "does not map"),
-        ({"config": {**BLOCKS, "time_embedding_type": "fourier"}}, "told the noise level itself"),
-        (
-            {"module": "UNet2DConditionModel", "config": {"time_cond_proj_dim": 256}},
-            "timestep_cond as well",
-        ),
     ],
 )
 def test_networks_that_do_not_fit_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(FewstepError, match=said):
         DiffusersNetwork(SHAPE, **settings)
+
+
+def test_a_network_that_is_told_something_else_is_not_imported(tmp_path: Path) -> None:
+    """Whatever its scheduler is, which is not asked."""
+    for module, settings, said in (
+        ("UNet2DModel", {"time_embedding_type": "fourier"}, "told the noise level itself"),
+        ("UNet2DConditionModel", {"time_cond_proj_dim": 256}, "embedding of the guidance weight"),
+    ):
+        config = {"_class_name": module, "sample_size": 8, **settings}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        (tmp_path / "scheduler_config.json").write_text('{"_class_name": "NoScheduler"}')
+        with pytest.raises(FewstepError, match=said) as error:
+            import_model(tmp_path)
+        assert "--process" not in str(error.value)
 
 
 # Schedulers

@@ -90,6 +90,7 @@ class _Reading:
             size = self.wanted.size or _side(folder.autoencoder.config, folder.autoencoder)
             alone = self._autoencoder(folder.autoencoder, size)
             return AutoencoderModel(alone, trained=AUTOENCODER)
+        _check_told(folder.denoiser)
         self._read_scheduler(latent=folder.autoencoder is not None)
         latents = self._latents(folder.denoiser) if folder.autoencoder else None
         arguments = self._arguments(folder.denoiser, latents)
@@ -258,6 +259,21 @@ class _Reading:
             "scheduler": {k: v for k, v in self.scheduler.items() if _is_finite(v)} or None,
             "sampler": self.scheduled.sampler,
         }
+
+
+def _check_told(part: Part) -> None:
+    """Raise `FewstepError` for a network that is told what nothing here tells it."""
+    if part.config.get("time_cond_proj_dim") is not None:
+        raise FewstepError(
+            f"{part.folder} takes an embedding of the guidance weight (time_cond_proj_dim), as an "
+            "LCM's network does, and none can be told here: it cannot be imported."
+        )
+    if part.module == "UNet2DModel" and part.config.get("time_embedding_type") == "fourier":
+        raise FewstepError(
+            f"{part.folder} is NCSN++ of score_sde (time_embedding_type='fourier'): it is told the "
+            "noise level itself and divides by it, which no process here does. NVlabs/edm "
+            "publishes the same networks, which are read."
+        )
 
 
 def _is_finite(value: object) -> bool:

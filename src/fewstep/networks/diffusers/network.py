@@ -22,8 +22,6 @@ INPUTS = ("sample", "hidden_states")
 """What diffusers calls the noisy images."""
 OPTIONAL = ("timestep", "class_labels", "encoder_hidden_states")
 """What else a network may be told here."""
-UNTOLD = {"addition_embed_type": "added_cond_kwargs", "time_cond_proj_dim": "timestep_cond"}
-"""Settings by which a network is told more than that, and the argument that it is told by."""
 
 
 class Norm(GroupNorm):
@@ -149,8 +147,7 @@ class DiffusersNetwork(Network):
     def _checked_inputs(self) -> set[str]:
         """What its forward takes; raise `FewstepError` where it asks for more than it can be told.
 
-        Such as a text's pooled embedding, which no condition here has, or an LCM's embedding of the
-        guidance weight. The U-Net of NCSN++ is told the noise level itself, and divides by it.
+        Such as a text's pooled embedding, which no condition here has.
         """
         found = inspect.signature(self.net.forward).parameters
         first = next(iter(found), "")
@@ -159,13 +156,8 @@ class DiffusersNetwork(Network):
             for name, parameter in list(found.items())[1:]
             if parameter.default is inspect.Parameter.empty and name not in OPTIONAL
         ]
-        asked += [name for kind, name in UNTOLD.items() if self.settings.get(kind) is not None]
-        if self.module == "UNet2DModel" and self.settings["time_embedding_type"] == "fourier":
-            raise FewstepError(
-                "diffusers' UNet2DModel with time_embedding_type='fourier' is told the noise "
-                "level itself, as NCSN++ of score_sde, and no process here says that: NVlabs/edm "
-                "publishes the same networks, which are read."
-            )
+        if self.settings.get("addition_embed_type") is not None:
+            asked.append("added_cond_kwargs")
         if first not in INPUTS or "timestep" not in found or asked:
             needs = f", but {listed(asked)} as well" if asked else ""
             raise FewstepError(
