@@ -56,6 +56,7 @@ class Hub(ThreadingHTTPServer):
         self.repos: dict[str, Repo] = {}
         self.requests: list[tuple[str, str]] = []
         self.large: dict[str, bytes] = {}
+        self.busy = 0  # status of every answer, where the hub has no time
         self.chunks = ""  # a folder where hf_xet keeps large files, instead of a service
 
     @property
@@ -96,6 +97,9 @@ class Handler(BaseHTTPRequestHandler):
         self.query, path = parse_qs(split.query), unquote(split.path)
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.requests.append((self.command, path))
+        if self.server.busy:
+            self._refuse(self.server.busy, "", "Too Many Requests")
+            return
         for pattern, method in ROUTES:
             if match := re.fullmatch(pattern, path):
                 getattr(self, method)(**match.groupdict())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,20 @@ def test_networks_that_do_not_fit_are_refused(settings: dict[str, Any], said: st
         DiffusersNetwork(SHAPE, **settings)
 
 
+def test_a_network_that_is_told_something_else_is_not_imported(tmp_path: Path) -> None:
+    """Whatever its scheduler is, which is not asked."""
+    for module, settings, said in (
+        ("UNet2DModel", {"time_embedding_type": "fourier"}, "told the noise level itself"),
+        ("UNet2DConditionModel", {"time_cond_proj_dim": 256}, "embedding of the guidance weight"),
+    ):
+        config = {"_class_name": module, "sample_size": 8, **settings}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        (tmp_path / "scheduler_config.json").write_text('{"_class_name": "NoScheduler"}')
+        with pytest.raises(FewstepError, match=said) as error:
+            import_model(tmp_path)
+        assert "--process" not in str(error.value)
+
+
 # Schedulers
 
 
@@ -280,7 +295,7 @@ def test_every_scheduler_says_a_process_or_is_refused() -> None:
         assert said.sampler is None or sampler_for(any_map(said), 6, sampler=said.sampler)
         assert (said.sampler is None) == (name not in (*WALKS, *OTHERS))
     for name, settings, reason in (
-        ("LCMScheduler", {}, "not known here"),
+        ("LCMScheduler", {}, "not known here.*: --process PROCESS, and --as"),
         ("NoScheduler", {}, "not known here"),
         ("EulerDiscreteScheduler", {"timestep_type": "continuous"}, "continuous"),
         ("EDMEulerScheduler", {"prediction_type": "v_prediction"}, "v_prediction"),
@@ -307,6 +322,28 @@ def any_map(said: Any) -> FlowMap:
     F = DiffusersNetwork(SHAPE, config=dict(unet().config))
     kind = CONSISTENCY if said.consistency else DIFFUSION
     return FlowMap(F, from_config(dict(said.process)), trained=kind)
+
+
+@pytest.mark.parametrize(
+    ("process", "consistency", "scale"),
+    [
+        ({"name": "edm"}, True, 1000.0),
+        ({"name": "edm"}, False, 1.0),
+        ({"name": "rectified_flow"}, False, 1000.0),
+        ({"name": "vp_discrete"}, True, 1.0),
+    ],
+)
+def test_a_network_alone_is_told_the_time_as_its_process_has_it(
+    process: dict[str, Any], consistency: bool, scale: float, tmp_path: Path
+) -> None:
+    unet(**RESNET).save_pretrained(tmp_path)
+    wanted = Wanted(consistency=consistency, process=process)
+    f, imported = read(tmp_path, wanted)
+    assert f.network.time_scale == scale
+    assert any(f"told {scale:g} times c_noise (--time-scale)" in note for note in imported.notes)
+    f, imported = read(tmp_path, replace(wanted, network={"time_scale": 7.0}))
+    assert f.network.time_scale == 7.0
+    assert not imported.notes
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pickle
+from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import foreign
@@ -19,9 +23,11 @@ from fewstep.errors import FewstepError
 from fewstep.exchange.exported import STATE_DICTS
 from fewstep.exchange.sources import Wanted, import_model
 from fewstep.flow_map import FlowMap
-from fewstep.networks import ADM, MLP, UNet
-from fewstep.parameterization import EDM, TrigFlow
+from fewstep.latents import Latents
+from fewstep.networks import ADM, MLP, ConvAutoencoder, UNet
+from fewstep.parameterization import EDM, VP, TrigFlow
 from fewstep.sampling import sample
+from fewstep.trained import CONSISTENCY, DIFFUSION
 from foreign import CASES, nested, parity, weights_of, write
 
 
@@ -75,6 +81,68 @@ def test_what_a_file_says_itself_is_not_asked_for(
     with pytest.raises(FewstepError, match=said):
         import_model(file, wanted)
     assert import_model(file, Wanted(size=CASES["edm-vp"]["size"])).f.image_shape[1] > 0
+
+
+# What a file leaves open, and what it says
+
+
+def test_what_an_unknown_file_of_openai_leaves_open_is_noted(tmp_path: Path) -> None:
+    """A network of steps is told their index, and one of EDM's process 1000 ln(t) / 4."""
+    path = write(CASES["edm_bedroom256"], "mine", tmp_path)
+    for process, last in (({"name": "vp_discrete"}, 999.0), ({"name": "edm"}, 1095.5)):
+        asked = Wanted(size=16, consistency=False, process=process)
+        imported = import_model(path, asked)
+        f = imported.f
+        assert f.network.time_scale * float(f.p.c_noise(torch.tensor(f.p.T))) == pytest.approx(
+            last, rel=1e-3
+        )
+        said = " ".join(imported.notes)
+        assert f"told {f.network.time_scale:g} times c_noise (--time-scale)" in said
+        assert "64 channels (--head-channels, --heads)" in said
+    known = {"head_channels": 64, "time_scale": 1.0}
+    imported = import_model(path, replace(asked, network=known))
+    assert imported.f.network.time_scale == 1.0
+    assert not any("heads" in note or "c_noise" in note for note in imported.notes)
+
+
+def preconditioned(kind: str, folder: Path, settings: Any = (), **state: Any) -> Path:
+    case = CASES["edm2" if kind == "Precond" else "edm-vp"]
+    network = nested(weights_of(case), "Network", _init_kwargs={**case["kwargs"], **dict(settings)})
+    inside = "unet" if kind == "Precond" else "model"
+    path = folder / "mine.pkl"
+    modules = OrderedDict([(inside, network)])
+    path.write_bytes(pickle.dumps({"ema": foreign.Persistent(kind, _modules=modules, **state)}))
+    return path
+
+
+def test_the_process_of_a_pickle_has_its_numbers(tmp_path: Path, nvidia: None) -> None:
+    for kind, state, expected in (
+        ("VPPrecond", {}, {"beta_min": 0.1, "beta_max": 20.0, "time_scale": 999.0}),
+        (
+            "VPPrecond",
+            {"beta_d": 9.9, "beta_min": 0.05, "M": 500},
+            {"beta_min": 0.05, "beta_max": 9.95, "time_scale": 499.0},
+        ),
+        ("VEPrecond", {"sigma_min": 0.01, "sigma_max": 50}, {"eps": 0.01, "T": 50.0}),
+        ("VEPrecond", {"_init_kwargs": {"sigma_max": 9}}, {"eps": 0.02, "T": 9.0}),
+        ("iDDPMPrecond", {"M": 100}, {"N": 100, "time_scale": 99.0, "eps": 0.01}),
+    ):
+        config = import_model(preconditioned(kind, tmp_path, **state)).f.p.config
+        assert {name: config[name] for name in expected} == expected
+    for kind, state, said in (
+        ("iDDPMPrecond", {"C_2": 0.1}, "C_2 is 0.1, and 0.008 alone"),
+        ("VPPrecond", {"M": "many"}, "M is 'many', and no number"),
+        ("OddPrecond", {}, "--process edm"),
+    ):
+        assert_refused(preconditioned(kind, tmp_path, **state), said)
+
+
+def test_balances_of_a_pickle_are_kept_or_refused(tmp_path: Path, nvidia: None) -> None:
+    said = {"label_balance": 0.25, "concat_balance": 0.75, "channels_per_head": 32}
+    F = import_model(preconditioned("Precond", tmp_path, said)).f.network
+    assert (F.label_balance, F.concat_balance) == (0.25, 0.75)
+    assert F.config["head_channels"] == 32
+    assert_refused(preconditioned("Precond", tmp_path, {"res_balance": 0.5}), "res_balance", "0.3")
 
 
 # Files that are not taken
@@ -231,6 +299,53 @@ def test_what_a_target_cannot_express_is_named() -> None:
     ):
         F = kind((3, 8, 8), double_norm=True, **{**small, **wide, "channels": 64})
         refused("edm", FlowMap(F, EDM()), "double_norm=True")
+
+
+def test_a_state_dict_drops_nothing_silently() -> None:
+    small: dict[str, Any] = {"channels": 128, "multipliers": (1,), "blocks": 1, "attention": ()}
+
+    def refused(target: str, said: str, f: FlowMap) -> None:
+        with pytest.raises(FewstepError, match=said):
+            STATE_DICTS[target](f)
+
+    F, G = UNet((3, 8, 8), **small), ADM((3, 8, 8), **small)
+    latents = Latents(ConvAutoencoder((3, 16, 16), latents=3, channels=4, multipliers=(1, 1)))
+    refused("edm", "latents='conv_autoencoder'", FlowMap(F, EDM(), latents=latents))
+    refused("openai", "augment=9", FlowMap(ADM((3, 8, 8), augment=9, **small), EDM()))
+    for target, network in (("edm", F), ("openai", G)):
+        f = FlowMap(network, EDM(form="ddim"), trained=CONSISTENCY)
+        refused(target, "form='ddim'", f)
+    refused("edm", "process='vp'", FlowMap(F, VP(), trained=CONSISTENCY))
+    steps = FlowMap(F, VP(time_scale=499.0), trained=DIFFUSION)
+    assert "M=500.0" in STATE_DICTS["edm"](steps).load[1]
+    f = FlowMap(G, EDM(eps=0.01), trained=replace(CONSISTENCY, null_class=True))
+    exported = STATE_DICTS["openai"](f)
+    assert "sigma_min=0.01, sigma_max=80.0" in exported.load[-1]
+    assert exported.notes == ("its null class is left out, and with it guidance",)
+    dropped = UNet((3, 8, 8), num_classes=2, label_dropout=0.1, **small)
+    assert "label_dropout=0.1" in STATE_DICTS["edm"](FlowMap(dropped, EDM())).load[1]
+
+
+def test_an_import_never_replaces_its_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], nvidia: None
+) -> None:
+    folder = tmp_path / "dl"
+    folder.mkdir()
+    path = folder / "model.safetensors"
+    save_file(weights_of(CASES["edm-vp"]), path)
+    before = path.read_bytes()
+    (tmp_path / "link").symlink_to(folder)
+    words = ["--as", "diffusion", "--process", "vp", "-o"]
+    for source in (path, folder, tmp_path / "link"):
+        assert run(["import", str(source), *words, str(folder)]) == 2
+        assert "is the model itself: give another name" in capsys.readouterr().err
+    index = folder / "all.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": path.name}}))
+    assert run(["import", str(index), *words, str(folder)]) == 2
+    assert "is the model itself" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert run(["import", str(path), *words, str(tmp_path / "out")]) == 0
+    assert run(["import", str(path), *words, str(tmp_path / "out")]) == 0
 
 
 def test_an_export_never_replaces_what_it_is_made_of(

@@ -256,9 +256,53 @@ def test_an_average_is_taken_before_what_it_is_of(tmp_path: Path, weights: Tenso
         torch.save(content, tmp_path / "a.pt")
         notes = " ".join(read(tmp_path / "a.pt", weights).notes)
         assert "ema" in notes
-        assert "left out: model" in notes
+        assert "model" in notes.partition("left out: ")[2]
     torch.save({**weights, "step": 7}, tmp_path / "a.pt")
     read(tmp_path / "a.pt", weights)
+
+
+NAMED = ("unet_ema", "ema_net", "model_avg", "ema_weights", "ema_0.9999", "target_ema", "swa")
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_an_average_may_have_any_name(name: str, tmp_path: Path, weights: Tensors) -> None:
+    raw = {key: x + 1 for key, x in weights.items()}
+    for of in ("unet", "net", "model", "schema"):
+        prefixed = {f"{of}.{key}": x for key, x in raw.items()}
+        prefixed |= {f"{name}.{key}": x for key, x in weights.items()}
+        for content in ({of: raw, name: weights}, prefixed):
+            torch.save(content, tmp_path / "a.pt")
+            (note,) = read(tmp_path / "a.pt", weights).notes
+            assert name in note
+            assert note.endswith(f"left out: {of}")
+
+
+def test_an_average_without_names_gets_those_of_the_raw_weights(
+    tmp_path: Path, weights: Tensors
+) -> None:
+    """As torch_ema and score_sde keep it: in the order of parameters(), without buffers."""
+    raw = {key: x + 1 for key, x in weights.items()}
+    buffers = [key for key in raw if key.endswith("resample_filter")]
+    assert buffers
+    shadow = [x for key, x in weights.items() if key not in buffers]
+    for ema in (shadow, {"decay": 0.999, "num_updates": 3, "shadow_params": shadow}):
+        torch.save({"optimizer": {}, "model": raw, "ema": ema, "step": 1}, tmp_path / "a.pt")
+        notes = " ".join(read(tmp_path / "a.pt", weights).notes)
+        assert "'ema" in notes
+        assert "left out: model" in notes
+    twins = [weights[key] for key in weights if key not in (*buffers, "dec.8x8_in0.norm0.bias")]
+    for other in (twins, shadow[::-1]):  # which lacks one of two alike, or has another order
+        torch.save({"model": raw, "ema": {"shadow_params": other}}, tmp_path / "a.pt")
+        (note,) = read(tmp_path / "a.pt", raw).notes
+        assert note.endswith("left out: ema (tensors without names)")
+
+
+def test_what_is_a_network_comes_before_other_tables(tmp_path: Path, weights: Tensors) -> None:
+    moments = {"state": {0: {"exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2)}}}
+    for name in ("unet_state_dict", "model"):
+        torch.save({"optimizer": moments, name: weights}, tmp_path / "a.pt")
+        (note,) = read(tmp_path / "a.pt", weights).notes
+        assert note == f"its weights are the part {name!r}; left out: optimizer"
 
 
 def sharded(folder: Path, weights: Tensors) -> list[Path]:
@@ -304,6 +348,8 @@ def test_of_a_folder_the_one_model_in_it_is_read(tmp_path: Path, weights: Tensor
     with foreign.nvidia():
         path = foreign.write(CASE, "edm-vp", folder)
     assert read(folder, weights).f.info["origin"]["file"] == path.name
+    assert open_model(folder).shape == (3, 16, 16)
+    torch.save({"state": {}}, folder / "optimizer.pt")
     assert open_model(folder).shape == (3, 16, 16)
     shutil.copy(path, folder / "b.pkl")
     for look in (lambda: import_model(folder, WANTED), lambda: open_model(folder)):

@@ -14,12 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.autoencoder_model import AutoencoderModel
+from fewstep.cli.graphs import Wish, _others
 from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.graph import Computation, Graph, MapGraph
-from fewstep.exchange.graphs.onnx import converted
+from fewstep.exchange.graphs.onnx import TooLarge, converted
+from fewstep.exchange.graphs.precisions import graph_in
 from fewstep.exchange.graphs.runtime import opened
-from fewstep.exchange.graphs.written import RUNTIME, measured, write_onnx, write_torch
+from fewstep.exchange.graphs.written import (
+    PACKAGE,
+    RUNTIME,
+    eager,
+    measured,
+    write_onnx,
+    write_torch,
+)
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.networks import ADM, MLP, DiT, EDM2UNet, FourierOperator, MLPAutoencoder, Network, UNet
@@ -260,6 +269,66 @@ def test_what_is_no_graph_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         write_onnx(graph, tmp_path / "x.onnx")
     with pytest.raises(FewstepError, match="differ by"):
         measured(graph, lambda *inputs: graph(*inputs) + 0.1, "a wrong one", 0)
+
+
+WRITTEN = "fewstep.exchange.graphs.written.converted"
+
+
+def large(gib: float) -> Any:
+    """A graph with a tensor of so many GiB, whose numbers are nowhere."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.ModelProto()
+    model.graph.initializer.add(data_type=onnx.TensorProto.FLOAT, dims=[int(gib * 2**28)])
+    return model
+
+
+def test_a_graph_of_two_gib_is_refused_with_what_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = of(small(CONSISTENCY), "jumps(steps=2)")
+    for gib, precision, said in (
+        (2, "fp32", "take --to onnx --precision fp16"),
+        (5, "fp32", "take --to onnx --precision int8"),
+        (9, "fp32", "take --to torch"),
+        (2.5, "fp16", "take --to onnx --precision int8"),
+        (2, "int8", "take --to torch"),
+    ):
+        monkeypatch.setattr(WRITTEN, lambda *_, gib=gib: large(gib))
+        graph.precision = precision
+        with pytest.raises(TooLarge, match=f"has {gib:.1f} GiB.*: {said}.$"):
+            write_onnx(graph, tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_no_file_holds_is_left_out_of_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(WRITTEN, lambda *_: large(3))
+    monkeypatch.setattr("fewstep.cli.graphs.write_torch", lambda graph, path: eager(graph))
+    f = small(CONSISTENCY)
+    wish = Wish(tmp_path, tmp_path / "x.onnx", "onnx", "fp16", None, compare=True)
+    graph = graph_in(f, sampler_for(f, 2), "fp16")
+    speeds = _others(graph, f, wish, tmp_path)
+    assert {(s.runs, s.precision) for s in speeds} == {(PACKAGE, "fp32"), (PACKAGE, "fp16")}
+    assert "no ONNX file is large enough for fp32: it is left out." in capsys.readouterr().out
+
+
+def test_images_that_are_not_finite_say_whose_fault_that_is() -> None:
+    f = small(CONSISTENCY)
+    graph = of(f, "jumps(steps=1)")
+
+    def nan(*inputs: Tensor) -> Tensor:
+        return graph(*inputs) * torch.nan
+
+    for precision, said in (("fp32", "not to be used"), ("fp16", "range of float16"), ("int8", "")):
+        graph.precision = precision
+        with pytest.raises(FewstepError, match=f"X gives images that are not finite.*{said}"):
+            measured(graph, nan, "X", 0)
+    next(f.network.parameters()).data.fill_(torch.nan)
+    graph = of(f, "jumps(steps=1)")
+    with pytest.raises(FewstepError, match="this model gives images that are not finite") as error:
+        measured(graph, graph, "X", 0)
+    assert "--precision" not in str(error.value)
 
 
 def test_where_a_graph_cannot_be_written_is_said_first(tmp_path: Path, call: Any) -> None:

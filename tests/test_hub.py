@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.hub.fetching import Fetched, fetched, forget
+from fewstep.exchange.files.weights import of_diffusers
+from fewstep.exchange.hub.fetching import Fetched, fetched, forget, front_matter, licence_in
+from fewstep.exchange.origin import licences, unlicensed
 from fewstep.hub_name import HubName, is_hub
 from hub import TOKEN, Hub
 
@@ -99,6 +101,19 @@ def test_the_cache_serves_without_a_connection(hub: Hub, monkeypatch: pytest.Mon
         fetched("hub:bob/x")
 
 
+def test_a_hub_without_time_is_one_without_a_connection(hub: Hub) -> None:
+    sha = hub.add("ann/digits", FILES)
+    hub.add("ann/other", FILES)
+    fetched("hub:ann/digits")
+    for status in (429, 503):
+        forget()
+        hub.busy = status
+        assert fetched("hub:ann/digits").revision == sha
+    hub.busy = 429
+    with pytest.raises(FewstepError, match=r"cannot fetch hub:ann/other.*429"):
+        fetched("hub:ann/other")
+
+
 def test_half_a_model_in_the_cache_is_none(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("ann/digits", FILES)
     fetched("hub:ann/digits", ("*.md",))
@@ -169,6 +184,71 @@ def test_one_file_of_another_project_is_the_model(hub: Hub) -> None:
     found = fetched("hub:ann/several/b.pkl")
     assert found.path.read_bytes() == b"2"
     assert names(found) == {"b.pkl"}
+
+
+def test_shards_and_checkpoints_are_models(hub: Hub) -> None:
+    index = "model.safetensors.index.json"
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    hub.add("ann/shards", dict.fromkeys([index, *shards, "log.txt", "optimizer.bin"], b"{}"))
+    for name in ("hub:ann/shards", f"hub:ann/shards/{index}"):
+        found = fetched(name)
+        assert found.path.name == index
+        assert names(found) == {index, *shards}
+    with pytest.raises(FewstepError, match="one of several shards of a model: name the index"):
+        fetched(f"hub:ann/shards/{shards[0]}")
+    for name in ("last.ckpt", "pytorch_model.bin"):
+        hub.add(f"ann/{name}", {name: b"1", "training_args.bin": b"2", "random_states_0.pkl": b""})
+        assert fetched(f"hub:ann/{name}").path.name == name
+
+
+STEM = "unet/diffusion_pytorch_model"
+WEIGHTS = {
+    "plain pickle before a variant": ([".bin"], [".fp16.safetensors", ".non_ema.bin"]),
+    "shards": (
+        [".safetensors.index.json", *(f"-0000{i}-of-00002.safetensors" for i in (1, 2))],
+        [".fp16.safetensors", ".bin"],
+    ),
+    "shards of a variant": (
+        [".safetensors.index.fp16.json", *(f".fp16-0000{i}-of-00002.safetensors" for i in (1, 2))],
+        [".non_ema.safetensors"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(WEIGHTS))
+def test_a_folder_and_the_hub_choose_the_same_weights(name: str, hub: Hub) -> None:
+    taken, left = ([STEM + ending for ending in endings] for endings in WEIGHTS[name])
+    index = b'{"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}'
+    files = dict.fromkeys(["unet/config.json", *taken, *left], b'{"_class_name": "UNet2DModel"}')
+    files["model_index.json"] = index
+    hub.add("ann/pipeline", files)
+    got = {file for file in names(fetched("hub:ann/pipeline")) if file.startswith(STEM)}
+    assert got - {file for file in got if file.endswith(".json")} == {
+        file for file in taken if not file.endswith(".json")
+    }
+    best = of_diffusers(PurePath(file).name for file in files)
+    assert best is not None
+    assert best.name == PurePath(taken[0]).name
+
+
+def test_a_card_may_name_no_licence(hub: Hub) -> None:
+    for number, (card, expected) in enumerate(
+        {
+            "license: unknown": None,
+            "license: other": None,
+            "license: other\nlicense_name: mine": "mine",
+            "license: other\nlicense_name: unknown": None,
+            "license: MIT": "MIT",
+            "tags: []": None,
+        }.items()
+    ):
+        hub.add(f"ann/{number}", {**FILES, "README.md": f"---\n{card}\n---\n".encode()})
+        found = fetched(f"hub:ann/{number}")
+        assert found.licence == expected
+        assert licence_in(front_matter(found.folder)) == expected
+    stored = {"origin": {"licence": "other"}, "lineage": [{"licence": "unknown"}]}
+    assert licences(stored) == ()
+    assert len(unlicensed(stored)) == 2
 
 
 def test_a_pipeline_that_is_not_known_is_refused_before_it_is_fetched(hub: Hub) -> None:

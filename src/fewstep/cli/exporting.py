@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
+from fewstep.cli.places import check_not_read
 from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.precisions import GraphPrecision
 from fewstep.files import check_writable, replacing
@@ -154,22 +155,15 @@ def _check_name(out: Path, to: str) -> None:
 
 def _check_not_itself(out: Path, model: Path) -> None:
     """Raise `FewstepError` for a place that would destroy the model; tell of another file there."""
-    if not out.exists():
-        return
-    if model.exists() and out.resolve() == model.resolve():
-        raise FewstepError(f"{out} is the model itself: give another name.")
+    check_not_read(out, [model])
     if out.is_file():
         print(f"note: the file {out} that was there is replaced.")
 
 
 def _write_pipeline(f: FlowMap, out: Path) -> None:
-    from fewstep.exchange.card import card, write_card
     from fewstep.exchange.diffusers.writing import write_pipeline
 
     written = write_pipeline(f, out)
-    lines = "\n".join(line.replace("FOLDER", repr(out.name)) for line in written.load)
-    use = f"```python\n{lines}\n```"
-    write_card(out, card(f, title=out.name, use=use, library="diffusers"))
     for note in written.notes:
         print(f"note: {note}.")
     print(f"{out}: a {written.kind}")

@@ -17,7 +17,8 @@ from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator
 from fewstep.evaluation.choice import feature_network
 from fewstep.exchange.graphs.engines import InFile
-from fewstep.exchange.graphs.graph import Graph
+from fewstep.exchange.graphs.graph import Computation, Graph
+from fewstep.exchange.graphs.onnx import TooLarge
 from fewstep.exchange.graphs.precisions import INT8, GraphPrecision, graph_in
 from fewstep.exchange.graphs.runtime import opened
 from fewstep.exchange.graphs.written import GRAPHS, Speed, eager, write_onnx, write_torch
@@ -97,14 +98,24 @@ def _others(graph: Graph, f: FlowMap, wish: Wish, folder: Path) -> list[Speed]:
             return speeds
         programs = [one for one in graphs if one.precision != INT8]
         speeds += [write_torch(one, folder / f"{one.precision}.pt2") for one in programs]
-        return speeds + [write_onnx(one, folder / "fp32.onnx") for one in graphs[:-1]]
+        return speeds + [speed for one in graphs[:-1] for speed in _in_float32(one, folder)]
+
+
+def _in_float32(graph: Computation, folder: Path) -> list[Speed]:
+    """The graph in float32 as an ONNX file, where one is large enough."""
+    try:
+        return [write_onnx(graph, folder / "fp32.onnx")]
+    except TooLarge:
+        print("note: no ONNX file is large enough for fp32: it is left out.")
+        return []
 
 
 def _scored(f: FlowMap, wish: Wish, folder: Path) -> Score | None:
     """What the precision costs; None in float32."""
     if wish.precision == "fp32":
         return None
-    files = {"fp32": folder / "fp32.onnx", wish.precision: wish.out}
+    written = {"fp32": folder / "fp32.onnx", wish.precision: wish.out}
+    files = {name: file for name, file in written.items() if file.is_file()}
     try:
         real = Real.of(wish.model, Data(data=wish.data))
         network = feature_network(None, data=real.data)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
+from fewstep.cli.places import check_not_read, files_of
 from fewstep.errors import FewstepError
 from fewstep.exchange.files.checkpoint import is_foreign
 from fewstep.files import check_writable
@@ -29,6 +30,7 @@ def import_(
     heads: Whole | None = None,
     head_channels: Whole | None = None,
     attention_order: Literal["heads-first", "three-first"] | None = None,
+    time_scale: float | None = None,
     earliest: float | None = None,
 ) -> None:
     """Make a model of this package from another project's weights.
@@ -64,6 +66,9 @@ def import_(
         Channels of an attention head, where it is not 64.
     attention_order
         Order of queries, keys and values in openai's files, where it is not known.
+    time_scale
+        What c_noise is multiplied by before the network is told it, where neither the file nor its
+        process says.
     earliest
         Earliest time that a consistency model has learned to start at; default its end. The second
         stage of TCM has learned the times from 1 on.
@@ -74,7 +79,7 @@ def import_(
     from fewstep.parameterization import PARAMETERIZATIONS
     from fewstep.trained import of_kind
 
-    settings = {"heads": heads, "head_channels": head_channels}
+    settings = {"heads": heads, "head_channels": head_channels, "time_scale": time_scale}
     wanted = Wanted(
         consistency=None if kind is None else of_kind(kind).maps_to_eps,
         size=size,
@@ -88,6 +93,7 @@ def import_(
     folder, path = (out.parent, out) if out.suffix == ".safetensors" else (out, out / MODEL)
     check_free(folder, "")
     check_writable(path)
+    check_not_read(path, files_of(local(source)))
     if is_hub(source) and _is_ours(local(source)):
         if wanted != Wanted():
             raise FewstepError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import FewstepError
-from fewstep.exchange.origin import forbids_commerce, lineage, sources
+from fewstep.exchange.origin import forbids_commerce, licence_from, lineage, sources
 from fewstep.exchange.origin import licence as inherited
 from fewstep.files import replacing
 from fewstep.flow_map import FlowMap
@@ -194,6 +194,6 @@ def _terms(f: AnyModel, licence: str | None) -> Iterator[str]:
         yield f"These weights are under {licence}.{only}"
     for origin in lineage(f.info):
         whence = next(iter(sources({"lineage": [origin]})), "a file")
-        under = origin.get("licence") or "a licence that is not known"
+        under = licence_from(origin) or "a licence that is not known"
         digest = str(origin.get("sha256") or "")[:12]
         yield f"- made from {whence}, under {under}" + (f", SHA-256 {digest}" if digest else "")

@@ -52,8 +52,8 @@ def to_edm(f: FlowMap) -> Exported:
         FewstepError: another network or process, or a setting that these do not have.
     """
     network = f.network
-    _check_not_filled("edm", f)
     precond, numbers = _precond(f)
+    _check_map("edm", f)
     if isinstance(network, UNet):
         pairs, model, arguments = _song(network)
     elif isinstance(network, ADM):
@@ -85,9 +85,9 @@ def to_openai(f: FlowMap) -> Exported:
     network = f.network
     if not isinstance(network, ADM):
         raise _no_place("openai", f, "UNetModel (adm)")
-    _check_not_filled("openai", f)
+    _check_map("openai", f)
     s = settings(network)
-    _check("openai", time_scale=(s["time_scale"], 1000.0), **_plain(s))
+    _check("openai", time_scale=(s["time_scale"], 1000.0), augment=(s["augment"], 0), **_plain(s))
     if network.channels < adm.LEAST_CHANNELS:
         raise FewstepError(
             f"openai's group norms have 32 groups, which a network of {network.channels} channels "
@@ -117,9 +117,10 @@ def to_openai(f: FlowMap) -> Exported:
             "from cm.unet import UNetModel",
             f"model = UNetModel({written})",
             "model.load_state_dict(torch.load(PATH, weights_only=True))",
-            f"diffusion = KarrasDenoiser(distillation={f.trained.maps_to_eps}, sigma_data=0.5)",
+            f"diffusion = KarrasDenoiser(distillation={f.trained.maps_to_eps}, sigma_data=0.5, "
+            f"sigma_min={f.p.eps!r}, sigma_max={f.p.T!r})",
         ),
-        _left(f),
+        (*["its null class is left out, and with it guidance"] * f.trained.null_class, *_left(f)),
     )
 
 
@@ -151,7 +152,7 @@ def _song(network: UNet) -> tuple[Iterator[Pair], str, dict[str, Any]]:
             "channel_mult": list(s["multipliers"]),
             "num_blocks": s["blocks"],
             "attn_resolutions": attended,
-            "dropout": s["dropout"],
+            **_dropouts(s),
             "embedding_type": s["embedding"],
             "channel_mult_noise": 2 if s["embedding"] == "fourier" else 1,
             "encoder_type": s["encoder"],
@@ -184,9 +185,14 @@ def _dhariwal(network: ADM) -> tuple[Iterator[Pair], str, dict[str, Any]]:
             "channel_mult": list(s["multipliers"]),
             "num_blocks": s["blocks"],
             "attn_resolutions": list(s["attention"]),
-            "dropout": s["dropout"],
+            **_dropouts(s),
         },
     )
+
+
+def _dropouts(s: dict[str, Any]) -> dict[str, float]:
+    """Those of activations, and of classes, by which a network has learned to do without one."""
+    return {name: s[name] for name in ("dropout", "label_dropout")}
 
 
 def _filters(network: UNet | ADM, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -219,7 +225,8 @@ def _precond(f: FlowMap) -> tuple[str, dict[str, Any]]:
     if config["name"] == "vp":
         _check("edm", prediction=(config["prediction"], "epsilon"))
         low, high = config["beta_min"], config["beta_max"]
-        return "VPPrecond", {"beta_min": low, "beta_d": high - low, "epsilon_t": f.p.eps}
+        numbers = {"beta_min": low, "beta_d": high - low, "epsilon_t": f.p.eps}
+        return "VPPrecond", {**numbers, "M": config["time_scale"] + 1}
     raise _no_place("edm", f, "the processes edm, ve and vp")
 
 
@@ -243,6 +250,15 @@ def _check(target: str, **values: tuple[Any, Any]) -> None:
                 f"this model has {name}={mine!r}, and {target} knows {name}={theirs!r} alone: it "
                 "cannot be exported there."
             )
+
+
+def _check_map(target: str, f: FlowMap) -> None:
+    """Raise `FewstepError` for a model that is more, or another map, than a network and its EDM."""
+    latents = None if f.latents is None else f.latents.autoencoder.config["name"]
+    _check(target, latents=(latents, None))
+    if f.trained.maps_to_eps:
+        _check(target, process=(f.p.config["name"], "edm"), form=(f.p.form, "shifted"))
+    _check_not_filled(target, f)
 
 
 def _check_not_filled(target: str, f: FlowMap) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from fewstep.exchange.hub.fetching import fetched
+from fewstep.exchange.hub.fetching import fetched, names_licence
 from fewstep.hub_name import is_hub
 
 Origin = dict[str, Any]
@@ -28,8 +28,14 @@ def lineage(info: Mapping[str, Any]) -> list[Origin]:
 
 def licences(info: Mapping[str, Any]) -> tuple[str, ...]:
     """The licences that a model's weights came with, each once, its own first."""
-    named = [origin.get("licence") for origin in lineage(info)]
-    return tuple(dict.fromkeys(name for name in named if isinstance(name, str) and name))
+    named = (licence_from(origin) for origin in lineage(info))
+    return tuple(dict.fromkeys(name for name in named if name is not None))
+
+
+def licence_from(origin: Origin) -> str | None:
+    """The licence of an origin; None where it names none, as files of earlier versions may."""
+    named = origin.get("licence")
+    return named if isinstance(named, str) and names_licence(named) else None
 
 
 def licence(info: Mapping[str, Any]) -> str | None:
@@ -44,7 +50,7 @@ def licence(info: Mapping[str, Any]) -> str | None:
 
 def unlicensed(info: Mapping[str, Any]) -> list[Origin]:
     """The origins of a model whose licence is not known."""
-    return [origin for origin in lineage(info) if not origin.get("licence")]
+    return [origin for origin in lineage(info) if licence_from(origin) is None]
 
 
 def sources(info: Mapping[str, Any]) -> tuple[str, ...]:
@@ -66,7 +72,7 @@ def of_hub(name: str | PurePath, info: Mapping[str, Any]) -> Origin:
         **before,
         "source": before.get("source") or found.name,
         "hub": found.name,
-        "licence": before.get("licence") or found.licence,
+        "licence": licence_from(before) or found.licence,
     }
 
 

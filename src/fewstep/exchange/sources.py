@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import reduce
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +30,15 @@ from fewstep.exchange.files.tensors import read_tensors
 from fewstep.exchange.imported import Imported
 from fewstep.exchange.imported import Wanted as Wanted
 from fewstep.exchange.layouts.layout import LAYOUTS, READ_HERE, Layout, is_known
+from fewstep.exchange.layouts.pickled import arguments_of, process_of, settings_of
 from fewstep.exchange.layouts.published import LINEAR, OPENAI, Published, pickled, published
+from fewstep.exchange.told import OPENAI as TOLD_BY_OPENAI
+from fewstep.exchange.told import as_said, time_scale
 from fewstep.flow_map import FlowMap
 from fewstep.networks import Network, skeleton, unfinished
 from fewstep.trained import CONSISTENCY, DIFFUSION, Trained
 
 EDM = {"name": "edm"}
-PROCESS: dict[str, dict[str, Any]] = {
-    "EDMPrecond": EDM,
-    "ECMPrecond": EDM,
-    "Precond": EDM,
-    "VPPrecond": {"name": "vp", "beta_min": 0.1, "beta_max": 20.0},
-    "VEPrecond": {"name": "ve", "eps": 0.02, "T": 100.0},
-    "iDDPMPrecond": {"name": "vp_discrete", "N": 1000, "betas": "cosine"},
-}
-"""The process of each preconditioning of NVIDIA's code (Karras et al. 2022, Table 1)."""
-
-
 WRAPPING = ("model", "unet", "net", "module", "_orig_mod", "module._orig_mod", "_orig_mod.module")
 """What stands before the names of a whole network, of which nothing is said."""
 
@@ -71,7 +63,12 @@ def import_model(path: Path, wanted: Wanted | None = None) -> Imported:
         raise FewstepError(f"{path} is a model of fewstep already: nothing to import.")
     if is_folder(path):
         return import_folder(path, wanted or Wanted())
-    return _Reading(read_checkpoint(path), wanted or Wanted()).imported()
+    return _Reading(read_checkpoint(path, _holds_known), wanted or Wanted()).imported()
+
+
+def _holds_known(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether tensors are those of a network that can be read, whatever stands before its names."""
+    return named_part(tensors, is_known) is not None
 
 
 class _Reading:
@@ -98,7 +95,8 @@ class _Reading:
             source=self.file.path,
         )
         F = self._filled(F, arguments, weights)
-        f = FlowMap(F, self._process(), trained=self._trained(), info={"origin": self._origin(F)})
+        p = parameterization.from_config(self.process)
+        f = FlowMap(F, p, trained=self._trained(), info={"origin": self._origin(F)})
         self._check_count(F)
         return Imported(f.eval(), self.layout.project, tuple(self.notes))
 
@@ -114,10 +112,11 @@ class _Reading:
         return dict(part.content)
 
     def _say_part(self, path: list[str], left: tuple[str, ...]) -> None:
-        part = ".".join(name for name in path if name and name not in WRAPPING)
-        if part:
+        named = list(filter(None, path))
+        telling = [name for name in named if name not in WRAPPING]
+        if telling or left:
             rest = f"; left out: {listed(left)}" if left else ""
-            self.notes.append(f"its weights are the part {part!r}{rest}")
+            self.notes.append(f"its weights are the part {'.'.join(telling or named)!r}{rest}")
 
     def _check_kind(self) -> None:
         """Raise `FewstepError` for weights that are of something else, as far as names tell."""
@@ -158,16 +157,30 @@ class _Reading:
                 "never has: it is damaged, or another network."
             ) from error
         self._check_wanted(found["shape"][1])
-        if self.layout.silent and self.wanted.size is None:
-            self.notes.append(
-                f"its images are taken to be {found['shape'][1]} pixels wide (--size)"
-            )
-        settings: dict[str, Any] = {"time_scale": 1.0} if self._learns_variance() else {}
+        settings = self._assumed(found["shape"][1]) if self.layout.silent else {}
         settings |= {} if self.known is None else self.known.settings
-        inner = self._settings()
-        known = ("dropout", "label_dropout")
-        dropouts: dict[str, Any] = {k: inner[k] for k in known if k in inner}
-        return {**found, **dropouts, **settings, **self.wanted.network}
+        return {**found, **self._said(), **settings, **self.wanted.network}
+
+    def _assumed(self, size: int) -> dict[str, Any]:
+        """What a silent file leaves open; each assumption is a note."""
+        scale = time_scale(self.process, consistency=False, project=TOLD_BY_OPENAI)
+        wanted, known = self.wanted, self.known is not None
+        if wanted.size is None:
+            self.notes.append(f"its images are taken to be {size} pixels wide (--size)")
+        if not known and not {"heads", "head_channels"} & set(wanted.network):
+            self.notes.append(
+                "its attention heads are taken to have 64 channels (--head-channels, --heads)"
+            )
+        if not known and "time_scale" not in wanted.network:
+            self.notes.append(as_said(scale))
+        return {"time_scale": scale}
+
+    def _said(self) -> dict[str, Any]:
+        """The arguments that a pickled network remembers."""
+        try:
+            return arguments_of(self._settings(), self.layout.network)
+        except FewstepError as error:
+            raise FewstepError(f"{self.file.path}: {error}.") from error
 
     def _check_wanted(self, size: int) -> None:
         """Raise `FewstepError` where the user says what the file says itself, or has no place."""
@@ -185,11 +198,11 @@ class _Reading:
             )
 
     def _settings(self) -> dict[str, Any]:
-        """What a pickled network remembers of its construction."""
+        """What a pickled network remembers of its construction and of itself."""
         if self.outer is None:
             return {}
         inner = self.outer.part("model") or self.outer.part("unet")
-        return {**self.outer.settings, **({} if inner is None else inner.settings)}
+        return {**settings_of(self.outer), **({} if inner is None else settings_of(inner))}
 
     def _without_variance(self, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
         """The tensors without a last layer's second half, which predicts a variance."""
@@ -248,19 +261,17 @@ class _Reading:
             F.load_state_dict(dict(weights), assign=True, strict=False)
         return F
 
-    def _process(self) -> parameterization.Parameterization:
-        config = dict(self.wanted.process or self._own_process())
-        return parameterization.from_config(config)
+    @cached_property
+    def process(self) -> dict[str, Any]:
+        """Name and arguments of its process."""
+        return dict(self.wanted.process or self._own_process())
 
     def _own_process(self) -> dict[str, Any]:
         if self.outer is not None:
-            kind = self.outer.kind
-            if kind not in PROCESS:
-                raise FewstepError(
-                    f"{self.file.path} is of the preconditioning {kind}, which is not known: say "
-                    f"its process, such as --process edm. Known: {listed(PROCESS)}."
-                )
-            return {**PROCESS[kind], **self._numbers(kind)}
+            try:
+                return process_of(self.outer)
+            except FewstepError as error:
+                raise FewstepError(f"{self.file.path}: {error}.") from error
         if self.known is not None and self.known.process:
             return self.known.process
         if self._learns_variance():
@@ -269,15 +280,6 @@ class _Reading:
         if self.known is None:
             self.notes.append("its process is taken to be EDM's with sigma_data 0.5 (--process)")
         return EDM
-
-    def _numbers(self, kind: str) -> dict[str, Any]:
-        """What the preconditioning's own numbers say of the process."""
-        state: Mapping[str, Any] = {} if self.outer is None else self.outer.state
-        if kind in ("EDMPrecond", "ECMPrecond", "Precond"):
-            found = {"sigma_data": float(state.get("sigma_data", 0.5))}
-            ends = {"eps": float(state["sigma_min"])} if kind == "ECMPrecond" else {}
-            return found | ends
-        return {}
 
     def _trained(self) -> Trained:
         """What it can do. A class that was left out now and then is a null class."""

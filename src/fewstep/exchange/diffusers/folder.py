@@ -7,7 +7,6 @@ and a part of another library than diffusers is not looked at.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -20,15 +19,13 @@ from torch import Tensor
 from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError, listed
 from fewstep.exchange.files.checkpoint import read_shard
+from fewstep.exchange.files.weights import STEM, OfDiffusers, of_diffusers
 from fewstep.files import read_json
 from fewstep.networks.diffusers.old_names import todays_names
 
 INDEX = "model_index.json"
 CONFIG = "config.json"
 SCHEDULER = "scheduler_config.json"
-STEM = "diffusion_pytorch_model"
-_SINGLE = re.compile(rf"{STEM}(\.(?P<variant>\w+))?\.(?P<format>safetensors|bin)")
-_SHARDED = re.compile(rf"{STEM}\.(?P<format>safetensors|bin)\.index(\.(?P<variant>\w+))?\.json")
 DENOISERS = ("unet", "transformer")
 """What pipelines call their network."""
 AUTOENCODERS = ("vae", "vqvae", "movq")
@@ -110,34 +107,21 @@ class Part:
         return "DiTTransformer2DModel" if dit else name
 
     @cached_property
-    def _found(self) -> tuple[Path, re.Match[str]]:
-        """The file of its weights, or of their index, in the best format and type.
-
-        Those without a variant's name first, which are of the type of the training; safetensors
-        before pickles.
-        """
-        matches = [
-            (path, match)
-            for path in sorted(self.folder.iterdir())
-            if (match := _SINGLE.fullmatch(path.name) or _SHARDED.fullmatch(path.name))
-        ]
-        if not matches:
-            there = [path.name for path in sorted(self.folder.iterdir()) if path.is_file()]
+    def _found(self) -> OfDiffusers:
+        """The file of its weights, or of their index, in the best format and type."""
+        there = sorted(path.name for path in self.folder.iterdir() if path.is_file())
+        found = of_diffusers(there)
+        if found is None:
             raise FewstepError(
                 f"{self.folder} has no weights: {STEM}.safetensors or .bin. It holds "
                 f"{listed(there) or 'nothing'}."
             )
-
-        def rank(found: tuple[Path, re.Match[str]]) -> tuple[bool, bool, bool]:
-            variant, format = found[1]["variant"], found[1]["format"]
-            return variant is not None, variant == "non_ema", format == "bin"
-
-        return min(matches, key=rank)
+        return found
 
     @property
     def variant(self) -> str | None:
         """Which of several kinds of its weights is read, such as fp16; None for the plain ones."""
-        return self._found[1]["variant"]
+        return self._found.variant
 
     @cached_property
     def files(self) -> list[Path]:
@@ -146,8 +130,8 @@ class Part:
         Raises:
             FewstepError: there are none, or one of several is missing.
         """
-        path, _ = self._found
-        if path.suffix != ".json":
+        path = self.folder / self._found.name
+        if not self._found.indexed:
             return [path]
         shards = read_object(path).get("weight_map")
         if not isinstance(shards, dict) or not shards:

@@ -59,8 +59,8 @@ def scheduled(config: Mapping[str, Any], *, latent: bool, source: object) -> Sch
     if name not in SCHEDULERS:
         raise FewstepError(
             f"{source} is of the scheduler {name}, which is not known here: {listed(SCHEDULERS)}. "
-            'Say the process and what the network is, such as --process "vp_discrete" --as '
-            "diffusion."
+            "Say its process and what the network is: --process PROCESS, and --as diffusion or "
+            "--as consistency."
         )
     try:
         scheduler: Any = getattr(library(), name).from_config(dict(config))

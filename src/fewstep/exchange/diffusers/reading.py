@@ -20,8 +20,9 @@ from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.errors import FewstepError, listed
 from fewstep.exchange.diffusers.folder import OF_TRAINING, Folder, Part, read_folder, read_object
 from fewstep.exchange.diffusers.process import ASSUMED, Scheduled, scheduled
-from fewstep.exchange.hub.fetching import front_matter
+from fewstep.exchange.hub.fetching import front_matter, licence_in
 from fewstep.exchange.imported import Imported, Wanted
+from fewstep.exchange.told import DIFFUSERS, as_said, time_scale
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
 from fewstep.models import AnyModel
@@ -89,6 +90,7 @@ class _Reading:
             size = self.wanted.size or _side(folder.autoencoder.config, folder.autoencoder)
             alone = self._autoencoder(folder.autoencoder, size)
             return AutoencoderModel(alone, trained=AUTOENCODER)
+        _check_told(folder.denoiser)
         self._read_scheduler(latent=folder.autoencoder is not None)
         latents = self._latents(folder.denoiser) if folder.autoencoder else None
         arguments = self._arguments(folder.denoiser, latents)
@@ -101,8 +103,6 @@ class _Reading:
         file = self.folder.scheduler
         config = ASSUMED if file is None else read_object(file)
         if self.wanted.process is not None and self.wanted.consistency is not None:
-            straight = self.wanted.process["name"] == "rectified_flow"
-            self.scheduled = Scheduled({}, time_scale=1000.0 if straight else 1.0)
             return
         self.scheduler = config
         self.scheduled = scheduled(config, latent=latent, source=file or self.folder.path)
@@ -125,7 +125,7 @@ class _Reading:
         classes = config.get(embeds) if config.get("class_embed_type") is None else None
         if part.module.startswith("DiT"):
             classes = config.setdefault(embeds, 1000)
-        known = {"time_scale": self.scheduled.time_scale}
+        known = {"time_scale": self._time_scale()}
         known |= {"label_dropout": DIT_DROPOUT} if part.module.startswith("DiT") else {}
         outputs, inputs = config.get("out_channels") or shape[0], config.get("in_channels")
         if inputs is not None and outputs == 2 * inputs:
@@ -143,6 +143,21 @@ class _Reading:
             **known,
             **self.wanted.network,
         }
+
+    def _time_scale(self) -> float:
+        """What the network takes ``c_noise`` by: as its scheduler says, of the same process."""
+        process = self.wanted.process
+        if process is None or process["name"] == self.scheduled.process.get("name"):
+            return self.scheduled.time_scale
+        scale = time_scale(process, consistency=self._is_consistency, project=DIFFUSERS)
+        if "time_scale" not in self.wanted.network:
+            self.notes.append(as_said(scale))
+        return scale
+
+    @property
+    def _is_consistency(self) -> bool:
+        wanted = self.wanted.consistency
+        return self.scheduled.consistency if wanted is None else wanted
 
     def _shape(self, part: Part, config: Mapping[str, Any]) -> tuple[int, int, int]:
         """Shape of an image, or of a latent that nothing decodes."""
@@ -226,28 +241,39 @@ class _Reading:
     # What is said of it
 
     def _trained(self, F: Network) -> Trained:
-        wanted = self.wanted.consistency
-        consistency = self.scheduled.consistency if wanted is None else wanted
         names = self.folder.classes if len(self.folder.classes) == F.num_classes else ()
-        kind = CONSISTENCY if consistency else DIFFUSION
+        kind = CONSISTENCY if self._is_consistency else DIFFUSION
         return replace(kind, null_class=bool(F.label_dropout), classes=names)
 
     def _origin(self, part: Part) -> dict[str, Any]:
         """Where the weights are from, and under which licence; what else the folder says."""
         path = self.folder.path
-        card = front_matter(path)
-        licence = card.get("license_name") or card.get("license")
         files = [f"{file.relative_to(path)}" for file in part.files if file.is_relative_to(path)]
         return {
             "file": listed(files) or path.name,
             "sha256": part.sha256,
             "project": f"diffusers' {part.module}",
             "source": None,
-            "licence": licence if isinstance(licence, str) else None,
+            "licence": licence_in(front_matter(path)),
             "pipeline": self.folder.kind or None,
             "scheduler": {k: v for k, v in self.scheduler.items() if _is_finite(v)} or None,
             "sampler": self.scheduled.sampler,
         }
+
+
+def _check_told(part: Part) -> None:
+    """Raise `FewstepError` for a network that is told what nothing here tells it."""
+    if part.config.get("time_cond_proj_dim") is not None:
+        raise FewstepError(
+            f"{part.folder} takes an embedding of the guidance weight (time_cond_proj_dim), as an "
+            "LCM's network does, and none can be told here: it cannot be imported."
+        )
+    if part.module == "UNet2DModel" and part.config.get("time_embedding_type") == "fourier":
+        raise FewstepError(
+            f"{part.folder} is NCSN++ of score_sde (time_embedding_type='fourier'): it is told the "
+            "noise level itself and divides by it, which no process here does. NVlabs/edm "
+            "publishes the same networks, which are read."
+        )
 
 
 def _is_finite(value: object) -> bool:

@@ -22,9 +22,11 @@ from torch import Tensor
 from fewstep import model_file
 from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError, listed
+from fewstep.exchange.files.averages import with_names
 from fewstep.exchange.files.chosen import inner_part
 from fewstep.exchange.files.pickles import Record, read_pickle
-from fewstep.exchange.files.shards import INDEX, in_folder, is_shard, one_of_several, read_shards
+from fewstep.exchange.files.shards import in_folder, one_of_several, read_shards
+from fewstep.exchange.files.weights import INDEX, is_shard
 from fewstep.model_file import check_is_file
 
 WEIGHTS = (b"PK\x03\x04", b"\x80\x02")  # what torch.save and pickle begin with
@@ -66,11 +68,18 @@ class Checkpoint:
         return sum(x.numel() for x in self.tensors.values())
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+Fits = Callable[[Mapping[str, Tensor]], bool]
+
+
+def read_checkpoint(path: Path, fits: Fits = lambda tensors: True) -> Checkpoint:
     """The weights of a ``.pt``, ``.pth``, ``.ckpt``, ``.safetensors`` or ``.pkl`` file.
 
     What a file is follows from how it begins, whatever its name. Of several shards the index is
     given, and of a folder the one file in it that holds weights.
+
+    Args:
+        path: of the file.
+        fits: whether a state dict is of a network that is known: of several, such a one is taken.
 
     Raises:
         FewstepError: it is something else, damaged, one of several shards, or calls code.
@@ -80,19 +89,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.name.endswith(INDEX):
         check_is_file(path, {})
         return Checkpoint(path, read_shards(path, lambda shard: read_shard(shard).tensors))
-    if path.is_file() and is_shard(path):
+    if path.is_file() and is_shard(path.name):
         raise one_of_several(path)
-    return read_shard(path)
+    return read_shard(path, fits)
 
 
-def read_shard(path: Path) -> Checkpoint:
+def read_shard(path: Path, fits: Fits = lambda tensors: True) -> Checkpoint:
     """As `read_checkpoint`, of a file that may hold a part of a model's weights."""
     check_is_file(path, OTHERS)
     with path.open("rb") as file:
         start = file.read(64)
     for known, read in READERS:
         if known(start):
-            return _chosen(path, read(path))
+            return _chosen(path, read(path), fits)
     raise FewstepError(
         f"{path} holds no weights that can be read, but {_otherwise(start)}: give a .pt, .pth, "
         ".ckpt, .safetensors or .pkl file."
@@ -209,21 +218,26 @@ READERS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], Any]], ...] = (
 """How a file begins, and what reads it."""
 
 
-def _chosen(path: Path, content: Any) -> Checkpoint:
+def _chosen(path: Path, content: Any, fits: Fits) -> Checkpoint:
     """The weights among what a file holds.
 
     Raises:
         FewstepError: there are none.
     """
-    part = inner_part(content, _is_part)
+    whole = with_names(content, _is_weights)
+    part = inner_part(whole, _is_part, lambda value: isinstance(value, Record) or fits(_of(value)))
     if part is None:
         held = listed(content) if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise FewstepError(f"{path} holds no weights, but {held or 'nothing'}.")
-    if isinstance(part.content, Record):
-        tensors, network = dict(part.content.tensors()), part.content
-        return Checkpoint(path, tensors, network, part.name, part.left)
-    tensors = {str(k): x for k, x in part.content.items() if isinstance(x, Tensor)}
-    return Checkpoint(path, tensors, None, part.name, part.left)
+    network = part.content if isinstance(part.content, Record) else None
+    return Checkpoint(path, _of(part.content), network, part.name, part.left)
+
+
+def _of(part: Any) -> dict[str, Tensor]:
+    """The tensors of a part."""
+    if isinstance(part, Record):
+        return dict(part.tensors())
+    return {str(k): x for k, x in part.items() if isinstance(x, Tensor)}
 
 
 def _is_part(value: Any) -> bool:

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
+from fewstep.exchange.files.averages import is_average, lists_in
+
 FIRST = (
-    *("ema", "net_ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema"),
-    *("model_state_dict_ema", "ema_params", "params_ema", "shadow_params", "averaged"),
     *("net", "model", "unet", "denoiser", "network", "diffusion_model"),
     *("state_dict", "model_state_dict", "params", "weights", "state", "module", "_orig_mod"),
 )
-"""Under which names files keep the weights to use, best first: averages before what they are of."""
+"""Under which names files keep the weights to use, best first; averages come before all of them."""
 DEEPEST = 4  # parts within parts
 
 Weights = Mapping[str, Tensor]
@@ -40,25 +40,42 @@ def order(names: Mapping[str, Any]) -> list[str]:
     return [name for name in FIRST if name in names] + [n for n in names if n not in FIRST]
 
 
-def inner_part(content: Any, is_part: Callable[[Any], bool], depth: int = 0) -> Chosen | None:
+def best(parts: Iterator[Chosen]) -> list[Chosen]:
+    """Parts in the order in which they are to be used: averages before what they are of."""
+    return sorted(parts, key=lambda part: not is_average(part.name))
+
+
+def inner_part(
+    content: Any, is_part: Callable[[Any], bool], fits: Callable[[Any], bool]
+) -> Chosen | None:
     """The best part in tables within tables; None where there is none.
+
+    A part that is of a known network comes before others, such as the state of an optimizer.
 
     Args:
         content: of a file.
         is_part: whether a value holds weights.
-        depth: how many tables it is in.
+        fits: whether weights are those of a network that is known.
     """
+    parts = best(_inner(content, is_part))
+    return next((part for part in parts if fits(part.content)), next(iter(parts), None))
+
+
+def _inner(
+    content: Any, is_part: Callable[[Any], bool], before: str = "", depth: int = 0
+) -> Iterator[Chosen]:
     if is_part(content):
-        return Chosen(content)
+        yield Chosen(content, before.rstrip("."))
+        return
     if not isinstance(content, Mapping) or depth > DEEPEST:
-        return None
+        return
     tables = {str(name): value for name, value in content.items()}
-    found = {name: inner_part(tables[name], is_part, depth + 1) for name in order(tables)}
-    parts = {name: part for name, part in found.items() if part is not None}
-    for name, part in parts.items():
-        path = ".".join(filter(None, (name, part.name)))
-        return Chosen(part.content, path, (*part.left, *(n for n in parts if n != name)))
-    return None
+    within = {n: [*_inner(tables[n], is_part, f"{before}{n}.", depth + 1)] for n in order(tables)}
+    others = {name: f"{before}{name}" for name, parts in within.items() if parts}
+    others |= {name: f"{before}{name} (tensors without names)" for name in lists_in(tables)}
+    for name, parts in within.items():
+        left = tuple(said for other, said in others.items() if other != name)
+        yield from (Chosen(p.content, p.name, (*p.left, *left)) for p in parts)
 
 
 def named_part(tensors: Weights, fits: Callable[[Weights], bool]) -> Chosen | None:
@@ -71,7 +88,7 @@ def named_part(tensors: Weights, fits: Callable[[Weights], bool]) -> Chosen | No
         tensors: of a file.
         fits: whether tensors are those of a network.
     """
-    return next(_named(tensors, fits, ""), None)
+    return next(iter(best(_named(tensors, fits, ""))), None)
 
 
 def _named(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,16 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.errors import FewstepError, listed
+from fewstep.exchange.files.weights import ENDINGS, INDEX, is_shard, may_be_model, whole
 from fewstep.files import read_json
 
-INDEX = ".index.json"
-"""How the name of an index of shards ends."""
-_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
-ENDINGS = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin")
-"""Of files that may hold weights."""
 MOST = 10_000  # files of a folder that are looked at
-
-
-def is_shard(path: Path) -> bool:
-    """Whether a file is one of several, by its name."""
-    return bool(_SHARD.search(path.name))
 
 
 def index_of(shard: Path) -> Path | None:
     """The index that a shard is in; None where it is not beside it."""
-    stem = _SHARD.split(shard.name)[0]
-    return next(iter(sorted(shard.parent.glob(f"{stem}*{INDEX}"))), None)
+    beside = sorted(shard.parent.glob(f"*{INDEX}"))
+    return next((index for index in beside if whole(index.name) == whole(shard.name)), None)
 
 
 def one_of_several(shard: Path) -> FewstepError:
@@ -36,6 +26,15 @@ def one_of_several(shard: Path) -> FewstepError:
     index = index_of(shard)
     give = f"give {index}" if index else "give the folder that holds all of them and their index"
     return FewstepError(f"{shard} is one of several shards of a model: {give}.")
+
+
+def shards_of(index: Path) -> list[Path]:
+    """The files that an index names.
+
+    Raises:
+        FewstepError: the index is none; a shard is not beside it.
+    """
+    return [index.parent / name for name in sorted(set(_read_places(index).values()))]
 
 
 def read_shards(index: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -48,15 +47,22 @@ def read_shards(index: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> di
     Raises:
         FewstepError: the index is none; a shard is missing, damaged, or not beside it.
     """
-    places: dict[str, str] = read_json(index, _places, "an index of shards", "Copy it again.")
+    places = _read_places(index)
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(places.values())):
-        if not (index.parent / name).is_file():
-            raise FewstepError(f"{index} speaks of {name}, which is not there: copy all shards.")
-        tensors |= read(index.parent / name)
+    for shard in shards_of(index):
+        if not shard.is_file():
+            raise FewstepError(
+                f"{index} speaks of {shard.name}, which is not there: copy all shards."
+            )
+        tensors |= read(shard)
     if missing := [name for name in places if name not in tensors]:
         raise FewstepError(f"the shards of {index} have no {listed(missing)}: copy them again.")
     return {name: tensors[name] for name in places}
+
+
+def _read_places(index: Path) -> dict[str, str]:
+    found: dict[str, str] = read_json(index, _places, "an index of shards", "Copy it again.")
+    return found
 
 
 def _places(content: Any) -> dict[str, str]:
@@ -77,8 +83,8 @@ def _files(folder: Path) -> list[Path]:
 def weights_in(folder: Path) -> list[Path]:
     """The files and indices of weights in a folder, by their names."""
     here = _files(folder)
-    indices = [path for path in here if path.name.endswith(INDEX)]
-    return indices + [path for path in here if path.suffix in ENDINGS and not is_shard(path)]
+    found = [path for path in here if may_be_model(path.name)]
+    return sorted(found, key=lambda path: not path.name.endswith(INDEX))
 
 
 def in_folder(folder: Path) -> Path:
@@ -95,7 +101,7 @@ def in_folder(folder: Path) -> Path:
             f"{folder} holds several models, {listed(path.name for path in found)}: give one of "
             "them."
         )
-    if shards := [path for path in here if is_shard(path)]:
+    if shards := [path for path in here if is_shard(path.name)]:
         raise FewstepError(
             f"{folder} holds shards of a model ({listed(path.name for path in shards)}) and no "
             f"index, ...{INDEX}: copy that, too."

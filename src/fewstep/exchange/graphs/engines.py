@@ -309,7 +309,7 @@ def kept(part: Part) -> OnnxFile:
     with refusals(), working(f"writing the {part.name.partition('_')[0]} as an ONNX graph"):
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
-        content = as_bytes(part_in_onnx(part))
+        content = as_bytes(part_in_onnx(part), "use --engine torch")
         with replacing(path) as partial:
             partial.write_bytes(content)
             _check_close(part, opened(partial))

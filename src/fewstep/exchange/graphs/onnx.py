@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from fewstep.exchange.graphs.program import convertible, program
 if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto, NodeProto, TensorProto
 
-LARGEST = 2**31  # bytes of an ONNX file
+LARGEST = 2**31 - 2**24  # bytes of all tensors of an ONNX file, and 16 MiB for its nodes
 DOMAIN = "fewstep"
 """Of the functions that are a model's networks."""
 
@@ -170,16 +171,33 @@ def quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def as_bytes(model: ModelProto) -> bytes:
+class TooLarge(FewstepError):
+    """A graph that no ONNX file holds."""
+
+
+def size_of(model: ModelProto) -> int:
+    """Bytes of all tensors of a graph, as its types say: a message of 2 GiB is not counted."""
+    from onnx import helper
+
+    return sum(
+        math.prod(x.dims) * helper.tensor_dtype_to_np_dtype(x.data_type).itemsize
+        for x in model.graph.initializer
+    )
+
+
+def as_bytes(model: ModelProto, remedy: str) -> bytes:
     """The content of an ONNX file.
 
+    Args:
+        model: the graph.
+        remedy: what to do about one that is too large.
+
     Raises:
-        FewstepError: it is larger than the format allows.
+        TooLarge: it is larger than the format allows.
     """
-    if (size := model.ByteSize()) >= LARGEST:
-        raise FewstepError(
-            f"the graph has {size / 2**30:.1f} GiB, and an ONNX file holds less than 2: take "
-            "--precision fp16."
+    if (size := size_of(model)) >= LARGEST:
+        raise TooLarge(
+            f"the graph has {size / 2**30:.1f} GiB, and an ONNX file holds less than 2: {remedy}."
         )
     return model.SerializeToString()
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 INT8 = "int8"
 GraphPrecision = Literal["fp32", "fp16", "int8"]
+BYTES = {"fp32": 4, "fp16": 2, INT8: 1}
+"""Of a weight, in each precision of a graph."""
 
 
 def graph_in(f: Model, sampler: Sampler, precision: GraphPrecision) -> Graph:
@@ -65,7 +67,8 @@ def quantised_part(part: Part) -> ModelProto:
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         plain, rounded = Path(folder) / "plain.onnx", Path(folder) / "rounded.onnx"
-        onnx.save(part_in_onnx(part), plain)
+        # beside the graph, which by itself may have no 2 GiB
+        onnx.save(part_in_onnx(part), plain, save_as_external_data=True, location="plain.data")
         quantize_dynamic(plain, rounded, weight_type=QuantType.QUInt8)
         return onnx.load(rounded)
 

@@ -14,14 +14,20 @@ import torch
 
 from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.graph import Computation, Run
-from fewstep.exchange.graphs.onnx import as_bytes, converted
-from fewstep.exchange.graphs.precisions import INT8, quantised_part
+from fewstep.exchange.graphs.onnx import LARGEST, as_bytes, converted, size_of
+from fewstep.exchange.graphs.precisions import BYTES, INT8, quantised_part
 from fewstep.exchange.graphs.program import program_of
 from fewstep.exchange.graphs.runtime import KEY, opened
 from fewstep.files import replacing
 
 TOLERANCE = 1e-4  # of images in [-1, 1], by a graph in float32
 REPEATS = 15
+WHY_NOT = {
+    "fp32": ": it is not to be used",
+    "fp16": ": numbers of this network leave the range of float16. Take --precision fp32 or int8",
+    INT8: ": take --precision fp32 or fp16",
+}
+"""What is known of images that are not finite, by the graph's precision."""
 PACKAGE, PROGRAM, RUNTIME = "this package", "the exported program", "onnxruntime"
 """What runs a graph."""
 
@@ -70,15 +76,21 @@ def write_onnx(graph: Computation, path: Path) -> Speed:
 
     Raises:
         FewstepError: the packages that write and run it are not installed; it gives other images
-            than the sampler.
+            than the sampler; it is too large (`TooLarge`).
     """
     model = converted(graph, quantised_part) if graph.precision == INT8 else converted(graph)
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, json.dumps(graph.said)
-    content = as_bytes(model)
+    content = as_bytes(model, _smaller(graph.precision, size_of(model)))
     with replacing(path) as partial:
         partial.write_bytes(content)
         return measured(graph, opened(partial), RUNTIME, len(content))
+
+
+def _smaller(precision: str, size: int) -> str:
+    """What to do about a graph of too many bytes: another precision, or a program of torch."""
+    fits = [p for p, b in BYTES.items() if size * b < LARGEST * BYTES[precision]]
+    return f"take --to onnx --precision {fits[0]}" if fits else "take --to torch"
 
 
 GRAPHS: dict[str, Callable[[Computation, Path], Speed]] = {"torch": write_torch, "onnx": write_onnx}
@@ -99,11 +111,17 @@ def measured(graph: Computation, run: Run, runs: str, size: int) -> Speed:
         FewstepError: images that are not finite, or in float32 differ by more than `TOLERANCE`.
     """
     inputs = graph.example(5)
-    difference = float((run(*inputs) - graph.exact(*inputs)).abs().max())
+    expected = graph.exact(*inputs)
+    if not expected.isfinite().all():
+        raise FewstepError(
+            "this model gives images that are not finite, whatever computes it: its weights are "
+            "damaged, or its training diverged. Take another checkpoint."
+        )
+    difference = float((run(*inputs) - expected).abs().max())
     if not difference < float("inf"):
         raise FewstepError(
-            f"{runs} gives NaN in {graph.precision}: the numbers of this network leave the range "
-            "of float16. Take --precision fp32 or int8."
+            f"{runs} gives images that are not finite in {graph.precision}, and this package does "
+            f"not{WHY_NOT[graph.precision]}."
         )
     if graph.precision == "fp32" and difference > TOLERANCE:
         raise FewstepError(

@@ -7,7 +7,7 @@ process, so that all parts of a program see the same files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -59,8 +59,7 @@ class Fetched:
     @property
     def licence(self) -> str | None:
         """The licence that the card names."""
-        named = self.card.get("license_name") or self.card.get("license")
-        return named if isinstance(named, str) and named not in ("", "unknown") else None
+        return licence_in(self.card)
 
 
 def fetched(name: str | PurePath, patterns: Sequence[str] | None = None) -> Fetched:
@@ -122,14 +121,18 @@ class _Repository:
     @classmethod
     def of(cls, name: HubName) -> _Repository:
         """What the hub says; without a connection, what is in the cache."""
-        hub = library()
+        hub, busy = library(), None
         try:
             info = hub.HfApi().model_info(name.repo, revision=name.revision)
             return cls(name, info.sha, tuple(file.rfilename for file in info.siblings or ()))
         except Exception as error:
             if _is_answer(error):
                 raise
-        folder = Path(_snapshot(name, name.revision, (), cached=True))
+            busy = error if _status(error) in BUSY else None
+        try:
+            folder = Path(_snapshot(name, name.revision, (), cached=True))
+        except Exception as error:
+            raise busy or error from None
         return cls(name, folder.name, tuple(_cached_names(name, folder)), cached=True)
 
     def download(self, files: Sequence[str]) -> Fetched:
@@ -195,10 +198,21 @@ def _bar() -> Any:
     return tqdm if on_terminal() else Silent
 
 
+def _status(error: Exception) -> int | None:
+    """The status of the hub's answer; None where it gave none."""
+    found: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    return found
+
+
 def _is_answer(error: Exception) -> bool:
     """Whether an error is what the hub answered, rather than that it could not be reached."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return isinstance(error, ValueError) or (status is not None and status < 500)
+    status = _status(error)
+    refused = status is not None and status < 500 and status not in BUSY
+    return isinstance(error, ValueError) or refused
+
+
+BUSY = (408, 429)
+"""Answers of a hub that has no time: a timeout, and too many requests of one machine."""
 
 
 def front_matter(folder: Path) -> dict[str, Any]:
@@ -210,6 +224,17 @@ def front_matter(folder: Path) -> dict[str, Any]:
         return library().metadata_load(card) or {}
     except Exception:  # somebody else's card is no reason not to read a model
         return {}
+
+
+def licence_in(card: Mapping[str, Any]) -> str | None:
+    """The licence that a card's front matter names; None where it says of none which it is."""
+    named = card.get("license_name") or card.get("license")
+    return named if isinstance(named, str) and names_licence(named) else None
+
+
+def names_licence(name: str) -> bool:
+    """Whether a name is that of a licence: the hub's ``unknown`` and ``other`` are of none."""
+    return name.strip().lower() not in ("", "unknown", "other")
 
 
 def library() -> Any:

@@ -1,12 +1,11 @@
 """Which files of a repository are a model: its weights once, and what describes them.
 
 A repository often holds the same weights in several formats and types, and parts that no sampler
-needs. Fetched are safetensors before pickles, and the type that the authors trained in.
+needs. Fetched are the weights that a folder of the same files would be read from.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,6 +13,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from fewstep.errors import FewstepError, listed
+from fewstep.exchange.files.weights import (
+    INDEX,
+    OfDiffusers,
+    is_shard,
+    may_be_model,
+    of_diffusers,
+    whole,
+)
 from fewstep.files import RECORD
 
 DESCRIPTIONS = (
@@ -29,10 +36,6 @@ DESCRIPTIONS = (
 )
 """Small files that say what the others are."""
 MODEL = "model.safetensors"
-FOREIGN = (".safetensors", ".pkl", ".pt", ".pth")
-FORMATS = (".safetensors", ".bin")  # of diffusers, best first
-_SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
-_VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema|[a-z]*int8)(?=[-.])")
 NOT_SAMPLED = ("safety_checker", "feature_extractor", "image_processor")
 """Parts of a pipeline that no image is made with."""
 
@@ -65,11 +68,12 @@ def chosen(files: Sequence[str], inside: str, config: Mapping[str, Any], shown: 
         shown: the repository's name, for messages.
 
     Raises:
-        FewstepError: nothing is there that could be a model, several models, or one of another
-            kind, such as a model of language.
+        FewstepError: nothing is there that could be a model, several models, one of several shards,
+            or a model of another kind, such as one of language.
     """
     if inside in files:
-        return Pick((inside,), inside)
+        _check_whole(inside, shown)
+        return _of_file(inside, files)
     below = f"{inside}/" if inside else ""
     within = [file.removeprefix(below) for file in files if file.startswith(below)]
     if not within:
@@ -89,15 +93,29 @@ def _of_folder(files: Sequence[str], config: Mapping[str, Any], shown: str) -> P
         return Pick(tuple(file for file in files if file.startswith("checkpoints/")))
     if MODEL in files:
         return Pick((MODEL,))
-    weights = [f for f in files if f.endswith(FOREIGN) and "/" not in f]
+    weights = [f for f in files if may_be_model(f) and "/" not in f]
     if len(weights) == 1:
-        return Pick((weights[0],), weights[0])
+        return _of_file(weights[0], files)
     raise FewstepError(_unclear(files, weights, shown))
+
+
+def _of_file(file: str, files: Sequence[str]) -> Pick:
+    """One file; an index with its shards."""
+    shards = [f for f in files if is_shard(f) and whole(f) == whole(file)]
+    return Pick((file, *(shards if file.endswith(INDEX) else ())), file)
+
+
+def _check_whole(file: str, shown: str) -> None:
+    """Raise `FewstepError` for one of several shards, before it is fetched."""
+    if is_shard(file):
+        raise FewstepError(
+            f"{shown} is one of several shards of a model: name the index of all, ...{INDEX}."
+        )
 
 
 def _unclear(files: Sequence[str], weights: Sequence[str], shown: str) -> str:
     name, at, revision = shown.partition("@")
-    deeper = weights or [file for file in files if file.endswith(FOREIGN)]
+    deeper = weights or [file for file in files if may_be_model(PurePosixPath(file).name)]
     if deeper:
         return (
             f"{shown} holds several models ({listed(deeper)}): name one, {name}/FILE{at}{revision}."
@@ -119,23 +137,16 @@ def _of_diffusers(files: Sequence[str]) -> list[str]:
 
 
 def _once(files: Sequence[str]) -> list[str]:
-    """The weights among the files of one folder in the best format, in the type of the training."""
-    for ending in FORMATS:
-        weights = [f for f in files if f.endswith(ending)]
-        plain = [f for f in weights if not _VARIANT.search(PurePosixPath(f).name)]
-        if found := plain or weights:
-            first = min({_whole(f) for f in found}, key=_rank)
-            return [f for f in found if _whole(f) == first]
-    return []
+    """The weights among the files of one folder, as a folder on this machine is read."""
+    names = {PurePosixPath(file).name: file for file in files}
+    found = of_diffusers(names)
+    if found is None:
+        return []
+    return [file for name, file in names.items() if name == found.name or _within(found, name)]
 
 
-def _whole(file: str) -> str:
-    """The name of weights, without which of several files it is."""
-    return _SHARD.sub("", PurePosixPath(file).name)
-
-
-def _rank(name: str) -> tuple[bool, int, str]:
-    return not name.startswith("diffusion_"), len(name), name
+def _within(found: OfDiffusers, name: str) -> bool:
+    return found.indexed and found.holds(name)
 
 
 def _seems(config: Mapping[str, Any]) -> str:
