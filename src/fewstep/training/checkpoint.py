@@ -29,6 +29,7 @@ FORMAT = 1
 MANIFEST = "checkpoint.json"
 OPTIMIZER = "optimizer"  # the file that is no module
 PARTIAL = ".partial"
+DAMAGED = ".damaged"
 SUFFIX = ".safetensors"
 _NAME = re.compile(r"step-(\d{8,})$")
 
@@ -295,6 +296,24 @@ class Checkpoints:
         kept = self.all()
         rest = f"The last good one is {kept[-1].path}." if kept else "There is no earlier one."
         return f"could not write the checkpoint {path}: {str(error).rstrip('.')}. {rest}"
+
+    def set_aside(self, step: int) -> None:
+        """Give the checkpoints behind a step, which were passed over, names that do not count.
+
+        Else they would be the newest, and those of the steps that are made again would be dropped.
+
+        Raises:
+            FewstepError: the folder is not writable.
+        """
+        for checkpoint in self.all():
+            if checkpoint.step > step:
+                aside = checkpoint.path.with_name(checkpoint.path.name + DAMAGED)
+                try:
+                    shutil.rmtree(aside, ignore_errors=True)
+                    checkpoint.path.rename(aside)
+                except OSError as error:
+                    raise FewstepError(f"cannot rename {checkpoint.path}: {error}.") from error
+                self.tell(f"{checkpoint.path} is set aside as {aside.name}, which may be deleted.")
 
     def prune(self, keep: int | None = None) -> None:
         """Drop all but the newest, the best and the lowest, and what killed processes were writing.
