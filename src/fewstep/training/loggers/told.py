@@ -104,8 +104,9 @@ class Told:
     def _start(self, aside: Aside, facts: Facts) -> None:
         id = aside.logger.start(facts)
         with self._lock:
-            known = self._known.get(aside.name, Known(id))
-            self._keep({**self._known, aside.name: replace(known, id=id)})
+            known = self._known.get(aside.name)
+            same = known is not None and known.id == id
+            self._keep(self._known if same else {**self._known, aside.name: Known(id)})
 
     def _keep(self, known: dict[str, Known]) -> None:
         self._known = known
