@@ -719,7 +719,8 @@ def test_a_damaged_checkpoint_does_not_count_among_those_that_are_kept(tmp_path:
     config = replace(CONFIG, steps=10, sample_every=0, keep=1)
     make(tmp_path, config).run()
     folder = tmp_path / "checkpoints"
-    shutil.copytree(folder / "step-00000010", folder / "step-00000099")
+    for name in ("step-00000012", "step-00000099"):  # which say that they are of another step
+        shutil.copytree(folder / "step-00000010", folder / name)
     make(tmp_path, replace(config, steps=20)).run()
     assert sorted(p.name for p in folder.iterdir()) == ["step-00000020", "step-00000099.damaged"]
 

@@ -301,6 +301,7 @@ class Checkpoints:
         """Give the checkpoints behind a step, which were passed over, names that do not count.
 
         Else they would be the newest, and those of the steps that are made again would be dropped.
+        `prune` drops them once these steps are made.
 
         Raises:
             FewstepError: the folder is not writable.
@@ -313,10 +314,13 @@ class Checkpoints:
                     checkpoint.path.rename(aside)
                 except OSError as error:
                     raise FewstepError(f"cannot rename {checkpoint.path}: {error}.") from error
-                self.tell(f"{checkpoint.path} is set aside as {aside.name}, which may be deleted.")
+                self.tell(f"{checkpoint.path} is now {aside.name}, until its step is made again.")
 
     def prune(self, keep: int | None = None) -> None:
         """Drop all but the newest, the best and the lowest, and what killed processes were writing.
+
+        What `set_aside` has renamed is dropped, too, where a checkpoint of its step or a later one
+        is there.
 
         Args:
             keep: how many of the newest; default as many as ever.
@@ -328,6 +332,10 @@ class Checkpoints:
                 shutil.rmtree(checkpoint.path, ignore_errors=True)
         for partial in self.directory.glob(f"step-*{PARTIAL}"):
             shutil.rmtree(partial, ignore_errors=True)
+        newest = max((checkpoint.step for checkpoint in self.all()), default=0)
+        for aside in self.directory.glob(f"step-*{DAMAGED}"):
+            if (named := _NAME.match(aside.stem)) and int(named[1]) <= newest:
+                shutil.rmtree(aside, ignore_errors=True)
 
 
 def _lowest(scored: list[tuple[Checkpoint, Score]]) -> tuple[Checkpoint, Score]:
