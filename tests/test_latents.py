@@ -315,7 +315,7 @@ def test_a_model_of_latents_tuned_without_a_teacher_goes_on_to_the_same_bits(
     f.info["origin"] = {"file": "theirs.pkl", "licence": "CC-BY-NC-4.0"}
     f.save(theirs := tmp_path / "theirs.safetensors")
     for name, own in (("none", None), ("ae", str(trained / "ae"))):
-        run = lsgm_run(trained / "ae", autoencoder=own, init=str(theirs), seed=3)
+        run = lsgm_run(trained / "ae", init=str(theirs), seed=3).override({"autoencoder": own})
         train(run, home := tmp_path / name, quiet=True)
         assert open_model(home).info["lineage"] == [f.info["origin"]]
         whole = (home / "model.safetensors").read_bytes()
