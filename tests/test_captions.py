@@ -25,6 +25,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import DiT, from_config
 from fewstep.objectives import OBJECTIVES
 from fewstep.parameterization import EDM, Parameterization, RectifiedFlow
+from fewstep.runs.opening import open_model
 
 COLOURS = ("red", "green", "blue")
 ENCODER = """
@@ -416,6 +417,22 @@ def test_texts_go_with_a_model_from_training_to_sampling(
     plain = ["--data", folder, "--no-labels", *SMALL.split(), "--teacher", teacher]
     other = call("train", "images", "--method", "ect", *plain, "--out", tmp_path / "other")
     _refused(other, "embeds 5")
+
+
+def test_the_scale_of_embeddings_stays_when_a_tuned_model_goes_on(
+    tmp_path: Path, words: str, call: Call
+) -> None:
+    folder, first, tuned = tmp_path / "photos", tmp_path / "first", tmp_path / "tuned"
+    lines = photos(folder)
+    write(folder, lines)
+    small = ["--data", folder, "--embeddings", "at", *SMALL.split(), *HIDE, "--batch", 4]
+    train = ["train", "images", "--method", "edm", *small, "--steps", 2, "--out"]
+    assert call(*train, first)[0] == 0
+    write(folder, [line | {"at": [10 * x for x in line["at"]]} for line in lines])
+    assert call(*train, tuned, "--init", first)[0] == 0
+    assert call("train", tuned, "--steps", 3, "--quiet")[0] == 0
+    scales = [open_model(path).network.embeds_scale for path in (first, tuned)]
+    assert scales[0] == scales[1]
 
 
 def test_the_example_of_the_documents_runs(

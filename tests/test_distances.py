@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from fewstep.distances import DISTANCES
+from fewstep.distances import DISTANCES, _load_backbone
 from fewstep.errors import FewstepError
 from fewstep.parameterization import EDM
 from fewstep.weightings import WEIGHTINGS
@@ -54,6 +56,16 @@ def test_lpips_asks_for_its_extra_or_its_weights() -> None:
     assert lpips
     with pytest.raises(FewstepError, match="no file"):
         DISTANCES.build("lpips(weights='/nowhere/vgg.safetensors')")
+
+
+@pytest.mark.parametrize("name", ["garbage.pt", "empty.pt", "list.pt", "other.pt", "x.safetensors"])
+def test_other_files_are_no_weights_of_lpips(name: str, tmp_path: Path) -> None:
+    stored = {"list.pt": [1, 2], "other.pt": {"features.0": 5}}.get(name)
+    torch.save(stored, tmp_path / name)
+    if stored is None:
+        (tmp_path / name).write_bytes(b"" if name == "empty.pt" else b"garbage" * 9)
+    with pytest.raises(FewstepError, match=f"{name} does not hold"):
+        _load_backbone(nn.Linear(2, 2), tmp_path / name)
 
 
 def test_lpips_without_its_extra_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

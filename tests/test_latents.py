@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -306,6 +307,26 @@ def test_a_latent_training_resumes_to_the_same_bits(trained: Path, tmp_path: Pat
         assert torch.equal(value, expected[name]), name
 
 
+def test_a_model_of_latents_tuned_without_a_teacher_goes_on_to_the_same_bits(
+    trained: Path, tmp_path: Path
+) -> None:
+    """The model that it began with is gone by then: its space and its licence stay."""
+    f = open_model(trained / "lsgm")
+    f.info["origin"] = {"file": "theirs.pkl", "licence": "CC-BY-NC-4.0"}
+    f.save(theirs := tmp_path / "theirs.safetensors")
+    for name, own in (("none", None), ("ae", str(trained / "ae"))):
+        run = lsgm_run(trained / "ae", init=str(theirs), seed=3).override({"autoencoder": own})
+        train(run, home := tmp_path / name, quiet=True)
+        assert open_model(home).info["lineage"] == [f.info["origin"]]
+        whole = (home / "model.safetensors").read_bytes()
+        (home / "model.safetensors").unlink()
+        shutil.rmtree(max((home / "checkpoints").glob("step-*")))
+        hidden = theirs.rename(tmp_path / "hidden")
+        train(run, home, quiet=True)
+        assert (home / "model.safetensors").read_bytes() == whole
+        hidden.rename(theirs)
+
+
 def test_mistakes_in_a_latent_run_are_named(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "x"
     with pytest.raises(FewstepError, match="not an autoencoder"):
@@ -318,6 +339,9 @@ def test_mistakes_in_a_latent_run_are_named(trained: Path, tmp_path: Path) -> No
     )
     with pytest.raises(FewstepError, match="is not a model of the latents of"):
         train(cd, out, quiet=True)
+    own = lsgm_run(tmp_path / "other", init=str(trained / "lsgm"))
+    with pytest.raises(FewstepError, match=r"the model .*lsgm is not .* leave out --autoencoder"):
+        train(own, out, quiet=True)
     with pytest.raises(FewstepError, match="sigma_data"):
         train(cd.override({"autoencoder": None}), out, quiet=True)
     kd = RECIPES["digits/kd"]().override({"teacher": str(trained / "lsgm")})

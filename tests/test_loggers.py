@@ -180,10 +180,11 @@ def test_a_resumed_run_goes_on_under_its_id_without_steps_twice(
     some(killed, 50, 100, 150)
     for aside in killed._told._asides.values():  # what was given was taken, and no more
         aside.end()
-    ids = json.loads((run / IDS).read_text())
+    ids = {spec: known["id"] for spec, known in json.loads((run / IDS).read_text()).items()}
     with book(run, 50, *NAMES) as log:
         some(log, 100, 150, 200)
-    assert json.loads((run / IDS).read_text()) == ids
+    known = json.loads((run / IDS).read_text())
+    assert known == {spec: {"id": id, "step": 150} for spec, id in ids.items()}
     expected = [(k, 1.0 / k) for k in (50, 100, 150, 200)]
 
     first, second = libraries("wandb").runs
@@ -205,6 +206,25 @@ def test_a_resumed_run_goes_on_under_its_id_without_steps_twice(
     assert second.over
     best = {"final_energy_distance": 0.05, "best_energy_distance": 0.05, "best_step": 200.0}
     assert second.rows[-1] == (200, best)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_run_that_is_killed_again_before_it_was_there_tells_no_step_twice(
+    earlier: bool, tmp_path: Path, libraries: Callable[[str], Any]
+) -> None:
+    """It goes on from its checkpoint of step 50 both times."""
+    for start, *steps in ((0, 50, 100, 150, 200), (50, 100), (50, 100, 150, 200, 250)):
+        log = book(tmp_path, start, "trackio")
+        some(log, *steps)
+        for aside in log._told._asides.values():
+            aside.end()
+        known = json.loads((tmp_path / IDS).read_text())
+        if earlier and not start:  # a file of an earlier version
+            (tmp_path / IDS).write_text(json.dumps({s: x["id"] for s, x in known.items()}))
+    runs = libraries("trackio").runs
+    assert len({run.given["name"] for run in runs}) == 1
+    told = [step for run in runs for step, _ in losses(run.rows)]
+    assert told == [50, 100, 150, 200, 250]
 
 
 def test_a_logger_that_is_named_later_is_told_of_all(

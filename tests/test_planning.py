@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from fewstep.data import Dataset
 from fewstep.errors import FewstepError
 from fewstep.planning.budget import duration, parse_budget
 from fewstep.planning.throughput import seconds_per_step
+from fewstep.planning.trainings import Settings, paced
 from fewstep.recipes import RECIPES
 from fewstep.training.trainer import Trainer
 
@@ -72,3 +74,10 @@ def test_a_step_is_the_median_of_those_that_are_warm(monkeypatch: pytest.MonkeyP
     data = Dataset.from_arrays(torch.zeros(12, 8, 8, dtype=torch.uint8))
     assert seconds_per_step(run, data, device="cpu", seconds=7.5) == 1.0
     assert asked == [50] * 6
+
+
+@pytest.mark.parametrize("steps", [1, 19, 59, 1234, 99_999])
+def test_every_preview_of_a_planned_training_is_saved(steps: int, tmp_path: Path) -> None:
+    every = paced(Settings("ect", "unet", {}), steps, tmp_path).others
+    assert every["sample_every"] % every["checkpoint_every"] == 0
+    assert 5 <= steps / every["sample_every"] < 7 or steps < 20

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import fewstep
 from fewstep.exchange.card import card, licence_of
 from fewstep.exchange.graphs.graph import Graph
 from fewstep.exchange.origin import forbids_commerce
+from fewstep.runs.folders import without_folders
 from fewstep.sampling import sampler_for
 from hub import READER, TOKEN, Hub
 
@@ -37,9 +37,17 @@ def may_write(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> Hub:
 def run(tmp_path: Path) -> Path:
     """A run folder that knows the folders of its machine."""
     (folder := tmp_path / "run").mkdir()
-    shutil.copy(CONSISTENCY, folder / "model.safetensors")
+    f = fewstep.open_model(CONSISTENCY)
+    f.info["weak"] = f.info["teacher"] = {"path": "/home/ann/runs/edm", "sha256": "0"}
+    f.info |= {
+        "encoder": "/home/ann/clip.py:encode",
+        "objective": "cd(distance='lpips(weights=/home/ann/vgg.pt)')",
+    }
+    f.save(folder / "model.safetensors")
     record = json.loads((MODELS / "run/run.json").read_text())
     record["run"]["data"]["data"] = "hub:ann/photos:small@v1"
+    record["run"]["data"] |= {"encoder": f.info["encoder"], "embeddings": "/home/ann/e.npy"}
+    record["run"]["objective"]["arguments"]["distance"] = "lpips(weights=/home/ann/my vgg/vgg.pt)"
     record["run"]["teacher"] = "/home/ann/runs/edm"
     record["sources"] = {"data": {"fingerprint": "1", "path": "/home/ann/photos", "name": "photos"}}
     (folder / "run.json").write_text(json.dumps(record))
@@ -97,8 +105,28 @@ def test_a_card_says_what_the_model_is(call: Call, may_write: Hub, run: Path) ->
     )
     settings = json.loads(files["run.json"])["run"]
     assert (settings["data"]["data"], settings["teacher"]) == ("hub:ann/photos:small@v1", "edm")
+    assert settings["data"]["encoder"] == "clip.py:encode"
+    assert settings["objective"]["arguments"]["distance"] == "lpips(weights=vgg.pt)"
     code, out, err = call("info", "hub:ann/digits@trial")
     assert (code, "recipe" in out) == (0, True), err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("digits/cd", "digits/cd"),
+        ("hub:ann/cats@v1", "hub:ann/cats@v1"),
+        ("https://example.org/a/b.pt", "https://example.org/a/b.pt"),
+        ("cd(a=(x+y)/2, b=1/3)", "cd(a=(x+y)/2, b=1/3)"),
+        ("ict(a='/home/ann/a b/x.pt', b=2)", "ict(a='x.pt', b=2)"),
+        ("lpips(weights=~/vgg.pt)", "lpips(weights=vgg.pt)"),
+        ("lpips(weights=../ann/vgg.pt)", "lpips(weights=vgg.pt)"),
+        (r"lpips(weights=C:\Users\ann\vgg.pt)", "lpips(weights=vgg.pt)"),
+        ("file:///home/ann/x", "x"),
+    ],
+)
+def test_folders_are_taken_out_of_texts(text: str, said: str) -> None:
+    assert without_folders({"a": [text]}) == {"a": [said]}
 
 
 def test_a_folder_of_this_machine_is_not_looked_for_elsewhere(

@@ -16,10 +16,12 @@ from PIL import Image
 
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
+from fewstep.recipes import RECIPES
 from fewstep.runs.directory import RunDirectory
 from fewstep.runs.opening import model_file, open_model
 from fewstep.runs.real import Real
 from fewstep.runs.run import Data
+from fewstep.runs.sources import Source, here
 from fewstep.training.checkpoint import Checkpoints
 from fewstep.training.metrics import read_metrics
 from fewstep.training.trainer import Trainer
@@ -81,6 +83,21 @@ def test_a_project_that_was_moved_goes_on_from_anywhere(
     assert (code, "is now" in err) == (0, True)
     same = [path / "cd/model.safetensors" for path in (made, moved)]
     assert same[0].read_bytes() == same[1].read_bytes(), "the place is no part of the model"
+
+
+def test_what_lies_beside_a_run_comes_before_what_lies_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "b")
+    home, before = tmp_path / "a/runs/x", str(tmp_path / "old/photos")
+    source = Source(fingerprint="1", path=before, relative="../../photos")
+    beside = str(tmp_path / "a/photos")
+    assert source.places(home, "photos") == [beside, before, "photos"]
+    run = RECIPES["images"](data="photos")
+    with pytest.warns(FewstepWarning, match=f"taken from {beside}; there is also photos"):
+        assert here(run, home, {"data": source}).data.data == beside
 
 
 def test_a_teacher_that_was_moved_is_named(project: Path, tmp_path: Path, call: Call) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 
 from fewstep.cli import run
 from fewstep.cli.evaluate import app as evaluate
+from fewstep.errors import FewstepError
 from fewstep.evaluation import Scores
 from fewstep.recipes import RECIPES
 from fewstep.report.full import FULL
@@ -22,7 +26,7 @@ from fewstep.solvers import SOLVERS
 from fewstep.stages.clock import Clock
 from fewstep.stages.how import How
 from fewstep.stages.stage import Pairs, Progress, Training
-from fewstep.stages.stages import Stages
+from fewstep.stages.stages import Running, Stages
 
 
 @pytest.mark.parametrize("plan", [SHORT, FULL])
@@ -119,6 +123,40 @@ def test_pairs_are_a_stage_of_their_own_and_never_made_twice(
     Stages(stages, tmp_path, clock, How(shorten=0.001, workers=1)).run()
     (tmp_path / "pairs" / "shard-00000.safetensors").unlink()
     assert not stages[1].finished(tmp_path)
+
+
+def running(folder: Path, program: str) -> Running:
+    """A stage's process, whose log has a line of an earlier one."""
+    (log := folder / "edm.log").write_text("half of the images are mirrored\n")
+    with log.open("ab") as file:
+        begins = file.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=file, stderr=file
+        )
+    return Running(Training("edm", recipe="digits/edm"), process, log, begins, time.perf_counter())
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "signal 9 SIGKILL, most often for want of memory"),
+        ("import os; os.kill(os.getpid(), 11)", "signal 11 SIGSEGV: the same command goes on"),
+        ("print('fewstep: no data'); raise SystemExit(2)", "edm failed: no data (log"),
+        ("raise SystemExit(7)", "edm failed: exit code 7 (log"),
+    ],
+)
+def test_what_ended_a_stage_is_said(program: str, said: str, tmp_path: Path) -> None:
+    (stage := running(tmp_path, program)).wait()
+    stages = Stages([stage.stage], tmp_path, Clock(tmp_path))
+    with pytest.raises(FewstepError, match=re.escape(said)) as raised:
+        stages._done(stage)
+    assert "mirrored" not in str(raised.value)
+
+
+def test_a_stage_is_asked_to_stop_by_closing_its_pipe(tmp_path: Path) -> None:
+    stage = running(tmp_path, "import sys; sys.stdin.read(); raise SystemExit(5)")
+    Stages([stage.stage], tmp_path, Clock(tmp_path))._stop([stage])
+    assert stage.process.returncode == 5
 
 
 def test_a_clock_adds_up_over_calls_and_interruptions(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 import threading
 import warnings
 from dataclasses import replace
@@ -39,6 +40,7 @@ from fewstep.training.metrics import read_metrics
 from fewstep.training.optimizers import Adam, RAdam
 from fewstep.training.score import Score
 from fewstep.training.spikes import Spikes
+from fewstep.training.stopping import Interrupted
 from fewstep.training.trainer import Trainer
 from fewstep.training.validation import Validation, energy_distance, evenly
 from fewstep.training.writer import Writer
@@ -383,10 +385,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path: Path) -
     whole = t.objective.forward
     t.objective.forward = lambda x, k, *c: whole(x, k, *c) * (float("nan") if k == 9 else 1)
     with pytest.raises(
-        FewstepError, match=r"not finite at step 9.*last good checkpoint is of step 5"
+        FewstepError, match=r"not finite at step 9.*last good checkpoint is of step 8"
     ):
         t.run()
-    assert [c.step for c in t.checkpoints.all()] == [5]
+    assert [c.step for c in t.checkpoints.all()] == [5, 8]
 
 
 def spiking(directory: Path, **settings: Any) -> Trainer:
@@ -567,6 +569,33 @@ def test_the_last_and_the_best_checkpoints_are_kept(tmp_path: Path) -> None:
     assert best.step == 8
 
 
+@pytest.mark.parametrize(
+    ("validated", "saved", "scored"),
+    [
+        (2, 3, {3: 3, 6: 6, 7: 7}),
+        (3, 2, {2: None, 3: 3, 4: None, 6: 6, 7: 7}),
+        (0, 4, {4: None, 7: None}),
+    ],
+)
+def test_a_score_is_of_the_weights_that_it_is_stored_with(
+    validated: int,
+    saved: int,
+    scored: dict[int, float | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Trainer, "_preview", lambda self, done, log: float(done))
+    config = replace(CONFIG, steps=7, sample_every=validated, checkpoint_every=saved, keep=9)
+    t = make(tmp_path / "whole", config)
+    t.run()
+    assert {c.step: c.score for c in t.checkpoints.all()} == scored
+    t = make(tmp_path / "asked to stop", config)
+    monkeypatch.setattr(t, "_asked_to_stop", lambda stop, done: done == 5)
+    with pytest.raises(Interrupted):
+        t.run()
+    assert t.checkpoints.of(5).score is None
+
+
 def test_the_error_of_a_score_is_its_spread_over_draws() -> None:
     """And that of a difference of two models on one noise, which is much less."""
     generator = torch.Generator().manual_seed(0)
@@ -686,6 +715,16 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(tmp_path: Path) -> None:
     assert_same(weights(whole), weights(resumed))
 
 
+def test_a_damaged_checkpoint_does_not_count_among_those_that_are_kept(tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=10, sample_every=0, keep=1)
+    make(tmp_path, config).run()
+    folder = tmp_path / "checkpoints"
+    for name in ("step-00000012", "step-00000099"):  # which say that they are of another step
+        shutil.copytree(folder / "step-00000010", folder / name)
+    make(tmp_path, replace(config, steps=20)).run()
+    assert sorted(p.name for p in folder.iterdir()) == ["step-00000020", "step-00000099.damaged"]
+
+
 def test_no_intact_checkpoint_is_an_error(tmp_path: Path) -> None:
     make(tmp_path).run()
     for checkpoint in Checkpoints(tmp_path / "checkpoints").all():
@@ -742,7 +781,7 @@ def test_a_checkpoint_is_written_beside_the_training(
     monkeypatch.setattr(Checkpoints, "write", late)
     monkeypatch.setattr(t, "step", seen)
     t.run()
-    assert begun == [(n, True) for n in (5, 10, 15, 20, 24)]
+    assert begun == [(n, True) for n in (5, 8, 10, 15, 16, 20, 24)]
     for name, tensors in expected.items():
         assert_same(tensors, load_file(t.checkpoints.of(5).file(name)))
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import ClassVar
+from pickle import UnpicklingError
+from typing import Any, ClassVar
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.errors import FewstepError
+from fewstep.files import SHAPELESS
 from fewstep.papers import Cited
 from fewstep.registry import Registry
 
@@ -139,16 +143,27 @@ def _load_backbone(net: nn.Module, path: Path) -> None:
     """Copy convolution weights, in order, from a torchvision-style ``features.*`` state dict."""
     if not path.is_file():
         raise FewstepError(f"there is no file {path} with the weights of the lpips backbone.")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        theirs = load_file(str(path))
-    else:
-        theirs = torch.load(path, map_location="cpu", weights_only=True)
-    source = [v for k, v in theirs.items() if k.startswith("features.")]
     target = [v for k, v in net.state_dict().items() if not k.startswith("scaling_layer")]
-    if [v.shape for v in source][: len(target)] != [v.shape for v in target]:
+    source = _features(path)[: len(target)]
+    if [v.shape for v in source] != [v.shape for v in target]:
         raise FewstepError(f"{path} does not hold the weights of this lpips backbone.")
     with torch.no_grad():
         for mine, given in zip(target, source, strict=False):
             mine.copy_(given)
+
+
+def _features(path: Path) -> list[Tensor]:
+    """The tensors of a file that are called ``features.*``, in order; none of a file of others."""
+    try:
+        stored = _tensors(path)
+        named = {k: v for k, v in stored.items() if k.startswith("features.")}
+    except (*SHAPELESS, SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+        why = type(error).__name__
+        raise FewstepError(f"{path} does not hold weights of an lpips backbone ({why}).") from error
+    return [v for v in named.values() if isinstance(v, Tensor)]
+
+
+def _tensors(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(str(path))
+    return torch.load(path, map_location="cpu", weights_only=True)

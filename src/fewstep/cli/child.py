@@ -1,7 +1,7 @@
 """``python -m fewstep.cli.child ARGUMENTS``: the command line, for as long as its parent lives.
 
-Its standard input is a pipe from the parent. Whatever ends the parent closes the pipe, and this
-process then ends as if it were asked to: a training saves its state.
+Its standard input is a pipe from the parent, which closes it to ask for the end; so does whatever
+ends the parent. A training then saves its state.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fewstep.cli import main
 def _end_with_parent() -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once on Windows
 
 
 if __name__ == "__main__":

@@ -110,6 +110,7 @@ def paced(settings: Settings, steps: int, folder: Path) -> Settings:
     else:
         parts = {"sample_every": PREVIEWS, "checkpoint_every": 20, "log_every": 50}
         own = {name: max(1, steps // parts[name]) for name in EVERY}
+        own["sample_every"] -= own["sample_every"] % own["checkpoint_every"]  # each is also saved
     return settings.more(**own)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from fewstep.distributed import Processes
 from fewstep.exchange.origin import made_from
 from fewstep.flow_map import FlowMap
 from fewstep.latents import Latents
-from fewstep.models import AnyModel
+from fewstep.models import AnyModel, load_model
 from fewstep.needs import LATENTS
 from fewstep.networks import Autoencoder, Network
 from fewstep.objectives import Objective
@@ -131,7 +132,12 @@ class Build:
     def enter_latent_space(self) -> None:
         autoencoder = self.models.get("autoencoder")
         self.latents = find_latents(
-            self.run, self.images, self._origin(), self.group.device, autoencoder
+            self.run,
+            self.images,
+            self._origin(),
+            self.group.device,
+            autoencoder,
+            goes_on=self._so_far is not None,
         )
         if self.group.world > 1:
             images = f"{self.images.name} of hash {self.images.fingerprint()}"
@@ -162,7 +168,8 @@ class Build:
 
     def begin_with_models(self) -> None:
         others = [model.info for model in self.models.values()]
-        if origins := made_from(self.f.info, *others, self.data.origin):
+        before = self.f.info if self._so_far is None else self._so_far.info
+        if origins := made_from(before, *others, self.data.origin):
             self.f.info["lineage"] = origins
         followed = self.models.get("teacher")
         if "teacher" in self.models:
@@ -186,8 +193,23 @@ class Build:
         return column.shape[-1], scale_of(column)
 
     def _origin(self) -> AnyModel | None:
-        """The model that it begins with, whose classes and latent space it shares."""
-        return self.models.get("teacher") or self.models.get("init")
+        """The model that it begins with, or itself so far: it has the same classes and latents."""
+        return self.models.get("teacher") or self.models.get("init") or self._so_far
+
+    @cached_property
+    def _so_far(self) -> AnyModel | None:
+        """The map of its newest intact checkpoint, in the place of companions that were passing.
+
+        Raises:
+            FewstepError: there are checkpoints, and none is intact.
+        """
+        passed = [n for n, c in COMPANIONS.items() if c.passing and getattr(self.run, n)]
+        if self.before is None or self.models.keys() >= set(passed):
+            return None
+        checkpoints = self.home.checkpoints
+        checkpoints.tell = lambda line: None  # the training itself says which are damaged
+        newest = checkpoints.latest()
+        return None if newest is None else load_model(newest.file("f"))
 
     def _about(self) -> dict[str, Any]:
         """What loggers keep of the run: its parts by name, and every setting."""

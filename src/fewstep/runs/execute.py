@@ -60,8 +60,7 @@ def train(
     with ExitStack() as held:
         if group.first and not fresh:
             held.enter_context(locked(home.path))
-        build = Build(run, home, recipe, before, group, data)
-        trainer, record = build.trainer(quiet=quiet)
+        trainer, record = Build(run, home, recipe, before, group, data).trainer(quiet=quiet)
         if group.first:  # only now: settings that do not work leave no folder behind
             held.enter_context(locked(home.path))
             home.write(record)

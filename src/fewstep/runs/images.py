@@ -49,13 +49,12 @@ def with_known_classes(
         return data.with_classes(so_far, f"the run {home.path}")
     if origin is None or not origin.num_classes:
         return data
-    whose = f"the model {run.init}" if run.teacher is None else f"the teacher {run.teacher}"
     if Agreement(data.classes, origin.classes).same:
-        return data.with_classes(origin.classes, whose)
+        return data.with_classes(origin.classes, run.origin)
     if run.teacher is None:
         return data  # weights alone are taken, and those of the classes by name
     raise FewstepError(
-        f"{whose} has the classes {listed(origin.classes)}, the data set {data.name} has "
+        f"{run.origin} has the classes {listed(origin.classes)}, the data set {data.name} has "
         f"{listed(data.classes)}: a model knows the classes of the one that it begins with. Give "
         "one of these classes, or leave them out with --no-labels."
     )

@@ -20,24 +20,27 @@ from fewstep.runs.run import Run
 def find_latents(
     run: Run,
     data: Dataset,
-    teacher: AnyModel | None,
+    origin: AnyModel | None,
     device: torch.device,
     autoencoder: AnyModel | None,
+    *,
+    goes_on: bool = False,
 ) -> Latents | None:
-    """The latent space to train in: that of the teacher, or of the run's autoencoder; or none.
+    """The latent space to train in: that of the origin, or of the run's autoencoder; or none.
 
     Args:
         run: with the settings.
         data: the images.
-        teacher: of the run, or the model that it begins with.
+        origin: the teacher, the model that the run begins with, or the run so far.
         device: where to encode them.
         autoencoder: of the run, where it names one.
+        goes_on: whether the origin is the run so far.
 
     Raises:
-        FewstepError: a model that is no autoencoder; an autoencoder that is not the teacher's; what
+        FewstepError: a model that is no autoencoder; an autoencoder that is not the origin's; what
             a latent space does not allow.
     """
-    own = None if teacher is None else teacher.latents
+    own = None if origin is None else origin.latents
     if autoencoder is None and own is None:
         return None
     if run.data.data is not None and is_pairs(Path(run.data.data)):
@@ -46,11 +49,14 @@ def find_latents(
         raise FewstepError("latents cannot be mirrored: leave out --flip.")
     if autoencoder is None:
         return None if own is None else own.to(device)
-    latents = Latents.of(network_of(autoencoder, run.autoencoder).to(device), data)
-    if teacher is not None and (own is None or own.fingerprint != latents.fingerprint):
+    network = network_of(autoencoder, run.autoencoder).to(device)
+    if goes_on and own is not None:  # m and s to the bit, on whatever device they were found
+        return Latents(network, own.m, own.s).to(device)
+    latents = Latents.of(network, data)
+    if origin is not None and (own is None or own.fingerprint != latents.fingerprint):
         raise FewstepError(
-            f"the teacher {run.teacher} is not a model of the latents of {run.autoencoder} and "
-            "these images: a teacher of latents needs no --autoencoder, it has its own."
+            f"{run.origin} is not a model of the latents of {run.autoencoder} and these images: "
+            "leave out --autoencoder, and the training is in the space of that model."
         )
     return latents
 

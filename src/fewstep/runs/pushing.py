@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from fewstep.data import save_images, to_uint8
@@ -15,14 +15,15 @@ from fewstep.evaluation.table import COLUMNS
 from fewstep.exchange.card import card, licence_of, write_card
 from fewstep.exchange.origin import forbids_commerce, sources, unlicensed
 from fewstep.files import RECORD, read_json, write_json
-from fewstep.hub_name import HubName, is_hub
+from fewstep.hub_name import HubName
 from fewstep.models import AnyModel, as_sampled
 from fewstep.plugins.used import Used
 from fewstep.progress import working
 from fewstep.runs.directory import MODEL, RunDirectory
+from fewstep.runs.folders import last_part, without_folders
 from fewstep.runs.opening import model_file, open_model
-from fewstep.runs.record import Record
-from fewstep.runs.sources import DATA, KINDS, Source, given_of, is_name
+from fewstep.runs.record import Record, run_record
+from fewstep.runs.sources import DATA, is_name
 from fewstep.sampling import sample, sampler_for
 
 SHEET = "samples.png"
@@ -70,7 +71,7 @@ def packed(
 ) -> Parcel:
     """Write everything of a model that goes to the hub into a folder.
 
-    Paths of this machine stay here: the record names data and models without their folders.
+    Paths of this machine stay here: model, record and card name files without their folders.
 
     Args:
         model: run folder, checkpoint folder, model file or a name of the hub.
@@ -87,16 +88,18 @@ def packed(
     f = open_model(model, checkpoint=checkpoint, ema=ema)
     notes = [_of_licence(f, licence)]
     home = RunDirectory.of(model)
-    record = home.record() if home.path.is_dir() and home.started else None
+    whole = home.record() if home.path.is_dir() and home.started else None
+    record = None if whole is None else _without_places(whole)
+    data = None if whole is None else whole.run.data.data
     _, file = model_file(model, checkpoint=checkpoint, ema=ema)
     table = _scores(home, file, scores, notes)
-    without_folders(f)
+    f.info = without_folders(f.info)
     f.save(folder / MODEL)
     drawn = samples and _is_drawn(f)
     if drawn:
         _draw(f, folder / SHEET)
     if record is not None:
-        write_json(folder / RECORD, asdict(_without_places(record)))
+        write_json(folder / RECORD, asdict(record))
     text = card(
         f,
         title=name.repo.rpartition("/")[2],
@@ -105,8 +108,8 @@ def packed(
         samples=_caption(f) if drawn else None,
         scores=None if table is None else table.text,
         measured=() if table is None else table.measured,
-        recipe=None if record is None else _recipe(record),
-        data=None if record is None else record.run.data.data,
+        recipe=None if record is None else _recipe(record, data or "images in memory"),
+        data=data,
     )
     write_card(folder, text)
     files = {name: folder / name for name in FILES if (folder / name).is_file()}
@@ -133,35 +136,17 @@ def _of_licence(f: AnyModel, asked: str | None) -> str:
     return f"the card states the licence {licence}{kept}{only}."
 
 
-def without_folders(f: AnyModel) -> None:
-    """Take the folders of this machine out of what a model says of its teacher."""
-    teacher = f.info.get("teacher")
-    if isinstance(teacher, dict) and teacher.get("path"):
-        f.info["teacher"] = {**teacher, "path": _plain(str(teacher["path"]))}
-
-
-def _plain(place: str) -> str:
-    """A name as it is, and of a path the last part."""
-    return place if is_hub(place) else PurePath(place).name
-
-
 def _without_places(record: Record) -> Record:
     """A run's record without paths of this machine."""
-    run = record.run
-    given = {kind: given_of(run, kind) for kind in KINDS}
-    settings = {kind: _plain(v) if v else None for kind, v in given.items()}
-    if not is_name(run.data.data or ""):
-        settings[DATA] = None  # elsewhere there may be others of that name
+    plain = run_record(without_folders(asdict(record)))
+    named = is_name(record.run.data.data or "")  # else there may be others of that name elsewhere
+    sources = plain.sources.items()
     return replace(
-        record,
-        run=run.override(settings),
-        sources={kind: _named(source) for kind, source in record.sources.items()},
+        plain,
+        run=plain.run if named else plain.run.override({DATA: None}),
+        sources={kind: replace(source, relative=None) for kind, source in sources},
         plugins=tuple(Used(**plugin.without_folder()) for plugin in record.plugins),
     )
-
-
-def _named(source: Source) -> Source:
-    return replace(source, path=_plain(source.path), relative=None)
 
 
 def _is_drawn(f: AnyModel) -> bool:
@@ -202,15 +187,15 @@ def _use(f: AnyModel, name: str) -> str:
     )
 
 
-def _recipe(record: Record) -> str:
-    """How a run was trained: the main settings, and where all of them are."""
+def _recipe(record: Record, data: str) -> str:
+    """How a run was trained, on what: the main settings, and where all of them are."""
     run = record.run
     rows = {
         "recipe": record.recipe,
         "objective": str(run.objective),
         "network": str(run.network),
         "process": str(run.p),
-        "data": _plain(run.data.data or "images in memory"),
+        "data": last_part(data),
         **{name: getattr(run.training, name) for name in SETTINGS},
     }
     lines = "\n".join(f"| {name} | `{value}` |" for name, value in rows.items())
@@ -234,6 +219,7 @@ def _written(path: Path) -> float:
 
 
 def _table(stored: Any) -> Scored:
+    stored = without_folders(stored)
     setting, rows = stored["setting"], stored["scores"]
     columns = [c for c in COLUMNS if any(row.get(c.field) is not None for row in rows)]
     if not columns:
@@ -244,7 +230,7 @@ def _table(stored: Any) -> Scored:
         how = f"`{row['sampler']}`" if row.get("sampler") else ""
         lines.append(
             [
-                _plain(row["target"]),
+                row["target"],
                 how,
                 str(row.get("nfe") or ""),
                 str(row["n"]),
@@ -252,7 +238,7 @@ def _table(stored: Any) -> Scored:
             ]
         )
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    about = f"Features {setting['features']}, reference {PurePath(setting['reference']).name}."
+    about = f"Features {setting['features']}, reference {setting['reference']}."
     fid = setting["features"].startswith("inception")
     measured = [c.field for c in columns if c.field != "fd" or fid]
     return Scored(f"{text}\n\n{about}", tuple(measured))

@@ -130,6 +130,11 @@ class Run:
     )
     taus: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
+    @property
+    def origin(self) -> str:
+        """The model that it begins with, whose classes and latents it shares, as users call it."""
+        return f"the model {self.init}" if self.teacher is None else f"the teacher {self.teacher}"
+
     def flat(self) -> dict[str, Any]:
         """Every setting that differs from a component's default, under its flat key."""
         settings: dict[str, Any] = {name: getattr(self, name) for name in COMPANIONS}

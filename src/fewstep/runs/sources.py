@@ -6,13 +6,14 @@ import glob
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from fewstep.data import READERS, Dataset
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.hub_name import HUB, is_hub
 from fewstep.models import AnyModel
 from fewstep.runs.run import COMPANIONS, Run
@@ -46,8 +47,10 @@ class Source:
         if is_hub(self.path):  # the commit that it was, before what the name stands for now
             return list(dict.fromkeys((self.path, given)))
         beside = [] if self.relative is None else [os.path.normpath(home / self.relative)]
-        places = [*beside, self.path or given, given]
-        return list({os.path.abspath(os.path.expanduser(p)): p for p in reversed(places)}.values())
+        found: dict[str, str] = {}
+        for place in (*beside, self.path or given, given):
+            found.setdefault(os.path.abspath(os.path.expanduser(place)), place)
+        return list(found.values())
 
 
 def placed(source: Source, given: str | None, home: Path) -> Source:
@@ -79,12 +82,26 @@ def given_of(run: Run, kind: str) -> str | None:
 
 
 def here(run: Run, home: Path, sources: Mapping[str, Source]) -> Run:
-    """The run with every source where there is something now; fingerprints are not compared."""
+    """The run with every source where there is something now; fingerprints are not compared.
+
+    Where images are in several of the places, the first is taken, and the user is told.
+    """
     for kind, source in sources.items():
         if given := given_of(run, kind):
             there = [place for place in source.places(home, given) if is_there(place)]
             run = run.override({kind: there[0]}) if there else run
+            if kind == DATA and len(set(map(os.path.realpath, there))) > 1:
+                _say_chosen(home, there)
     return run
+
+
+def _say_chosen(home: Path, there: list[str]) -> None:
+    first, *others = there
+    warnings.warn(
+        f"the images of {home} are taken from {first}; there is also {' and '.join(others)}.",
+        FewstepWarning,
+        stacklevel=3,
+    )
 
 
 def is_there(place: str) -> bool:

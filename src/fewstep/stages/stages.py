@@ -46,7 +46,8 @@ class Running:
     Args:
         stage: what it makes.
         process: as it was started.
-        log: what it prints.
+        log: what it prints, behind what earlier processes have printed.
+        begins: where in the log that begins, in bytes.
         started: when.
         processor: seconds of all its threads once it has ended; 0 where the system does not tell.
     """
@@ -54,8 +55,20 @@ class Running:
     stage: Stage
     process: subprocess.Popen[bytes]
     log: Path
+    begins: int
     started: float
     processor: float = 0.0
+
+    @property
+    def why(self) -> str:
+        """What made it fail, once it has: a signal, or else the last line that it printed."""
+        code = self.process.returncode
+        if code < 0:
+            return _killed(-code)
+        with self.log.open("rb") as file:
+            file.seek(self.begins)
+            lines = file.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("fewstep: ") if lines else f"exit code {code}"
 
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""
@@ -78,6 +91,15 @@ class Running:
             if pid:
                 self.process.returncode = os.waitstatus_to_exitcode(status)
                 self.processor = used.ru_utime + used.ru_stime
+
+
+def _killed(number: int) -> str:
+    """What a signal that ended a process mostly means, and what to do."""
+    name = {s.value: s.name for s in signal.Signals}.get(number, "")
+    killed, again = f"it was killed by signal {number} {name}".rstrip(), "the same command goes on"
+    if name == "SIGKILL":
+        return f"{killed}, most often for want of memory: free some, then {again} where it was"
+    return f"{killed}: {again} where it was"
 
 
 class Stages:
@@ -161,11 +183,12 @@ class Stages:
         log = self.directory / f"{stage.name}.log"
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
         with log.open("ab") as file:
+            begins = file.seek(0, os.SEEK_END)
             # A pipe, which closes however this process ends: then the stage ends too.
             process = subprocess.Popen(
                 command, stdout=file, stderr=file, stdin=subprocess.PIPE, env=environment
             )
-        return Running(stage, process, log, time.perf_counter())
+        return Running(stage, process, log, begins, time.perf_counter())
 
     def _done(self, running: Running) -> bool:
         code = running.poll()
@@ -175,9 +198,7 @@ class Stages:
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         if code != 0:
-            lines = running.log.read_text(errors="replace").strip().splitlines()
-            last = lines[-1].removeprefix("fewstep: ") if lines else f"exit code {code}"
-            raise FewstepError(f"{running.stage.name} failed: {last} (log: {running.log})")
+            raise FewstepError(f"{running.stage.name} failed: {running.why} (log: {running.log})")
         self.console.print(f"made {running.stage.name}", highlight=False)
         return True
 
@@ -186,12 +207,13 @@ class Stages:
         self.clock.add(running.stage.name, seconds, running.processor)
 
     def _stop(self, running: list[Running]) -> None:
-        """Ask the stages to save and stop, and wait for them."""
+        """Ask the stages to save and stop, by closing their pipes, and wait for them."""
         alive = [r for r in running if r.poll() is None]
         if alive:
             self.console.print("saving what is there...")
         for r in alive:
-            r.process.send_signal(signal.SIGTERM)
+            assert r.process.stdin is not None
+            r.process.stdin.close()
         for r in alive:
             r.wait()
             self._count(r)

@@ -29,6 +29,7 @@ FORMAT = 1
 MANIFEST = "checkpoint.json"
 OPTIMIZER = "optimizer"  # the file that is no module
 PARTIAL = ".partial"
+DAMAGED = ".damaged"
 SUFFIX = ".safetensors"
 _NAME = re.compile(r"step-(\d{8,})$")
 
@@ -296,8 +297,30 @@ class Checkpoints:
         rest = f"The last good one is {kept[-1].path}." if kept else "There is no earlier one."
         return f"could not write the checkpoint {path}: {str(error).rstrip('.')}. {rest}"
 
+    def set_aside(self, step: int) -> None:
+        """Give the checkpoints behind a step, which were passed over, names that do not count.
+
+        Else they would be the newest, and those of the steps that are made again would be dropped.
+        `prune` drops them once these steps are made.
+
+        Raises:
+            FewstepError: the folder is not writable.
+        """
+        for checkpoint in self.all():
+            if checkpoint.step > step:
+                aside = checkpoint.path.with_name(checkpoint.path.name + DAMAGED)
+                try:
+                    shutil.rmtree(aside, ignore_errors=True)
+                    checkpoint.path.rename(aside)
+                except OSError as error:
+                    raise FewstepError(f"cannot rename {checkpoint.path}: {error}.") from error
+                self.tell(f"{checkpoint.path} is now {aside.name}, until its step is made again.")
+
     def prune(self, keep: int | None = None) -> None:
         """Drop all but the newest, the best and the lowest, and what killed processes were writing.
+
+        What `set_aside` has renamed is dropped, too, where a checkpoint of its step or a later one
+        is there.
 
         Args:
             keep: how many of the newest; default as many as ever.
@@ -309,6 +332,10 @@ class Checkpoints:
                 shutil.rmtree(checkpoint.path, ignore_errors=True)
         for partial in self.directory.glob(f"step-*{PARTIAL}"):
             shutil.rmtree(partial, ignore_errors=True)
+        newest = max((checkpoint.step for checkpoint in self.all()), default=0)
+        for aside in self.directory.glob(f"step-*{DAMAGED}"):
+            if (named := _NAME.match(aside.stem)) and int(named[1]) <= newest:
+                shutil.rmtree(aside, ignore_errors=True)
 
 
 def _lowest(scored: list[tuple[Checkpoint, Score]]) -> tuple[Checkpoint, Score]:

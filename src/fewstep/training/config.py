@@ -103,7 +103,8 @@ class Training(Cited):
     """Samples per validation; the grid shows at most 64. The error of the score that tells the best
     checkpoint falls with their root."""
     checkpoint_every: int = 1000
-    """Steps between two checkpoints."""
+    """Steps between two checkpoints. Whenever the rarer of validations and checkpoints is due, both
+    are: a score is of the weights that it is stored with."""
     log: tuple[str, ...] = ()
     """Loggers beside TensorBoard and metrics.jsonl, each a spec: wandb, mlflow, trackio, or such as
     wandb(project=cats). They see numbers, samples and settings. One that fails, without a network

@@ -172,28 +172,44 @@ class Trainer(Generic[M]):
 
     def _loop(self, start: int, log: Logbook, stop: threading.Event, writer: Writer) -> None:
         config = self.config
-        meter, score = Meter(self.group, start, list(self.learners)), None
+        meter = Meter(self.group, start, list(self.learners))
         shown = self._of_map()
         for k in range(start, config.steps):
             meter.add(k, self.step(k))
             if k == start:
                 self.state.check()
-            done = k + 1
+            done, score = k + 1, None
             log.advance(done, lambda: meter.glance(shown, config.batch))
             last = done == config.steps
             if done % config.log_every == 0 or last:
                 self._log(done, log, meter)
-            if self.validate and config.sample_every and (done % config.sample_every == 0 or last):
+            if self._is_due(done, self._sample_every):
                 meter.check()
                 score = self.group.as_one(partial(self._preview, done, log))
             stopping = self._asked_to_stop(stop, done)
-            if done % config.checkpoint_every == 0 or last or stopping:
+            if self._is_due(done, config.checkpoint_every) or stopping:
                 meter.check()
                 self._save(done, score, writer)
-                meter.saved, score = done, None
+                meter.saved = done
             if stopping and not last:
                 writer.join()
                 raise Interrupted(done)
+
+    def _is_due(self, done: int, every: int) -> bool:
+        """Whether a validation or checkpoint is due, of which one comes every so many steps.
+
+        A score is of the weights that were validated, and goes into their checkpoint alone. So
+        whenever the rarer of the two is due, the other is, too.
+        """
+        if not every:
+            return False
+        rarer = max(self._sample_every, self.config.checkpoint_every)
+        return done % every == 0 or done % rarer == 0 or done == self.config.steps
+
+    @property
+    def _sample_every(self) -> int:
+        """Steps between two validations; 0 where there are none."""
+        return self.config.sample_every if self.validate else 0
 
     def step(self, k: int) -> dict[str, Tensor]:
         """One step: the loss and the gradient's norm [2] of each turn that it has, by its name."""
@@ -333,6 +349,7 @@ class Trainer(Generic[M]):
         self.state.restore(checkpoint)
         self.group.barrier()
         if self.group.first:
+            self.checkpoints.set_aside(checkpoint.step)
             self.checkpoints.prune()  # what a process that was killed had no time to drop
         return checkpoint.step
 
