@@ -126,14 +126,11 @@ def _reader_of(source: str, how: Data) -> Reader:
 def _reader_of_run(settings: Data, how: Data) -> Reader:
     """Reads a run's images as the run does, but for what the user says otherwise."""
     settings = replace(
-        settings,
+        settings.without_texts(),
         labels=settings.labels and how.labels,
         skip_bad=settings.skip_bad or how.skip_bad,
         image_column=how.image_column or settings.image_column,
         label_column=how.label_column or settings.label_column,
-        encoder=None,
-        text_column=None,
-        embeddings=None,
     )
 
     def read(split: str, size: int | None, channels: int | None) -> Dataset:

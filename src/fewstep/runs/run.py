@@ -90,6 +90,10 @@ class Data:
     skip_bad: bool = False
     """Leave out files that cannot be read, and count them, instead of stopping."""
 
+    def without_texts(self) -> Data:
+        """The same images, without what is written of them: no encoder is asked."""
+        return replace(self, encoder=None, text_column=None, embeddings=None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
