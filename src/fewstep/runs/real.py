@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fewstep.classes import Agreement
 from fewstep.data import Dataset, NoSplit
+from fewstep.data.columns import NoColumns
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError, FewstepWarning, listed
 from fewstep.evaluation import Evaluator, FeatureNetwork, Reference
@@ -105,10 +106,11 @@ def _brought_to(settings: Data) -> str:
 
 
 def _without_columns(statistics: str, how: Data) -> None:
-    """Raise `FewstepError` where a column is named of what has none."""
+    """Raise `NoColumns` where a column is named of what has none."""
     if how.image_column or how.label_column:
-        raise FewstepError(
-            f"{statistics} holds statistics: --image-column and --label-column are for images."
+        raise NoColumns(
+            f"{statistics} holds statistics: --image-column and --label-column are for images.",
+            "image_column" if how.image_column else "label_column",
         )
 
 
@@ -125,13 +127,7 @@ def _reader_of(source: str, how: Data) -> Reader:
 
 def _reader_of_run(settings: Data, how: Data) -> Reader:
     """Reads a run's images as the run does, but for what the user says otherwise."""
-    settings = replace(
-        settings.without_texts(),
-        labels=settings.labels and how.labels,
-        skip_bad=settings.skip_bad or how.skip_bad,
-        image_column=how.image_column or settings.image_column,
-        label_column=how.label_column or settings.label_column,
-    )
+    settings = settings.without_texts().read_as(how)
 
     def read(split: str, size: int | None, channels: int | None) -> Dataset:
         found = as_bytes(load(settings, split), partial(_say, str(settings.data)))
