@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fewstep.cli.command import command
+from fewstep.cli.reading import Columns
 from fewstep.cli.within import Within
 from fewstep.planning.budget import parse_budget
 
@@ -14,6 +15,7 @@ def distil(
     budget: str = "10m",
     method: str | None = None,
     data: str | None = None,
+    columns: Columns | None = None,
     within: Within | None = None,
 ) -> None:
     """Distil a diffusion model into one of few steps, within a budget.
@@ -47,8 +49,9 @@ def distil(
     asked = within or Within()
     given = {"method": method, **asked.chosen}
     folder = asked.folder(teacher, "distil")
+    how = (columns or Columns()).data(data)
     asked.do(
-        plan_distil(teacher, folder, seconds, given, data=data, device=asked.device, log=asked.log)
+        plan_distil(teacher, folder, seconds, given, data=how, device=asked.device, log=asked.log)
     )
 
 
