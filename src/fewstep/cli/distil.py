@@ -49,10 +49,11 @@ def distil(
     asked = within or Within()
     given = {"method": method, **asked.chosen}
     folder = asked.folder(teacher, "distil")
-    how = (columns or Columns()).data(data)
-    asked.do(
-        plan_distil(teacher, folder, seconds, given, data=how, device=asked.device, log=asked.log)
+    how = (columns or Columns()).data()
+    plan = plan_distil(
+        teacher, folder, seconds, given, data=data, how=how, device=asked.device, log=asked.log
     )
+    asked.do(plan)
 
 
 app = command(distil)

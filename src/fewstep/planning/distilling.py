@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from fewstep.data import Dataset, load
+from fewstep.data.images import check_pictures
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
@@ -57,7 +58,8 @@ def plan_distil(
     budget: float,
     given: Mapping[str, Any],
     *,
-    data: Data = Data(),
+    data: str | None = None,
+    how: Data = Data(),
     device: str | None = None,
     log: Sequence[str] = (),
 ) -> Plan:
@@ -68,8 +70,8 @@ def plan_distil(
         directory: of the distillation; what was begun there goes on.
         budget: seconds, of all calls together.
         given: the user's choices by name; None for what is left to the rule.
-        data: images like those that the model was trained on, and names of their columns; default
-            those that its run names.
+        data: images like those that the model was trained on; default those that its run names.
+        how: names of columns of the images and of their classes.
         device: where to train; default a GPU where there is one.
         log: loggers of the trainings.
 
@@ -86,9 +88,10 @@ def plan_distil(
     needs = needs_of(method)
     f = as_map(open_model(teacher), "a distillation")
     _check_teacher(f, teacher, method, needs)
+    check_pictures(f.image_shape, teacher)
     key = fingerprint(f)
     if begun is None:
-        prepared = _images(f, teacher, data)
+        prepared = _images(f, teacher, replace(how, data=data))
         state = State(kind="distil", source=of_path(teacher), fingerprint=key)
     else:
         prepared, state = None, begun
@@ -109,8 +112,8 @@ def plan_distil(
     student = student.more(precision=choices.make("precision", None, ""))
     state = next_round(state, budget, directory)
     stages = _stages(student, f, needs, few_of(state), directory)
-    how = How(device=device, threads=choices["threads"], log=tuple(log))
-    made = Round(directory, budget, stages, rule.AFTER, images, how)
+    carried = How(device=device, threads=choices["threads"], log=tuple(log))
+    made = Round(directory, budget, stages, rule.AFTER, images, carried)
     if not state.steps:
         made.check(budget - Clock(directory)[ALL])
     weights = sum(x.numel() for x in f.network.parameters())
@@ -192,8 +195,8 @@ def _images(f: FlowMap, teacher: str, data: Data) -> Prepared:
             if data.data is not None:
                 raise
             raise FewstepError(
-                f"the images that {teacher} was trained on cannot be read: {error} Give images "
-                "like those with --data."
+                f"the images that {teacher} was trained on cannot be read: "
+                f"{str(error).rstrip('.')}. Give images like those with --data."
             ) from error
         train, test = divided(_as_known(f, teacher, train), settings)
     return Prepared(train, test, look(train, len(test), why))
