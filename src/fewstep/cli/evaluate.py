@@ -157,7 +157,7 @@ def evaluate(
     by = engine_of(engine, precision)
     group = processes(by.device(device))
     wanted = replace((reading or Reading()).data(reference), size=size, channels=channels)
-    real = group.in_turn(lambda: _reference(targets, wanted))
+    real, theirs = group.in_turn(lambda: _reference(targets, wanted))
     network = group.in_turn(
         lambda: feature_network(features, weights=weights, resize=resize, data=real.data)
     ).to(group.device)
@@ -175,6 +175,7 @@ def evaluate(
         ema=ema,
         batch=batch,
         wanted=request_of(wanted, "train"),
+        theirs=theirs,
         precision=precision,
         engine=by,
         open=opening(by, group.device, precision),
@@ -191,14 +192,18 @@ def evaluate(
         raise _failed(failures, len(targets))
 
 
-def _reference(targets: Sequence[Path], wanted: Data) -> Real:
-    """The real images; where they have no columns, those that are named are of a target's table."""
+def _reference(targets: Sequence[Path], wanted: Data) -> tuple[Real, bool]:
+    """The real images, and whether the columns that are named are the targets' since they have none.
+
+    Raises:
+        FewstepError: see `Real.of`; columns are named, and neither they nor a target have any.
+    """
     try:
-        return Real.of(targets[0], wanted)
+        return Real.of(targets[0], wanted), False
     except NoColumns:
         if not any(target.suffix.lower() in (TABLES, ".npz") for target in targets):
             raise
-        return Real.of(targets[0], replace(wanted, image_column=None, label_column=None))
+        return Real.of(targets[0], replace(wanted, image_column=None, label_column=None)), True
 
 
 def _scored(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewstep.data import Dataset
 from fewstep.data.build import Request
-from fewstep.data.columns import NoColumn
+from fewstep.data.columns import NoColumn, NoColumns
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator, Scores
@@ -103,8 +103,9 @@ class Targets:
         seed: of the samples.
         checkpoint, ema: which of a run's models.
         batch: samples made at once.
-        wanted: how images are read: their size and channels, where asked for, and the rest; of the
-            columns that it names an image target need not have one.
+        wanted: how images are read: their size and channels, where asked for, and the rest.
+        theirs: whether the columns that it names are the targets'; else they are the reference's,
+            and are taken where a target has them, too.
         precision: of a model's arithmetic.
         engine: what evaluates a model.
         open: opens the weaker model of an autoguidance.
@@ -119,6 +120,7 @@ class Targets:
     ema: str | None
     batch: int | None
     wanted: Request
+    theirs: bool
     precision: Precision | None
     engine: Engine
     open: Open
@@ -153,7 +155,8 @@ class Targets:
 
     def _of_images(self, target: Path) -> Line:
         notes: list[str] = []
-        given = _images_of(target, self.wanted, notes.append)
+        missing = NoColumns if self.theirs else NoColumn
+        given = _images_of(target, self.wanted, notes.append, missing)
         if given.skipped:
             notes.append(f"{given.skipped:,} files cannot be read as images and are left out.")
         return Line(str(target), self._scores(given, str(target), notes))
@@ -175,9 +178,9 @@ class Targets:
         return self.group.all_gather_shares(mine, count), labels, notes
 
 
-def _images_of(target: Path, wanted: Request, say: Say) -> Dataset:
-    """The images of a target; a column that it does not have is the reference's."""
+def _images_of(target: Path, wanted: Request, say: Say, missing: type[NoColumn]) -> Dataset:
+    """The images of a target, read without a column that it lacks in a way that may be."""
     try:
         return load_images(target, say, wanted)
-    except NoColumn as error:
-        return _images_of(target, wanted._replace(**{error.setting: None}), say)
+    except missing as error:
+        return _images_of(target, wanted._replace(**{error.setting: None}), say, missing)
