@@ -359,9 +359,9 @@ def test_several_parts_of_the_hub_for_one_split_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     part = datasets.Dataset.from_dict({"image": structs()})
-    parts = datasets.DatasetDict({name: part for name in ("train_a", "train_b", "test_a")})
+    parts = datasets.DatasetDict(dict.fromkeys(("train_a", "train_b", "test_a"), part))
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: parts)
-    with pytest.raises(FewstepError, match=r"several parts for the split 'train' \(train_a, train_b"):
+    with pytest.raises(FewstepError, match=r"several parts .* 'train' \(train_a, train_b\)"):
         load("hub:owner/several")
 
 

@@ -193,7 +193,7 @@ def evaluate(
 
 
 def _reference(targets: Sequence[Path], wanted: Data) -> tuple[Real, bool]:
-    """The real images, and whether the columns that are named are the targets' since they have none.
+    """The real images, and whether they have no columns, so that those named are the targets'.
 
     Raises:
         FewstepError: see `Real.of`; columns are named, and neither they nor a target have any.

@@ -158,8 +158,8 @@ def choose_part(split: str, parts: Sequence[str], origin: str) -> str:
         plain = [part for part in found if names_split(part)] or found
         if len(plain) > 1:
             raise FewstepError(
-                f"{origin} has several parts for the split {split!r} ({', '.join(plain)}): download "
-                "the Parquet files of one and pass their path"
+                f"{origin} has several parts for the split {split!r} ({', '.join(plain)}): "
+                "download the Parquet files of one and pass their path"
             )
         if plain:
             return plain[0]

@@ -59,7 +59,7 @@ def plan_distil(
     given: Mapping[str, Any],
     *,
     data: str | None = None,
-    how: Data = Data(),
+    how: Data | None = None,
     device: str | None = None,
     log: Sequence[str] = (),
 ) -> Plan:
@@ -91,7 +91,7 @@ def plan_distil(
     check_pictures(f.image_shape, teacher)
     key = fingerprint(f)
     if begun is None:
-        prepared = _images(f, teacher, replace(how, data=data))
+        prepared = _images(f, teacher, replace(how or Data(), data=data))
         state = State(kind="distil", source=of_path(teacher), fingerprint=key)
     else:
         prepared, state = None, begun

@@ -47,7 +47,7 @@ def plan_fit(
     budget: float,
     given: Mapping[str, Any],
     *,
-    how: Data = Data(),
+    how: Data | None = None,
     device: str | None = None,
     log: Sequence[str] = (),
 ) -> Plan:
@@ -73,7 +73,7 @@ def plan_fit(
     if given.get("method") is not None:
         trainings.check_method(given["method"])
     if begun is None:
-        said, prepared, looked, state = _looked_at(source, budget, choices, where, how)
+        said, prepared, looked, state = _looked_at(source, budget, choices, where, how or Data())
         images = prepared.train
     else:
         prepared, state = None, begun

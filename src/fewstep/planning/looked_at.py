@@ -41,7 +41,7 @@ class Source:
     colour: bool
 
     @classmethod
-    def of(cls, name: str, how: Data = Data()) -> Source:
+    def of(cls, name: str, how: Data | None = None) -> Source:
         """Look at the training images of a folder or file.
 
         Args:
@@ -51,7 +51,7 @@ class Source:
         Raises:
             FewstepError: nothing there; fewer images than can be learned from.
         """
-        request = request_of(replace(how, labels=False, skip_bad=True), "train")
+        request = request_of(replace(how or Data(), labels=False, skip_bad=True), "train")
         found = sizes_of(name, request)
         if len(found) < FEWEST:
             raise FewstepError(

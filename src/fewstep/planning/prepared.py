@@ -52,7 +52,7 @@ def prepare(
     *,
     fit: FitName = "crop",
     labels: bool | None = None,
-    how: Data = Data(),
+    how: Data | None = None,
 ) -> Prepared:
     """Read images, decide what is held out and whether classes are told, and look at them.
 
@@ -69,7 +69,9 @@ def prepare(
     Raises:
         FewstepError: nothing that can be read; classes that are wanted and not there.
     """
-    settings = replace(how, data=source, size=size, channels=channels, fit=fit, skip_bad=True)
+    settings = replace(
+        how or Data(), data=source, size=size, channels=channels, fit=fit, skip_bad=True
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewstepWarning)
         train = load(replace(settings, labels=labels is not False))
