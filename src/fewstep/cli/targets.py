@@ -183,4 +183,5 @@ def _images_of(target: Path, wanted: Request, say: Say, missing: type[NoColumn])
     try:
         return load_images(target, say, wanted)
     except missing as error:
-        return _images_of(target, wanted._replace(**{error.setting: None}), say, missing)
+        unnamed: dict[str, Any] = {error.setting: None}
+        return _images_of(target, wanted._replace(**unnamed), say, missing)
