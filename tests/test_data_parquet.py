@@ -359,7 +359,7 @@ def test_several_parts_of_the_hub_for_one_split_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     part = datasets.Dataset.from_dict({"image": structs()})
-    parts = datasets.DatasetDict(dict.fromkeys(("train_a", "train_b", "test_a"), part))
+    parts = datasets.DatasetDict(dict.fromkeys(("train_a", "train_b", "test_a", "test_b"), part))
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: parts)
     with pytest.raises(FewstepError, match=r"several parts .* 'train' \(train_a, train_b\)"):
         load("hub:owner/several")
