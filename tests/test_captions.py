@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fewstep.condition import Condition
 from fewstep.data import Dataset, load
+from fewstep.data.captions import texts_in, vectors_in
 from fewstep.data.encoders import encoded
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
@@ -187,6 +188,34 @@ def test_embeddings_follow_their_pictures(tmp_path: Path, words: str) -> None:
     assert torch.equal(embeddings(load(data.subset([3, 0]), size=4)), embeddings(data)[[3, 0]])
     parts = load(data.subset([3, 0]), size=4, fit="tile")
     assert torch.equal(embeddings(parts), embeddings(data)[[3] * 4 + [0] * 4])
+    given = torch.arange(6.0).reshape(3, 2)
+    np.save(tmp_path / "e.npy", given.numpy())
+    np.savez(tmp_path / "a.npz", np.zeros((3, 8, 8), np.uint8))
+    cut = load(tmp_path / "a.npz", size=4, fit="tile", embeddings=str(tmp_path / "e.npy"))
+    assert torch.equal(embeddings(cut), given.repeat_interleave(4, 0))
+    np.save(tmp_path / "e.npy", np.arange(24.0).reshape(12, 2))
+    anew = load(cut, embeddings=str(tmp_path / "e.npy"))  # of tiles each is a picture here
+    assert embeddings(anew)[:, 0].tolist() == list(range(0, 24, 2))
+
+
+def test_what_is_missing_in_a_table_is_no_number_and_no_text(tmp_path: Path) -> None:
+    photos(tmp_path, 3)
+    (tmp_path / "metadata.csv").write_text("file_name,age\n000.png,3\n001.png, \n002.png,5\n")
+    assert embeddings(load(tmp_path, embeddings="age")).tolist() == [[3], [0], [5]]
+    lines = [{"age": float("nan"), "of": ""}, {"age": 3.0, "of": "a"}, {"age": None}]
+    assert texts_in("x", lines, ["age"]) == ["", "3.0", ""]
+    assert texts_in("x", lines, ["age", "of"]) == ["", "age: 3.0, of: a", ""]
+    assert vectors_in("x", lines, ["age"]).tolist() == [[0], [3], [0]]
+
+
+@pytest.mark.parametrize("rest", ["", "x" * 200_000])
+def test_a_quote_that_is_not_closed_is_found(tmp_path: Path, rest: str) -> None:
+    photos(tmp_path, 3)
+    (tmp_path / "metadata.csv").write_text(
+        f'file_name,text\n000.png,red\n001.png,"blue\n002.png,green {rest}\n'
+    )
+    with pytest.raises(FewstepError, match=r"metadata\.csv, line 3: .*double quote"):
+        load(tmp_path, embeddings="text")
 
 
 def test_numbers_are_embeddings(tmp_path: Path, words: str) -> None:

@@ -50,6 +50,11 @@ def same(a: Dataset, b: Dataset) -> bool:
     return equal and facts[0] == facts[1]
 
 
+def labels_of(data: Dataset) -> list[int]:
+    assert data.labels is not None
+    return data.labels.tolist()
+
+
 def only_file(folder: Path) -> Path:
     (path,) = folder.iterdir()
     return path
@@ -122,6 +127,16 @@ def test_a_change_is_noticed_and_no_old_file_stays(
     assert len(builds) == 2
     assert same(after, load(pictures, cache=tmp_path / "fresh"))
     assert only_file(tmp_path / "cache").is_file()
+
+
+def test_names_of_classes_that_are_exchanged_are_noticed(tmp_path: Path) -> None:
+    images, labels = torch.arange(2).byte()[:, None, None, None].expand(-1, 1, 4, 4), [0, 1]
+    folder = save_images(images, tmp_path / "d", torch.tensor(labels), ("x/y", "z/w"))
+    assert labels_of(load(folder, cache=tmp_path / "c")) == labels
+    note = folder / "fewstep-classes.json"
+    for before, after in (('"x/y"', '"?"'), ('"z/w"', '"x/y"'), ('"?"', '"z/w"')):
+        note.write_text(note.read_text().replace(before, after))
+    assert labels_of(load(folder, cache=tmp_path / "c")) == labels[::-1]
 
 
 def cut(content: bytearray, _: int) -> bytes:

@@ -67,6 +67,11 @@ def test_floats_are_kept() -> None:
     assert torch.equal(batch, torch.from_numpy(x[[3, 1]]).float())
 
 
+def test_floats_without_channels_are_grey() -> None:
+    x = RNG.uniform(-1, 1, (10, 4, 6)).astype(np.float32)
+    assert torch.equal(Dataset.from_arrays(x).images, torch.from_numpy(x)[:, None])
+
+
 def test_points_keep_their_range_and_shape() -> None:
     z = RNG.normal(0, 50, (30, 2)).astype(np.float32)
     data = Dataset.from_arrays(z, points=True)

@@ -99,6 +99,16 @@ def test_sixteen_bits_are_scaled_to_eight() -> None:
     assert rows(png16(np.array([[128, 129, 65535 - 128]])), 1) == [[0, 1, 255]]
 
 
+@pytest.mark.parametrize(("head", "full"), [("P5", 65535), ("P5", 4095), ("P6", 65535)])
+def test_netpbm_pictures_of_more_bits_are_scaled_to_eight(head: str, full: int) -> None:
+    levels = np.array([0, 51, 153, 255])
+    values = (levels * full / 255).round().astype(">u2").repeat(3 if head == "P6" else 1)
+    data = f"{head} 4 1 {full}\n".encode() + values.tobytes()
+    assert rows(data, 1) == [levels.tolist()]
+    assert probe(data) == (1, 4, head == "P6")
+    assert rows(b"P1 4 1\n0 1 1 0", 1) == [[255, 0, 0, 255]]
+
+
 def test_transparent_values_of_every_depth() -> None:
     """One value is transparent, exactly: its neighbours are not."""
     grey = np.array([[999, 1000, 1001, 65535]])

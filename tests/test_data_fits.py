@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fewstep.data import Dataset, load
+from fewstep.data import Dataset, load, tiles
+from fewstep.data.build import Request
+from fewstep.data.decode import decode
 from fewstep.data.fits import start_of_detail, tile_starts
+from fewstep.data.sources import load_requested
 from fewstep.errors import FewstepError, FewstepWarning
 
 RNG = np.random.default_rng(5)
@@ -104,14 +108,41 @@ def test_tiles_cover_a_picture_and_keep_its_class(tmp_path: Path) -> None:
     data = load(tmp_path, size=8, fit="tile")
     assert data.labels is not None
     assert data.labels.tolist() == [0] * 6 + [1] * 2
-    tiles = rows(data)
-    assert (tiles[6] == exact[:, :8]).all()
-    assert (tiles[7] == exact[:, 8:]).all()
-    assert (tiles[0] == large[:8, :8]).all()
-    assert (tiles[5] == large[2:, 14:]).all()
+    cut = rows(data)
+    assert (cut[6] == exact[:, :8]).all()
+    assert (cut[7] == exact[:, 8:]).all()
+    assert (cut[0] == large[:8, :8]).all()
+    assert (cut[5] == large[2:, 14:]).all()
     assert tile_starts(22, 8) == [0, 7, 14]
     again = load(tmp_path, size=8, fit="tile")  # from the cache
     assert torch.equal(again.images, data.images)
+
+
+def test_tiles_are_cut_on_several_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    def noted(data: object, *rest: object) -> np.ndarray:
+        threads.add(threading.current_thread())
+        return decode(data, *rest)  # type: ignore[arg-type]
+
+    for i in range(3):
+        put(tmp_path / f"{i}.png", 8, 16)
+    monkeypatch.setattr(tiles, "decode", noted)
+    assert len(load(tmp_path, size=8, fit="tile")) == 6
+    assert threading.main_thread() not in threads
+    assert threads
+
+
+def test_a_canvas_that_is_asked_for(tmp_path: Path) -> None:
+    wide = put(tmp_path / "d" / "a.png", 8, 16)
+    request = Request(size=16, fit="pad", canvas=(16, 16))
+    np.savez(tmp_path / "a.npz", wide[None])
+    for source in (tmp_path / "d", tmp_path / "a.npz"):
+        (row,) = rows(load_requested(source, request))
+        assert (row[4:12] == wide).all()
+        assert load(source, size=16, fit="pad").shape == (3, 8, 16)
+        with pytest.raises(FewstepError, match="need 16x8, which 8x8 does not hold"):
+            load_requested(source, request._replace(canvas=(8, 8)))
 
 
 def test_tiles_of_grey_pictures_are_grey(tmp_path: Path) -> None:

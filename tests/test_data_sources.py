@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +106,9 @@ def test_a_flat_folder(tmp_path: Path) -> None:
     assert (data.name, data.source, data.skipped) == (tmp_path.name, str(tmp_path), 0)
 
 
-@pytest.mark.parametrize("ending", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"])
+@pytest.mark.parametrize(
+    "ending", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pnm"]
+)
 def test_every_ending_is_read(tmp_path: Path, ending: str) -> None:
     Image.new("RGB", (8, 8), (250, 10, 20)).save(tmp_path / f"x.{ending}")
     mean = load(tmp_path, channels=3).images.float().mean((0, 2, 3))
@@ -364,6 +368,28 @@ def test_single_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", RNG.uniform(-1, 1, (2, 1, 4, 4)))
     with pytest.raises(FewstepError, match="convert them to uint8"):
         load(tmp_path / "x.npy", size=8)
+
+
+def test_float_images_of_a_file(tmp_path: Path) -> None:
+    """In [-1, 1] or [0, 1], with or without channels; what is assumed of them is said."""
+    signed = RNG.uniform(-1, 1, (6, 4, 5))
+    expected = torch.from_numpy(signed).float()[:, None]
+    for array, said in (
+        (signed[..., None], ""),
+        (signed, r".*grey\.npy: floats in \[-1, 1\], taken for grey images of 5x4\."),
+        ((signed + 1) / 2, r".*grey\.npy: floats in \[0, 1\], taken for grey images of 5x4\."),
+        ((signed[:, None] + 1) / 2 - 3e-8, r".*grey\.npy: floats in \[0, 1\], taken for images\."),
+    ):
+        np.save(tmp_path / "grey.npy", array)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            data = load(tmp_path / "grey.npy")
+        assert re.fullmatch(said, "".join(str(w.message) for w in told))
+        assert torch.allclose(data.images, expected, atol=1e-6)
+    for array, hint in ((signed * 9, "points as"), (signed[:, None, None], "nor points")):
+        np.save(tmp_path / "grey.npy", array)
+        with pytest.raises(FewstepError, match=rf"grey\.npy: .*{hint} \[N, d\]"):
+            load(tmp_path / "grey.npy")
 
 
 def test_arrays_that_are_left_out_are_said(tmp_path: Path) -> None:

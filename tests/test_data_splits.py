@@ -232,6 +232,17 @@ def test_held_out_images_without_classes(tmp_path: Path) -> None:
     assert (held_out.labels, values(held_out)) == (None, [2])
 
 
+@pytest.mark.parametrize("around", ["images", "photos/photos"])
+def test_splits_in_a_folder_that_only_holds_them_have_no_class(tmp_path: Path, around: str) -> None:
+    for i, name in enumerate(("train/1.png", "val/2.png")):
+        picture(tmp_path / "photos" / around.removeprefix("photos/") / name, i)
+    data, held_out = (load(tmp_path / "photos", split=split) for split in ("train", "val"))
+    assert (data.classes, values(data), held_out.classes, values(held_out)) == ((), [0], (), [1])
+    picture(tmp_path / "cat" / "cats" / "train" / "1.png")
+    picture(tmp_path / "cat" / "cats" / "val" / "1.png")
+    assert load(tmp_path / "cat").classes == ("cats",)
+
+
 def test_splits_deep_inside_are_never_trained_on(tmp_path: Path) -> None:
     for i, name in enumerate(("a/b/train/1.png", "a/b/test/1.png")):
         picture(tmp_path / "one" / name, i)

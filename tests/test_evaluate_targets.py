@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,19 @@ from torch import Tensor
 import fewstep
 from fewstep import EDM, MLP, FlowMap
 from fewstep.cli import run
+from fewstep.data.build import Request
+from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation import Evaluator, FeatureNetwork, Features, Scores
+from fewstep.evaluation.evaluator import GAUSSIAN
+from fewstep.evaluation.images import load_images
 from fewstep.evaluation.table import Line, Setting, as_json, folded, show
+from fewstep.fit_name import FITS
+from fewstep.recipes import RECIPES
+from fewstep.runs.directory import RunDirectory
 from fewstep.runs.opening import is_model
+from fewstep.runs.real import Real
+from fewstep.runs.record import Record
+from fewstep.runs.run import Data
 from fewstep.sampling import shared
 from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP
 
@@ -173,6 +185,75 @@ def test_columns_labels_and_broken_files_of_a_target(tmp_path: Path) -> None:
     scored(tmp_path, tmp_path / "bad.npz", "--reference", "digits", "--no-baselines", "--no-labels")
 
 
+def test_a_test_split_has_the_shape_of_the_reference_or_is_left_out(
+    tmp_path: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    x = torch.randint(256, (30, 1, 16, 12), dtype=torch.uint8)
+    write(tmp_path / "mine", x)
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train", x)
+    write(tmp_path / "data" / "test", x.mT.contiguous())
+    words = ("--features", OWN, "--bootstrap", "0", "--metrics", "fd")
+    out = tmp_path / "table.json"
+    with pytest.warns(FewstepWarning, match="the test split is left out: it has images of shape"):
+        code, *_ = call(
+            "evaluate", tmp_path / "mine", "--reference", tmp_path / "data", *words, "-o", out
+        )
+    assert code == 0
+    names = [line["target"] for line in json.loads(out.read_text())["scores"]]
+    assert names == ["reference, half against half", GAUSSIAN, str(tmp_path / "mine")]
+
+
+@pytest.mark.parametrize("size", [16, None])
+def test_a_test_split_is_laid_on_the_canvas_of_a_padded_reference(
+    tmp_path: Path, size: int | None
+) -> None:
+    for split, sizes in (("train", ((8, 16), (16, 8))), ("test", ((8, 16), (8, 16)))):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for i, shape in enumerate(sizes):
+            pixels = np.random.default_rng(i).integers(0, 256, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / split / f"{i}.png")
+    settings = Data(data=str(tmp_path / "data"), size=size, fit="pad")
+    home = RunDirectory(tmp_path / "run")
+    home.path.mkdir()
+    run_of = replace(RECIPES["images"](data="x"), data=settings)
+    home.write(Record(recipe="images", run=run_of, plugins=()))
+    for reference in (Data(), Data(data=str(tmp_path / "data"))):
+        with pytest.warns(FewstepWarning):
+            real = Real.of(tmp_path / "run", reference)
+        test = real.test_split()
+        assert test is not None
+        assert test.shape == (1, 16, 16)
+        assert (test.images[1, 0, 4:12].numpy() == pixels).all()
+    small = Real.of(tmp_path / "run", Data(size=8)).test_split()
+    assert small is not None
+    assert small.shape == (1, 8, 8)
+
+
+def test_arrays_are_brought_to_a_size_as_load_does(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (3, 8, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", x)
+    for fit in FITS:
+        request = Request(size=8, fit=fit)
+        found = load_images(tmp_path / "x.npz", print, request)
+        assert torch.equal(found.images, fewstep.load(tmp_path / "x.npz", size=8, fit=fit).images)
+
+
+def test_a_baseline_that_cannot_be_scored_costs_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    def fails(*_: object) -> Tensor:
+        raise FewstepError("no draws.")
+
+    monkeypatch.setattr("fewstep.evaluation.evaluator.class_gaussian", fails)
+    fewstep.save_images(DIGITS.images[:100], tmp_path / "x.npz")
+    words = ("--features", OWN, "--bootstrap", "0", "--metrics", "fd", "--reference", "digits")
+    with pytest.warns(FewstepWarning, match=r"a baseline is left out: no draws\."):
+        code, out, _ = call("evaluate", tmp_path / "x.npz", *words)
+    assert code == 0
+    assert "real test split" in out
+
+
 def test_a_target_that_cannot_be_scored_does_not_lose_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,7 +291,7 @@ def test_colours_sizes_and_floats_are_brought_to_the_reference(
     words = ("--reference", "digits", "--no-baselines", "--metrics", "fd")
     lines = scored(tmp_path, *(tmp_path / name for name in names), *words)
     grey, *others = (lines[name] for name in names)
-    said = ("read as grey", "in [-1, 1], rounded", "in [0, 1], rounded")
+    said = ("read as grey", "rounded to bytes", "floats in [0, 1], taken for images")
     for line, words_said in zip(others, said, strict=True):
         assert line["fd"] == grey["fd"]
         assert any(words_said in note for note in line["notes"]), line["notes"]

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ from safetensors.torch import load_file, save
 
 from fewstep.digest import sha256_of
 from fewstep.errors import FewstepError
-from fewstep.files import partial_of, read_json, replacing, sweep, write_json, write_tensors
+from fewstep.files import (
+    check_writable,
+    partial_of,
+    read_json,
+    replacing,
+    sweep,
+    write_json,
+    write_tensors,
+)
 from fewstep.flow_map import FlowMap
 from fewstep.lock import locked
 from fewstep.networks import MLP
@@ -52,6 +61,56 @@ def test_a_file_is_replaced_whole_or_left_as_it_was(tmp_path: Path) -> None:
     with replacing(path) as partial:
         partial.write_text("after")
     assert [path.read_text(), *os.listdir(tmp_path)] == ["after", "a"]
+
+
+PLACES = [
+    ("sample", "RUN", "-n", 50000, "-o", "PLACE.npz"),
+    ("sample", "RUN", "-o", "PLACE"),
+    ("edit", "vary", "RUN", "x.png", "-o", "PLACE.png"),
+    ("denoise", "RUN", "x.png", "-o", "PLACE.png"),
+    ("interpolate", "RUN", "--from", 1, "--to", 2, "-o", "PLACE.gif"),
+    ("evaluate", "RUN", "-o", "PLACE.csv"),
+    ("evaluate", "RUN", "--save-reference", "PLACE.npz"),
+    ("export", "RUN", "--to", "onnx", "-o", "PLACE.onnx"),
+    ("export", "RUN", "--to", "diffusers", "-o", "PLACE"),
+    ("export", "RUN", "--to", "web", "-o", "PLACE"),
+    ("import", "RUN", "-o", "PLACE.safetensors"),
+    ("reproduce", "digits", "--full", "--table", "PLACE.md"),
+]
+
+
+@pytest.mark.parametrize("command", PLACES, ids=lambda words: "-".join(map(str, words[:1])))
+def test_a_place_that_cannot_be_written_is_found_before_any_work(
+    command: tuple[object, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
+    """The model of these commands is none, which nobody looks at before the place."""
+    place, touched = tmp_path / "new" / "x", []
+
+    def refuses(path: Path) -> None:
+        touched.append(path.parent)
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuses)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").write_bytes(b"no model")
+    named = (str(word).replace("PLACE", str(place)) for word in command)
+    code, _, err = call(*(word.replace("RUN", str(tmp_path / "run")) for word in named))
+    assert code == 2
+    assert touched == [tmp_path]
+    assert f"cannot write {place}" in err
+    assert "Read-only file system" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_place_that_can_be_written_stays_as_it_is(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "x.npz")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(FewstepError, match=r"cannot write .*x\.npz: .*file is not a folder"):
+        check_writable(tmp_path / "file" / "x.npz")
 
 
 def test_tensors_are_written_as_their_library_writes_them(tmp_path: Path) -> None:

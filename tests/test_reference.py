@@ -181,8 +181,9 @@ def test_statistics_are_written_in_known_formats_only(tmp_path: Path) -> None:
     reference = Reference.of(Plain(), pictures(40))
     with pytest.raises(FewstepError, match=r"\.safetensors or \.npz, not stats\.pkl"):
         reference.save(tmp_path / "stats.pkl")
+    (tmp_path / "file").touch()
     with pytest.raises(FewstepError, match="cannot write"):
-        reference.save(tmp_path / "no" / "folder" / "stats.npz")
+        reference.save(tmp_path / "file" / "stats.npz")
 
 
 def test_every_score_has_its_error() -> None:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, refusals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +59,25 @@ _count = itertools.count()
 def partial_of(path: Path) -> Path:
     """A name beside ``path`` that no other process or thread takes."""
     return path.with_name(f".{path.name[:40]}.{_HOST}.{os.getpid()}.{next(_count)}.partial")
+
+
+@refusals()
+def check_writable(path: Path) -> None:
+    """Raise `FewstepError` where nothing can be put in a place, before any work is done.
+
+    A partial file is made in the nearest folder that exists, and removed: rights alone do not tell
+    of a disk that is mounted to be read only, or to the superuser.
+    """
+    whole = path.absolute()
+    above = next(parent for parent in (*whole.parents, whole) if parent.exists())
+    if not above.is_dir():
+        raise FewstepError(f"cannot write {path}: {above} is not a folder.")
+    partial = partial_of(above / (whole.name or "x"))
+    try:
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise FewstepError(f"cannot write {path}: {error.strerror or error}.") from error
 
 
 @contextmanager

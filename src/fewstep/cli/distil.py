@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fewstep.cli.command import command
 from fewstep.cli.reading import Columns
 from fewstep.cli.within import Within
@@ -12,7 +14,7 @@ def distil(
     teacher: str,
     /,
     *,
-    budget: str = "10m",
+    budget: str | None = None,
     method: str | None = None,
     data: str | None = None,
     columns: Columns | None = None,
@@ -37,23 +39,22 @@ def distil(
     teacher
         Run folder, model file or hub:NAME of a diffusion model.
     budget
-        How long it may take, of all calls together: 90s, 30m, 1h30m.
+        How long it may take, of all calls together: 90s, 30m, 1h30m. Default that which is being
+        spent, else 10m.
     method
         Objective of the student, as fewstep train images has them; default cd.
     data
         Images like those that the model was trained on; default those that its run names.
     """
-    seconds = parse_budget(budget)
+    seconds = None if budget is None else parse_budget(budget)
     from fewstep.planning.distilling import plan_distil
 
     asked = within or Within()
     given = {"method": method, **asked.chosen}
     folder = asked.folder(teacher, "distil")
-    how = (columns or Columns()).data()
-    plan = plan_distil(
-        teacher, folder, seconds, given, data=data, how=how, device=asked.device, log=asked.log
-    )
-    asked.do(plan)
+    how: dict[str, Any] = {"data": data, "device": asked.device, "log": asked.log}
+    how |= {"how": (columns or Columns()).data()}
+    asked.do(lambda: plan_distil(teacher, folder, seconds, given, **how), seconds)
 
 
 app = command(distil)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,9 +20,11 @@ from fewstep.data import Dataset
 from fewstep.data.columns import NoColumns
 from fewstep.data.tables import ENDING as TABLES
 from fewstep.distributed import Processes, processes
-from fewstep.errors import FewstepError, not_there
-from fewstep.evaluation import Evaluator
+from fewstep.errors import FewstepError, FewstepWarning, not_there
+from fewstep.evaluation import Evaluator, Scores
 from fewstep.evaluation.choice import feature_network
+from fewstep.evaluation.evaluator import TEST
+from fewstep.evaluation.reference import check_file
 from fewstep.evaluation.scores import METRICS, check_metrics
 from fewstep.evaluation.table import Line, Setting, check_format, show, write
 from fewstep.exchange.graphs.engines import engine_of
@@ -154,6 +157,8 @@ def evaluate(
     samplers = Samplers(steps, nfe, solver, grid, clip, sampler, guides)
     check_metrics(metrics)
     _check(targets, out, n, bootstrap)
+    if save_reference is not None:
+        check_file(save_reference)
     by = engine_of(engine, precision)
     group = processes(by.device(device))
     wanted = replace((reading or Reading()).data(reference), size=size, channels=channels)
@@ -182,7 +187,7 @@ def evaluate(
     )
     lines, failures = _scored(scored, targets, group)
     if baselines and not group.any(not lines):
-        lines = [*_baselines(evaluator, group.in_turn(real.test_split)), *lines]
+        lines = [*_baselines(evaluator, group.in_turn(real.test_split), group), *lines]
     if lines and group.first:
         setting = _setting(evaluator)
         show(lines, setting)
@@ -234,14 +239,24 @@ def _check(targets: Sequence[Path], out: Sequence[Path], n: int | None, bootstra
             raise not_there("run, model or folder of images", target)
 
 
-def _baselines(evaluator: Evaluator, test: Dataset | None) -> Iterator[Line]:
-    """Real images, best those of a test split that is not the reference itself; and a Gaussian."""
-    if test is not None and not evaluator.holds(test.images):
-        found = evaluator.baselines(test.images, test.labels, test.classes)
-    else:
-        found = {**evaluator.halves(), **evaluator.baselines()}
-    for name, scores in found.items():
-        yield Line(name, scores)
+def _baselines(evaluator: Evaluator, test: Dataset | None, group: Processes) -> Iterator[Line]:
+    """Real images, best those of a test split that is not the reference itself; and a Gaussian.
+
+    A baseline that cannot be scored is left out, which is said: it costs the targets nothing.
+    """
+    for baseline in (partial(_real, evaluator, test), evaluator.gaussian):
+        try:
+            found = group.as_one(baseline)
+        except FewstepError as error:
+            warnings.warn(f"a baseline is left out: {error}", FewstepWarning, stacklevel=2)
+            continue
+        yield from (Line(name, scores) for name, scores in found.items())
+
+
+def _real(evaluator: Evaluator, test: Dataset | None) -> dict[str, Scores]:
+    if test is None or evaluator.holds(test.images):
+        return evaluator.halves()
+    return {TEST: evaluator.score(test.images, test.labels, test.classes)}
 
 
 def _failed(failures: Sequence[tuple[Path, FewstepError]], of: int) -> FewstepError:

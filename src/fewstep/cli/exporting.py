@@ -12,6 +12,7 @@ from fewstep.cli.command import Whole, command
 from fewstep.cli.reading import Reading
 from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.precisions import GraphPrecision
+from fewstep.files import check_writable, replacing
 from fewstep.models import as_map
 from fewstep.runs.opening import open_model
 
@@ -132,6 +133,11 @@ FILES = {".safetensors", *(ending for endings in ENDINGS.values() for ending in 
 
 def _check_out(out: Path, to: str) -> None:
     """Raise `FewstepError` for a place that no file of a target can have, before any work."""
+    _check_name(out, to)
+    check_writable(out / "model_index.json" if to == "diffusers" else out)
+
+
+def _check_name(out: Path, to: str) -> None:
     endings = ENDINGS.get(to)
     if endings is None:
         if out.suffix.lower() in FILES:
@@ -181,7 +187,6 @@ def _write_weights(f: FlowMap, out: Path, to: str) -> None:
     import torch
 
     from fewstep.exchange.exported import STATE_DICTS
-    from fewstep.files import replacing
 
     exported = STATE_DICTS[to](f)
     with replacing(out) as partial:

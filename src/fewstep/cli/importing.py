@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from fewstep.cli.command import Whole, command
 from fewstep.errors import FewstepError
 from fewstep.exchange.files.checkpoint import is_foreign
+from fewstep.files import check_writable
 from fewstep.hub_name import is_hub
 from fewstep.models import AnyModel
 from fewstep.runs.directory import MODEL, check_free
@@ -86,6 +87,7 @@ def import_(
         raise FewstepError(f"--size must be at least 1 pixel, got {size}.")
     folder, path = (out.parent, out) if out.suffix == ".safetensors" else (out, out / MODEL)
     check_free(folder, "")
+    check_writable(path)
     if is_hub(source) and _is_ours(local(source)):
         if wanted != Wanted():
             raise FewstepError(

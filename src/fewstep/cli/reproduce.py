@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fewstep.cli.command import Whole, command
 from fewstep.errors import FewstepError, listed
+from fewstep.files import check_writable
 from fewstep.planning.budget import parse_budget
 from fewstep.report.fashion import reproduce_fashion
 from fewstep.report.full import FULL
@@ -125,6 +126,8 @@ def reproduce(
         raise FewstepError("--table is a whole table: give --full or --methods as well.")
     if table is not None and table.suffix != ".md":
         raise FewstepError(f"--table writes Markdown, to a file that ends in .md, not {table}.")
+    if table is not None:
+        check_writable(table)
     if methods:
         found = reproduce_methods(out, only=only, how=how)
         if table is not None:

@@ -17,8 +17,8 @@ ROUNDING = 1e-4  # by which float images may leave [-1, 1]
 def checked_images(array: Any, points: bool = False) -> Tensor:
     """The array as stored data: uint8 [N, C, H, W], or float32 [N, *shape].
 
-    uint8 images may come as [N, H, W, C], [N, C, H, W] or [N, H, W] (grey), float images as
-    either of the first two with values in [-1, 1].
+    Images may come as [N, H, W, C], [N, C, H, W] or [N, H, W] (grey); those of floats with values
+    in [-1, 1].
 
     Args:
         points: take floats of any shape [N, *shape] and any range as they are.
@@ -38,7 +38,7 @@ def checked_images(array: Any, points: bool = False) -> Tensor:
     if values.ndim == 0 or values.numel() == 0:
         raise FewstepError(f"the data are empty: shape {list(values.shape)}")
     if values.dtype == torch.uint8 and not points:
-        return _channels_first(values.unsqueeze(1) if values.ndim == 3 else values)
+        return _channels_first(values)
     if not values.is_floating_point():
         raise FewstepError(
             f"the data are {_type(values)}: images must be uint8 (0 ... 255) or float in [-1, 1]"
@@ -49,6 +49,40 @@ def checked_images(array: Any, points: bool = False) -> Tensor:
     if points:
         return values.unsqueeze(1) if values.ndim == 1 else values
     return _checked_range(values)
+
+
+def scaled(array: np.ndarray) -> tuple[np.ndarray, str]:
+    """Float images of a file, which does not say their range, in [-1, 1]; and what was assumed.
+
+    Where no value is negative they lie in [0, 1] and `2 x - 1` is taken, else in [-1, 1]. All of
+    the file is looked at, so that one image without dark pixels does not decide.
+
+    Args:
+        array: floats [N, H, W], [N, H, W, C] or [N, C, H, W].
+
+    Returns:
+        Those, and what was assumed in a sentence, empty where nothing was.
+
+    Raises:
+        FewstepError: another shape, values in neither range, NaN or infinity.
+    """
+    if array.ndim not in (3, 4):
+        raise FewstepError(
+            f"floats of shape {list(array.shape)} are neither images [N, H, W], [N, H, W, C] or "
+            "[N, C, H, W], nor points [N, d]"
+        )
+    values = np.asarray(array, np.float32)
+    _check_finite(torch.from_numpy(values))
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if low < -1 - ROUNDING or high > 1 + ROUNDING:
+        raise FewstepError(
+            f"float images must lie in [-1, 1] or [0, 1], these reach from {low:g} to {high:g}; "
+            "store images of 0 to 255 as uint8, and points as [N, d]"
+        )
+    positive = low >= -ROUNDING and high > ROUNDING
+    grey = f"grey images of {values.shape[2]}x{values.shape[1]}" if values.ndim == 3 else "images"
+    assumed = f"floats in {'[0, 1]' if positive else '[-1, 1]'}, taken for {grey}."
+    return (2 * values - 1 if positive else values), assumed * (positive or values.ndim == 3)
 
 
 def _type(values: Tensor) -> str:
@@ -66,9 +100,9 @@ def _check_finite(values: Tensor) -> None:
 
 
 def _checked_range(values: Tensor) -> Tensor:
-    if values.ndim != 4:
+    if values.ndim not in (3, 4):
         raise FewstepError(
-            f"float data of shape {list(values.shape)} are not images [N, C, H, W]; "
+            f"float data of shape {list(values.shape)} are not images [N, C, H, W] or [N, H, W]; "
             "pass points=True for points or other arrays"
         )
     low, high = float(values.min()), float(values.max())
@@ -86,7 +120,12 @@ def _checked_range(values: Tensor) -> Tensor:
 
 
 def _channels_first(images: Tensor) -> Tensor:
-    """[N, H, W, C] to [N, C, H, W]; where both readings are possible the square image wins."""
+    """[N, H, W, C] to [N, C, H, W]; where both readings are possible the square image wins.
+
+    [N, H, W] is grey.
+    """
+    if images.ndim == 3:
+        return images.unsqueeze(1)
     if images.ndim == 4:
         first, last = images.shape[1] in CHANNELS, images.shape[3] in CHANNELS
         if first and last:
@@ -97,5 +136,5 @@ def _channels_first(images: Tensor) -> Tensor:
             return images.permute(0, 3, 1, 2)
     raise FewstepError(
         f"images of shape {list(images.shape)} are neither [N, H, W, C] nor [N, C, H, W] "
-        "with C = 1 or 3"
+        "with C = 1 or 3, nor grey [N, H, W]"
     )

@@ -65,6 +65,8 @@ class Request(NamedTuple):
     encoder: str | None = None
     text_column: str | None = None
     embeddings: str | None = None
+    canvas: Size | None = None
+    """Height and width that fit=pad lays pictures in; by default the smallest that holds all."""
 
     @property
     def described(self) -> bool:
@@ -96,7 +98,7 @@ def survey(source: Source, request: Request) -> tuple[int, int, int]:
     found: list[Size] = []
     colour, pads = False, request.fit == "pad"
     with progress("Reading headers", len(source)) as advance:
-        for sizes in _in_order(_probe_block, _blocks(source)):
+        for sizes in in_order(_probe_block, _blocks(source)):
             advance(BLOCK)
             for height, width, is_colour in filter(None, sizes):
                 found.append((height, width))
@@ -112,12 +114,24 @@ def _canvas(source: Source, found: list[Size], request: Request) -> Size:
     if request.fit != "pad" or not found:
         return (request.size,) * 2 if request.size else (found or [(0, 0)])[0]
     canvas, filled = canvas_of(found, request.size)
+    if request.canvas is not None:
+        canvas, filled = _within(source, canvas, request.canvas), False
     if filled:
         warnings.warn(
             f"{source.origin}: its pictures are laid in {canvas[1]}x{canvas[0]}, and where they do "
             "not fill that their edges are repeated; samples will have such edges",
             FewstepWarning,
             stacklevel=2,
+        )
+    return canvas
+
+
+def _within(source: Source, needed: Size, canvas: Size) -> Size:
+    """The canvas that is asked for, where it holds all pictures."""
+    if needed[0] > canvas[0] or needed[1] > canvas[1]:
+        raise FewstepError(
+            f"{source.origin}: its pictures need {needed[1]}x{needed[0]}, which {canvas[1]}x"
+            f"{canvas[0]} does not hold"
         )
     return canvas
 
@@ -150,7 +164,7 @@ def build(
         return [(item, _decode(item, request.size, shape[0], fit)) for item in block]
 
     with progress(f"Decoding {source.name}", len(source)) as advance:
-        for block in _in_order(decoded, _blocks(source)):
+        for block in in_order(decoded, _blocks(source)):
             good: list[np.ndarray] = []
             for item, result in block:
                 number += 1
@@ -178,7 +192,7 @@ def _blocks(source: Iterable[T]) -> Iterator[list[T]]:
         yield block
 
 
-def _in_order(function: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]:
+def in_order(function: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]:
     """`map` on threads (Pillow decodes without the GIL) that never runs far ahead of its reader."""
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
@@ -205,7 +219,7 @@ def _probe(item: Item) -> tuple[int, int, bool] | None:
 def headers(source: Source) -> Iterator[tuple[int, int, bool] | None]:
     """Of every picture height, width and whether it stores colour; None where it is unreadable."""
     with progress("Reading headers", len(source)) as advance:
-        for found in _in_order(_probe_block, _blocks(source)):
+        for found in in_order(_probe_block, _blocks(source)):
             advance(len(found))
             yield from found
 

@@ -141,14 +141,21 @@ def _read(file: Path) -> list[tuple[int, Line]]:
 
 
 def _rows(file: Path, text: str) -> Iterator[tuple[int, Line]]:
-    rows = csv.DictReader(StringIO(text, newline=""))
-    for row in rows:
-        if None in row:
-            raise FewstepError(
-                f"{file}, line {rows.line_num}: more values than columns; a text with commas is "
-                "put in double quotes"
-            )
-        yield rows.line_num, row
+    rows, before = csv.DictReader(StringIO(text, newline=""), strict=True), 0
+    try:
+        for row in rows:
+            if None in row:
+                raise FewstepError(
+                    f"{file}, line {rows.line_num}: more values than columns; a text with commas "
+                    "is put in double quotes"
+                )
+            before = rows.line_num
+            yield before, row
+    except csv.Error as error:
+        raise FewstepError(
+            f"{file}, line {before + 1}: {error}. Where a text begins with a double quote one ends "
+            "it, and those within it are doubled"
+        ) from error
 
 
 def _line(file: Path, number: int, text: str) -> Line:
@@ -183,16 +190,24 @@ def texts_in(origin: str, lines: Sequence[Line], columns: Sequence[str]) -> list
         FewstepError: a column that holds no texts or numbers.
     """
     if len(columns) == 1:
-        return [_text(origin, columns[0], line.get(columns[0])) for line in lines]
+        return [_text(origin, columns[0], line) for line in lines]
     return [_attributes(origin, line, columns) for line in lines]
 
 
 def _attributes(origin: str, line: Line, columns: Sequence[str]) -> str:
-    said = ((name, _text(origin, name, line.get(name))) for name in columns)
+    said = ((name, _text(origin, name, line)) for name in columns)
     return ", ".join(f"{name}: {text}" for name, text in said if text)
 
 
-def _text(origin: str, column: str, value: Any) -> str:
+def _value(line: Line, column: str) -> Any:
+    """What a line has in a column; None for what tables write where there is nothing."""
+    value = line.get(column)
+    nothing = not value.strip() if isinstance(value, str) else value != value  # as a NaN alone is
+    return None if nothing else value
+
+
+def _text(origin: str, column: str, line: Line) -> str:
+    value = _value(line, column)
     if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
         value = value[0]  # of several captions the first
     if value is None:
@@ -207,6 +222,8 @@ def _text(origin: str, column: str, value: Any) -> str:
 def vectors_in(origin: str, lines: Sequence[Line], columns: Sequence[str]) -> np.ndarray:
     """Numbers of each line as an embedding [n, d] or [n, tokens, d], zero where it has none.
 
+    A line has none where it lacks the column, or has null, an empty cell or a NaN in it.
+
     Args:
         origin: where they are written.
         lines: one for each picture.
@@ -215,7 +232,7 @@ def vectors_in(origin: str, lines: Sequence[Line], columns: Sequence[str]) -> np
     Raises:
         FewstepError: a column that is empty or holds something else than equally many numbers.
     """
-    parts = [_numbers(origin, name, [line.get(name) for line in lines]) for name in columns]
+    parts = [_numbers(origin, name, [_value(line, name) for line in lines]) for name in columns]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 

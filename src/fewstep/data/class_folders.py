@@ -1,8 +1,8 @@
 """Folders that are classes: a folder's name for each class's name, and the way back.
 
 A class is kept in the folder of its name where every system and `load` take that name for a class.
-Any other ("T-shirt/top", "../up", "test", "CON", "Cat" beside "cat") gets a similar name, and
-`fewstep-classes.json` beside the folders says which class each of them is.
+Any other ("T-shirt/top", "../up", "test", "a train" beside "a test", "CON", "Cat" beside "cat")
+gets a similar name, and `fewstep-classes.json` beside the folders says which class each of them is.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fewstep.data.ignored import is_ignored
-from fewstep.data.splits import names_split
+from fewstep.data.splits import divide, read_name
 from fewstep.files import read_json
 
 NAMES = "fewstep-classes.json"
@@ -27,16 +27,25 @@ DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # 
 
 def folder_names(classes: Sequence[str]) -> list[str]:
     """A folder's name for each class: different ones, also where case does not count."""
-    own = {name.casefold(): name for name in reversed(classes) if _is_safe(name)}
-    taken, folders = set(own), []
+    safe = [name for name in classes if _is_safe(name)]
+    splits = divide(safe)
+    own = {name.casefold(): name for name in reversed(safe) if name not in splits}
+    taken, folders = dict(own), []
     for name in classes:
         if own.get(name.casefold()) == name:
             folders.append(name)
             continue
-        folder = next(other for other in _similar(name) if other.casefold() not in taken)
-        taken.add(folder.casefold())
+        folder = next(other for other in _similar(name) if _is_free(other, taken))
+        taken[folder.casefold()] = folder
         folders.append(folder)
     return folders
+
+
+def _is_free(name: str, taken: Mapping[str, str]) -> bool:
+    """Whether a folder of this name is another than those that are taken, and no split beside."""
+    if name.casefold() in taken:
+        return False
+    return not read_name(name).split or name not in divide((*taken.values(), name))
 
 
 def write_names(root: Path, classes: Sequence[str], folders: Sequence[str]) -> None:
@@ -67,7 +76,7 @@ def _parse(stored: Any) -> dict[str, str]:
 
 
 def _is_safe(name: str) -> bool:
-    """Whether a folder of this name is the class of this name, everywhere."""
+    """Whether a folder of this name is the class of this name, everywhere: but for splits."""
     return bool(
         name
         and len(name) <= LONGEST
@@ -76,7 +85,6 @@ def _is_safe(name: str) -> bool:
         and not DEVICES.fullmatch(name)
         and name.strip(" .") == name
         and not is_ignored(name)
-        and not names_split(name)
     )
 
 

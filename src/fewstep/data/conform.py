@@ -40,7 +40,7 @@ class Rows:
 def _fits(size: Size, request: Request) -> bool:
     """Whether images of a height and width are as they are wanted."""
     if request.fit == "pad":
-        return request.size in (None, max(size))
+        return request.size in (None, max(size)) and request.canvas in (None, size)
     return request.size is None or size == (request.size, request.size)
 
 

@@ -92,6 +92,8 @@ def described(
             "or --encoder and --text-column"
         )
     found = source()
+    if found is None:  # its examples themselves are described
+        data = replace(data, pictures=None)
     if request.embeddings is None:
         return _by_texts(data, request, _checked(data, found), cache)
     path = expanded(request.embeddings)

@@ -24,7 +24,10 @@ from fewstep.data.picture_splits import Part, part_of, top_of
 from fewstep.data.splits import missing
 from fewstep.errors import FewstepError, FewstepWarning
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw")
 LISTS = (
     "metadata.csv",
@@ -104,7 +107,8 @@ def find_pictures(root: Path, names: Sequence[str], request: Request) -> Picture
         places = {name: i for i, name in enumerate(classes)}
         index = {top: places[name] for top, name in own.items()}
     files = [(name, index.get(top, -1)) for name, top in zip(part.names, tops, strict=True)]
-    return Pictures(root.name, str(part.folder), classes, files, _state(part, classes), root)
+    state = _state(part, classes, called)
+    return Pictures(root.name, str(part.folder), classes, files, state, root)
 
 
 def _say_not_read(root: Path, others: list[str]) -> None:
@@ -145,8 +149,9 @@ def _check_mixture(part: Part, tops: list[str]) -> None:
         )
 
 
-def _state(part: Part, classes: tuple[str, ...] | None) -> str:
-    digest = hashlib.sha256(repr(classes).encode("utf-8", "surrogateescape"))
+def _state(part: Part, classes: tuple[str, ...] | None, called: dict[str, str] | None) -> str:
+    told = repr(classes) if called is None else repr((classes, sorted(called.items())))
+    digest = hashlib.sha256(told.encode("utf-8", "surrogateescape"))
     for name in part.names:
         path = os.path.join(part.folder, name)
         digest.update(stamp(path).encode("utf-8", "surrogateescape"))

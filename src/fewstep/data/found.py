@@ -15,6 +15,7 @@ from typing import Any
 from fewstep.cache import expanded
 from fewstep.data.archives import ENDINGS as ARRAYS
 from fewstep.data.archives import labels_beside, read_arrays
+from fewstep.data.arrays import scaled
 from fewstep.data.build import Request, Source
 from fewstep.data.columns import NoColumns
 from fewstep.data.dataset import Dataset
@@ -242,15 +243,34 @@ def _arrays(path: Path, request: Request) -> Dataset:
     return of_arrays(path, *read_arrays(path, *names))
 
 
-def of_arrays(path: Path, images: Any, labels: Any, classes: tuple[str, ...]) -> Dataset:
-    """The data set of what `read_arrays` found in a file, without the classes that nobody has.
+def of_arrays(
+    path: Path,
+    images: Any,
+    labels: Any,
+    classes: tuple[str, ...],
+    *,
+    say: Callable[[str], object] | None = None,
+) -> Dataset:
+    """The data set of what a file holds, without the classes that nobody has.
+
+    Floats [N] and [N, d] are points, those with more dimensions images: see `scaled`.
+
+    Args:
+        path: the file.
+        images, labels, classes: as stored.
+        say: called with what was assumed of the images, a sentence; default a warning.
 
     Raises:
         FewstepError: arrays that are no images, points or labels; the message names the file.
     """
-    # Nothing but points can have so few dimensions: here the shape alone tells.
-    points = images.dtype.kind == "f" and images.ndim <= 2
+    say = say or (lambda what: _say(f"{path}: {what}"))
+    floats = images.dtype.kind == "f"
+    points = floats and images.ndim <= 2
     try:
+        if floats and not points:
+            images, assumed = scaled(images)
+            if assumed:
+                say(assumed)
         dataset = Dataset.from_arrays(images, labels, classes, path.stem, points)
     except FewstepError as error:
         raise FewstepError(f"{path}: {error}") from error

@@ -29,7 +29,7 @@ from fewstep.cache import expanded
 from fewstep.data.class_folders import folder_names, write_names
 from fewstep.data.labels import numbered, used
 from fewstep.errors import FewstepError, refusals
-from fewstep.files import partial_of, sweep
+from fewstep.files import check_writable, partial_of, sweep
 from fewstep.finite import check_finite
 from fewstep.progress import progress
 
@@ -219,9 +219,6 @@ def check_place(path: Path) -> None:
             f"{path}: images are written as one .png grid, as an .npz, or as a folder "
             f"(a path without an ending), not as {path.suffix!r}"
         )
-    above = next((parent for parent in path.parents if parent.exists()), path)
-    if not above.is_dir():
-        raise FewstepError(f"cannot write {path}: {above} is not a folder")
     if path.is_file() and not path.suffix:
         raise FewstepError(f"cannot write the folder {path}: it is a file")
     if path.is_dir() and (path.suffix or any(path.iterdir())):
@@ -230,6 +227,7 @@ def check_place(path: Path) -> None:
             if path.suffix
             else f"{path} is not empty; name a new folder or delete this one"
         )
+    check_writable(path)
 
 
 @contextmanager

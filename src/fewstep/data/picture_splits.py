@@ -59,7 +59,8 @@ def _divided(root: Path, names: list[str]) -> tuple[Path, list[str], dict[str, s
     """The folder that is divided into splits, its images, and the folder of each split.
 
     It is `root` or one below it, down to which every folder is alone. Without splits `root` itself;
-    where the splits have no classes the folder around them, which is a class, and no splits.
+    where the splits have no classes the folder around them, which is a class unless its name says
+    that it only holds them (`images/train/1.png`), and no splits.
     """
     above, here, inner = (root, names), root, names
     while not (splits := _split_folders(here, inner)):
@@ -68,7 +69,8 @@ def _divided(root: Path, names: list[str]) -> tuple[Path, list[str], dict[str, s
             return root, names, {}
         (folder,) = alone
         above, here, inner = (here, inner), here / folder, _inside(inner, folder)
-    if here != root and not any(class_folders(_inside(inner, other)) for other in splits.values()):
+    flat = not any(class_folders(_inside(inner, other)) for other in splits.values())
+    if here != root and flat and not _holds_others(above[0], here.name):
         return *above, {}
     _say_loose(root, names, splits)
     return here, inner, splits

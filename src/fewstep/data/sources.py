@@ -50,7 +50,8 @@ def load(
     - a folder that `fewstep pairs` made: a diffusion model's samples, with their noise.
     - `train-images-idx3-ubyte[.gz]` with its labels beside it, or a folder with them: MNIST,
       EMNIST, KMNIST, Fashion-MNIST, QMNIST; `"fashion-mnist"` where it is installed.
-    - `.npz` with `arr_0` or `images` and perhaps `arr_1` or `labels`; `.npy`.
+    - `.npz` with `arr_0` or `images` and perhaps `arr_1` or `labels`; `.npy`. Images are bytes, or
+      floats in [-1, 1] or, where none is negative, in [0, 1]; floats [N, d] are points.
     - `"name:where"` or `"name"`, of a reader that a plugin has added to `fewstep.data.READERS`.
     - a `Dataset`: itself, with `size`, `channels` and `labels` applied.
 
@@ -110,7 +111,8 @@ def load_requested(
     found = find(source, request)
     folder = cache_folder() if cache is None else Path(cache)
     if isinstance(found, Dataset):
-        return described(conform(found, request), request, lambda: None, folder)
+        # What is given says what whole images show, also where they are then cut into tiles.
+        return conform(described(found, request, lambda: None, folder), request)
     dataset = described(_cached(found, request, folder), request, found.open, folder)
     return dataset if request.labels else dataset.without_labels()
 
@@ -144,7 +146,8 @@ def _check(request: Request) -> None:
 
 def _how(request: Request) -> str:
     fit = "" if request.fit == "crop" else f" {request.fit}"
-    return fit + " described" * request.described
+    canvas = f" in {request.canvas}" if request.canvas and request.fit == "pad" else ""
+    return fit + canvas + " described" * request.described
 
 
 def _cached(plan: Plan, request: Request, folder: Path) -> Dataset:

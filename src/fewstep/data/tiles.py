@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fewstep.data.build import Item, Request, Source, headers
+from fewstep.data.build import Item, Request, Source, headers, in_order
 from fewstep.data.decode import decode
 from fewstep.data.fits import Size, tile_starts
 from fewstep.errors import FewstepError
@@ -62,14 +62,22 @@ class Tiles:
         return sum(1 if size is None else len(self._places(size)) for size in self.sizes)
 
     def __iter__(self) -> Iterator[Item]:
-        for number, (item, size) in enumerate(zip(self.source, self.sizes, strict=True)):
-            pixels = None if size is None else self._decoded(item)
-            if size is None or pixels is None:
-                yield item._replace(picture=number)
-                continue
-            for top, left in self._places(size):
-                tile = pixels[:, top : top + self.size, left : left + self.size]
-                yield Item(f"{item.name} at {left},{top}", tile, item.label, number)
+        numbered = enumerate(zip(self.source, self.sizes, strict=True))
+        for some in in_order(self._cut, numbered):
+            yield from some
+
+    def _cut(self, numbered: tuple[int, tuple[Item, Size | None]]) -> list[Item]:
+        number, (item, size) = numbered
+        pixels = None if size is None else self._decoded(item)
+        if size is None or pixels is None:
+            return [item._replace(picture=number)]
+        return [
+            Item(f"{item.name} at {left},{top}", self._tile(pixels, top, left), item.label, number)
+            for top, left in self._places(size)
+        ]
+
+    def _tile(self, pixels: np.ndarray, top: int, left: int) -> np.ndarray:
+        return pixels[:, top : top + self.size, left : left + self.size]
 
     def _decoded(self, item: Item) -> np.ndarray | None:
         try:

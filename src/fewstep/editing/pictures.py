@@ -34,6 +34,7 @@ from fewstep.editing.masks import Marks, Mask, open_mask
 from fewstep.editing.opened import opened
 from fewstep.editing.written import in_grey, save
 from fewstep.errors import FewstepError, FewstepWarning, not_there
+from fewstep.files import check_writable
 
 Fit = Literal["resize", "tile"]
 Size = tuple[int, int]
@@ -198,9 +199,6 @@ def read_mask(source: Path | bytes, name: str, marks: Marks | None = None) -> Te
 
 def check_out(out: Path, source: Path) -> None:
     """Raise `FewstepError` where the results cannot be written, before any work is done."""
-    above = next((parent for parent in out.parents if parent.exists()), out)
-    if not above.is_dir():
-        raise FewstepError(f"cannot write {out}: {above} is not a folder.")
     if source.is_dir():
         if out.is_file() or (out.is_dir() and any(out.iterdir())):
             raise FewstepError(f"{out} is in the way: pictures of a folder go to a new folder.")
@@ -208,6 +206,7 @@ def check_out(out: Path, source: Path) -> None:
         raise FewstepError(f"{out} is not the name of a picture: end it in {', '.join(ENDINGS)}.")
     elif out.exists() and source.exists() and out.samefile(source):
         raise FewstepError(f"{out} would overwrite the picture that it is made from.")
+    check_writable(out)
 
 
 def write_all(results: Sequence[tuple[Picture, Tensor]], out: Path, folder: bool) -> list[str]:

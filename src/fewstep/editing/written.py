@@ -20,6 +20,10 @@ HOLDS = {
     ".jpg": EIGHT,
     ".jpeg": EIGHT,
     ".gif": EIGHT,
+    ".ppm": EIGHT,
+    ".pgm": EIGHT,
+    ".pbm": EIGHT,
+    ".pnm": EIGHT,
 }
 """Pillow's modes that a format has, by the ending of its files."""
 LOSSY = (".jpg", ".jpeg", ".gif")

@@ -166,12 +166,16 @@ class Evaluator:
         scores = {}
         if test_images is not None:
             scores[TEST] = self.score(test_images, test_labels, test_classes)
-        if self.reference.images is not None:
-            labels = self.labels
-            wanted = torch.zeros(self.n).long() if labels is None else labels
-            draws = class_gaussian(self.reference.images, labels, wanted)
-            scores[GAUSSIAN] = self.score(draws, labels)
-        return scores
+        return scores | self.gaussian()
+
+    def gaussian(self) -> dict[str, Scores]:
+        """Scores of `class_gaussian` draws, where the reference is images."""
+        if self.reference.images is None:
+            return {}
+        labels = self.labels
+        wanted = torch.zeros(self.n).long() if labels is None else labels
+        draws = class_gaussian(self.reference.images, labels, wanted)
+        return {GAUSSIAN: self.score(draws, labels)}
 
     def halves(self) -> dict[str, Scores]:
         """Scores of a random half of the reference against the other half, where there are two.

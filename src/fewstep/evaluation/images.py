@@ -6,9 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +19,6 @@ from fewstep.data.sources import load_requested
 from fewstep.data.splits import siblings
 from fewstep.errors import FewstepError
 
-ROUNDING = 1e-4  # by which float images may leave their range
 Say = Callable[[str], object]
 
 
@@ -44,11 +41,9 @@ def load_images(source: str | Path, say: Say, request: Request) -> Dataset:
         return as_bytes(load_requested(source, request), say)
     (file,) = files
     found = read_arrays(file, request.image_column, request.label_column, request.labels)
-    images = found.images
-    if images.dtype.kind == "f":
-        images = _rounded(images, file, say)
-    data = of_arrays(file, images, found.labels, found.classes)
-    return conformed(data, request.size, request.channels)
+    data = as_bytes(of_arrays(file, *found, say=say), say)
+    # Now that they are bytes they can be resized and recoloured, which floats cannot.
+    return load_requested(data, request._replace(image_column=None, label_column=None))
 
 
 def _is_array(path: Path) -> bool:
@@ -70,7 +65,7 @@ def as_bytes(data: Dataset, say: Say) -> Dataset:
         raise FewstepError(f"{data.name} holds points of shape {list(data.shape)}, not images.")
     if not data.stored.is_floating_point():
         return data
-    say("float images in [-1, 1], rounded to bytes.")
+    say("float images, rounded to bytes.")
     return replace(data, stored=to_uint8(data.images), rows=None, pixel_hash=None, columns={})
 
 
@@ -101,25 +96,3 @@ def check_size(images: Tensor, wanted: tuple[int, ...], whose: str) -> None:
             f"{whose} has images of shape {tuple(images.shape[1:])}, the reference has {wanted}: "
             f"pass --size {min(wanted[1:])} to crop and resize all of them, or another --size."
         )
-
-
-def _rounded(array: Any, path: Path, say: Say) -> np.ndarray:
-    """Float images as bytes in the same layout.
-
-    Raises:
-        FewstepError: NaN, infinity, or values that lie in neither range.
-    """
-    values = np.asarray(array, np.float32)
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values.reshape(len(values), -1)).all(1)).sum())
-        raise FewstepError(f"{path}: {bad} of {len(values)} images hold NaN or infinity.")
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    if low < -1 - ROUNDING or high > 1 + ROUNDING:
-        raise FewstepError(
-            f"{path}: float images must lie in [-1, 1] or [0, 1], these reach from {low:g} to "
-            f"{high:g}. Images of 0 to 255 are stored as uint8."
-        )
-    positive = low >= 0 < high
-    say(f"float images in {'[0, 1]' if positive else '[-1, 1]'}, rounded to bytes.")
-    x = torch.from_numpy(values)
-    return to_uint8(2 * x - 1 if positive else x).numpy()

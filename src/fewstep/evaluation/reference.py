@@ -26,7 +26,7 @@ from fewstep.evaluation.checked import read_checked, warn_damaged, write_checked
 from fewstep.evaluation.features import FeatureNetwork, check_images, extract
 from fewstep.evaluation.frechet import Moments
 from fewstep.evaluation.inception_v3 import InceptionV3
-from fewstep.files import replacing
+from fewstep.files import check_writable, replacing
 
 VERSION = "2"  # of the files of statistics
 
@@ -168,12 +168,12 @@ class Reference:
         Raises:
             FewstepError: another kind of file, or it cannot be written.
         """
-        if path.suffix not in (".npz", ".safetensors"):
-            raise FewstepError(f"statistics are written as .safetensors or .npz, not {path.name}.")
+        check_file(path)
         tensors = {"mean": self.moments.mean, "cov": self.moments.covariance}
         if self.spatial is not None:
             tensors |= {"spatial.mean": self.spatial.mean, "spatial.cov": self.spatial.covariance}
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".npz":
                 arrays: dict[str, Any] = {NPZ_KEYS[k]: v.numpy() for k, v in tensors.items()}
                 with replacing(path) as partial, partial.open("wb") as file:
@@ -188,6 +188,13 @@ class Reference:
 
 
 NPZ_KEYS = {"mean": "mu", "cov": "sigma", "spatial.mean": "mu_s", "spatial.cov": "sigma_s"}
+
+
+def check_file(path: Path) -> None:
+    """Raise `FewstepError` for a file that statistics cannot be written to, before any work."""
+    if path.suffix not in (".npz", ".safetensors"):
+        raise FewstepError(f"statistics are written as .safetensors or .npz, not {path.name}.")
+    check_writable(path)
 
 
 def holds_statistics(path: str | Path) -> bool:

@@ -20,7 +20,7 @@ from rich.text import Text
 from fewstep.errors import FewstepError, unknown
 from fewstep.evaluation.resampling import Z95
 from fewstep.evaluation.scores import Scores
-from fewstep.files import replacing
+from fewstep.files import check_writable, replacing
 
 
 @dataclass(frozen=True)
@@ -287,10 +287,9 @@ def check_format(path: Path) -> None:
     """Raise `FewstepError` unless a table can be written in the format of the path's ending."""
     if path.suffix.lower() not in FORMATS:
         raise unknown(f"kind of table in {str(path)!r}: ending", path.suffix, FORMATS)
-    above = next((parent for parent in path.parents if parent.exists()), path)
-    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
-        why = "it is a folder" if path.is_dir() else f"{above} is no folder that can be written"
-        raise FewstepError(f"cannot write the table {path}: {why}.")
+    if path.is_dir():
+        raise FewstepError(f"cannot write the table {path}: it is a folder.")
+    check_writable(path)
 
 
 def write(path: Path, lines: Sequence[Line], setting: Setting) -> None:

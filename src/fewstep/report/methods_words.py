@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from fewstep.report.methods_plan import FAMILY, recipes
 from fewstep.report.methods_scores import DATA, LATENTS, PIXELS, Findings, Measured, Sampled
 
-FIFTH, THIRD = 1 / 5, 1 / 3
-"""How far below CD's one step the best method should be at least, and should aim at."""
 COUNTS = {1: "one step", 2: "two steps", 4: "four steps"}
 
 
@@ -101,15 +99,7 @@ def _below(findings: Findings, among: str, method: Measured, one: Sampled) -> st
     assert cd is not None
     share = 1 - one.fd.mean / cd.fd.mean
     where = f"{abs(share):.0%} {'below' if share > 0 else 'above'} CD's {cd.fd}"
-    return f"{among}, {method.name} is best in one step: {one.fd}, {where}. {_verdict(share)}"
-
-
-def _verdict(share: float) -> str:
-    if share >= THIRD:
-        return "That is more than the third that was aimed at."
-    if share >= FIFTH:
-        return "That is the fifth that was expected, and not the third that was aimed at."
-    return "That is less than the fifth that was hoped for."
+    return f"{among}, {method.name} is best in one step: {one.fd}, {where}."
 
 
 def _in_few(findings: Findings) -> Iterator[str]:

@@ -14,18 +14,21 @@ from torch import Tensor
 from fewstep.classes import Agreement
 from fewstep.data import Dataset, NoSplit
 from fewstep.data.columns import NoColumns
+from fewstep.data.fits import Size
+from fewstep.data.sources import load_requested
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError, FewstepWarning, listed
 from fewstep.evaluation import Evaluator, FeatureNetwork, Reference
-from fewstep.evaluation.images import as_bytes, conformed, load_images
+from fewstep.evaluation.images import as_bytes, check_size, conformed, load_images
 from fewstep.evaluation.reference import holds_statistics
 from fewstep.guidance import embeds
 from fewstep.runs.directory import RunDirectory
-from fewstep.runs.parts import load, real_data, request_of
+from fewstep.runs.parts import real_data, request_of, require_data
 from fewstep.runs.run import Data
 from fewstep.sampling import Model
 
-Reader = Callable[[str, int | None, int | None], Dataset]  # of a split, in a size and channels
+Reader = Callable[[str, Size | None], Dataset]
+"""Reads the images of a split, which where they are padded are laid in a canvas."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,12 @@ class Real:
     Args:
         source: file of the statistics, or what the images were read from.
         data: the images, as bytes; None for statistics.
-        read: the images of a split of the source, in a size and channels; None for statistics.
+        held_out: reads those of its test split likewise; None for statistics.
     """
 
     source: str
     data: Dataset | None = None
-    read: Reader | None = None
+    held_out: Callable[[], Dataset] | None = None
 
     @classmethod
     def of(cls, target: Path, reference: Data) -> Real:
@@ -59,23 +62,32 @@ class Real:
         if source is not None and holds_statistics(source):
             _without_columns(source, reference)
             return cls(source)
-        size = reference.size
         if source is not None:
-            how = reference if size else _like_run(reference, target)
-            read, size = _reader_of(source, how), how.size
+            how = reference if reference.size else _like_run(reference, target)
+            read, size = _reader_of(source, how), None  # which the images have then
         else:
-            settings = _trained_on(target)
+            settings, size = _trained_on(target), reference.size
             source = str(settings.data)
             read = _reader_of_run(settings, reference)
-        return cls(source, read("train", size, reference.channels), read)
+        train = read("train", None)
+        data = conformed(train, size, reference.channels)
+
+        def held_out() -> Dataset:
+            return conformed(read("test", _size(train)), size, data.shape[0])
+
+        return cls(source, data, held_out)
 
     def test_split(self) -> Dataset | None:
-        """The held-out images of the same source; None where it has none that can be read."""
-        if self.data is None or self.read is None:
+        """The held-out images of the same source, in the shape of the others.
+
+        None where it has none that can be read so, which is said.
+        """
+        if self.data is None or self.held_out is None:
             return None
-        C, height, width = self.data.shape
         try:
-            return self.read("test", width if width == height else None, C)
+            found = self.held_out()
+            check_size(found.images, self.data.shape, "it")
+            return found
         except NoSplit:
             return None  # there is one baseline fewer
         except FewstepError as error:
@@ -89,17 +101,24 @@ class Real:
         return Reference.of_data(network, self.data, group=group)
 
 
+def _size(data: Dataset) -> Size:
+    _, height, width = data.shape
+    return height, width
+
+
 def _like_run(reference: Data, target: Path) -> Data:
     """The reference's settings with the size and fit of a run's images, where they have one."""
     home = RunDirectory.of(target)
     theirs = home.run()[1].data if home.started else Data()
-    if theirs.size is None:
+    if theirs.size is None and theirs.fit != "pad":
         return reference
     _say(str(reference.data), f"images {_brought_to(theirs)}, as those of {target} were.")
     return replace(reference, size=theirs.size, fit=theirs.fit)
 
 
 def _brought_to(settings: Data) -> str:
+    if settings.size is None:
+        return f"laid in one shape by fit={settings.fit}"
     if settings.fit == "crop":
         return f"cropped and resized to {settings.size}x{settings.size}"
     return f"brought to size {settings.size} by fit={settings.fit}"
@@ -117,9 +136,8 @@ def _without_columns(statistics: str, how: Data) -> None:
 def _reader_of(source: str, how: Data) -> Reader:
     """Reads what a user names, by the user's columns."""
 
-    def read(split: str, size: int | None, channels: int | None) -> Dataset:
-        settings = replace(how, size=size or how.size, channels=channels)
-        request = request_of(settings, split)
+    def read(split: str, canvas: Size | None) -> Dataset:
+        request = request_of(how, split)._replace(canvas=canvas)
         return load_images(source, partial(_say, source), request)
 
     return read
@@ -129,9 +147,10 @@ def _reader_of_run(settings: Data, how: Data) -> Reader:
     """Reads a run's images as the run does, but for what the user says otherwise."""
     settings = settings.without_texts().read_as(how)
 
-    def read(split: str, size: int | None, channels: int | None) -> Dataset:
-        found = as_bytes(load(settings, split), partial(_say, str(settings.data)))
-        return conformed(found, size, channels)
+    def read(split: str, canvas: Size | None) -> Dataset:
+        request = request_of(settings, split)._replace(canvas=canvas)
+        found = load_requested(require_data(settings), request)
+        return as_bytes(found, partial(_say, str(settings.data)))
 
     return read
 
