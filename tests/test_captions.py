@@ -25,6 +25,8 @@ from fewstep.flow_map import FlowMap
 from fewstep.networks import DiT, from_config
 from fewstep.objectives import OBJECTIVES
 from fewstep.parameterization import EDM, Parameterization, RectifiedFlow
+from fewstep.plugins import trusted
+from fewstep.plugins.trusted import trust
 from fewstep.runs.opening import open_model
 
 COLOURS = ("red", "green", "blue")
@@ -48,6 +50,10 @@ def tokens(texts):
 
 def fails(texts):
     raise RuntimeError("no weights")
+
+
+def ends(texts):
+    raise SystemExit(3)
 
 
 def wrong(texts):
@@ -295,14 +301,17 @@ def test_nothing_beside_the_pictures(tmp_path: Path, words: str) -> None:
         ("os:system", "a module of Python itself"),
         ("{}:missing", "has no function missing"),
         ("{}:fails", "fails on 'a red square': RuntimeError: no weights"),
+        ("{}:ends", "fails on 'a red square': SystemExit: 3"),
         ("{}:wrong", r"must give floats \[1, d\].* not float32 \[1\]"),
         ("{}:infinite", "NaN or infinity"),
         ("gone.py:encode", r"no file gone\.py"),
     ],
 )
 def test_an_encoder_that_cannot_be_used(words: str, name: str, message: str) -> None:
+    name = name.format(words.rpartition(":")[0])
+    trust(name)
     with pytest.raises(FewstepError, match=message):
-        encoded(name.format(words.rpartition(":")[0]), ["a red square"])
+        encoded(name, ["a red square"])
 
 
 def test_an_encoder_in_a_package_that_is_no_python(
@@ -311,6 +320,10 @@ def test_an_encoder_in_a_package_that_is_no_python(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "torn_package").mkdir()
     (tmp_path / "torn_package" / "__init__.py").write_text("def (")
+    (tmp_path / "torn_package" / "texts.py").write_text("")
+    with pytest.raises(FewstepError, match="named by a run or a model"):
+        encoded("torn_package.texts:encode", ["a red square"])
+    trust("torn_package.texts:encode")
     with pytest.raises(FewstepError, match="cannot be imported: SyntaxError"):
         encoded("torn_package.texts:encode", ["a red square"])
 
@@ -433,6 +446,65 @@ def test_the_scale_of_embeddings_stays_when_a_tuned_model_goes_on(
     assert call("train", tuned, "--steps", 3, "--quiet")[0] == 0
     scales = [open_model(path).network.embeds_scale for path in (first, tuned)]
     assert scales[0] == scales[1]
+
+
+def test_what_a_run_or_a_model_names_is_imported_once_the_user_has_named_it(
+    tmp_path: Path, words: str, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, run = tmp_path / "photos", tmp_path / "run"
+    write(folder, photos(folder))
+    how = ["--data", folder, "--encoder", words, *SMALL.split(), *HIDE, "--batch", 4]
+    assert call("train", "images", "--method", "edm", *how, "--steps", 2, "--out", run)[0] == 0
+    file, calls = tmp_path / "words.py", tmp_path / "words.calls"
+
+    def elsewhere(cache: str) -> None:
+        """As another process; with another cache as another machine."""
+        monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / cache))
+        monkeypatch.setattr(trusted, "_NAMED", set())
+
+    file.write_text(f"{ENCODER}\nCALLS.write_text('imported')\n")
+    calls.unlink()
+    ask = ["sample", run, "-n", 1, "--steps", 2, "-o", tmp_path / "out.npz", "--prompt", "red"]
+    go_on = ["train", run, "--quiet", "--device", "cpu", "--steps"]
+    elsewhere("other")
+    why = f"the encoder {words} is named by a run or a model, which may be anybody's"
+    _refused(call(*ask), why)
+    _refused(call(*go_on, 3), f"give it with --encoder {words} if you trust its code")
+    assert not calls.exists(), "nothing of it was run"
+    assert call(*ask, "--encoder", words)[0] == 0
+    assert calls.exists()
+    elsewhere("other")
+    assert call(*ask[:-1], "green")[0] == 0, "it was named here before"
+    assert call(*go_on, 3)[0] == 0
+    elsewhere("third")
+    moved = tmp_path / "moved.py"
+    file.rename(moved)
+    _refused(call(*go_on, 4), "there is no file")
+    assert call(*go_on, 4, "--encoder", f"{moved}:encode")[0] == 0, "which has moved"
+    moved.write_text(f"{ENCODER}\nWORDS = WORDS[::-1]\n")
+    elsewhere("third")
+    _refused(call(*ask[:-1], "blue"), "has not been used here as it is now")
+    _refused(call(*go_on, 5, "--encoder", f"{moved}:encode"), "are not those that")
+    (tmp_path / "out.npz").unlink()
+    inside = run / "words.py"
+    inside.write_text(ENCODER)
+    _refused(call(*ask, "--encoder", f"{inside}:encode"), "from which no code is imported")
+
+
+def test_where_a_module_is_is_found_without_importing_what_it_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_package" / "inner").mkdir(parents=True)
+    for place in ("a_package/__init__.py", "a_package/inner/__init__.py"):
+        (tmp_path / place).write_text("raise SystemExit('imported')")
+    text = tmp_path / "a_package" / "inner" / "texts.py"
+    text.write_text("")
+    assert trusted.file_of("a_package.inner.texts") == text
+    assert trusted.file_of("a_package.missing") is None
+    assert trusted.file_of("no_such_package.texts") is None
+    with pytest.raises(FewstepError, match="named by a run or a model"):
+        encoded("a_package.inner.texts:encode", ["a red square"])
 
 
 def test_the_example_of_the_documents_runs(

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fewstep.data import load
+from fewstep.data import NoSplit, load
 from fewstep.errors import FewstepError, FewstepWarning
 
 datasets = pytest.importorskip("datasets")
@@ -311,37 +311,65 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
             image=datasets.Image(), label=datasets.ClassLabel(names=["ant", "bee", "cow"])
         )
         rows = {"image": structs(), "label": LABELS}
-        return datasets.Dataset.from_dict(rows, features=features)
+        part = datasets.Dataset.from_dict(rows, features=features)
+        return datasets.DatasetDict({"train": part, "validation": part})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     for _ in range(2):
         data = load("hub:owner/some-name:config.a@v1.0", split="validation")
         assert np.array_equal(data.images.numpy(), PIXELS)
         assert (data.classes, data.name) == (("ant", "bee", "cow"), "some-name")
-    expected = ("owner/some-name", "config.a"), {"split": "validation", "revision": "v1.0"}
+    expected = ("owner/some-name", "config.a"), {"revision": "v1.0"}
     assert calls == [expected], "the second time comes from the cache"
     load("hub:mnist")
-    assert calls[1] == (("mnist", None), {"split": "train", "revision": None})
+    assert calls[1] == (("mnist", None), {"revision": None})
 
 
-def test_the_hub_calls_splits_by_its_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_dataset(*_: Any, split: str, **__: Any) -> Any:
-        if split != "validation":
-            raise ValueError(f'Unknown split "{split}". Should be one of ["train", "validation"].')
-        return datasets.Dataset.from_dict({"image": structs(), "label": LABELS})
+@pytest.mark.parametrize(
+    ("parts", "split", "taken"),
+    [
+        (("train", "validation"), "test", "validation"),
+        (("train", "valid"), "val", "valid"),
+        (("train", "dev"), "test", "dev"),
+        (("train", "eval"), "val", "eval"),
+        (("train", "train_extra", "test"), "train", "train"),
+        (("train_small", "test_small"), "train", "train_small"),
+        (("all",), "train", "all"),
+        (("train",), "test", "it has train"),
+        (("all",), "test", "it has all"),
+        (("cats", "dogs"), "train", "it has cats, dogs"),
+        (("test",), "train", "it has test"),
+    ],
+)
+def test_the_hub_calls_splits_by_its_own_names(
+    parts: tuple[str, ...], split: str, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {name: {"image": structs()[: i + 1]} for i, name in enumerate(parts)}
+    found = {name: datasets.Dataset.from_dict(columns) for name, columns in rows.items()}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.DatasetDict(found))
+    source = f"hub:owner/{'-'.join(parts)}"
+    if taken in parts:
+        assert len(load(source, split=split)) == 1 + parts.index(taken)
+        return
+    with pytest.raises(NoSplit, match=taken):
+        load(source, split=split)
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    for split in ("val", "test"):
-        assert len(load("hub:owner/divided", split=split)) == 7
-    with pytest.raises(FewstepError, match="Unknown split"):
-        load("hub:owner/divided")
+
+def test_several_parts_of_the_hub_for_one_split_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    part = datasets.Dataset.from_dict({"image": structs()})
+    parts = datasets.DatasetDict(dict.fromkeys(("train_a", "train_b", "test_a", "test_b"), part))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: parts)
+    with pytest.raises(FewstepError, match=r"several parts .* 'train' \(train_a, train_b\)"):
+        load("hub:owner/several")
 
 
 def test_the_hub_keeps_its_options_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {"a": structs(), "b": structs(255 - PIXELS), "kind": LABELS}
 
     def load_dataset(*_: Any, **__: Any) -> Any:
-        return datasets.Dataset.from_dict(rows)
+        return datasets.DatasetDict(train=datasets.Dataset.from_dict(rows))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     for column, expected in (("a", PIXELS), ("b", 255 - PIXELS)):

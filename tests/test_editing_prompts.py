@@ -19,6 +19,7 @@ from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import DiT
 from fewstep.parameterization import EDM
+from fewstep.plugins.trusted import trust
 from fewstep.serving import Engine, Shelf
 from fewstep.serving.app import create_app
 from fewstep.trained import CONSISTENCY, DIFFUSION
@@ -84,6 +85,10 @@ def test_the_commands_take_a_prompt_or_an_embedding(
     told(encoder="words_of_edits:encode").save(tmp_path / "words.safetensors")
     np.save(tmp_path / "red.npy", RED[0].numpy())
     Image.fromarray(np.full((8, 8), 90, np.uint8)).save(tmp_path / "a.png")
+    asked = ["words.safetensors", "a.png", "--prompt", "red", "-o", "b.png"]
+    assert run(["edit", "vary", *asked]) == 2
+    assert "named by a run or a model" in capsys.readouterr().err
+    trust("words_of_edits:encode")
     box = ["--box", "0", "0", "8", "4"]
     ways = {"prompt": ["--prompt", "a red one"], "file": ["--embedding", "red.npy"], "none": []}
     for name, words in ways.items():
@@ -129,6 +134,7 @@ def test_an_edit_of_the_api_reads_its_prompt(
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "words_of_edits.py").write_text(ENCODER)
     told(encoder="words_of_edits:encode").save(tmp_path / "words.safetensors")
+    trust("words_of_edits:encode")
     Image.fromarray(np.full((8, 8), 90, np.uint8)).save(tmp_path / "a.png")
     shelf = Shelf.open([tmp_path / "words.safetensors"])
     app = create_app(Engine(shelf.models), shelf)

@@ -161,6 +161,30 @@ def test_columns_of_the_reference_and_of_its_test_split_are_named(tmp_path: Path
     scored(tmp_path, words[0], "--reference", tmp_path / "statistics.npz", *columns, code=2)
 
 
+def test_columns_labels_and_broken_files_of_a_target(tmp_path: Path) -> None:
+    """What its messages advise is taken; columns are the reference's where that has any."""
+    images, labels = DIGITS.images.numpy(), np.array(["odd", "even"])[DIGITS.labels.numpy() % 2]
+    np.savez(tmp_path / "table.npz", other=images, digits=images, kind=labels)
+    (tmp_path / "real").mkdir()
+    np.savez(tmp_path / "real" / "train.npz", images=images, labels=labels)
+    folder = write(tmp_path / "samples", DIGITS.images[:40])
+    (folder / "broken.png").write_bytes(b"no picture")
+    both = [tmp_path / "table.npz", folder]
+    columns = ["--image-column", "digits", "--label-column", "kind"]
+    against = ["--reference", "digits", "--no-baselines"]
+    found = scored(tmp_path, *both, *against, *columns, "--skip-bad")
+    assert (found["table.npz"]["n"], found["samples"]["n"]) == (360, 40)
+    assert found["samples"]["notes"][0].startswith("1 files cannot be read")
+    scored(tmp_path, *both, *against, *columns, "--no-labels", code=2)
+    against[1] = tmp_path / "table.npz"
+    for target in (tmp_path / "real" / "train.npz", folder):
+        found = scored(tmp_path, target, *against, *columns, "--skip-bad")
+        assert found[target.name]["fd"] is not None
+    np.savez(tmp_path / "bad.npz", images=images, labels=np.full((360, 2), 0.5))
+    scored(tmp_path, tmp_path / "bad.npz", "--reference", "digits", "--no-baselines", code=2)
+    scored(tmp_path, tmp_path / "bad.npz", "--reference", "digits", "--no-baselines", "--no-labels")
+
+
 def test_a_test_split_has_the_shape_of_the_reference_or_is_left_out(
     tmp_path: Path, call: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import warnings
 from collections import Counter
 from contextlib import nullcontext
@@ -29,7 +30,7 @@ from fewstep.parameterization import EDM
 from fewstep.planning import fitting, rule, trainings
 from fewstep.planning import round as rounds
 from fewstep.planning.choices import Choices, choices_of
-from fewstep.planning.distilling import _check_teacher, plan_distil
+from fewstep.planning.distilling import _check_teacher, _images, plan_distil
 from fewstep.planning.fitting import budget_of, needs_of, next_round, plan_fit
 from fewstep.planning.looked_at import Looked, Source, called, groups, is_of, look
 from fewstep.planning.prepared import held_out, prepare
@@ -40,6 +41,7 @@ from fewstep.recipes import RECIPES
 from fewstep.report.few import commands
 from fewstep.runs.components import arguments_of, make_network
 from fewstep.runs.directory import RunDirectory
+from fewstep.runs.run import Data
 from fewstep.stages.clock import ALL, Clock
 from fewstep.stages.how import How
 from fewstep.stages.stage import Stage
@@ -47,6 +49,7 @@ from fewstep.stages.stages import Stages
 from fewstep.trained import CONSISTENCY, DIFFUSION
 from fewstep.training.config import Precision
 
+MODELS = Path(__file__).parent / "models"
 SLOW = Speed(50, 16, 1)
 LOOKED = Looked(160, 30, ("cat", "dog"), "2 classes.", 0, 0.0, True, 0.49)
 
@@ -177,6 +180,41 @@ def test_images_are_those_that_were_kept(tmp_path: Path) -> None:
     again = load(tmp_path / "kept" / "train.npz")
     assert again.classes == made.train.classes == ("bag", "boot", "shirt")
     assert again.fingerprint() == made.train.fingerprint()
+
+
+def test_columns_of_a_table_are_named(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    kind = np.array(["boot", "bag"])[np.arange(40) % 2]
+    np.savez(tmp_path / "data.npz", other=images[:, :4, :4], pictures=images, kind=kind)
+    how = Data(image_column="pictures", label_column="kind")
+    assert Source.of(str(tmp_path / "data.npz"), how).side == 8
+    made = prepare(str(tmp_path / "data.npz"), None, how=how)
+    assert (made.train.shape, made.train.classes) == ((1, 8, 8), ("bag", "boot"))
+    why = prepare(str(tmp_path / "data.npz"), None, how=replace(how, label_column=None)).looked.why
+    assert "--label-column" in why
+
+
+def test_a_distillation_divides_its_images_as_a_fit_does(tmp_path: Path) -> None:
+    """Broken files on either side are left out and counted, test images that train are not kept."""
+    for split, n in (("train", 30), ("test", 10)):
+        photos(tmp_path / "photos" / split, n, (), 8)
+        (tmp_path / "photos" / split / "broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "test" / "new.png")
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "photos" / "test" / "red.png")
+    f = FlowMap(MLP((3, 8, 8), width=8, blocks=1), EDM(), trained=DIFFUSION)
+    made = _images(f, "a model", Data(data=str(tmp_path / "photos")))
+    assert (len(made.train), len(made.test), made.looked.skipped) == (30, 2, 2)
+
+
+def test_images_of_a_teacher_that_are_gone_are_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f = FlowMap(MLP((3, 8, 8), width=8, blocks=1), EDM(), trained=DIFFUSION)
+    named = RECIPES["digits/edm"](data="gone")
+    shutil.copytree(MODELS / "run", tmp_path / "run")
+    monkeypatch.setattr(RunDirectory, "here", lambda _: named)
+    with pytest.raises(FewstepError, match=r"was trained on cannot be read: .*gone.*--data\.$"):
+        _images(f, str(tmp_path / "run"), Data())
 
 
 def test_a_folder_is_called_as_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

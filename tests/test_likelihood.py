@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from fewstep.cli.likelihood import images_for
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.likelihood import Likelihood, with_divergence
 from fewstep.networks import MLP, UNet
 from fewstep.parameterization import EDM, PARAMETERIZATIONS, Parameterization
+from fewstep.runs.run import Data
 from fewstep.sampling import NoiseStreams
+from fewstep.trained import DIFFUSION
 from oracles import Exact, Gaussian, mixture_denoise, mixture_log_density
 
 PROCESSES = ["edm", "vp", "sub_vp", "vp_discrete", "trigflow", "rectified_flow"]
@@ -137,6 +143,28 @@ def test_a_convolutional_network_has_a_likelihood() -> None:
     assert estimate.shape == (2,)
     assert estimate.isfinite().all()
     assert evaluations == 12
+
+
+def test_classes_are_read_where_the_model_has_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures, floats = rng.integers(0, 256, (9, 4, 4), np.uint8), rng.random((9, 2))
+    kind = np.array(["a", "b", "c"] * 3)
+    np.savez(tmp_path / "t.npz", other=pictures, pictures=pictures, labels=floats, kind=kind)
+    how = Data(data=str(tmp_path / "t.npz"), image_column="pictures")
+    model = tmp_path / "model.safetensors"
+    for n in (0, 3):
+        network = MLP((1, 4, 4), num_classes=n, width=4, blocks=1)
+        trained = replace(DIFFUSION, classes=("c", "b", "a")[:n])
+        f = FlowMap(network, EDM(), trained=trained)
+        if n:
+            with pytest.raises(FewstepError, match="labels"):
+                images_for(f, model, how, "train")
+            how = replace(how, label_column="kind")
+        found = images_for(f, model, how, "train")
+        assert found.shape == (1, 4, 4)
+        assert (found.labels is None) == (n == 0)
+    assert found.labels is not None
+    assert found.labels.tolist() == [2, 1, 0] * 3
 
 
 def test_mistakes_are_named() -> None:

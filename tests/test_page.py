@@ -30,6 +30,7 @@ import foreign
 from fewstep import EDM, MLP, FlowMap
 from fewstep.cli import app
 from fewstep.networks import DiT
+from fewstep.plugins.trusted import trust
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright for Python")
 pytest.importorskip("fastapi", reason="needs the serve extra")
@@ -664,7 +665,8 @@ def test_prompts_are_sent_and_shown(browser: Browser, tmp_path: Path) -> None:
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(0.2 * torch.randn_like(weight))
-    info = {"kind": "consistency", "encoder": f"{tmp_path / 'words.py'}:encode"}
+    trust(encoder := f"{tmp_path / 'words.py'}:encode")
+    info = {"kind": "consistency", "encoder": encoder}
     FlowMap(network, EDM(T=20.0), info=info).save(tmp_path / "words.safetensors")
     with served([tmp_path / "words.safetensors"]) as address:
         page = browser.new_page(viewport=LAPTOP)

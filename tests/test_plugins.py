@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 import fewstep
+from fewstep.data import NoSplit
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation.choice import feature_network
 from fewstep.model_file import open_model_file
 from fewstep.names import LEDGER
+from fewstep.planning.prepared import prepare
 from fewstep.plugins import load, used
 from fewstep.recipes import RECIPES
 
@@ -260,6 +262,17 @@ def test_code_in_a_run_s_folder_is_never_imported(
     assert "from which no code is imported" in call("list", "--plugin", "theirs")[2]
 
 
+def test_a_plugin_is_one_however_its_path_is_written(plugin: Path, call: Call) -> None:
+    Path("lib").mkdir()
+    Path("linked").symlink_to(plugin.parent)
+    spellings = ("my_methods.py", plugin, "lib/../my_methods.py", "linked/my_methods.py")
+    words = [word for which in spellings for word in ("--plugin", which)]
+    code, out, err = call("list", "recipes", *words, "--plugin", "my_methods")
+    assert (code, err) == (0, "")
+    assert "digits/mine" in out
+    assert len(load.loaded()) == 1
+
+
 def test_a_run_does_not_begin_around_its_own_plugin(plugin: Path, call: Call) -> None:
     words = ("train", "digits/mine", *TINY, "--plugin", plugin, "--out", ".")
     code, _, err = call(*words)
@@ -316,7 +329,7 @@ def test_the_hash_sees_what_a_file_imports_from_beside_it(tmp_path: Path) -> Non
 OTHERS = """
 import torch
 
-from fewstep import Dataset
+from fewstep import Dataset, FewstepError
 from fewstep.data import READERS
 from fewstep.evaluation.features import FEATURE_NETWORKS, FeatureNetwork, Features
 
@@ -339,6 +352,13 @@ class Means(FeatureNetwork):
     def forward(self, images: torch.Tensor) -> Features:
         small = torch.nn.functional.adaptive_avg_pool2d(images.float().mean(1), self.side)
         return Features(small.flatten(1))
+
+
+@READERS.register("whole")
+def whole(where: str, split: str) -> Dataset:
+    if split != "train":
+        raise FewstepError(f"only all of it, not {split}")
+    return stripes(where, split)
 
 
 @READERS.register("broken")
@@ -366,6 +386,16 @@ def test_data_and_features_of_a_plugin(tmp_path: Path, call: Call) -> None:
     forget("others")
     assert "run needs the plugin others for its data reader stripes" in call("train", "run")[2]
     assert "no such data: stripes:80" in call("train", "digits/edm", "--data", "stripes:80")[2]
+
+
+def test_a_reader_that_refuses_a_split_has_none(tmp_path: Path) -> None:
+    """So that images are held out of the training ones, as of any source without test images."""
+    (tmp_path / "others.py").write_text(OTHERS)
+    fewstep.load_plugin(tmp_path / "others.py")
+    with pytest.raises(NoSplit, match="only all of it, not test"):
+        fewstep.load("whole:40", split="test")
+    made = prepare("whole:40", None)
+    assert (len(made.train), len(made.test)) == (34, 6)
 
 
 def test_features_follow_their_plugin_s_code(tmp_path: Path) -> None:

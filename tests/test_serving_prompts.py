@@ -24,6 +24,7 @@ from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.networks import DiT
 from fewstep.parameterization import EDM
+from fewstep.plugins.trusted import trust
 from fewstep.serving import Engine, Generation, Shelf
 from fewstep.serving.app import create_app
 from fewstep.serving.limits import Limits
@@ -121,6 +122,7 @@ def test_texts_of_several_requests_share_a_batch_and_stay_apart(tmp_path: Path) 
 
 
 def test_a_reader_reads_a_text_once(words: Path) -> None:
+    trust(f"{words}:encode")
     read = TextReader(f"{words}:encode")
     assert read("a blue cat").tolist() == [[0.0, 1.0, 1.0]]
     assert read("a blue cat").tolist() == read("a blue cat").tolist()
@@ -170,6 +172,11 @@ def test_without_an_encoder_the_prompt_is_not_looked_at(tmp_path: Path, words: P
     with pytest.warns(FewstepWarning, match=r"served without prompts: .*no file gone\.py"):
         shelf = Shelf.open([tmp_path / "words.safetensors"])
     assert not shelf.readers
+    picture_map(encoder=f"{words}:encode").save(tmp_path / "words.safetensors")
+    with pytest.warns(FewstepWarning, match=r"without prompts: .* --encoder .* if you trust"):
+        shelf = Shelf.open([tmp_path / "words.safetensors"])
+    assert not shelf.readers
+    assert not words.with_suffix(".calls").exists()
     with pytest.raises(FewstepError, match=r"no file gone\.py"):
         opened(tmp_path, encoder="gone.py:encode")
     (tmp_path / "grey").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fewstep.cli.command import command
+from fewstep.cli.reading import Columns
 from fewstep.cli.within import Within
 from fewstep.planning.budget import parse_budget
 
@@ -16,6 +17,7 @@ def distil(
     budget: str | None = None,
     method: str | None = None,
     data: str | None = None,
+    columns: Columns | None = None,
     within: Within | None = None,
 ) -> None:
     """Distil a diffusion model into one of few steps, within a budget.
@@ -51,6 +53,7 @@ def distil(
     given = {"method": method, **asked.chosen}
     folder = asked.folder(teacher, "distil")
     how: dict[str, Any] = {"data": data, "device": asked.device, "log": asked.log}
+    how |= {"how": (columns or Columns()).data()}
     asked.do(lambda: plan_distil(teacher, folder, seconds, given, **how), seconds)
 
 

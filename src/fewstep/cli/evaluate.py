@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
+from fewstep.cli.reading import Reading
 from fewstep.cli.sampling import ENGINE, GUIDANCE, INTERVAL, WEAK, guided, opening
 from fewstep.cli.targets import Samplers, Targets
 from fewstep.data import Dataset
+from fewstep.data.columns import NoColumns
+from fewstep.data.tables import ENDING as TABLES
 from fewstep.distributed import Processes, processes
 from fewstep.errors import FewstepError, FewstepWarning, not_there
 from fewstep.evaluation import Evaluator, Scores
@@ -26,6 +30,7 @@ from fewstep.evaluation.table import Line, Setting, check_format, show, write
 from fewstep.exchange.graphs.engines import engine_of
 from fewstep.exchange.hub.fetching import local
 from fewstep.precision import Precision
+from fewstep.runs.parts import request_of
 from fewstep.runs.real import Real
 from fewstep.runs.run import Data
 from fewstep.version import __version__
@@ -41,10 +46,7 @@ def evaluate(
     resize: str | None = None,
     size: Whole | None = None,
     channels: Whole | None = None,
-    labels: bool = True,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    skip_bad: bool = False,
+    reading: Reading | None = None,
     metrics: Annotated[tuple[str, ...], ANY_NUMBER] = tuple(METRICS),
     bootstrap: Whole = 50,
     baselines: bool = True,
@@ -109,14 +111,6 @@ def evaluate(
     channels
         Read all images in grey, 1, or in colour, 3. Default as the reference is; images that would
         lose their colour are refused.
-    labels
-        Use the classes of the reference, where it has them.
-    image_column
-        Column of the reference's images in a Parquet file or hub data set, or array of an .npz.
-    label_column
-        Column, or array, of the reference's classes.
-    skip_bad
-        Leave out files of the reference that cannot be read, instead of stopping.
     metrics
         Which scores: fd, is, pr (precision and recall), dc (density and coverage), kid, sfd,
         fd_infinity. Default all that can be had.
@@ -167,16 +161,8 @@ def evaluate(
         check_file(save_reference)
     by = engine_of(engine, precision)
     group = processes(by.device(device))
-    wanted = Data(
-        data=reference,
-        size=size,
-        channels=channels,
-        labels=labels,
-        image_column=image_column,
-        label_column=label_column,
-        skip_bad=skip_bad,
-    )
-    real = group.in_turn(lambda: Real.of(targets[0], wanted))
+    wanted = replace((reading or Reading()).data(reference), size=size, channels=channels)
+    real, theirs = group.in_turn(lambda: _reference(targets, wanted))
     network = group.in_turn(
         lambda: feature_network(features, weights=weights, resize=resize, data=real.data)
     ).to(group.device)
@@ -193,8 +179,8 @@ def evaluate(
         checkpoint=checkpoint,
         ema=ema,
         batch=batch,
-        size=size,
-        channels=channels,
+        wanted=request_of(wanted, "train"),
+        theirs=theirs,
         precision=precision,
         engine=by,
         open=opening(by, group.device, precision),
@@ -209,6 +195,20 @@ def evaluate(
             write(path, lines, setting)
     if failures:
         raise _failed(failures, len(targets))
+
+
+def _reference(targets: Sequence[Path], wanted: Data) -> tuple[Real, bool]:
+    """The real images, and whether they have no columns, so that those named are the targets'.
+
+    Raises:
+        FewstepError: see `Real.of`; columns are named, and neither they nor a target have any.
+    """
+    try:
+        return Real.of(targets[0], wanted), False
+    except NoColumns:
+        if not any(target.suffix.lower() in (TABLES, ".npz") for target in targets):
+            raise
+        return Real.of(targets[0], replace(wanted, image_column=None, label_column=None)), True
 
 
 def _scored(

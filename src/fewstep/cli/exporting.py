@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
 from fewstep.cli.places import check_not_read
+from fewstep.cli.reading import Reading
 from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.precisions import GraphPrecision
 from fewstep.files import check_writable, replacing
@@ -34,6 +35,7 @@ def export(
     guidance: float | None = None,
     precision: GraphPrecision = "fp32",
     data: str | None = None,
+    reading: Reading | None = None,
     compare: bool = True,
 ) -> None:
     """Write a model, or a model with its sampler, for another program.
@@ -89,9 +91,10 @@ def export(
     """
     if ort is not None and to != "web":
         raise FewstepError(f"--ort is for --to web: leave it out of --to {to}.")
-    if (precision != "fp32" or data is not None) and to != "onnx":
+    if (precision != "fp32" or data is not None or reading is not None) and to != "onnx":
         raise FewstepError(
-            f"--precision and --data are for --to onnx: leave them out of --to {to}."
+            "--precision, and --data with what says how to read them, are for --to onnx: leave "
+            f"them out of --to {to}."
         )
     if guidance is not None and to not in ("onnx", "torch"):
         raise FewstepError(f"--guidance is for a graph: leave it out of --to {to}.")
@@ -105,7 +108,7 @@ def export(
         from fewstep.cli.graphs import Wish, write_graph
         from fewstep.sampling import sampler_for
 
-        wish = Wish(model, out, to, precision, data, compare)
+        wish = Wish(model, out, to, precision, (reading or Reading()).data(data), compare)
         write_graph(f, sampler_for(f, steps, sampler=sampler, guidance=guidance), wish)
         return
     if to == "web":

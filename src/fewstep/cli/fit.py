@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from fewstep.cli.command import Whole, command
+from fewstep.cli.reading import Columns
 from fewstep.cli.within import Within
 from fewstep.fit_name import FitName
 from fewstep.planning.budget import parse_budget
@@ -25,6 +26,7 @@ def fit(
     fit_: Annotated[FitName | None, Parameter(name="--fit")] = None,
     channels: Whole | None = None,
     labels: Annotated[bool | None, LABELS] = None,
+    columns: Columns | None = None,
     width: Whole | None = None,
     dropout: float | None = None,
     augment: float | None = None,
@@ -92,6 +94,7 @@ def fit(
     }
     folder = asked.folder(source, "fit")
     how: dict[str, Any] = {"device": asked.device, "log": asked.log}
+    how |= {"how": (columns or Columns()).data()}
     asked.do(lambda: plan_fit(source, folder, seconds, given, **how), seconds)
 
 

@@ -42,7 +42,8 @@ class Wish:
         out: the file.
         to: onnx or torch.
         precision: of the network's arithmetic.
-        data: images to score with; default those that the model was trained on.
+        data: images to score with, and how to read them; default those that the model was trained
+            on.
         compare: whether to time and score it beside other ways to run it.
     """
 
@@ -50,7 +51,7 @@ class Wish:
     out: Path
     to: str
     precision: GraphPrecision
-    data: str | None
+    data: Data
     compare: bool
 
 
@@ -117,7 +118,7 @@ def _scored(f: FlowMap, wish: Wish, folder: Path) -> Score | None:
     written = {"fp32": folder / "fp32.onnx", wish.precision: wish.out}
     files = {name: file for name, file in written.items() if file.is_file()}
     try:
-        real = Real.of(wish.model, Data(data=wish.data))
+        real = Real.of(wish.model, wish.data)
         network = feature_network(None, data=real.data)
         evaluator = Evaluator(network, real.as_seen_by(network), metrics=("fd",))
         n = min(evaluator.n, MOST)

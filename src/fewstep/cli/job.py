@@ -56,7 +56,8 @@ class Files:
     encoder: Annotated[
         str | None,
         Parameter(
-            help="What makes an embedding of a prompt, module:function; default the model's own."
+            help="What makes an embedding of a prompt, module:function; default the model's own, "
+            "if you have named it before."
         ),
     ] = None
     checkpoint: Annotated[

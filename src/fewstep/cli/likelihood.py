@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from torch import Tensor
 
 from fewstep.cli.command import Whole, command
+from fewstep.cli.reading import Reading
 from fewstep.data import Dataset
 from fewstep.distributed import processes
 from fewstep.errors import FewstepError
@@ -31,6 +32,7 @@ def likelihood(
     /,
     *,
     data: str | None = None,
+    reading: Reading | None = None,
     split: str = "test",
     n: Annotated[Whole | None, Parameter(alias="-n")] = None,
     seed: Whole = 0,
@@ -84,7 +86,8 @@ def likelihood(
     method = Likelihood(probes, solver, steps)
     stored = open_model(model, checkpoint=checkpoint, ema=ema, device=group.device)
     f = as_map(stored, "a likelihood")
-    real = group.in_turn(lambda: images_for(f, model, data, split))
+    how = (reading or Reading()).data(data)
+    real = group.in_turn(lambda: images_for(f, model, how, split))
     rows = drawn(len(real), n, seed)
     mine = rows[torch.tensor(list(group.share(len(rows))), dtype=torch.long)]
     batches = mine.split(check_batch(batch))
@@ -138,21 +141,28 @@ def with_error(bits: Tensor) -> str:
     return f"{mean} ± {float(bits.std()) / math.sqrt(len(bits)):.4f}"
 
 
-def images_for(f: FlowMap, model: Path, data: str | None, split: str) -> Dataset:
-    """The images, of the model's size and channels.
+def images_for(f: FlowMap, model: Path, how: Data, split: str) -> Dataset:
+    """The images, of the model's size and channels, and with its classes if it has any.
+
+    Args:
+        f: the model.
+        model: its place.
+        how: the images, by default those of the run, and how to read them.
+        split: the part of them.
 
     Raises:
         FewstepError: no data given and the model is not a run; no such data; another shape.
     """
     home = RunDirectory.of(model)
-    settings = real_data(home.here()) if data is None and home.started else Data(data=data)
+    settings = real_data(home.here()) if how.data is None and home.started else how
     if settings.data is None:
         raise FewstepError(f"{model} does not say what it was trained on: give --data.")
+    settings = settings.without_texts().read_as(how)
+    settings = replace(settings, labels=settings.labels and f.num_classes > 0)
     if len(f.shape) == 3:
         C, *sides = f.shape
         fit: FitName = settings.fit if sides[0] == sides[1] else "pad"
-        wanted = replace(settings, size=max(sides), channels=C, fit=fit)
-        real = load(replace(wanted, encoder=None, text_column=None, embeddings=None), split)
+        real = load(replace(settings, size=max(sides), channels=C, fit=fit), split)
     else:
         real = load(settings)
     if real.shape != f.shape or real.stored.is_floating_point():

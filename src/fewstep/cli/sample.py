@@ -78,7 +78,8 @@ def sample(
     embedding
         The same as an .npy or .safetensors, [d], [n, d] or [n, tokens, d].
     encoder
-        What makes an embedding of a prompt, module:function; default the model's own.
+        What makes an embedding of a prompt, module:function; default the model's own, if you have
+        named it before.
     out
         A .png (one grid), a folder (one PNG per image), or an .npz (arr_0: uint8 NHWC); of a model
         of points an .npz (arr_0: float32).

@@ -82,7 +82,7 @@ def serve(
         stay in float32.
     encoder
         What makes an embedding of a prompt, module:function, for models that are told texts;
-        default the one that each names.
+        default the one that each names, if you have named it before.
     """
     by = engine_of(engine, precision)
     launch(

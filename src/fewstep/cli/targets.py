@@ -11,10 +11,11 @@ from torch import Tensor
 
 from fewstep.data import Dataset
 from fewstep.data.build import Request
+from fewstep.data.columns import NoColumn, NoColumns
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError
 from fewstep.evaluation import Evaluator, Scores
-from fewstep.evaluation.images import check_size, conformed, in_channels, load_images
+from fewstep.evaluation.images import Say, check_size, conformed, in_channels, load_images
 from fewstep.evaluation.table import Line
 from fewstep.exchange.graphs.engines import Engine
 from fewstep.flow_map import FlowMap
@@ -102,7 +103,9 @@ class Targets:
         seed: of the samples.
         checkpoint, ema: which of a run's models.
         batch: samples made at once.
-        size, channels: to bring images to, where asked for.
+        wanted: how images are read: their size and channels, where asked for, and the rest.
+        theirs: whether the columns that it names are the targets'; else they are the reference's,
+            and are taken where a target has them, too.
         precision: of a model's arithmetic.
         engine: what evaluates a model.
         open: opens the weaker model of an autoguidance.
@@ -116,8 +119,8 @@ class Targets:
     checkpoint: str
     ema: str | None
     batch: int | None
-    size: int | None
-    channels: int | None
+    wanted: Request
+    theirs: bool
     precision: Precision | None
     engine: Engine
     open: Open
@@ -139,7 +142,8 @@ class Targets:
             images, labels, notes = self._samples(f, sampler)
             notes += self.samplers.notes(f)
             data = Dataset.from_arrays(images, labels, f.classes, str(target))
-            scores = self._scores(conformed(data, self.size, self.channels), str(target), notes)
+            data = conformed(data, self.wanted.size, self.wanted.channels)
+            scores = self._scores(data, str(target), notes)
             name = self._named(target, spec)
             yield Line(name, scores, sampler.nfe, self.seed, sampler.spec)
 
@@ -151,8 +155,10 @@ class Targets:
 
     def _of_images(self, target: Path) -> Line:
         notes: list[str] = []
-        wanted = Request(size=self.size, channels=self.channels)
-        given = load_images(target, notes.append, wanted)
+        missing = NoColumns if self.theirs else NoColumn
+        given = _images_of(target, self.wanted, notes.append, missing)
+        if given.skipped:
+            notes.append(f"{given.skipped:,} files cannot be read as images and are left out.")
         return Line(str(target), self._scores(given, str(target), notes))
 
     def _scores(self, given: Dataset, whose: str, notes: list[str]) -> Scores:
@@ -170,3 +176,12 @@ class Targets:
             f, count, sampler, self.group, seed=self.seed, labels=labels, batch=self.batch
         )
         return self.group.all_gather_shares(mine, count), labels, notes
+
+
+def _images_of(target: Path, wanted: Request, say: Say, missing: type[NoColumn]) -> Dataset:
+    """The images of a target, read without a column that it lacks in a way that may be."""
+    try:
+        return load_images(target, say, wanted)
+    except missing as error:
+        unnamed: dict[str, Any] = {error.setting: None}
+        return _images_of(target, wanted._replace(**unnamed), say, missing)

@@ -30,6 +30,7 @@ def resume(
     teacher: str | None = None,
     weak: str | None = None,
     autoencoder: str | None = None,
+    encoder: str | None = None,
     log: Annotated[
         tuple[str, ...] | None, Parameter(negative_iterable="no-", consume_multiple=True)
     ] = None,
@@ -40,8 +41,8 @@ def resume(
 
     Every setting of a recipe is a flag: fewstep train RECIPE --help shows them. A run folder that
     exists is resumed, by the same command or by its path. When a run goes on, --steps and --lr may
-    be others, --log may name other loggers, and --data, --teacher, --weak and --autoencoder may
-    say where those are now.
+    be others, --log may name other loggers, and --data, --teacher, --weak, --autoencoder and
+    --encoder may say where those are now.
 
     Examples:
       fewstep train digits/ct --steps 2000 --lr 1e-3
@@ -68,6 +69,9 @@ def resume(
         Of a run folder: where the weaker model that guides its teacher is now.
     autoencoder
         Of a run folder: where its autoencoder is now.
+    encoder
+        Of a run folder: where the encoder of its texts is now, module:function. What a run names
+        is imported only where you have named it before.
     log
         Of a run folder: loggers from now on, such as wandb; --no-log ends all.
     device
@@ -86,6 +90,7 @@ def resume(
         "teacher": teacher,
         "weak": weak,
         "autoencoder": autoencoder,
+        "encoder": encoder,
         "log": log,
     }
     given = {key: value for key, value in asked.items() if value is not None}

@@ -10,6 +10,7 @@ from typing import Any
 
 from fewstep.cli.faults import INTERRUPTED
 from fewstep.errors import FewstepError
+from fewstep.plugins.trusted import trust
 from fewstep.plugins.used import among, check_used, options
 from fewstep.runs.beginning import like_companion
 from fewstep.runs.components import plugins_of
@@ -17,7 +18,7 @@ from fewstep.runs.described import described
 from fewstep.runs.directory import RunDirectory
 from fewstep.runs.dry_run import dry_run
 from fewstep.runs.execute import train
-from fewstep.runs.resume import unasked
+from fewstep.runs.resume import ENCODER, unasked
 from fewstep.runs.run import Run
 from fewstep.training.stopping import Interrupted
 
@@ -53,6 +54,8 @@ def go_on(run: Path, settings: Mapping[str, Any], device: str | None, quiet: boo
     """Resume the run of a folder, perhaps with other settings; the exit code."""
     home = RunDirectory(run)
     record = home.record()
+    if (encoder := settings.get(ENCODER)) is not None:
+        trust(encoder)
     if not home.has_work:  # else the training asks for them
         check_used(record.plugins, run)
     return _train(record.run.override(settings), run, record.recipe, device, quiet)

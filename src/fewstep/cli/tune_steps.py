@@ -13,6 +13,7 @@ from cyclopts import Parameter, Token
 
 from fewstep.cli.command import Whole, command, whole
 from fewstep.cli.likelihood import check_batch
+from fewstep.cli.reading import Reading
 from fewstep.digest import sha256_of
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError
@@ -56,6 +57,7 @@ def tune_steps(
     steps: Counts = (2, 3, 4),
     sampler: str | None = None,
     reference: str | None = None,
+    reading: Reading | None = None,
     features: str | None = None,
     weights: Path | None = None,
     n: Annotated[Whole | None, Parameter(alias="-n")] = None,
@@ -129,7 +131,7 @@ def tune_steps(
     home, file = model_file(model, checkpoint=checkpoint, ema=ema)
     f = as_map(load_any(file, on), "a search of time points")
     f.trained.check_time_points(model)
-    evaluator = _evaluator(model, reference, features, weights, on)
+    evaluator = _evaluator(model, (reading or Reading()).data(reference), features, weights, on)
     n = n or evaluator.n
     settings = {"model": sha256_of(file), "evaluator": evaluator.fingerprint, "n": n}
     if sampler is not None:
@@ -165,7 +167,7 @@ def _checked(steps: tuple[int, ...], n: int | None, seeds: int) -> list[int]:
 
 def _evaluator(
     model: Path,
-    reference: str | None,
+    reference: Data,
     features: str | None,
     weights: Path | None,
     device: torch.device,
@@ -175,7 +177,7 @@ def _evaluator(
     Raises:
         FewstepError: no reference was given and the model does not say what it was trained on.
     """
-    real = Real.of(model, Data(data=reference))
+    real = Real.of(model, reference)
     network = feature_network(features, weights=weights, data=real.data).to(device)
     return Evaluator(network, real.as_seen_by(network), metrics=["fd"])
 

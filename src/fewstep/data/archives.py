@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from fewstep.data.columns import NoColumn, NoColumns
 from fewstep.errors import FewstepError, FewstepWarning, unknown
 from fewstep.memory import check_fits
 
@@ -56,6 +57,7 @@ def read_arrays(
         labels: whether labels are wanted.
 
     Raises:
+        NoColumn: an array that is named is not there.
         FewstepError: unreadable, damaged, pickled objects, too large for the memory, or no array
             under a known key.
     """
@@ -64,9 +66,10 @@ def read_arrays(
             with zipfile.ZipFile(path) as archive:
                 return _pick(path, archive, image_key, label_key, labels)
         if image_key or label_key:
-            raise FewstepError(
+            raise NoColumns(
                 f"{path} is one array without a name: image_column and label_column "
-                "(--image-column, --label-column) name those of an .npz"
+                "(--image-column, --label-column) name those of an .npz",
+                "image_column" if image_key else "label_column",
             )
         with path.open("rb") as file:
             head = _head(file)
@@ -123,7 +126,7 @@ def _pick(
         _say_left(path, archive, keys, images, len(found) if found.ndim else 0)
         return Arrays(found)
     if labels not in keys:
-        raise FewstepError(f"{path}: {unknown('array', labels, keys)}")
+        raise NoColumn(f"{path}: {unknown('array', labels, keys)}", "label_column")
     names: tuple[str, ...] = ()
     if NAMES_KEY in keys and label_key is None:
         names = tuple(map(str, _read(path, archive, keys[NAMES_KEY]).reshape(-1)))
@@ -137,7 +140,7 @@ def _known(keys: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 
 def _no_images(path: Path, images: str | None, keys: Mapping[str, str]) -> FewstepError:
     if images is not None:
-        return FewstepError(f"{path}: {unknown('array', images, keys)}")
+        return NoColumn(f"{path}: {unknown('array', images, keys)}", "image_column")
     wrong = next(iter(keys), "")
     return FewstepError(
         f"{path}: {unknown('array', wrong, (*IMAGE_KEYS, *LABEL_KEYS))} To take another array, "

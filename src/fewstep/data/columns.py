@@ -15,6 +15,23 @@ LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "cls", "target", "tar
 LABEL_WORDS = ("label", "class", "category")  # that the name of a column of labels has in it
 
 
+class NoColumn(FewstepError):
+    """Data have no column, or array, of a name that was given.
+
+    Args:
+        message: that says so.
+        setting: that names it, "image_column" or "label_column".
+    """
+
+    def __init__(self, message: str, setting: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
+class NoColumns(NoColumn):
+    """Data have no columns at all, as a folder of images."""
+
+
 @dataclass(frozen=True)
 class Column:
     """A column as its file declares it.
@@ -87,11 +104,12 @@ def image_column(columns: Mapping[str, Column], wanted: str | None, origin: str)
     """The column of the images: the one that is wanted, else the one that can be meant.
 
     Raises:
+        NoColumn: the wanted one is not there.
         FewstepError: none, or more than one; or the wanted one holds something else.
     """
     names = _names(columns.values())
     if wanted is not None:
-        column = _known(wanted, columns, origin)
+        column = _known(wanted, columns, origin, "image_column")
         if not column.image:
             raise FewstepError(
                 f"{origin}: the column {wanted!r} holds {column.kind}, no images: these are bytes "
@@ -115,10 +133,11 @@ def label_column(
     """The column of the labels: the one that is wanted, else the one that can be meant, if any.
 
     Raises:
+        NoColumn: the wanted one is not there.
         FewstepError: more than one; or it holds what is no class.
     """
     if wanted is not None:
-        return _checked(_known(wanted, columns, origin), origin)
+        return _checked(_known(wanted, columns, origin, "label_column"), origin)
     others = [column for column in columns.values() if column.name != image.name]
     if named := _by_name(others, LABEL_COLUMNS):
         return _checked(named[0], origin)
@@ -159,9 +178,9 @@ def _checked(column: Column, origin: str) -> Column:
     return column
 
 
-def _known(name: str, columns: Mapping[str, Column], origin: str) -> Column:
+def _known(name: str, columns: Mapping[str, Column], origin: str, setting: str) -> Column:
     if name not in columns:
-        raise FewstepError(f"{origin}: {unknown('column', name, columns)}")
+        raise NoColumn(f"{origin}: {unknown('column', name, columns)}", setting)
     return columns[name]
 
 

@@ -5,6 +5,9 @@
 The function gets a list of texts and gives their embeddings, floats as a tensor or an array, in
 that order. Every text is encoded once and kept in the cache, so that a training that goes on does
 not wait. An empty text is no text: its embedding is zero.
+
+An encoder is code. It is imported if the user of this machine has named it; that a run or a model
+names it is not enough: see `fewstep.plugins.trusted`.
 """
 
 from __future__ import annotations
@@ -12,11 +15,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -30,7 +32,8 @@ from torch import Tensor
 from fewstep.cache import cache_folder, expanded
 from fewstep.errors import FewstepError
 from fewstep.files import replacing
-from fewstep.plugins.load import working_directory
+from fewstep.plugins.code import check_place, working_directory
+from fewstep.plugins.trusted import check_trusted, code_of, file_of, is_file
 from fewstep.progress import progress
 
 AT_ONCE = 64  # texts
@@ -45,11 +48,13 @@ def encoder_of(name: str) -> Encoder:
 
     Raises:
         FewstepError: no such name, module or function; a module of Python's own, which encodes no
-            texts; whatever importing it raises.
+            texts; one that lies in a run's folder, or that the user has never named; whatever
+            importing it raises.
     """
     module, colon, function = name.rpartition(":")
     if not colon or not module or not function:
         raise FewstepError(f"{SPELLING}, not {name!r}.")
+    _check(name, module)
     try:
         found: Any = getattr(_module(module), function, None)
     except FewstepError:
@@ -66,18 +71,26 @@ def encoder_of(name: str) -> Encoder:
     return encoder
 
 
+def _check(name: str, module: str) -> None:
+    """Raise `FewstepError` for an encoder that is not to be imported."""
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise FewstepError(f"{module} is a module of Python itself, which holds no encoder.")
+    file = file_of(module)
+    if file is None and is_file(module):
+        raise FewstepError(f"there is no file {expanded(module)}: {SPELLING}.")
+    if file is not None:
+        check_place(file.absolute())
+    check_trusted(name)
+
+
 def _module(name: str) -> Any:
-    if name.endswith(".py") or os.sep in name:
+    if is_file(name):
         return _file(expanded(name))
-    if name.partition(".")[0] in sys.stdlib_module_names:
-        raise FewstepError(f"{name} is a module of Python itself, which holds no encoder.")
     with working_directory():
         return importlib.import_module(name)
 
 
 def _file(path: Path) -> Any:
-    if not path.is_file():
-        raise FewstepError(f"there is no file {path}: {SPELLING}.")
     spec = spec_from_file_location(f"encoder_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise FewstepError(f"{path} is no Python file: {SPELLING}.")
@@ -150,7 +163,7 @@ def _called(name: str, encoder: Encoder, texts: list[str]) -> Any:
     try:
         with torch.inference_mode():
             return encoder(texts)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = "".join(str(error).strip().splitlines()[:1])
         raise FewstepError(
             f"the encoder {name} fails on {texts[0]!r}: {type(error).__name__}: {reason}"
@@ -187,20 +200,9 @@ def _check_alike(name: str, parts: Sequence[Tensor]) -> None:
 
 def _place(name: str, texts: Sequence[str], folder: Path) -> Path:
     """Where the embeddings are kept, while the file of the encoder's function does not change."""
-    what = json.dumps([name, _code_of(name.rpartition(":")[0]), list(texts)])
+    what = json.dumps([name, code_of(name.rpartition(":")[0]), list(texts)])
     digest = hashlib.sha256(what.encode("utf-8", "surrogatepass")).hexdigest()
     return expanded(folder) / f"texts-{digest[:24]}.safetensors"
-
-
-def _code_of(module: str) -> str:
-    """Hash of a module's own file; "" where it is not found, which importing it will say."""
-    try:
-        with working_directory():
-            spec = None if module.endswith(".py") else find_spec(module)
-        file = Path(module) if spec is None or spec.origin is None else Path(spec.origin)
-        return hashlib.sha256(expanded(file).read_bytes()).hexdigest()
-    except Exception:  # finding a module imports the package that it is in
-        return ""
 
 
 def _kept(place: Path, n: int) -> Tensor | None:

@@ -17,6 +17,7 @@ from fewstep.data.archives import ENDINGS as ARRAYS
 from fewstep.data.archives import labels_beside, read_arrays
 from fewstep.data.arrays import scaled
 from fewstep.data.build import Request, Source
+from fewstep.data.columns import NoColumns
 from fewstep.data.dataset import Dataset
 from fewstep.data.folder import ENDINGS, NOT_READ, find_pictures
 from fewstep.data.idx import ENDINGS as IDX
@@ -110,11 +111,12 @@ def _columns(request: Request) -> str:
 
 
 def _without_columns(what: str, request: Request) -> None:
-    """Raise `FewstepError` where a column is named of data that have none."""
+    """Raise `NoColumns` where a column is named of data that have none."""
     if request.image_column or request.label_column:
-        raise FewstepError(
+        raise NoColumns(
             f"{what} has no columns: image_column and label_column (--image-column, "
-            "--label-column) are for Parquet files, the hub and .npz"
+            "--label-column) are for Parquet files, the hub and .npz",
+            "image_column" if request.image_column else "label_column",
         )
 
 

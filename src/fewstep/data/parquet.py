@@ -17,11 +17,11 @@ from fewstep.data.build import Item, Request
 from fewstep.data.captions import TEXT_COLUMNS
 from fewstep.data.columns import Column, image_column, label_column, read_columns
 from fewstep.data.labels import numbered, used
+from fewstep.data.splits import choose_part
 from fewstep.errors import FewstepError
 
 ROWS = 256  # read at a time
 HUB_ID = re.compile(r"hub:(?P<id>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<revision>.+))?")
-STAND_INS = {"test": ("test", "validation"), "val": ("validation", "test")}
 MISSING = "Parquet files and hub data sets need: pip install 'fewstep[hub]'"
 
 
@@ -116,6 +116,7 @@ def open_hub(source: str, request: Request) -> Table:
     """The rows of a data set of the hub: `hub:owner/name[:config][@revision]`.
 
     Raises:
+        NoSplit: it has no such split.
         FewstepError: not such a name, not found, no connection, or no such columns.
     """
     match = HUB_ID.fullmatch(source)
@@ -124,7 +125,7 @@ def open_hub(source: str, request: Request) -> Table:
             f"{source!r}: a hub data set is named hub:owner/name[:config][@revision]"
         )
     try:
-        rows = _load_hub(match["id"], match["config"], match["revision"], request.split)
+        rows = _load_hub(source, match, request.split)
     except FewstepError:
         raise
     except Exception as error:  # the library raises a dozen kinds for one missing connection
@@ -146,19 +147,14 @@ def open_hub(source: str, request: Request) -> Table:
     return replace(table, columns=tuple(rows.features), read=values)
 
 
-def _load_hub(name: str, config: str | None, revision: str | None, split: str) -> Any:
-    """The rows of a split; under the hub's own name for it, or of the one that stands in for it."""
+def _load_hub(source: str, match: re.Match[str], split: str) -> Any:
+    """The rows of a split, whatever the hub calls it; the library gets all splits at once."""
     try:
         import datasets
     except ImportError as error:
         raise FewstepError(MISSING) from error
-    first, *others = STAND_INS.get(split, (split,))
-    try:
-        return datasets.load_dataset(name, config, split=first, revision=revision)
-    except ValueError as error:
-        if not others or "split" not in str(error):
-            raise
-    return datasets.load_dataset(name, config, split=others[0], revision=revision)
+    parts = datasets.load_dataset(match["id"], match["config"], revision=match["revision"])
+    return parts[choose_part(split, list(parts), source)]
 
 
 def _in_words(error: Exception) -> str:

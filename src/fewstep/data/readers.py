@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from fewstep import names
 from fewstep.data.dataset import Dataset
+from fewstep.data.splits import NoSplit
 from fewstep.errors import FewstepError
 
 Reader = Callable[[str, str], Dataset]
@@ -21,7 +22,8 @@ class Readers:
         """Decorator that files a function under a name.
 
         The function gets what stands behind the colon, or "", and the split, "train", "test" or
-        "val". It gives the data set, which may raise `FewstepError` for a split that it has not.
+        "val". It gives the data set, and raises `NoSplit` for a split that it has not. Any
+        `FewstepError` for another split than "train" is taken for that.
 
         Raises:
             FewstepError: another function has the name.
@@ -44,10 +46,16 @@ class Readers:
         """The data of ``NAME:WHERE``.
 
         Raises:
+            NoSplit: it has no such split.
             FewstepError: the reader gives something else.
         """
         name, _, where = source.partition(":")
-        found = self._readers[name](where, split)
+        try:
+            found = self._readers[name](where, split)
+        except FewstepError as error:
+            if split == "train" or isinstance(error, NoSplit):
+                raise
+            raise NoSplit(str(error)) from error
         if not isinstance(found, Dataset):
             raise FewstepError(
                 f"the data reader {name!r} must give a Dataset, such as Dataset.from_arrays makes, "

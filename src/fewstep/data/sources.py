@@ -19,6 +19,7 @@ from fewstep.data.splits import WORDS
 from fewstep.data.tiles import tiled
 from fewstep.errors import FewstepError, FewstepWarning, refusals, unknown
 from fewstep.fit_name import FITS, FitName
+from fewstep.plugins.trusted import trust
 from fewstep.whole import whole
 
 
@@ -82,6 +83,8 @@ def load(
     Raises:
         FewstepError: nothing there, nothing readable, or anything ambiguous; the message says what.
     """
+    if encoder is not None:
+        trust(encoder)
     request = Request(
         split,
         size,

@@ -14,6 +14,7 @@ The words, whatever their case:
   from it in that word alone (`cifar_train` beside `cifar_test`). `testimonials` and
   `training-shoes` are none.
 - A file whose name says nothing is of the split of its folder (`test/0000.parquet`).
+- A part of a hub data set is a split as a folder is.
 """
 
 from __future__ import annotations
@@ -142,6 +143,29 @@ def split_files(paths: Sequence[Path], split: str, origin: str) -> list[Path]:
             stacklevel=2,
         )
     return [path for path, said in zip(paths, splits, strict=True) if said == wanted]
+
+
+def choose_part(split: str, parts: Sequence[str], origin: str) -> str:
+    """Of the parts of a hub data set the one of a split; where there is one alone it is "train".
+
+    Raises:
+        NoSplit: none is.
+        FewstepError: several are.
+    """
+    splits = divide(parts)
+    if len(parts) == 1 and not splits:
+        splits = {parts[0]: "train"}
+    for wanted in candidates(split):
+        found = [part for part in parts if splits.get(part) == wanted]
+        plain = [part for part in found if names_split(part)] or found
+        if len(plain) > 1:
+            raise FewstepError(
+                f"{origin} has several parts for the split {split!r} ({', '.join(plain)}): "
+                "download the Parquet files of one and pass their path"
+            )
+        if plain:
+            return plain[0]
+    raise missing(origin, split, parts)
 
 
 def files_splits(paths: Sequence[Path]) -> list[str]:

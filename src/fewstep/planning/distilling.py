@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from fewstep.data import Dataset, NoSplit, load
+from fewstep.data import Dataset, load
+from fewstep.data.images import check_pictures
 from fewstep.distributed import pick_device
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
@@ -28,7 +29,7 @@ from fewstep.planning.fitting import PAIRS, budget_of, needs_of, next_round, pai
 from fewstep.planning.looked_at import Looked, look, of_path
 from fewstep.planning.measured import brief
 from fewstep.planning.plan import DATA, FEW, Plan, few_of
-from fewstep.planning.prepared import TEST, TRAIN, Prepared, held_out
+from fewstep.planning.prepared import TEST, TRAIN, Prepared, divided
 from fewstep.planning.round import Round, Timed
 from fewstep.planning.state import State, read_state
 from fewstep.planning.throughput import fastest_precision, fastest_threads
@@ -41,7 +42,7 @@ from fewstep.runs.opening import open_model
 from fewstep.runs.parts import load as load_settings
 from fewstep.runs.parts import real_data
 from fewstep.runs.recipe import IMAGES
-from fewstep.runs.run import Component, Run
+from fewstep.runs.run import Component, Data, Run
 from fewstep.runs.sources import fingerprint
 from fewstep.stages.clock import ALL, Clock
 from fewstep.stages.how import How
@@ -59,6 +60,7 @@ def plan_distil(
     given: Mapping[str, Any],
     *,
     data: str | None = None,
+    how: Data | None = None,
     device: str | None = None,
     log: Sequence[str] = (),
 ) -> Plan:
@@ -70,6 +72,7 @@ def plan_distil(
         budget: seconds, of all calls together; default that which is being spent, else `BUDGET`.
         given: the user's choices by name; None for what is left to the rule.
         data: images like those that the model was trained on; default those that its run names.
+        how: names of columns of the images and of their classes.
         device: where to train; default a GPU where there is one.
         log: loggers of the trainings.
 
@@ -87,9 +90,10 @@ def plan_distil(
     needs = needs_of(method)
     f = as_map(open_model(teacher), "a distillation")
     _check_teacher(f, teacher, method, needs)
+    check_pictures(f.image_shape, teacher)
     key = fingerprint(f)
     if begun is None:
-        prepared = _images(f, teacher, data)
+        prepared = _images(f, teacher, replace(how or Data(), data=data))
         state = State(kind="distil", source=of_path(teacher), fingerprint=key)
     else:
         prepared, state = None, begun
@@ -110,12 +114,12 @@ def plan_distil(
     student = student.more(precision=choices.make("precision", None, ""))
     state = next_round(state, budget)
     stages = _stages(student, f, needs, few_of(state), directory)
-    how = How(device=device, threads=choices["threads"], log=tuple(log))
-    made = Round(directory, budget, stages, rule.AFTER, images, how)
+    carried = How(device=device, threads=choices["threads"], log=tuple(log))
+    made = Round(directory, budget, stages, rule.AFTER, images, carried)
     if not state.steps:
         made.check(budget - Clock(directory)[ALL])
     weights = sum(x.numel() for x in f.network.parameters())
-    said = (f"{teacher} is {f.trained.name} of {weights:,} weights.", *looked.words[:1])
+    said = (f"{teacher} is {f.trained.name} of {weights:,} weights.", *looked.words)
     lead = f"{teacher} became a model that makes images in one or a few evaluations of its network"
     return Plan(
         title=f"{Path(teacher).name} in few steps",
@@ -170,64 +174,77 @@ def _check_teacher(f: FlowMap, path: str, method: str, needs: Needs) -> None:
     trained.check_teacher(f"the model {path}", follow=needs.teacher is TeacherUse.DISTIL)
 
 
-def _images(f: FlowMap, teacher: str, data: str | None) -> Prepared:
-    """Images like those that the model was trained on.
+def _images(f: FlowMap, teacher: str, data: Data) -> Prepared:
+    """Images like those that the model was trained on, without files that cannot be read.
 
     Raises:
         FewstepError: there are none; they are of another shape than the model's, or without its
             classes.
     """
+    found = _of_run(teacher) if data.data is None else _given(f, data)
+    settings = replace(found.without_texts().read_as(data), skip_bad=True)
+    settings = replace(settings, labels=settings.labels and f.num_classes > 0)
+    why = (
+        f"They are {data.data}."
+        if data.data is not None
+        else "The images are those that the model learned from."
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewstepWarning)
-        found = _given(f, data) if data is not None else _of_run(teacher)
-    if found is None:
-        raise FewstepError(
-            f"{teacher} does not say what it was trained on: give images like those with --data, "
-            f"or its own samples: fewstep sample {teacher} -n 2000 -o samples, --data samples."
-        )
-    train, test = found
+        try:
+            train = load_settings(settings)
+        except FewstepError as error:
+            if data.data is not None:
+                raise
+            raise FewstepError(
+                f"the images that {teacher} was trained on cannot be read: "
+                f"{str(error).rstrip('.')}. Give images like those with --data."
+            ) from error
+        train, test = divided(_as_known(f, teacher, train), settings)
+    return Prepared(train, test, look(train, len(test), why))
+
+
+def _as_known(f: FlowMap, teacher: str, train: Dataset) -> Dataset:
+    """The images with the classes as the model numbers them.
+
+    Raises:
+        FewstepError: they are of another shape than the model's, or without its classes.
+    """
     if tuple(train.shape) != tuple(f.image_shape):
         raise FewstepError(
             f"the images are of shape {tuple(train.shape)}, the model's of {tuple(f.image_shape)}: "
             "give others with --data."
         )
     if not f.num_classes:
-        train, test = train.without_labels(), test.without_labels()
-    elif train.labels is None:
-        raise FewstepError(f"{teacher} knows classes: give --data whose folders are its classes.")
-    else:
-        train, test = (part.with_classes(f.classes, teacher) for part in (train, test))
-    why = (
-        "The images are those that the model learned from." if data is None else f"They are {data}."
-    )
-    return Prepared(train, test, look(train, len(test), why))
+        return train.without_labels()
+    if train.labels is None:
+        raise FewstepError(
+            f"{teacher} knows classes: give --data whose folders are its classes, or whose column "
+            "of classes --label-column names."
+        )
+    return train.with_classes(f.classes, teacher)
 
 
-def _given(f: FlowMap, data: str) -> tuple[Dataset, Dataset]:
+def _given(f: FlowMap, data: Data) -> Data:
+    """The images that a user names, in the size of the model's."""
     channels, height, width = f.image_shape
-    size = height if height == width else None
-    how: dict[str, Any] = {"size": size, "channels": channels, "labels": f.num_classes > 0}
-    train = load(data, skip_bad=True, **how)
-    try:
-        return train, load(data, split="test", **how)
-    except NoSplit:
-        return held_out(train)
+    return replace(data, size=height if height == width else None, channels=channels)
 
 
-def _of_run(teacher: str) -> tuple[Dataset, Dataset] | None:
-    """The images that a run was trained on, and those that were held out."""
-    try:
-        home = RunDirectory.of(teacher)
-        settings = real_data(home.here()) if home.started else None
-        if settings is None or settings.data is None:
-            return None
-        train = load_settings(settings)
-    except FewstepError:
-        return None
-    try:
-        return train, load_settings(settings, "test")
-    except NoSplit:
-        return held_out(train)
+def _of_run(teacher: str) -> Data:
+    """The images that a run was trained on.
+
+    Raises:
+        FewstepError: it names none.
+    """
+    home = RunDirectory.of(teacher)
+    settings = real_data(home.here()) if home.started else Data()
+    if settings.data is None:
+        raise FewstepError(
+            f"{teacher} does not say what it was trained on: give images like those with --data, "
+            f"or its own samples: fewstep sample {teacher} -n 2000 -o samples, --data samples."
+        )
+    return settings
 
 
 def _choose(choices: Choices, f: FlowMap, looked: Looked, where: torch.device) -> None:

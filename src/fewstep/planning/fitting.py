@@ -32,7 +32,7 @@ from fewstep.planning.state import State, read_state
 from fewstep.planning.trainings import Settings
 from fewstep.recipes.images import ALIASES
 from fewstep.runs.directory import MODEL, RunDirectory
-from fewstep.runs.run import Run
+from fewstep.runs.run import Data, Run
 from fewstep.stages.clock import ALL, Clock
 from fewstep.stages.how import How
 from fewstep.stages.stage import Pairs, Stage
@@ -50,6 +50,7 @@ def plan_fit(
     budget: float | None,
     given: Mapping[str, Any],
     *,
+    how: Data | None = None,
     device: str | None = None,
     log: Sequence[str] = (),
 ) -> Plan:
@@ -60,6 +61,7 @@ def plan_fit(
         directory: of the fit; what was begun there goes on.
         budget: seconds, of all calls together; default that which is being spent, else `BUDGET`.
         given: the user's choices by name; None for what is left to the rule.
+        how: names of columns of the images and of their classes.
         device: where to train; default a GPU where there is one.
         log: loggers of the trainings.
 
@@ -75,7 +77,7 @@ def plan_fit(
     if given.get("method") is not None:
         trainings.check_method(given["method"])
     if begun is None:
-        said, prepared, looked, state = _looked_at(source, budget, choices, where)
+        said, prepared, looked, state = _looked_at(source, budget, choices, where, how or Data())
         images = prepared.train
     else:
         prepared, state = None, begun
@@ -93,8 +95,8 @@ def plan_fit(
     choices.make("seed", 0, "another number gives another model")
     state = next_round(state, budget)
     stages = _stages(choices, looked, directory, state)
-    how = How(device=device, threads=choices["threads"], log=tuple(log))
-    made = Round(directory, budget, stages, rule.AFTER, images, how)
+    carried = How(device=device, threads=choices["threads"], log=tuple(log))
+    made = Round(directory, budget, stages, rule.AFTER, images, carried)
     if not state.steps:
         made.check(budget - Clock(directory)[ALL])
     return Plan(
@@ -112,16 +114,18 @@ def plan_fit(
 
 
 def _looked_at(
-    source: str, budget: float, choices: Choices, where: torch.device
+    source: str, budget: float, choices: Choices, where: torch.device, how: Data
 ) -> tuple[tuple[str, ...], Prepared, Looked, State]:
     """What a fit that begins is made of."""
-    seen = Source.of(source)
+    seen = Source.of(source, how)
     speed = small_speed(seen, where, budget, choices.given.get("threads"))
     choices.make("threads", speed.threads, "with so many a step is fastest here")
     rule.choose_size(choices, seen, speed, budget)
     labels = choices.given.get("labels")
     fit = choices.make("fit", "crop", "what is in the middle of a photograph is what it shows")
-    prepared = prepare(source, choices["size"], choices["channels"], fit=fit, labels=labels)
+    prepared = prepare(
+        source, choices["size"], choices["channels"], fit=fit, labels=labels, how=how
+    )
     looked = prepared.looked
     choices.make("labels", bool(looked.classes), looked.why)
     precision = choices.given.get("precision")

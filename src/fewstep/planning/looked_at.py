@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from fewstep.data import Dataset
-from fewstep.data.build import Request
 from fewstep.data.sources import sizes_of
 from fewstep.errors import FewstepError, listed
+from fewstep.runs.parts import request_of
+from fewstep.runs.run import Data
 
 FEWEST = 16  # images below which there is nothing to hold out and little to learn
 A_FEW = 5  # images a class, on average, below which classes say nothing
@@ -40,13 +41,18 @@ class Source:
     colour: bool
 
     @classmethod
-    def of(cls, name: str) -> Source:
+    def of(cls, name: str, how: Data | None = None) -> Source:
         """Look at the training images of a folder or file.
+
+        Args:
+            name: of it.
+            how: names of columns.
 
         Raises:
             FewstepError: nothing there; fewer images than can be learned from.
         """
-        found = sizes_of(name, Request(labels=False, skip_bad=True))
+        request = request_of(replace(how or Data(), labels=False, skip_bad=True), "train")
+        found = sizes_of(name, request)
         if len(found) < FEWEST:
             raise FewstepError(
                 f"{name} holds {len(found)} image{'s' * (len(found) != 1)} that can be read: a "
@@ -113,7 +119,9 @@ class Looked:
 def classes_worth(data: Dataset) -> tuple[bool, str]:
     """Whether a model should be told the classes, and why."""
     if data.labels is None or not data.classes:
-        return False, "There are no classes: subfolders would name them."
+        return False, (
+            "There are no classes: subfolders would name them, or a column (--label-column)."
+        )
     names = listed(data.classes)
     if len(data.classes) == 1:
         return False, f"The one class {names} says nothing, so the model is not told it."

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data import Dataset, NoSplit, load
+from fewstep.data import Dataset, NoSplit
 from fewstep.data.labels import numbered
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation.copies import pixel_keys
 from fewstep.files import replacing
 from fewstep.fit_name import FitName
 from fewstep.planning.looked_at import Looked, classes_worth, groups, look
+from fewstep.runs.parts import load
+from fewstep.runs.run import Data
 
 SHARE, MOST = 0.15, 2000  # of the images that are held out where nobody has divided them
 FEWEST = 2  # test images of the source's own that can be scored with
@@ -50,12 +52,11 @@ def prepare(
     *,
     fit: FitName = "crop",
     labels: bool | None = None,
+    how: Data | None = None,
 ) -> Prepared:
     """Read images, decide what is held out and whether classes are told, and look at them.
 
-    Those that the source itself calls test images are held out, but for those that are training
-    images, too; where there are none or one, a seventh of all is, of each class alike.
-    Images that are nearly one stay on one side.
+    See `divided` for which are held out.
 
     Args:
         source: a folder or file, as `fewstep.load` takes it.
@@ -63,14 +64,17 @@ def prepare(
         channels: 1 or 3; default what they are.
         fit: what becomes of images that are not square.
         labels: whether the model is told the classes; default what suits them.
+        how: names of columns.
 
     Raises:
         FewstepError: nothing that can be read; classes that are wanted and not there.
     """
-    how = {"size": size, "channels": channels, "fit": fit, "skip_bad": True}
+    settings = replace(
+        how or Data(), data=source, size=size, channels=channels, fit=fit, skip_bad=True
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewstepWarning)
-        train = load(source, labels=labels is not False, **how)  # type: ignore[arg-type]
+        train = load(replace(settings, labels=labels is not False))
     worth, why = classes_worth(train)
     if labels is not None:
         worth, why = labels, "The model is told the classes." if labels else "Classes are left out."
@@ -78,7 +82,7 @@ def prepare(
         raise FewstepError(f"{source} has no classes to tell a model: leave out --labels.")
     if not worth:
         train = train.without_labels()
-    train, test = (_as_kept(part) for part in _divided(source, train, how))
+    train, test = (_as_kept(part) for part in divided(train, settings))
     return Prepared(train, test, look(train, len(test), why))
 
 
@@ -90,9 +94,22 @@ def _as_kept(data: Dataset) -> Dataset:
     return replace(data, labels=labels, classes=classes)
 
 
-def _divided(source: str, data: Dataset, how: dict) -> tuple[Dataset, Dataset]:
+def divided(data: Dataset, settings: Data) -> tuple[Dataset, Dataset]:
+    """Images to train on and images to score with.
+
+    Those that the source itself calls test images are held out, but for those that are training
+    images, too; where there are none or one, or they are of another shape, a seventh of all is, of
+    each class alike. Images that are nearly one stay on one side.
+
+    Args:
+        data: the training images of a source.
+        settings: the source, and how it is read.
+
+    Raises:
+        FewstepError: test images that cannot be read, or of other classes.
+    """
     try:
-        found = load(source, split="test", labels=data.labels is not None, **how)
+        found = load(replace(settings, labels=data.labels is not None), "test")
     except NoSplit:
         return held_out(data)
     C, height, width = data.shape
@@ -102,7 +119,7 @@ def _divided(source: str, data: Dataset, how: dict) -> tuple[Dataset, Dataset]:
     new = [i for i, key in enumerate(pixel_keys(found.images)) if key not in known]
     if len(new) < FEWEST:
         return held_out(data)
-    found = found.subset(new)
+    data, found = replace(data, skipped=data.skipped + found.skipped), found.subset(new)
     if data.labels is not None:
         found = found.with_classes(data.classes, "the training images")
     return data, found

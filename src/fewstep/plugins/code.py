@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,6 +56,17 @@ def check_place(file: Path) -> Path:
                 "to a folder of your own, once you have read it."
             )
     return file
+
+
+@contextmanager
+def working_directory() -> Iterator[None]:
+    """An installed command, unlike ``python -m``, does not search the working directory."""
+    before = sys.path.copy()
+    sys.path.append(os.getcwd())
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def module_file(name: str) -> Path | None:

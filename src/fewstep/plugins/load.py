@@ -6,8 +6,6 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -23,6 +21,7 @@ from fewstep.plugins.code import (
     is_path,
     module_file,
     sources,
+    working_directory,
 )
 
 HOW = (
@@ -53,7 +52,7 @@ class Plugin:
         return [str(filed) for filed in LEDGER if not filed.ours and plugin_of(filed) == self]
 
 
-_LOADED: dict[str, Plugin] = {}
+_LOADED: dict[str, Plugin] = {}  # by `_key`
 _GAVE: dict[Filed, Plugin] = {}
 
 
@@ -114,21 +113,10 @@ def _of_module(name: str) -> Plugin:
     return Plugin(top(name), name, file, "" if file is None else digest(file))
 
 
-@contextmanager
-def working_directory() -> Iterator[None]:
-    """An installed command, unlike ``python -m``, does not search the working directory."""
-    before = sys.path.copy()
-    sys.path.append(os.getcwd())
-    try:
-        yield
-    finally:
-        sys.path[:] = before
-
-
 def _loaded(plugin: Plugin) -> Plugin:
     """Import a plugin, unless that was done."""
-    if plugin.given in _LOADED:
-        return _LOADED[plugin.given]
+    if (key := _key(plugin)) in _LOADED:
+        return _LOADED[key]
     before, modules = set(LEDGER), set(sys.modules)
     try:
         with loading():
@@ -140,8 +128,14 @@ def _loaded(plugin: Plugin) -> Plugin:
         _undo(plugin, before, modules)
         raise FewstepError(_said(plugin, error)) from error
     _GAVE.update(dict.fromkeys(gave, plugin))
-    _LOADED[plugin.given] = plugin
+    _LOADED[key] = plugin
     return plugin
+
+
+def _key(plugin: Plugin) -> str:
+    """What a plugin is known by, however its path is written; a module of a package by its name."""
+    inside = not is_path(plugin.given) and "." in plugin.given
+    return plugin.given if plugin.file is None or inside else str(plugin.file.resolve())
 
 
 def _is_of(plugin: Plugin, filed: Filed, before: set[Filed]) -> bool:
@@ -160,7 +154,7 @@ def _import(plugin: Plugin) -> None:
 
 def _import_file(name: str, file: Path) -> None:
     other = module_file(name) if name in sys.modules or _is_there(name) else file
-    if other != file:
+    if other is None or not other.samefile(file):
         raise FewstepError(f"is called like another module, {other or name}: rename it.")
     package = file.name == INIT
     folder = str(file.parent.parent if package else file.parent)

@@ -12,6 +12,7 @@ from torch import Tensor
 from fewstep.data.captions import checked_vectors, vectors_of_file
 from fewstep.data.encoders import encoded
 from fewstep.errors import FewstepError
+from fewstep.plugins.trusted import trust
 from fewstep.sampling.labels import check_embedding
 
 ENCODER = "encoder"
@@ -25,7 +26,8 @@ class Wanted:
     Args:
         prompts: texts, of which the samples take turns.
         file: embeddings in place of texts.
-        encoder: of the texts; default the one that the model names.
+        encoder: of the texts, which the user names; default the one that the model names, where
+            the user has named it before.
     """
 
     prompts: tuple[str, ...] = ()
@@ -38,7 +40,8 @@ def embedding_for(f: Any, wanted: Wanted, n: int) -> Tensor | None:
 
     Raises:
         FewstepError: texts and a file; a model that takes neither; texts for a model that names no
-            encoder, or one that cannot be imported; an embedding that does not fit.
+            encoder, or one that cannot be imported or that the user has never named; an embedding
+            that does not fit.
     """
     if wanted.prompts and wanted.file is not None:
         raise FewstepError("give --prompt or --embedding, not both.")
@@ -69,7 +72,14 @@ def takes_embeddings(f: Any) -> bool:
 
 
 def encoder_named(f: Any, name: str | None = None) -> str | None:
-    """The encoder of a model's texts: one that the user names, or the model's own; None without."""
+    """The encoder of a model's texts; None without.
+
+    Args:
+        f: the model.
+        name: of an encoder that the user names, which is trusted; default the model's own.
+    """
+    if name:
+        trust(name)
     found = name or f.info.get(ENCODER)
     return str(found) if found else None
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fewstep.classes import Agreement
 from fewstep.data import Dataset, NoSplit
+from fewstep.data.columns import NoColumns
 from fewstep.data.fits import Size
 from fewstep.data.sources import load_requested
 from fewstep.distributed import Processes
@@ -124,10 +125,11 @@ def _brought_to(settings: Data) -> str:
 
 
 def _without_columns(statistics: str, how: Data) -> None:
-    """Raise `FewstepError` where a column is named of what has none."""
+    """Raise `NoColumns` where a column is named of what has none."""
     if how.image_column or how.label_column:
-        raise FewstepError(
-            f"{statistics} holds statistics: --image-column and --label-column are for images."
+        raise NoColumns(
+            f"{statistics} holds statistics: --image-column and --label-column are for images.",
+            "image_column" if how.image_column else "label_column",
         )
 
 
@@ -143,16 +145,7 @@ def _reader_of(source: str, how: Data) -> Reader:
 
 def _reader_of_run(settings: Data, how: Data) -> Reader:
     """Reads a run's images as the run does, but for what the user says otherwise."""
-    settings = replace(
-        settings,
-        labels=settings.labels and how.labels,
-        skip_bad=settings.skip_bad or how.skip_bad,
-        image_column=how.image_column or settings.image_column,
-        label_column=how.label_column or settings.label_column,
-        encoder=None,
-        text_column=None,
-        embeddings=None,
-    )
+    settings = settings.without_texts().read_as(how)
 
     def read(split: str, canvas: Size | None) -> Dataset:
         request = request_of(settings, split)._replace(canvas=canvas)

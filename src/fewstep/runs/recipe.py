@@ -9,6 +9,7 @@ from typing import Any
 
 from fewstep import names
 from fewstep.errors import unknown
+from fewstep.plugins.trusted import trust
 from fewstep.runs.run import Run
 
 
@@ -66,7 +67,10 @@ class Recipe:
         chosen = {name: settings.pop(name) for name in self.choices if name in settings}
         made = self.choosing(chosen)
         run = self.function(**made.chosen)
-        return run.override({k.replace("__", "."): v for k, v in settings.items()})
+        run = run.override({k.replace("__", "."): v for k, v in settings.items()})
+        if run.data.encoder is not None:  # named by the user, or by the recipe, which is code
+            trust(run.data.encoder)
+        return run
 
 
 class Recipes(Mapping[str, Recipe]):

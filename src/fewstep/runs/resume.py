@@ -16,6 +16,8 @@ from fewstep.training.config import Training
 
 CHANGEABLE = ("steps", "lr")
 """Settings that may change when a run goes on."""
+ENCODER = "encoder"
+"""The setting that says where the function is that makes embeddings of texts; it may have moved."""
 FREE = ("log",)
 """Settings that may change whenever a run goes on, and change nothing of what it learns."""
 
@@ -120,6 +122,8 @@ def _check_same(home: RunDirectory, record: Record, run: Run) -> None:
     """Raise `FewstepError` where settings differ that may not; each of them is named."""
     then, now = record.run.flat(), run.flat()
     movable = {kind for kind in record.sources if given_of(run, kind)}
+    if then.get(ENCODER) and now.get(ENCODER):  # its embeddings tell whether it is the same
+        movable.add(ENCODER)
     changed = [
         f"{key} was {then.get(key)!r}, now {now.get(key)!r}"
         for key in sorted(then.keys() | now.keys())

@@ -90,6 +90,24 @@ class Data:
     skip_bad: bool = False
     """Leave out files that cannot be read, and count them, instead of stopping."""
 
+    def without_texts(self) -> Data:
+        """The same images, without what is written of them: no encoder is asked."""
+        return replace(self, encoder=None, text_column=None, embeddings=None)
+
+    def read_as(self, how: Data) -> Data:
+        """The same images, read as somebody else says where he says anything.
+
+        Args:
+            how: names of columns; labels and broken files that are to be left out.
+        """
+        return replace(
+            self,
+            labels=self.labels and how.labels,
+            skip_bad=self.skip_bad or how.skip_bad,
+            image_column=how.image_column or self.image_column,
+            label_column=how.label_column or self.label_column,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:

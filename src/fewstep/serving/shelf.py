@@ -60,7 +60,7 @@ class Shelf:
 
         A model's id is the name of its folder or file; where two share one, with the folder above.
         An encoder makes embeddings of the prompts of models that are told texts; default the one
-        that each names.
+        that each names, where the user has named it before.
 
         Raises:
             FewstepError: a run that is none, one that makes no images, or nothing to serve; an
