@@ -16,7 +16,12 @@ HALF = (torch.bfloat16, torch.float16)
 
 def widest(x: torch.Tensor) -> torch.Tensor:
     """In float64, or on an Apple GPU, which has none, in float32."""
-    return x.float() if x.device.type == "mps" else x.double()
+    return x.double() if has_float64(x.device) else x.float()
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64: an Apple GPU does not."""
+    return device.type != "mps"
 
 
 def dtype_of(precision: str) -> torch.dtype:
