@@ -24,10 +24,9 @@ from fewstep.data.picture_splits import Part, part_of, top_of
 from fewstep.data.splits import missing
 from fewstep.errors import FewstepError, FewstepWarning
 
-NETPBM = (".ppm", ".pgm", ".pbm", ".pnm")
 ENDINGS = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *NETPBM,
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw")
 LISTS = (

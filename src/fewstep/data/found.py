@@ -261,13 +261,14 @@ def of_arrays(
     Raises:
         FewstepError: arrays that are no images, points or labels; the message names the file.
     """
+    say = say or (lambda what: _say(f"{path}: {what}"))
     floats = images.dtype.kind == "f"
     points = floats and images.ndim <= 2
     try:
         if floats and not points:
             images, assumed = scaled(images)
             if assumed:
-                (say or _say)(assumed if say else f"{path}: {assumed}")
+                say(assumed)
         dataset = Dataset.from_arrays(images, labels, classes, path.stem, points)
     except FewstepError as error:
         raise FewstepError(f"{path}: {error}") from error

@@ -49,7 +49,8 @@ def load(
     - a folder that `fewstep pairs` made: a diffusion model's samples, with their noise.
     - `train-images-idx3-ubyte[.gz]` with its labels beside it, or a folder with them: MNIST,
       EMNIST, KMNIST, Fashion-MNIST, QMNIST; `"fashion-mnist"` where it is installed.
-    - `.npz` with `arr_0` or `images` and perhaps `arr_1` or `labels`; `.npy`.
+    - `.npz` with `arr_0` or `images` and perhaps `arr_1` or `labels`; `.npy`. Images are bytes, or
+      floats in [-1, 1] or, where none is negative, in [0, 1]; floats [N, d] are points.
     - `"name:where"` or `"name"`, of a reader that a plugin has added to `fewstep.data.READERS`.
     - a `Dataset`: itself, with `size`, `channels` and `labels` applied.
 

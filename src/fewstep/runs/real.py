@@ -109,13 +109,15 @@ def _like_run(reference: Data, target: Path) -> Data:
     """The reference's settings with the size and fit of a run's images, where they have one."""
     home = RunDirectory.of(target)
     theirs = home.run()[1].data if home.started else Data()
-    if theirs.size is None:
+    if theirs.size is None and theirs.fit != "pad":
         return reference
     _say(str(reference.data), f"images {_brought_to(theirs)}, as those of {target} were.")
     return replace(reference, size=theirs.size, fit=theirs.fit)
 
 
 def _brought_to(settings: Data) -> str:
+    if settings.size is None:
+        return f"laid in one shape by fit={settings.fit}"
     if settings.fit == "crop":
         return f"cropped and resized to {settings.size}x{settings.size}"
     return f"brought to size {settings.size} by fit={settings.fit}"
