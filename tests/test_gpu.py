@@ -23,6 +23,7 @@ from fewstep.networks.convolution import without_bias
 from fewstep.networks.dropout import SharedDropout, dropout
 from fewstep.networks.norm import fused, group_norm
 from fewstep.objectives import OBJECTIVES
+from fewstep.objectives.fit import suited
 from fewstep.parameterization import EDM
 from fewstep.sampling import Multistep, Walk
 from fewstep.trained import CONSISTENCY, DIFFUSION
@@ -68,10 +69,11 @@ def make(
     folder: Path, config: Training = CONFIG, objective: str = "ict", network: str = UNET, **k: Any
 ) -> Trainer:
     torch.manual_seed(0)
-    f = awake(network)
-    f.p = EDM(eps=0.0) if objective == "ect" else f.p
+    needs = OBJECTIVES[objective].needs
+    f = awake(network.replace("(", "(two_time=True, ", 1) if needs.two_time else network)
+    f.p = suited(needs)
     extra = {"s1": 10} if objective in ("ct", "ict") else {}
-    if OBJECTIVES[objective].needs.teacher.asked:
+    if needs.teacher.asked:
         extra["teacher"] = f.frozen_copy()
     o = OBJECTIVES.call(objective, {"f": f, "K": config.steps, **extra})
     images = torch.randint(0, 256, (100, 3, 16, 16), dtype=torch.uint8)
@@ -270,7 +272,10 @@ def test_what_cannot_be_recorded_is_launched_to_the_same_bits(
     assert "a step is not recorded as a CUDA graph" in said.out + said.err
 
 
-@pytest.mark.parametrize("objective", ["score_matching", "ct", "cd"])
+RECORDED = ["score_matching", "ct", "cd", "ddpm", "lcm", "cmt", "ctm", "shortcut"]
+
+
+@pytest.mark.parametrize("objective", RECORDED)
 def test_every_loss_can_be_recorded(objective: str, tmp_path: Path) -> None:
     trainer = make(tmp_path, replace(CONFIG, cuda_graphs=True), objective)
     for k in range(5):

@@ -20,7 +20,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided
 from fewstep.networks import MLP
 from fewstep.objectives import CD, OBJECTIVES, ScoreMatching
-from fewstep.parameterization import EDM, VP, Parameterization, RectifiedFlow
+from fewstep.parameterization import EDM, VP, Parameterization, RectifiedFlow, TrigFlow
 from fewstep.sampling import as_model, sample, sampler_for
 from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP, GENERATOR, NESTED, Trained
 from fewstep.training.config import Training
@@ -301,6 +301,14 @@ def test_a_weight_of_the_teacher_changes_where_its_paths_lead(name: str) -> None
         losses.append(o(torch.randn(64, 1), 0, Condition(torch.arange(64) % 3)))
     torch.testing.assert_close(losses[0], losses[1])
     assert not torch.allclose(losses[0], losses[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_interval_without_an_end_holds_the_end_of_every_process(dtype: torch.dtype) -> None:
+    """Of trigflow alpha(T) rounds to less than 0 in float32."""
+    for p in (TrigFlow(), RectifiedFlow(), EDM()):
+        t = torch.tensor([p.T, p.T / 2], dtype=dtype)
+        assert Guided(2, interval=(0.3, math.inf)).inside(p, t).all()
 
 
 def test_of_a_range_of_weights_teacher_and_student_have_the_same() -> None:

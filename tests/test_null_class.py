@@ -13,7 +13,7 @@ from fewstep.condition import Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP, NETWORKS, Network
-from fewstep.objectives import CD, ECT, OBJECTIVES, ScoreMatching
+from fewstep.objectives import CD, ECT, OBJECTIVES, TCM, ScoreMatching
 from fewstep.parameterization import EDM
 from fewstep.trained import DIFFUSION
 
@@ -141,6 +141,8 @@ def test_a_teacher_without_a_null_class_is_no_teacher_of_one() -> None:
     teacher = flow_map(0.0)
     with pytest.raises(FewstepError, match="label dropout needs a null class: the teacher"):
         CD(flow_map(0.1), 10, teacher=teacher)
+    with pytest.raises(FewstepError, match="label dropout needs a null class: the teacher"):
+        TCM(flow_map(0.1), 10, teacher=teacher)
 
 
 def test_what_was_trained_with_label_dropout_has_a_null_class() -> None:

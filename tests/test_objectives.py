@@ -11,7 +11,10 @@ import pytest
 import scipy.special
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from fewstep import precision
 from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.cli.catalogue import entries
 from fewstep.condition import NONE, Condition
@@ -45,11 +48,13 @@ from fewstep.parameterization import (
     expand,
     match,
 )
+from fewstep.runs.step import counted
 from fewstep.schedules import TRAINING_TIMES, karras_grid
 from fewstep.solvers import PHI
 from fewstep.testing import CONTRACTS, Broken, Fitting, Gaussian
 from fewstep.testing.fitting import random
 from fewstep.testing.of_truth import check_masks
+from fewstep.tracing import as_graph
 from fewstep.weightings import WEIGHTINGS
 from oracles import Exact, slope
 
@@ -156,6 +161,45 @@ def test_student_and_target_see_the_same_dropout_mask_on_a_gpu(name: str) -> Non
     check_masks(Fitting(OBJECTIVES[name]), "cuda")
 
 
+class Elsewhere(TorchDispatchMode):
+    """Looks on while the device "meta" computes, which has shapes alone: no number can be read.
+
+    Copies from the host are counted; float64 is what some devices have none of.
+    """
+
+    copies = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        there = [x for x in tree_leaves(made) if isinstance(x, Tensor) and x.is_meta]
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        copied = func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+        self.copies += bool(there) and any(not x.is_meta and (copied or x.ndim) for x in given)
+        wide = [x for x in there if x.dtype is torch.float64 and x.ndim]  # but a number's tangent
+        assert not wide, f"{func} is in float64"
+        return made
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_a_loss_waits_for_no_host_and_needs_no_float64(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a CUDA graph and an Apple GPU want it; tables may be copied in the calls before."""
+    monkeypatch.setattr(precision, "has_float64", lambda device: device.type != "meta")
+    fitting = Fitting(OBJECTIVES[name])
+    n, batch = fitting.num_classes, fitting.examples(8)
+    o = fitting.build(fitting.map(num_classes=n, dropout=0.5)).to("meta").train()
+    given = Condition(torch.arange(8, device="meta") % n) if n else NONE
+    x, columns = batch.x.to("meta"), {k: c.to("meta") for k, c in batch.columns.items()}
+    for turn in o.turns(50):
+        for _ in range(2):
+            with as_graph(), o.only(turn), Elsewhere() as seen:
+                condition, times = o.drawn(x, 50, given, turn)
+                before = seen.copies
+                turn.loss(x, *times, condition=condition, **columns).mean().backward()
+        assert seen.copies == before
+
+
 def test_torchs_own_dropout_is_refused_where_two_passes_must_agree() -> None:
     f = network_map()
     f.F.write = nn.Sequential(nn.Dropout(0.1), f.F.write)
@@ -204,6 +248,30 @@ class Free(Objective):
 def test_a_map_that_does_not_fit_is_refused(F: Network, p: Parameterization, fault: str) -> None:
     with pytest.raises(FewstepError, match=rf"^Free .*{fault}"):
         Free(AutoencoderModel(F) if "noise" in fault else FlowMap(F, p), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "images"),
+    [
+        ("shortcut", {}, 8),
+        ("imm", {}, 4),
+        ("imm", {"M": 20}, 20),
+        ("tcm", {}, 3),
+        ("tcm", {"boundary": 0.0}, 1),
+        ("tcm", {"boundary": 0.9}, 5),
+    ],
+)
+def test_fewer_images_than_a_loss_takes_are_refused(
+    name: str, settings: dict[str, Any], images: int
+) -> None:
+    """The same loss, not another one; a step is counted all the same."""
+    fitting = Fitting(OBJECTIVES[name], settings, shape=(4,))
+    o = fitting.build(fitting.map())
+    assert o(torch.randn(images, 4), 50).isfinite().all()
+    if images > 1:
+        with pytest.raises(FewstepError, match=f"takes {images} images at once, and .* computed"):
+            o(torch.randn(images - 1, 4), 50)
+    assert counted(o, fitting.p()).trained > 0
 
 
 def test_a_map_that_fits_is_taken() -> None:

@@ -265,6 +265,14 @@ def test_segments_of_one_step_are_the_teacher() -> None:
     torch.testing.assert_close(o.loss_at(x, t, s, end), expected, rtol=1e-6, atol=1e-9)
 
 
+def test_a_training_that_ends_before_its_grid_has_grown_says_so() -> None:
+    (said,) = MultistepCT(network_map(), 2000).remarks()
+    assert "grows to 1,280 steps over the first 100,000" in said
+    assert "this one of 2,000 ends with 68: give --objective.anneal 1000" in said
+    assert not [*MultistepCT(network_map(), 2000, anneal=2000).remarks()]
+    assert not [*MultistepCT(network_map(), 2000, N_end=64).remarks()]
+
+
 @pytest.mark.parametrize("uniform", [False, True])
 def test_multistep_models_are_sampled_from_segment_to_segment(uniform: bool) -> None:
     p = CosineVP(prediction="v", time_scale=1.0)

@@ -67,6 +67,13 @@ def test_the_warm_up_leaves_out_what_is_unstable() -> None:
     assert SCT(f, 100, tangent_warmup=0).r(0) == 1
 
 
+def test_a_training_that_ends_before_its_tangent_is_whole_says_so() -> None:
+    (said,) = SCT(network_map(), 2000).remarks()
+    assert "this training of 2,000 ends with 20% of it: give --objective.tangent-warmup 500" in said
+    for K, warmup in ((2000, 500), (2001, 2000), (1, 0)):
+        assert not [*SCT(network_map(), K, tangent_warmup=warmup).remarks()]
+
+
 def test_the_gradient_is_that_of_the_normalised_tangent() -> None:
     """With w = 0 the gradient with respect to F is -2 g / (|g| + c) / n."""
     f, (x, t, _) = network_map(), points()

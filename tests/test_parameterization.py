@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -194,10 +196,27 @@ def test_the_chain_between_its_steps(betas: str, N: int) -> None:
     """A falling curve through the steps, with its derivative and its inverse."""
     p = DiscreteVP(N=N, betas=betas)
     t = torch.linspace(0, 1, 7 * N + 1, dtype=torch.float64)
-    value, slope = torch.func.jvp(p.log_alpha, (t,), (torch.ones_like(t),))
+    value, slope = torch.func.jvp(p.process.log_alpha, (t,), (torch.ones_like(t),))
     assert bool((value.diff() < 0).all())
-    torch.testing.assert_close(p.log_alpha_dot(t), slope)
-    torch.testing.assert_close(p.time_of_log_alpha(value), t)
+    torch.testing.assert_close(p.process.log_alpha_dot(t), slope)
+    torch.testing.assert_close(p.process.time_of_log_alpha(value), t)
+
+
+def test_the_tables_of_a_chain_are_copied_once_and_outlive_where_they_were_made() -> None:
+    """Not inside a transform, whose tensors end with it; and a pickle has no copies."""
+    p, t = DiscreteVP(), torch.rand(5)
+    by_hand = (1 - torch.linspace(1e-4, 0.02, 1000).double()).log().cumsum(0)[499] / 2
+    torch.func.jvp(p.alpha, (t,), (torch.ones_like(t),))
+    with torch.inference_mode():
+        p.alpha(t)
+    torch.testing.assert_close(p.alpha(torch.tensor(0.5)).double(), by_hand.exp())
+    tables = p.process._cubics
+    assert tables.of(t.dtype, t.device) is tables.of(t.dtype, t.device)
+    assert not tables.of(t.dtype, t.device).is_inference()
+    assert not pickle.loads(pickle.dumps(p)).process._cubics._copies
+    again = copy.deepcopy(p)
+    assert (again, hash(again)) == (p, hash(p))
+    assert torch.equal(again.alpha(t), p.alpha(t))
 
 
 def test_linear_betas_leave_the_straight_line_by_next_to_nothing() -> None:
@@ -205,7 +224,7 @@ def test_linear_betas_leave_the_straight_line_by_next_to_nothing() -> None:
     p, t = DiscreteVP(), torch.linspace(0, 1, 7001, dtype=torch.float64)
     knots = np.cumsum([0, *np.log1p(-np.linspace(1e-4, 0.02, 1000)) / 2])
     line = np.interp(t.numpy() * 1000, range(1001), knots)
-    assert np.abs(p.log_alpha(t).numpy() - line).max() < 1.3e-6
+    assert np.abs(p.process.log_alpha(t).numpy() - line).max() < 1.3e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -251,6 +251,18 @@ def test_a_warm_up_that_takes_most_of_a_training_is_said(
     assert ("--warmup 0, learns more" in " ".join(capsys.readouterr().err.split())) == said
 
 
+def test_what_an_objective_remarks_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, replace(CONFIG, steps=8), "sct").run()
+    assert "note: the unstable part of the tangent" in " ".join(capsys.readouterr().err.split())
+
+
+def test_micro_batches_of_too_few_images_are_refused_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(FewstepError, match=r"groups of 4: .* 2 of a batch are computed at once"):
+        make(tmp_path, replace(CONFIG, microbatches=8), "imm")
+
+
 def test_linear_decay_ends_at_zero() -> None:
     config = Training(steps=100, lr=2.0, warmup=20, decay="linear")
     assert [config.lr_at(k) for k in (20, 60, 99)] == pytest.approx([2.0, 1.0, 2.0 / 80])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.condition import Condition
+from fewstep.tracing import in_graph
 from fewstep.training import learner as learner_module
 from fewstep.training import remarks as remarks_module
 from fewstep.training.recording import FEW, WARM, Columns, Key, Recorder, Recording, helps
@@ -141,6 +142,24 @@ def test_steps_are_recorded_unasked_where_that_helps(
     make(tmp_path / "b", replace(CONFIG, steps=1)).run()
     said = capsys.readouterr()
     assert "note: steps are recorded as CUDA graphs" in said.out + said.err
+
+
+@pytest.mark.usefixtures("recorded")
+def test_before_it_is_recorded_a_step_computes_what_a_graph_will(tmp_path: Path) -> None:
+    """So that a run which goes on, and computes first again, has the bits of one that did not."""
+    trainer, found = make(tmp_path, RECORDED, "ctm"), []
+    solved = trainer.objective.solved  # type: ignore[operator]
+
+    def solved_in(*words: Any) -> Tensor:
+        found.append(in_graph())
+        return solved(*words)
+
+    trainer.objective.solved = solved_in  # type: ignore[assignment]
+    for k in range(WARM + 2):
+        trainer.step(k)
+    assert found == [True] * len(found)
+    assert len(found) >= WARM
+    assert not in_graph()
 
 
 def test_what_others_wrote_is_recorded_if_asked_alone(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def check_writable(path: Path) -> None:
     above = next(parent for parent in (*whole.parents, whole) if parent.exists())
     if not above.is_dir():
         raise FewstepError(f"cannot write {path}: {above} is not a folder.")
-    partial = partial_of(above / path.name)
+    partial = partial_of(above / (whole.name or "x"))
     try:
         partial.touch()
         partial.unlink()

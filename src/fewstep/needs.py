@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from fewstep.errors import FewstepError
+
 
 class TeacherUse(Enum):
     """What an objective wants of a trained model."""
@@ -122,6 +124,28 @@ class FixedPoint(Enum):
     """Before the limit it is another map, whose distance from that vanishes on the way there."""
     NONE = "nothing that is known"
     """No map along the PF-ODE, or nobody has said."""
+
+
+@dataclass(frozen=True)
+class Fewest:
+    """How many images must be computed at once, for a loss to be the one that is written.
+
+    Args:
+        images: of a micro-batch.
+        why: what takes so many.
+    """
+
+    images: int = 1
+    why: str = ""
+
+    def check(self, images: int) -> None:
+        """Raise `FewstepError` where fewer are computed at once."""
+        if images < self.images:
+            raise FewstepError(
+                f"{self.why}: that takes {self.images} images at once, and {images} of a batch "
+                f"{'is' if images == 1 else 'are'} computed at once. Give a larger batch, or fewer "
+                "microbatches."
+            )
 
 
 BACKWARD = 2

@@ -14,14 +14,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HALF = (torch.bfloat16, torch.float16)
 
 
-def widest(x: torch.Tensor) -> torch.Tensor:
-    """In float64, or on an Apple GPU, which has none, in float32."""
-    return x.double() if has_float64(x.device) else x.float()
-
-
 def has_float64(device: torch.device) -> bool:
-    """Whether a device computes in float64: an Apple GPU does not."""
+    """Whether a device has float64: all but Apple's GPUs."""
     return device.type != "mps"
+
+
+def widest(x: torch.Tensor) -> torch.Tensor:
+    """In float64, or where there is none in float32."""
+    return x.double() if has_float64(x.device) else x.float()
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -22,6 +22,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +60,7 @@ class Name(NamedTuple):
     rest: tuple[str, ...]
 
 
+@lru_cache(1 << 16)
 def read_name(name: str) -> Name:
     """The split that a name's words say, and the rest; two splits in one name are none."""
     name = T10K.sub("test", SHARD.sub("", name))

@@ -82,7 +82,7 @@ def time_of(p: Parameterization, sigma: Tensor) -> Tensor:
     sigma = sigma.double()
     low = torch.full_like(sigma, p.t_min)
     high = torch.full_like(sigma, p.T)
-    most = float((p.sigma(high) / p.alpha(high)).max())
+    most = float(p.noise_level(high).max())
     if not ((sigma >= 0) & (sigma <= most)).all():
         raise FewstepError(
             f"this model knows noise levels from 0 to {most:g} (on data in [-1, 1]), got "

@@ -15,6 +15,7 @@ from fewstep.errors import FewstepError
 from fewstep.papers import Also, Cited
 from fewstep.parameterization import Parameterization, expand, per_row
 from fewstep.registry import Registry
+from fewstep.tracing import in_graph
 from fewstep.trained import Trained
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class GuidedModel:
         if self.guidance.everywhere:
             return self._guided(x, t, plain, w)
         inside = self.guidance.inside(self.p, per_row(t, x))
-        if not torch.compiler.is_compiling():  # a graph has both cases
+        if not in_graph():  # a graph has both cases
             if not inside.any():
                 return self.f.D(x, t, plain)
             if inside.all():
@@ -238,7 +239,7 @@ def embeds(f: object) -> int:
 
 def inside(p: Parameterization, t: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """Whether times [B] of a process have noise levels above ``low`` and up to ``high``: [B]."""
-    level = p.sigma(t) / p.alpha(t)
+    level = p.noise_level(t)
     return (low < level) & (level <= high)
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 from fewstep.networks.dropout import dropout, dropout_seed, mask
 from fewstep.networks.forward_mode import forward_mode, standardized
 from fewstep.precision import HALF
+from fewstep.tracing import transformed
 
 Film = tuple[Tensor, Tensor]
 PIXEL_EPS = 1e-8  # of a pixel norm (Karras et al. 2018)
@@ -157,13 +158,5 @@ def fused(x: Tensor) -> bool:
         and x.is_contiguous(memory_format=torch.channels_last)
         and x.dtype in (torch.float32, *HALF)
         and not forward_mode(x)
-        and not transformed()
+        and not transformed()  # of which kernels know nothing
     )
-
-
-def transformed() -> bool:
-    """Whether this is inside one of the transforms of `torch.func`, which kernels know nothing of.
-
-    Also of a map without a tangent, as at the beginning of a network whose times have one.
-    """
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()

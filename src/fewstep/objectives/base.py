@@ -16,6 +16,7 @@ frozen diffusion model, ``d`` the distance, ``lambda_`` the weighting, ``k`` the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
@@ -27,7 +28,7 @@ from typing_extensions import TypeVar
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Cost, FixedPoint, Needs
+from fewstep.needs import Cost, Fewest, FixedPoint, Needs
 from fewstep.objectives.fit import check_map
 from fewstep.objectives.teachers import check_follows, in_process_of
 from fewstep.objectives.turns import Turn, held_fixed
@@ -90,6 +91,15 @@ class Objective(Cited, nn.Module, ABC, Generic[M]):
         """The name that a user picks it by; of a class that is not registered, its own."""
         cls = type(self)
         return OBJECTIVES.name_of(cls) if OBJECTIVES.holds(cls) else cls.__name__
+
+    @property
+    def fewest(self) -> Fewest:
+        """How many images must be computed at once; by default one."""
+        return Fewest()
+
+    def remarks(self) -> Iterator[str]:
+        """What of its settings is worth a line before a training of ``K`` steps: one for each."""
+        return iter(())
 
     def hold(self, model: Held) -> Held:
         """A model that is asked and never trained, such as a teacher: frozen, its dropout off.
@@ -165,7 +175,12 @@ class Objective(Cited, nn.Module, ABC, Generic[M]):
     def drawn(
         self, x: Tensor, k: int, condition: Condition, turn: Turn
     ) -> tuple[Condition, tuple[Tensor, ...]]:
-        """What the loss of a turn takes besides ``x``: all of it that depends on the step ``k``."""
+        """What the loss of a turn takes besides ``x``: all of it that depends on the step ``k``.
+
+        Raises:
+            FewstepError: fewer images than `fewest`.
+        """
+        self.fewest.check(len(x))
         condition = self.conditioned(condition, x)
         return condition, (turn.draw_times or self.draw_times)(x, k)
 

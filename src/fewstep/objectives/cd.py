@@ -24,8 +24,8 @@ from fewstep.weightings import Weighting
 class CD(FollowsTeacher, ConsistencyObjective):
     """Distil a diffusion model: agree along its PF-ODE.
 
-    ``lambda_(t_n) d(f(x_{n+1}, t_{n+1}), f_minus(x_hat_n, t_n))`` with ``x_{n+1} = x + t_{n+1} z``
-    and ``x_hat_n`` one step ``Phi`` of the teacher's PF-ODE from there.
+    ``lambda_(t_{n+1}, t_n) d(f(x_{n+1}, t_{n+1}), f_minus(x_hat_n, t_n))`` with
+    ``x_{n+1} = x + t_{n+1} z`` and ``x_hat_n`` one step ``Phi`` of the teacher's PF-ODE from there.
 
     Args:
         f: the map in training, usually started from the teacher's weights.

@@ -12,7 +12,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.guided import FollowsTeacher
-from fewstep.parameterization import per_row
+from fewstep.parameterization import per_row, time_dtype
 from fewstep.schedules import LogSNRGrid
 from fewstep.solvers import Level, data_prediction, start_with_snr
 from fewstep.trained import CONSISTENCY
@@ -73,21 +73,21 @@ class CMT(FollowsTeacher):
         self.levels = [Level.at(p, t) for t in ends]
 
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
-        """Which of the states of all walks stand in the rows [B]."""
+        """Which of the states of all walks stand in the rows [B], and their times [B]."""
         walks = -(-len(x) // self.N)
-        return (torch.randperm(walks * self.N)[: len(x)].to(x.device),)
+        rows = torch.randperm(walks * self.N)[: len(x)]
+        t = torch.tensor([level.t for level in self.levels[: self.N]], dtype=torch.float64)
+        return rows.to(x.device), t[rows % self.N].to(time_dtype(x)).to(x.device)
 
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor
     ) -> Tensor:
-        (rows,), N = times, self.N
+        (rows, t), N = times, self.N
         walk, state = rows // N, rows % N
         first = x[: -(-len(x) // N)]
         told = condition.rows(slice(0, len(first)))
         with torch.no_grad():
             states, end = self.walked(first, told)
-        t = torch.tensor([level.t for level in self.levels[:N]], dtype=torch.float64)
-        t = per_row(t.to(x.device)[state], x)
         return self.d(self.f(states[state, walk], t, condition=condition.rows(walk)), end[walk])
 
     def walked(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:

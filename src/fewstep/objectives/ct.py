@@ -20,8 +20,8 @@ from fewstep.weightings import Weighting
 class CT(ConsistencyTraining):
     """Train a consistency model without a teacher: agree at two noise levels of one noise.
 
-    ``lambda_(t_n) d(f(x + t_{n+1} z, t_{n+1}), f_minus(x + t_n z, t_n))`` with ``N(k)`` growing
-    from ``s0`` to ``s1`` and ``mu(k)`` following it.
+    ``lambda_(t_{n+1}, t_n) d(f(x + t_{n+1} z, t_{n+1}), f_minus(x + t_n z, t_n))`` with ``N(k)``
+    growing from ``s0`` to ``s1`` and ``mu(k)`` following it.
 
     Args:
         f: the map in training.

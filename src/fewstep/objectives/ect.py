@@ -31,7 +31,7 @@ class ECT(ConsistencyObjective):
         stages: how many times the gap shrinks; with 1 it is constant, as in the paper's hour of
             training (q = 256) and after CMT (q = 4096).
         q: factor by which it shrinks.
-        cap: largest ``1 - q^-stage``, after which the gap stays; 1 for no such limit.
+        cap: largest ``1 - q^-(stage+1)``, after which the gap stays; 1 for no such limit.
         P_mean: mean of ``ln(sigma/alpha)``, which for EDM is ``ln t``.
         P_std: its standard deviation.
         distance: ``d``, how two images are compared.

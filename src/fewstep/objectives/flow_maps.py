@@ -47,18 +47,27 @@ class FlowMapObjective(AlongLines, Targeted):
         apart: share of the images whose times differ, the first of a batch; of the others
             ``s = t``.
         mu: decay of the target; 0 makes it the map itself under stop-gradient.
+        through: whether gradients go through the target, which at 0 is a copy then: they do not
+            move its weights.
     """
 
     makes = FLOW_MAP
     needs = Needs(two_time=True, processes=("rectified_flow",), flow=True)
 
     def __init__(
-        self, f: FlowMap, K: int, *, times: TimePairs | str, apart: float = 1.0, mu: float = 0.0
+        self,
+        f: FlowMap,
+        K: int,
+        *,
+        times: TimePairs | str,
+        apart: float = 1.0,
+        mu: float = 0.0,
+        through: bool = False,
     ) -> None:
         for name, value, most in (("apart", apart, 1), ("mu", mu, 1 - 1e-9)):
             if not 0 <= value <= most:
                 raise FewstepError(f"{name} of an objective lies between 0 and 1, got {value}.")
-        decay: Callable[[int], float] | None = (lambda k: mu) if mu else None
+        decay: Callable[[int], float] | None = (lambda k: mu) if mu or through else None
         super().__init__(f, K, mu=decay)
         self.times, self.apart = TIME_PAIRS.build(times), apart
 

@@ -52,8 +52,7 @@ class Guide:
 
         Raises:
             FewstepError: both, a weight on a teacher without a null class, a range for a network
-                that takes no weight, or none for one that does; a weaker model without either;
-                label dropout of a student whose teacher, or weaker model, has no null class.
+                that takes no weight, or none for one that does; a weaker model without either.
         """
         if guidance is not None and weights is not None:
             raise FewstepError("give one guidance weight or a range of them, not both.")
@@ -69,9 +68,7 @@ class Guide:
                 f"guidance={fixed.w:g}, --objective.guidance {fixed.w:g}."
             )
         weights = learned_range(f, weights)
-        check_teacher_of_hidden(f, teacher, "the teacher")
         if weak is not None:
-            check_teacher_of_hidden(f, weak, "the weak model")
             return cls(teacher, Autoguided(fixed.w, fixed.interval, weak=weak), weights)
         if not (own := cls(teacher, fixed, weights)).off:
             told = teacher.num_classes or teacher.network.embeds
@@ -284,10 +281,3 @@ def check_guides_itself(f: FlowMap) -> None:
             "a map that guides itself learns with and without its class: give label_dropout, "
             "--network.label-dropout 0.1, or leave out the guidance."
         )
-
-
-def check_teacher_of_hidden(f: FlowMap, teacher: FlowMap, whose: str = "the teacher") -> None:
-    """Raise `FewstepError` where label dropout hides classes from a teacher that needs them."""
-    if f.network.label_dropout:
-        told = teacher.num_classes or teacher.network.embeds
-        teacher.trained.check_null_class(told, whose, "label dropout")

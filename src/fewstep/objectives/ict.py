@@ -22,8 +22,8 @@ class ICT(ConsistencyTraining):
         K: total number of training steps.
         s0: grid intervals at the start.
         s1: grid intervals at the end.
-        P_mean: mean of ``ln t`` over the grid.
-        P_std: standard deviation of ``ln t`` over the grid.
+        P_mean: mean of ``ln(sigma/alpha)`` over the grid, which for EDM is ``ln t``.
+        P_std: its standard deviation.
         distance: ``d``, how two images are compared.
         weighting: ``lambda_``, how much a time counts.
     """

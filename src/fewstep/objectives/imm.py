@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Cost, FixedPoint, Needs
+from fewstep.needs import Cost, Fewest, FixedPoint, Needs
 from fewstep.networks.dropout import SharedDropout
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.flow_maps import FlowMapObjective
@@ -80,8 +80,12 @@ class IMM(FlowMapObjective):
             )
         self.M, self.latest, self.gap, self.a, self.b = M, latest, eta_max / 2**k, a, b
 
+    @property
+    def fewest(self) -> Fewest:
+        return Fewest(self.M, f"imm compares images in groups of {self.M}")
+
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
-        p, M = self.f.p, min(self.M, len(x))
+        p, M = self.f.p, self.M
         groups = math.ceil(len(x) / M)
         t, s = self.pair(x[:groups])
         most = p.T if p.time_is_noise_level else self.latest * p.T
@@ -132,7 +136,6 @@ def discrepancy(
         M: rows of a group; the last may have fewer.
         label: classes of the rows [B]; pairs of different ones do not count.
     """
-    M = min(M, len(y))
     groups = -(-len(y) // M)
     missing = groups * M - len(y)
     there = pad(torch.ones_like(scale), (0, missing)).view(groups, M)

@@ -27,9 +27,9 @@ from fewstep.whole import whole
 class LCM(FollowsTeacher, ConsistencyObjective):
     """Distil a guided, discrete diffusion model, such as one of latents, over skipped steps.
 
-    ``lambda_(n) d(f(x_{n+k}, w, n+k), f_minus(x_hat_n, w, n))`` where ``x_hat_n`` is one DDIM step
-    over ``k`` steps of the chain by the teacher that is guided with the weight ``w`` of the row,
-    ``D_null + w (D - D_null)``. The steps ``n + k`` are ``k, 2k, ..., N``, each with the same
+    ``lambda_(n+k, n) d(f(x_{n+k}, w, n+k), f_minus(x_hat_n, w, n))`` where ``x_hat_n`` is one DDIM
+    step over ``k`` steps of the chain by the teacher that is guided with the weight ``w`` of the
+    row, ``D_null + w (D - D_null)``. The steps ``n + k`` are ``k, 2k, ..., N``, each with the same
     probability; the first has the end of the map before it, and a process that ends earlier, as of
     a teacher that knows less noise, its end for the last. Guidance is part of what the student
     learns: its samples need one network evaluation a step.

@@ -16,6 +16,7 @@ The model is sampled by ``S`` DDIM steps from end to end. It needs no boundary c
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -143,6 +144,15 @@ class MultistepConsistency(Objective):
 
     def schedule(self, k: int) -> dict[str, float]:
         return {"N": self.inner(k) * self.S}
+
+    def remarks(self) -> Iterator[str]:
+        N = self.N
+        if N.steps > self.K and self.inner(self.K - 1) < self.inner(N.steps):
+            yield (
+                f"the grid grows to {N.s1:,} steps over the first {N.steps:,} of a training, and "
+                f"this one of {self.K:,} ends with {self.inner(self.K - 1) * self.S:,}: give "
+                f"--objective.anneal {max(1, self.K // 2)}, half of them, or more steps."
+            )
 
 
 @OBJECTIVES.register("multistep_cd")

@@ -14,8 +14,7 @@ from fewstep.errors import FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
 from fewstep.objectives.base import OBJECTIVES, Objective
-from fewstep.objectives.guided import check_teacher_of_hidden
-from fewstep.objectives.teachers import check_alike, check_follows
+from fewstep.objectives.teachers import check_alike, check_follows, check_teacher_of_hidden
 from fewstep.parameterization import time_dtype
 from fewstep.schedules import HalvingN, nested_times
 from fewstep.solvers import ddim_step, denoised_of_step
@@ -75,7 +74,7 @@ class PD(Objective):
         check_alike(teacher, f, "the teacher")
         check_follows(teacher)
         self.teacher = self.hold(_in_network_of(f, teacher))
-        check_teacher_of_hidden(f, teacher)
+        check_teacher_of_hidden(f, teacher, "the teacher")
         self.d = DISTANCES.build(distance)
         self.lambda_ = weighting_for(f.p, weighting)
 

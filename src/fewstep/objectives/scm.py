@@ -19,6 +19,8 @@ preconditioning is trigflow's up to the sign of ``F`` and the network's time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -166,6 +168,15 @@ class SimplifiedConsistency(AlongLines):
 
     def schedule(self, k: int) -> dict[str, float]:
         return {"r": self.r(k)}
+
+    def remarks(self) -> Iterator[str]:
+        if self.tangent_warmup >= self.K:
+            yield (
+                f"the unstable part of the tangent, which makes a consistency model, comes in over "
+                f"the first {self.tangent_warmup:,} steps, and this training of {self.K:,} ends "
+                f"with {self.r(self.K - 1):.0%} of it: give --objective.tangent-warmup "
+                f"{self.K // 4}, a quarter of them, or more steps."
+            )
 
 
 @OBJECTIVES.register("scd")

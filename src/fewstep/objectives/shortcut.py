@@ -9,7 +9,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided, towards
-from fewstep.needs import Cost, FixedPoint
+from fewstep.needs import Cost, Fewest, FixedPoint
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.flow_maps import FlowMapObjective, mean_square, mean_velocity, moved
 from fewstep.objectives.guided import check_guides_itself
@@ -70,20 +70,17 @@ class Shortcut(FlowMapObjective):
         if not self.guided.off:
             check_guides_itself(f)
 
+    @property
+    def fewest(self) -> Fewest:
+        return Fewest(self.every, f"one of {self.every} images learns from shorter steps")
+
     def draw_times(self, x: Tensor, k: int) -> tuple[Tensor, ...]:
-        if len(x) < self.every:
-            raise FewstepError(
-                f"one of {self.every} images learns from shorter steps, and {len(x)} are computed "
-                "at once: give a larger batch, or fewer microbatches."
-            )
-        dtype = time_dtype(x)
-        boot = torch.arange(len(x), device=x.device) < round(len(x) / self.every)
-        level = torch.randint(self.levels, (len(x),), device=x.device)
-        level = torch.where(boot, level, self.levels)
+        # on the CPU: not every device has float64
+        boot = torch.arange(len(x)) < round(len(x) / self.every)
+        level = torch.where(boot, torch.randint(self.levels, (len(x),)), self.levels)
         steps = 2**level  # of the length d = 1 / steps
-        i = 1 + (torch.rand(len(x), device=x.device, dtype=torch.float64) * steps).floor()
-        t, s = i / steps, (i - 1) / steps
-        return t.to(dtype), s.to(dtype)
+        i = 1 + (torch.rand(len(x), dtype=torch.float64) * steps).floor()
+        return tuple(u.to(time_dtype(x)).to(x.device) for u in (i / steps, (i - 1) / steps))
 
     def loss_at(
         self, x: Tensor, *times: Tensor, condition: Condition = NONE, **columns: Tensor

@@ -35,7 +35,7 @@ class StableConsistencyTuning(ECT):
         K: total number of training steps.
         stages: how many times the gap shrinks; with 1 it is constant.
         q: factor by which it shrinks.
-        cap: largest ``1 - q^-stage``, after which the gap stays; 1 for no such limit.
+        cap: largest ``1 - q^-(stage+1)``, after which the gap stays; 1 for no such limit.
         P_mean: mean of ``ln(sigma/alpha)``, which for EDM is ``ln t``.
         P_std: its standard deviation.
         distance: ``d``, how two images are compared.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from fewstep.condition import NONE, Condition
 from fewstep.distances import Distance
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.needs import Cost, FixedPoint, Needs, TeacherUse
+from fewstep.needs import Cost, Fewest, FixedPoint, Needs, TeacherUse
 from fewstep.networks.dropout import SharedDropout
 from fewstep.objectives.base import OBJECTIVES
 from fewstep.objectives.consistency import ConsistencyObjective
@@ -48,7 +49,8 @@ class TCM(ConsistencyObjective):
         weighting: ``lambda_``, how much a time counts.
 
     Raises:
-        FewstepError: a time ``t'`` outside of the process, or shares that are none.
+        FewstepError: a time ``t'`` outside of the process, or shares that are none; a first stage
+            without a null class for a map with label dropout.
     """
 
     paper = "Lee, Xu, Geffner, Fanti, Kreis, Vahdat, Nie 2024 (TCM), the second stage"
@@ -104,6 +106,14 @@ class TCM(ConsistencyObjective):
         t = self.times.sample(x, p).clamp(min=self.start)
         t[: self._at_boundary(len(t))] = self.start
         return t, p.time_of_noise_level(self.r(p.noise_level(t), k)).clamp(p.t_min)
+
+    @property
+    def fewest(self) -> Fewest:
+        if not self.boundary:
+            return Fewest()
+        least = int(0.5 / min(self.boundary, 1 - self.boundary))
+        images = next(n for n in count(max(1, least)) if 0 < self._at_boundary(n) < n)
+        return Fewest(images, f"tcm has {self.boundary:.0%} of the images at its boundary")
 
     def _at_boundary(self, rows: int) -> int:
         """How many of the first rows of a batch are at ``t'``; data are in random order."""

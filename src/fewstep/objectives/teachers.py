@@ -56,16 +56,25 @@ def check_follows(teacher: FlowMap) -> None:
         teacher.trained.check_teacher("the teacher", follow=True)
 
 
+def check_teacher_of_hidden(f: FlowMap, teacher: FlowMap, whose: str) -> None:
+    """Raise `FewstepError` where label dropout hides classes from a teacher that needs them."""
+    if f.network.label_dropout:
+        told = teacher.num_classes or teacher.network.embeds
+        teacher.trained.check_null_class(told, whose, "label dropout")
+
+
 def in_process_of(f: FlowMap, teacher: FlowMap, what: str) -> FlowMap:
-    """A teacher in the process of the map that follows its PF-ODE.
+    """A teacher in the process of the map that asks it, as of its PF-ODE.
 
     One of another process, or of the same with other parameters, is matched to it by the
     signal-to-noise ratio, which is said.
 
     Raises:
-        FewstepError: a model of other images, or one that no other process can use.
+        FewstepError: a model of other images, or one that no other process can use; one without a
+            null class for a map with label dropout.
     """
     check_shapes(teacher, f, what)
+    check_teacher_of_hidden(f, teacher, what)
     if teacher.p.process.same(f.p.process):
         say_less_noise(teacher, f, what)
         return teacher

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import FewstepError, unknown
+from fewstep.parameterization.constants import Constants
 from fewstep.parameterization.preserving import VariancePreserving
 from fewstep.parameterization.process import PROCESSES
 
@@ -84,8 +85,8 @@ class Chain(VariancePreserving):
     beta_1: float = 1e-4
     beta_N: float = 0.02
     given: tuple[float, ...] = field(default=(), kw_only=True)
-    _log_alphas: Tensor = field(init=False, repr=False, compare=False)
-    _cubics: Tensor = field(init=False, repr=False, compare=False)
+    _log_alphas: Constants = field(init=False, repr=False, compare=False)
+    _cubics: Constants = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.betas not in (*BETAS, GIVEN):
@@ -98,8 +99,8 @@ class Chain(VariancePreserving):
         object.__setattr__(self, "given", tuple(map(float, self.given)))
         betas = self._betas()
         log_alphas = torch.cat([torch.zeros(1).double(), torch.log1p(-betas).cumsum(0) / 2])
-        object.__setattr__(self, "_log_alphas", log_alphas)
-        object.__setattr__(self, "_cubics", falling_cubics(log_alphas))
+        object.__setattr__(self, "_log_alphas", Constants(log_alphas))
+        object.__setattr__(self, "_cubics", Constants(falling_cubics(log_alphas)))
 
     def _betas(self) -> Tensor:
         if self.betas != GIVEN:
@@ -113,7 +114,7 @@ class Chain(VariancePreserving):
 
     def _cubic(self, n: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """``y, m, c, d`` of the piece ``y + u (m + u (c + u d))`` after step ``n``, u in [0, 1]."""
-        return tuple(self._cubics.to(dtype).to(n.device)[:, n])
+        return tuple(self._cubics.of(dtype, n.device)[:, n])
 
     def _place(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The interval that holds ``t`` and the place in it; an end belongs to the one before."""
@@ -131,7 +132,7 @@ class Chain(VariancePreserving):
         return self.N * (m + u * (2 * c + u * 3 * d))
 
     def time_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
-        table = self._log_alphas.to(log_alpha.dtype).to(log_alpha.device)
+        table = self._log_alphas.of(log_alpha.dtype, log_alpha.device)
         n = torch.searchsorted(-table, -log_alpha.contiguous()).clamp(1, self.N) - 1
         y, m, c, d = self._cubic(n, log_alpha.dtype)
         low, high = torch.zeros_like(log_alpha), torch.ones_like(log_alpha)

@@ -12,8 +12,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from fewstep.parameterization.base import PARAMETERIZATIONS, Parameterization
 from fewstep.parameterization.chain import Chain
 from fewstep.parameterization.preconditioning import ChainIndex, Preconditioning, TimeItself
@@ -48,23 +46,6 @@ class OfLogAlpha(Parameterization):
 
     def _preconditioning(self) -> Preconditioning:
         return TimeItself(self.sigma_data, self.prediction, self.time_scale)
-
-    def log_alpha(self, t: Tensor) -> Tensor:
-        """``ln alpha(t)``, 0 at ``t = 0``."""
-        return self._process_of_log_alpha.log_alpha(t)
-
-    def log_alpha_dot(self, t: Tensor) -> Tensor:
-        """Its derivative, ``-beta(t) / 2``."""
-        return self._process_of_log_alpha.log_alpha_dot(t)
-
-    def time_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
-        """The inverse of `log_alpha`."""
-        return self._process_of_log_alpha.time_of_log_alpha(log_alpha)
-
-    @property
-    def _process_of_log_alpha(self) -> VariancePreserving:
-        assert isinstance(self.process, VariancePreserving)
-        return self.process
 
 
 @PARAMETERIZATIONS.register("vp")

@@ -25,7 +25,6 @@ that needs no diffusion model has the first two, and sees as many images at its 
 model in its share, or a few more."""
 SIDES = (64, 32, 16)
 """Sizes of images that are tried, the largest first, below the images' own."""
-LARGEST = 128  # side above which images are too large for the networks here
 SEEN = 40  # images for each number of theirs that make a size worth it for a small network
 HOPELESS = 500  # images below which a size is refused before any is read
 WIDE = 100_000  # images that a network of `NARROW` channels sees before a wider one is better

@@ -22,8 +22,9 @@ from fewstep.parameterization import Parameterization
 from fewstep.runs.activations import evaluated
 from fewstep.runs.components import make_model, make_objective, objective_of
 from fewstep.runs.run import COMPANIONS, Run
+from fewstep.tracing import as_graph
 
-ROWS = 16  # of the batch that evaluations are counted on
+ROWS = 16  # of the batch that evaluations are counted on, unless a loss takes more
 REAL = 200e9  # operations, forwards and backwards of one image, up to which the network is timed
 AT_ONCE = 50e9  # operations of one timed step, unless one image has more
 OF_CONVOLUTION = 2 / 3  # share of a plain convolution's speed that a whole U-Net reaches
@@ -89,25 +90,26 @@ def counted(objective: Objective, p: Parameterization, M: int = 1) -> Evaluation
         p: the parameterization of its map.
         M: states of a trajectory.
     """
+    rows = max(ROWS, objective.fewest.images)
     found = {"trained": 0.0, "others": 0.0, "kept": 0.0}
 
     def count(module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         derived = any(forward_mode(x) for x in (*args, *named.values()) if x is not None)
-        cost = (1 + TANGENT * derived) * len(args[0]) / (ROWS * M)
+        cost = (1 + TANGENT * derived) * len(args[0]) / (rows * M)
         found["trained" if torch.is_grad_enabled() else "others"] += cost
         found["kept"] += cost * torch.is_grad_enabled()
 
     for part in objective.modules():
         if isinstance(part, MLP):
             part.register_forward_pre_hook(count, with_kwargs=True)
-    x = torch.zeros(ROWS, 4)
+    x = torch.zeros(rows, 4)
     columns = {
-        "noise": torch.ones(ROWS, 4),
-        "trajectory": torch.ones(ROWS, M, 4),
-        "times": torch.full((ROWS, M), p.t_min),
+        "noise": torch.ones(rows, 4),
+        "trajectory": torch.ones(rows, M, 4),
+        "times": torch.full((rows, M), p.t_min),
     }
     # Of a column that a reader of the user's gives nobody knows the shape: a number an example.
-    given = {name: columns.get(name, torch.ones(ROWS)) for name in objective.needs.columns}
+    given = {name: columns.get(name, torch.ones(rows)) for name in objective.needs.columns}
     most, turns = 0.0, objective.turns(0)
     with torch.random.fork_rng(devices=[]):
         for turn in turns:
@@ -115,7 +117,7 @@ def counted(objective: Objective, p: Parameterization, M: int = 1) -> Evaluation
                 found["kept"] = 0.0
                 sure = len(turns) == 1 and given.keys() <= columns.keys()
                 alone = nullcontext() if sure else _counting(turn.name)
-                with objective.only(turn), alone:
+                with objective.only(turn), alone, as_graph():
                     objective(x, 0, turn=turn, **given)
                 most = max(most, found["kept"])
     return Evaluations(found["trained"], found["others"], most)

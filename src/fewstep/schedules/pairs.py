@@ -23,10 +23,7 @@ class TimePairs(Cited, ABC):
 
     @abstractmethod
     def sample(self, x: Tensor, p: Parameterization) -> tuple[Tensor, Tensor]:
-        """``t`` and ``s`` with ``t_min <= t <= T`` and ``s <= t`` per example of ``x``: [B], [B].
-
-        ``s`` is at least ``t_min``, or 0 where the distribution says so.
-        """
+        """``t`` and ``s`` with ``t_min <= s <= t <= T`` per example of ``x``: [B], [B]."""
 
 
 @TIME_PAIRS.register("sorted")

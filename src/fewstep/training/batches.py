@@ -47,7 +47,7 @@ class Batches:
 
     Raises:
         FewstepError: data that the model or the objective cannot learn from; a batch that cannot
-            be parted.
+            be parted, or into parts of fewer images than the objective's `fewest`.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Batches:
     ) -> None:
         self.objective, self.config, self.device = objective, config, group.device
         self.share = Share.of(config, group)
+        objective.fewest.check(config.batch // self.share.total)
         self.data = fitted(data, objective.f)
         check_columns(objective.name, objective.needs, data, config.flip or config.augment > 0)
         self.augment = Augmentation(config.augment) if config.augment else None

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.condition import Condition
+from fewstep.tracing import as_graph
 
 WARM = 3  # calls that compute as usual first: in them kernels are compiled and chosen
 FEW = 64  # images at once, up to which a GPU waits for Python
@@ -87,6 +88,7 @@ class Recorder:
         self._gradients: list[Tensor | None] = []
         self._pool: Any = None
 
+    @as_graph()
     def __call__(
         self,
         backward: Backward,

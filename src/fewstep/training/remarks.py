@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from fewstep.data import Dataset
+from fewstep.objectives import Objective
 from fewstep.training.config import Training
 from fewstep.training.recording import Recorder
 
 
 def remarks(
-    config: Training, data: Dataset, device: torch.device, *, recorded: bool
+    config: Training,
+    objective: Objective[Any],
+    data: Dataset,
+    device: torch.device,
+    *,
+    recorded: bool,
 ) -> Iterator[str]:
     """One line for each; ``recorded`` says whether steps are."""
     if recorded and config.cuda_graphs is None:
@@ -28,6 +35,8 @@ def remarks(
             f"training has {config.steps:,}: a warm-up of a twentieth, --warmup "
             f"{config.steps // 20}, learns more from them."
         )
+    for remark in objective.remarks():
+        yield f"note: {remark}"
     if config.flip:
         yield "note: half of the images are mirrored left to right; --no-flip where that is wrong."
     if config.batch > len(data):

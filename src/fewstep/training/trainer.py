@@ -162,7 +162,7 @@ class Trainer(Generic[M]):
                 "trained. For other settings give another folder."
             )
         recorded = any(learner.recorder for learner in self.learners.values())
-        said = remarks(config, self.data, self.group.device, recorded=recorded)
+        said = remarks(config, self.objective, self.data, self.group.device, recorded=recorded)
         for note in (*self.notes, *said):
             log.say(note)
         with log, stop_signals() as stop, Writer(self.checkpoints) as writer:
