@@ -396,6 +396,15 @@ def test_a_table_is_written_where_it_is_asked_for_or_refused_first(
         assert str(tmp_path / bad) in said.err
 
 
+def test_a_table_is_written_before_it_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewstep.cli.evaluate.show", None)  # whatever keeps it from the screen
+    fewstep.save_images(DIGITS.images[:40], tmp_path / "x.npz")
+    words = ("--reference", "digits", "--no-baselines", "--metrics", "fd")
+    assert list(scored(tmp_path, tmp_path / "x.npz", *words, code=70)) == ["x.npz"]
+
+
 def test_scores_are_json_for_everybody() -> None:
     scores = Scores(n=3, fd=1.5, errors={"fd": math.nan, "recall": 0.1}, notes=("said",))
     text = as_json([Line("x", scores)], Setting("f", "0" * 64, None, "r", None, 0))

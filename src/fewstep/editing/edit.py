@@ -12,9 +12,8 @@ generated and times ``t_1 > ... > t_N > eps``:
         x <- f(x, t_n)
         x <- A^-1[(A y)(1 - Omega) + (A x) Omega]
 
-Times are those of the model's process, never indices of a grid. As in sampling, every
-image has a noise stream of its own: the result depends on the seed and the image's index, not on
-the batch.
+Times are those of the model's process, never indices of a grid. As in sampling, every image has a
+noise stream of its own: the result depends on the seed and the image's index, not on the batch.
 """
 
 from __future__ import annotations

@@ -94,15 +94,13 @@ def save(
     """
     check_size(path, (pixels.shape[1], pixels.shape[2]))
     name, image, notes = format_name(path), to_pil(pixels), []
-    its = FORMATS[name]
+    its, ending = FORMATS[name], path.suffix.lower()
     if image.mode not in its.modes:
         what = "16 bits: 8 are written" if image.mode == SIXTEEN else "transparency: it is on white"
-        notes.append(f"{path.suffix.lower()} files hold no {what}.")
+        notes.append(f"{ending} files hold no {what}.")
         image = _plain(image)
     if keeps and its.lossy:
-        notes.append(
-            f"{path.suffix.lower()} is a format with loss: what was kept changes a little."
-        )
+        notes.append(f"{ending} is a format with loss: what was kept changes a little.")
     image.save(path, name, **its.how, **({"icc_profile": profile} if profile else {}))
     return notes
 

@@ -314,7 +314,7 @@ class Evaluator:
         if not names:
             return
         device = next(iter(self.network.parameters()), real).device
-        if has_float64(device):
+        if has_float64(device):  # in which the distances are
             real, fake = real.to(device), fake.to(device)
         ks = (3, 5) if "dc" in metrics else (3, 3)
 
