@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from fewstep.cli import run
+from fewstep.cli.within import Within
 from fewstep.data import Dataset, load
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation.classifier import SmallClassifier
@@ -28,7 +30,7 @@ from fewstep.planning import fitting, rule, trainings
 from fewstep.planning import round as rounds
 from fewstep.planning.choices import Choices, choices_of
 from fewstep.planning.distilling import _check_teacher, plan_distil
-from fewstep.planning.fitting import needs_of, next_round, plan_fit
+from fewstep.planning.fitting import budget_of, needs_of, next_round, plan_fit
 from fewstep.planning.looked_at import Looked, Source, called, groups, is_of, look
 from fewstep.planning.prepared import held_out, prepare
 from fewstep.planning.round import Round, Timed
@@ -463,10 +465,11 @@ def test_a_stage_that_is_slower_than_measured_ends_early(
 def test_a_folder_goes_on_with_a_longer_budget_alone(tmp_path: Path) -> None:
     state = State(kind="fit", source="p", fingerprint="x", steps={"teacher": 9}, rounds=(600.0,))
     with pytest.raises(FewstepError, match="has spent its budget: give a longer --budget"):
-        next_round(state, 600, tmp_path)
-    assert next_round(state, 1200, tmp_path).steps == {}
+        budget_of(state, 600, tmp_path, 1800)
+    assert budget_of(state, 1200, tmp_path, 1800) == 1200
+    assert next_round(state, 1200).steps == {}
     begun = replace(state, budget=1200.0)
-    assert next_round(begun, 1200, tmp_path).steps == {"teacher": 9}, "interrupted, it goes on"
+    assert next_round(begun, 1200).steps == {"teacher": 9}, "interrupted, it goes on"
     state.write(tmp_path)
     with pytest.raises(FewstepError, match="of fewstep fit, not distil"):
         read_state(tmp_path, "distil")
@@ -474,6 +477,37 @@ def test_a_folder_goes_on_with_a_longer_budget_alone(tmp_path: Path) -> None:
     Clock(tmp_path).add(ALL, 1)
     with pytest.raises(FewstepError, match="holds a reproduction"):
         read_state(tmp_path, "fit")
+
+
+def test_a_budget_that_was_begun_is_the_one_that_is_spent(tmp_path: Path) -> None:
+    assert budget_of(None, None, tmp_path, 1800) == 1800
+    begun = State(kind="fit", source="p", fingerprint="x", steps={"teacher": 9}, budget=7200.0)
+    assert budget_of(begun, None, tmp_path, 1800) == 7200, "whatever the default is"
+    assert budget_of(begun, 7200, tmp_path, 1800) == 7200
+    with pytest.raises(FewstepError, match=r"spends a budget of 2h that was begun: leave out"):
+        budget_of(begun, 1800, tmp_path, 1800)
+    assert budget_of(begun, 36_000, tmp_path, 1800) == 7200, "the longer one comes after it"
+
+
+def test_a_longer_budget_begins_when_the_one_that_was_begun_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spent: list[Any] = []
+    monkeypatch.setattr(Within, "_carry_out", lambda self, plan: spent.append(plan))
+    budgets = iter([1800.0, 7200.0])
+
+    def planned() -> Any:
+        return SimpleNamespace(round=SimpleNamespace(budget=next(budgets)))
+
+    Within().do(planned, 7200)
+    assert [plan.round.budget for plan in spent] == [1800, 7200]
+    assert "The budget of 30m that was begun here is spent first." in capsys.readouterr().out
+    budgets = iter([1800.0])
+    Within().do(planned, 1900)
+    assert "begun here is spent.\n" in capsys.readouterr().out
+    budgets = iter([600.0])
+    Within().do(planned, None)
+    assert [plan.round.budget for plan in spent[2:]] == [1800, 600]
 
 
 # Plans

@@ -132,6 +132,18 @@ def test_what_cannot_be_looked_for(run: Path, serve: Callable[..., TestClient]) 
     ask(client, 400, image=text(images()[0]), model="other")
 
 
+def test_what_is_sent_is_looked_at_before_it_is_unpacked(
+    run: Path, serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(run)
+    monkeypatch.setattr("fewstep.serving.images.read", lambda *given: pytest.fail("unpacked"))
+    large = torch.zeros(1, 2048, 2048, dtype=torch.uint8)
+    assert "has 2048x2048 pixels" in ask(client, 400, image=text(large))["error"]["message"]
+    assert "values" in ask(client, 400, image=[0] * 2000)["error"]["message"]
+    answer = client.post("/v1/images/neighbours", content=b"x")
+    assert answer.status_code == 415
+
+
 @pytest.mark.parametrize(
     ("change", "hint"),
     [

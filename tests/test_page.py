@@ -19,7 +19,7 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ from fewstep.networks import DiT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright for Python")
 pytest.importorskip("fastapi", reason="needs the serve extra")
-Page, Browser = playwright.Page, playwright.Browser
+Page, Browser, Route = playwright.Page, playwright.Browser, playwright.Route
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SWITCHES = [
@@ -353,6 +353,59 @@ def test_an_image_is_varied_edited_and_interpolated_from(open_page: Open) -> Non
     assert page.is_checked("#interpolate .classes input[value='7']")
 
 
+def test_what_follows_from_an_image_is_made_as_it_was(open_page: Open) -> None:
+    page = open_page()
+    spec = "jumps(times=(2.0, 0.5))"
+    page.locator("#generate-n").fill("2")
+    page.fill("#generate-sampler", spec)
+    run(page, "generate")
+    page.fill("#generate-seed", "9")
+    page.click("#generate .sheets > .grid .tile:nth-child(1)")
+    link = dict(parse_qsl(urlsplit(page.url).fragment))
+    assert (link["seed"], link["image"]) == ("0", "0"), "of what is seen, not of the form"
+    first = shown(page, "#generate .large")
+
+    page.click("#generate [data-act=from]")
+    done(page, "interpolate")
+    assert page.input_value("#interpolate-sampler") == spec
+    apart = shown(page, "#interpolate .large").astype(int) - first
+    assert np.abs(apart).max() <= 1
+
+    page.click("#tab-generate")
+    page.click("#generate [data-act=edit]")
+    page.wait_for_selector("#edit .layers:not([hidden])")
+    assert json.loads(page.input_value("#edit [name=source]"))["sampler"] == spec
+
+    page.route("**/v1/images/edits", lambda route: None)  # which is never answered
+    page.check("#edit [name=task][value=vary]")
+    page.click("#edit .primary")
+    page.wait_for_selector("#edit form.busy")
+    page.click("#edit [data-source=blank]")
+    assert page.locator("#edit form.busy").count() == 0, "it was of another picture"
+
+
+def test_the_page_keeps_to_what_the_server_allows(open_page: Open, address: str) -> None:
+    page = open_page(refusals=1)
+    run(page, "generate")
+
+    def few(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        for model in body["data"]:
+            model["max_n"] = 3
+        route.fulfill(response=answer, json=body)
+
+    no = {"error": {"message": "not today.", "param": None}}
+    page.route("**/v1/models", few)
+    page.route("**/v1/images/generations", lambda r: r.fulfill(status=400, json=no))
+    page.goto("about:blank")  # and not only to another fragment
+    page.goto(address)
+    assert "not today" in page.wait_for_selector("#generate .message").inner_text()
+    for slider in ("#generate-n", "#edit-n", "#interpolate-frames", "#compare-n"):
+        assert page.get_attribute(slider, "max") == "3"
+    assert page.text_content("#generate .vary button") == "Make 3 variations"
+
+
 def test_inpaint_keeps_what_the_mouse_did_not_paint(open_page: Open, tmp_path: Path) -> None:
     page = open_page()
     take_one(page)
@@ -505,7 +558,7 @@ def test_the_tabs_by_keyboard_and_the_terminal(open_page: Open) -> None:
     page.keyboard.press("ArrowLeft")
     page.click("#generate .terminal summary")
     line = page.inner_text("#generate .terminal pre >> nth=0")
-    assert line.startswith("fewstep sample runs/")
+    assert line.startswith("fewstep sample path/to/consistency.safetensors ")
     assert "--steps 2 --seed 0" in line
     unlabelled = page.evaluate(
         "[...document.querySelectorAll('input:not([type=hidden]), select')]"

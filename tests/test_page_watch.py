@@ -101,11 +101,13 @@ def test_a_training_is_watched_and_seeds_make_a_wall(
     assert len(titles) == 5
     assert far(page, "mine") == "100 of 400 steps, 30 s left"
     assert "stopped at 200" in far(page, "fit/teacher")
+    page.evaluate("document.querySelector('.run input[value=mine]').mine = true")
     with (home / "mine" / LOG).open("a") as file:
         file.write(lines(*rows(200)[3:]) + '{"step": 2')
     page.wait_for_function(
         "() => document.querySelector('#watch').innerText.includes('200 of 400 steps, 20 s left')"
     )
+    assert page.evaluate("document.querySelector('.run input[value=mine]').mine"), "in its place"
     page.wait_for_selector(".sheets-of-runs img")
     assert page.inner_text(".sharpen output") == "step 200"
 

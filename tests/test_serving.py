@@ -13,6 +13,7 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -21,13 +22,14 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import foreign
+from fewstep.cli.launch import Place
 from fewstep.data import to_uint8
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided
 from fewstep.networks import MLP, UNet
 from fewstep.parameterization import EDM
-from fewstep.sampling import sample, sampler_for
+from fewstep.sampling import Walk, sample, sampler_for
 from fewstep.serving import (
     Busy,
     Call,
@@ -127,6 +129,7 @@ def test_models_are_described(client: TestClient) -> None:
     assert "colourise" not in grey["tasks"]
     assert teacher["tasks"] == ["denoise"]
     assert (teacher["default_steps"], teacher["max_steps"]) == (18, 20)
+    assert (teacher["max_n"], teacher["max_pixels"]) == (8, 100_000)
 
 
 @pytest.mark.parametrize(("model", "steps"), [("grey", 1), ("grey", 3), ("teacher", 4)])
@@ -204,6 +207,51 @@ def test_images_and_frames_are_guided_as_asked() -> None:
         message = refused(client, "generations", model="teacher", guidance=2)
         assert "needs a null class" in message
         assert "give both" in refused(client, "generations", guidance_interval=[0.3, 5.0])
+
+
+@pytest.mark.parametrize("much", ["steps=10000", "nfe=3000", "steps=20, solver=pc(correctors=99)"])
+def test_what_takes_too_much_is_refused_before_it_is_fitted(
+    much: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f = network_map(1, 3, "diffusion")
+    f.trained = replace(f.trained, null_class=True)
+    shelf = Shelf({"guided": f})
+    monkeypatch.setattr(Walk, "fitted", lambda *given: pytest.fail("it was fitted"))
+    spec = f"walk(guidance=guided(w=2, interval=(0.1, 3)), {much})"
+    ends = {"from": {"seed": 0}, "to": {"seed": 1}, "frames": 2}
+    app = create_app(Engine(shelf.models), shelf, limits=LIMITS)
+    with TestClient(app, base_url="http://localhost") as client:
+        for what, body in (("generations", {}), ("interpolations", ends)):
+            message = refused(client, what, sampler=spec, **body)
+            assert "at most 80" in message
+
+
+def test_a_sampler_is_fitted_aside(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def fitted(self: Walk, f: FlowMap) -> Walk:
+        threads.append(threading.current_thread().name)
+        return self
+
+    monkeypatch.setattr(Walk, "fitted", fitted)
+    post(client, "generations", model="teacher", sampler="walk(steps=7)")
+    assert threads[0].startswith("aside")
+
+
+@pytest.mark.parametrize(
+    ("what", "body"),
+    [
+        ("generations", {"n": 4, "steps": 3, "strip": True}),
+        ("interpolations", {"from": {"seed": 0}, "to": {"seed": 1}, "frames": 8}),
+    ],
+)
+def test_the_pixels_of_an_answer_are_bounded_without_a_size(
+    what: str, body: dict[str, Any], shelf: Shelf
+) -> None:
+    app = create_app(Engine(shelf.models), shelf, limits=replace(LIMITS, pixels=700))
+    with TestClient(app, base_url="http://localhost") as client:
+        assert "at most 700" in refused(client, what, **body)
+        assert post(client, "generations", n=4)["data"]
 
 
 @pytest.mark.parametrize("label", [1, "bee", "1"])
@@ -588,7 +636,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     (
         "generations",
         {"model": "teacher", "sampler": "walk(nfe=99999)"},
-        "at most 20 steps",
+        "takes 99999 network evaluations",
     ),
     ("generations", {"class": 3}, "'3'"),
     ("generations", {"class": "dog"}, "'dog'"),
@@ -970,7 +1018,8 @@ def test_other_pages_cannot_use_the_server(client: TestClient) -> None:
     assert own.status_code == 200
     rebound = client.get("/v1/models", headers={"host": "evil.example"})
     assert rebound.status_code == 421
-    for host in ("127.0.0.1:8000", "[::1]:8000", "localhost"):
+    assert "Open it as localhost" in rebound.json()["error"]["message"]
+    for host in ("127.0.0.1:8000", "127.0.1.1:8000", "[::1]:8000", "localhost"):
         assert client.get("/v1/models", headers={"host": host}).status_code == 200
 
 
@@ -1021,8 +1070,17 @@ def test_metrics_count(client: TestClient) -> None:
 def test_the_api_describes_itself(client: TestClient) -> None:
     found = client.get("/openapi.json").json()
     assert {"/v1/images/generations", "/v1/images/edits", "/v1/models"} <= set(found["paths"])
-    assert "openapi.json" in client.get("/docs").text  # follows the redirect
-    assert client.get("/docs/docs.js").status_code == 200
+    page = client.get("/docs").text  # follows the redirect
+    assert "openapi.json" in page
+    assert client.get("/docs", follow_redirects=False).headers["location"] == "docs/"
+    script = client.get("/docs/docs.js").text
+    assert not [at for at in ('href="/', 'fetch("/') if at in page + script], "behind a prefix, too"
+
+
+def test_an_address_carries_the_token_as_it_is() -> None:
+    url = Place(token="a+b&c=d #%e").url(8000)
+    assert parse_qs(urlsplit(url).query) == {"token": ["a+b&c=d #%e"]}
+    assert not urlsplit(url).fragment
 
 
 def test_names_of_models(tmp_path: Path) -> None:
@@ -1034,6 +1092,24 @@ def test_names_of_models(tmp_path: Path) -> None:
     assert list(Shelf.open(paths).models) == ["a-x", "b-x", "b-y-1", "b-y-2"]
     runs = [tmp_path / "cd-0.9", tmp_path / "cd-0.99"]
     assert [names_for([run]) for run in runs] == [["cd-0.9"], ["cd-0.99"]]
+
+
+def test_a_model_is_shown_where_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    network_map(1).save(tmp_path / "runs" / "mine.safetensors")
+    monkeypatch.chdir(tmp_path)
+
+    def shown(place: Path) -> str:
+        return Shelf.open([place]).describe(8)[0]["path"]
+
+    assert shown(Path("runs/mine.safetensors")) == "runs/mine.safetensors"
+    assert shown(tmp_path / "runs" / "mine.safetensors") == "runs/mine.safetensors"
+    place = tmp_path / "runs" / "mine.safetensors"
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert shown(place) == "path/to/mine.safetensors", "where it lies is nobody else's concern"
 
 
 def test_nothing_to_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from fewstep.networks import DiT
 from fewstep.parameterization import EDM
 from fewstep.serving import Engine, Generation, Shelf
 from fewstep.serving.app import create_app
+from fewstep.serving.limits import Limits
 
 ENCODER = """
 import pathlib
@@ -133,6 +135,30 @@ def test_what_the_encoder_cannot_is_said(tmp_path: Path, words: Path) -> None:
         "message"
     ]
     assert "take embeddings [1, 3]" in message
+
+
+def test_a_prompt_that_takes_too_long_is_given_up_in_words(tmp_path: Path) -> None:
+    gate = Event()
+    shelf = opened(tmp_path)
+    shelf.readers["words"] = lambda text: gate.wait(60)  # type: ignore[assignment]
+    app = create_app(Engine(shelf.models), shelf, limits=Limits(seconds=0.05))
+    with TestClient(app, base_url="http://localhost") as client:
+        answer = client.post("/v1/images/generations", json={"prompt": "a red cat"})
+        gate.set()
+    assert answer.status_code == 504
+    assert "the prompt was not read within 0.05 s" in answer.json()["error"]["message"]
+
+
+def test_frames_show_the_prompt(tmp_path: Path, words: Path) -> None:
+    shelf = opened(tmp_path, encoder=f"{words}:encode")
+    ends = {"from": {"seed": 5}, "to": {"seed": 6}, "frames": 2, "steps": 1}
+    body = {**ends, "prompt": "a red cat"}
+    answer = asked(shelf, lambda client: client.post("/v1/images/interpolations", json=body))
+    start = generated(shelf, n=1, seed=5, steps=1, prompt="a red cat")["data"][0]
+    frame = answer.json()["data"][0]
+    assert np.abs(pixels(frame) - pixels(start)).max() <= 1
+    stored = Image.open(BytesIO(base64.b64decode(frame["b64_json"]))).text["fewstep"]  # type: ignore[attr-defined]
+    assert json.loads(stored)["prompt"] == "a red cat"
 
 
 def test_without_an_encoder_the_prompt_is_not_looked_at(tmp_path: Path, words: Path) -> None:

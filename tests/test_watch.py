@@ -242,6 +242,46 @@ def test_samples_are_sent_up_to_the_newest_step(
     assert client.get("/v1/runs/log", params={"run": "mein"}).status_code == 400
 
 
+def test_a_folder_that_may_not_be_looked_into_is_passed_over(
+    tmp_path: Path, watch: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked").mkdir()
+    begin(tmp_path / "mine", row(10))
+    stat = Path.stat
+
+    def refusing(self: Path, **how: Any) -> os.stat_result:
+        if "locked" in self.relative_to(tmp_path).parts[:-1] if tmp_path in self.parents else ():
+            raise PermissionError(13, "Permission denied", str(self))
+        return stat(self, **how)
+
+    monkeypatch.setattr(Path, "stat", refusing)
+    assert [run["name"] for run in seen(watch(tmp_path)).values()] == ["mine"]
+
+
+def test_a_folder_of_any_name_is_watched(tmp_path: Path, watch: Callable[..., TestClient]) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    begin(odd, row(10))
+    client = watch(tmp_path)
+    ((id, run),) = seen(client).items()
+    assert run["name"] == "caf\\udce9"
+    assert len(client.get("/v1/runs/log", params={"run": id}).json()["rows"]) == 1
+    assert list(seen(watch(odd))) == ["caf\\udce9"]
+
+
+def test_the_newest_runs_are_watched(
+    tmp_path: Path, watch: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewstep.serving.watched.MANY", 2)
+    for i, name in enumerate("abc"):
+        os.utime(begin(tmp_path / name, row(10)) / "run.json", (1000 + i, 1000 + i))
+    client = watch(tmp_path)
+    assert [run["name"] for run in seen(client).values()] == ["b", "c"]
+    assert client.get("/v1/runs").json()["left_out"] == 1
+    os.utime(begin(tmp_path / "d", row(10)) / "run.json", (2000, 2000))
+    assert [run["name"] for run in seen(client).values()] == ["c", "d"]
+    assert client.get("/v1/runs").json()["left_out"] == 2
+
+
 def test_a_server_of_trainings_has_no_model(
     tmp_path: Path, watch: Callable[..., TestClient]
 ) -> None:
@@ -267,7 +307,8 @@ def test_runs_of_served_models_are_watched_too(tmp_path: Path) -> None:
     run = begin(tmp_path / "mine", row(50))
     file = tmp_path / "other.safetensors"
     file.touch()
-    assert [r["id"] for r in Runs.of_models({"mine": run, "other": file}).look()] == ["mine"]
+    found, left_out = Runs.of_models({"mine": run, "other": file}).look()
+    assert ([r["id"] for r in found], left_out) == (["mine"], 0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fewstep.cli.command import command
 from fewstep.cli.within import Within
 from fewstep.planning.budget import parse_budget
@@ -11,7 +13,7 @@ def distil(
     teacher: str,
     /,
     *,
-    budget: str = "10m",
+    budget: str | None = None,
     method: str | None = None,
     data: str | None = None,
     within: Within | None = None,
@@ -35,21 +37,21 @@ def distil(
     teacher
         Run folder, model file or hub:NAME of a diffusion model.
     budget
-        How long it may take, of all calls together: 90s, 30m, 1h30m.
+        How long it may take, of all calls together: 90s, 30m, 1h30m. Default that which is being
+        spent, else 10m.
     method
         Objective of the student, as fewstep train images has them; default cd.
     data
         Images like those that the model was trained on; default those that its run names.
     """
-    seconds = parse_budget(budget)
+    seconds = None if budget is None else parse_budget(budget)
     from fewstep.planning.distilling import plan_distil
 
     asked = within or Within()
     given = {"method": method, **asked.chosen}
     folder = asked.folder(teacher, "distil")
-    asked.do(
-        plan_distil(teacher, folder, seconds, given, data=data, device=asked.device, log=asked.log)
-    )
+    how: dict[str, Any] = {"data": data, "device": asked.device, "log": asked.log}
+    asked.do(lambda: plan_distil(teacher, folder, seconds, given, **how), seconds)
 
 
 app = command(distil)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -18,7 +18,7 @@ def fit(
     source: str,
     /,
     *,
-    budget: str = "30m",
+    budget: str | None = None,
     method: str | None = None,
     network: str | None = None,
     size: Whole | None = None,
@@ -52,7 +52,8 @@ def fit(
     source
         A folder of images, or a file, as --data of train takes it; subfolders are classes.
     budget
-        How long it may take, of all calls together: 90s, 30m, 1h30m.
+        How long it may take, of all calls together: 90s, 30m, 1h30m. Default that which is being
+        spent, else 30m.
     method
         Objective of the model of few steps, as fewstep train images has them.
     network
@@ -73,7 +74,7 @@ def fit(
     augment
         Probability of each augmentation of the images.
     """
-    seconds = parse_budget(budget)
+    seconds = None if budget is None else parse_budget(budget)
     from fewstep.planning.fitting import plan_fit
 
     asked = within or Within()
@@ -90,7 +91,8 @@ def fit(
         **asked.chosen,
     }
     folder = asked.folder(source, "fit")
-    asked.do(plan_fit(source, folder, seconds, given, device=asked.device, log=asked.log))
+    how: dict[str, Any] = {"device": asked.device, "log": asked.log}
+    asked.do(lambda: plan_fit(source, folder, seconds, given, **how), seconds)
 
 
 app = command(fit)

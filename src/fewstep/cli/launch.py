@@ -7,6 +7,7 @@ import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 from cyclopts import Parameter
 
@@ -47,7 +48,8 @@ class Place:
     def url(self, port: int) -> str:
         """The page's address."""
         shown = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{shown}:{port}/" + (f"?token={self.token}" if self.token else "")
+        token = f"?token={quote(self.token, safe='')}" if self.token else ""
+        return f"http://{shown}:{port}/{token}"
 
 
 def launch(

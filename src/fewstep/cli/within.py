@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,11 +70,31 @@ class Within:
 
         return self.out or Path("runs") / f"{called(source)}-{kind}"
 
-    def do(self, plan: Plan) -> None:
-        """Show a plan, or carry it out."""
+    def do(self, planned: Callable[[], Plan], budget: float | None) -> None:
+        """Show a plan, or carry it out.
+
+        A shorter budget that was begun is spent first, and then the plan is made again.
+
+        Args:
+            planned: makes the plan.
+            budget: seconds that the user asked for.
+        """
+        from fewstep.planning.fitting import is_longer
+
+        plan = planned()
+        spent = plan.round.budget
+        again = budget is not None and is_longer(budget, spent)
+        if budget not in (None, spent):
+            first = " first" if again else ""
+            print(f"The budget of {duration(spent)} that was begun here is spent{first}.")
         if self.dry_run:
             print("\n".join(plan.lines()))
             return
+        self._carry_out(plan)
+        if again:
+            self._carry_out(planned())
+
+    def _carry_out(self, plan: Plan) -> None:
         from fewstep.report.fitted import Features, carry_out
 
         page = carry_out(plan, Features(self.features, self.weights))

@@ -24,7 +24,7 @@ from fewstep.models import as_map
 from fewstep.needs import Needs, TeacherUse
 from fewstep.planning import rule, trainings
 from fewstep.planning.choices import Choices, choices_of
-from fewstep.planning.fitting import PAIRS, needs_of, next_round, pairs, timed
+from fewstep.planning.fitting import PAIRS, budget_of, needs_of, next_round, pairs, timed
 from fewstep.planning.looked_at import Looked, look, of_path
 from fewstep.planning.measured import brief
 from fewstep.planning.plan import DATA, FEW, Plan, few_of
@@ -47,6 +47,7 @@ from fewstep.stages.clock import ALL, Clock
 from fewstep.stages.how import How
 
 TEACHER = "teacher.safetensors"
+BUDGET = 600.0  # seconds, where nobody says another
 RATES = (1e-4, 1e-3)
 SMALL = 2e6  # weights of a network that learns at the higher of these rates
 
@@ -54,7 +55,7 @@ SMALL = 2e6  # weights of a network that learns at the higher of these rates
 def plan_distil(
     teacher: str,
     directory: Path,
-    budget: float,
+    budget: float | None,
     given: Mapping[str, Any],
     *,
     data: str | None = None,
@@ -66,7 +67,7 @@ def plan_distil(
     Args:
         teacher: run folder, model file, imported file or hub:NAME of a diffusion model.
         directory: of the distillation; what was begun there goes on.
-        budget: seconds, of all calls together.
+        budget: seconds, of all calls together; default that which is being spent, else `BUDGET`.
         given: the user's choices by name; None for what is left to the rule.
         data: images like those that the model was trained on; default those that its run names.
         device: where to train; default a GPU where there is one.
@@ -79,6 +80,7 @@ def plan_distil(
     rule.check_threads(given)
     began = time.perf_counter()
     begun, where = read_state(directory, "distil"), pick_device(device)
+    budget = budget_of(begun, budget, directory, BUDGET)
     choices = Choices(given, choices_of(begun.choices) if begun else {})
     method = str(choices.make("method", rule.DISTILS, "it follows the model, and needs few steps"))
     trainings.check_method(method, refines=True)
@@ -106,7 +108,7 @@ def plan_distil(
     student = _student(f, choices, needs, str(directory / DATA / TRAIN), looked)
     _choose_pace(choices, _shown(student, f, needs), images, where, brief(budget))
     student = student.more(precision=choices.make("precision", None, ""))
-    state = next_round(state, budget, directory)
+    state = next_round(state, budget)
     stages = _stages(student, f, needs, few_of(state), directory)
     how = How(device=device, threads=choices["threads"], log=tuple(log))
     made = Round(directory, budget, stages, rule.AFTER, images, how)

@@ -21,6 +21,7 @@ from fewstep.errors import FewstepError
 from fewstep.needs import Needs, TeacherUse
 from fewstep.objectives import OBJECTIVES
 from fewstep.planning import rule, trainings
+from fewstep.planning.budget import duration
 from fewstep.planning.choices import Choices, choices_of
 from fewstep.planning.looked_at import Looked, Source, is_of, look, of_path
 from fewstep.planning.measured import pace_of, small_speed
@@ -38,13 +39,15 @@ from fewstep.stages.stage import Pairs, Stage
 
 TEACHER, PAIRS = "teacher", "pairs"
 PAIRS_SHARE, EVALUATIONS = 0.15, 35
+BUDGET = 1800.0  # seconds, where nobody says another
+LONGER = 1.1  # times a budget that the next one must exceed
 AGAIN = 0.35  # share of a later budget that the diffusion model goes on for
 
 
 def plan_fit(
     source: str,
     directory: Path,
-    budget: float,
+    budget: float | None,
     given: Mapping[str, Any],
     *,
     device: str | None = None,
@@ -55,7 +58,7 @@ def plan_fit(
     Args:
         source: a folder or file of images, as `fewstep.load` takes it.
         directory: of the fit; what was begun there goes on.
-        budget: seconds, of all calls together.
+        budget: seconds, of all calls together; default that which is being spent, else `BUDGET`.
         given: the user's choices by name; None for what is left to the rule.
         device: where to train; default a GPU where there is one.
         log: loggers of the trainings.
@@ -67,6 +70,7 @@ def plan_fit(
     rule.check_threads(given)
     began = time.perf_counter()
     begun, where = read_state(directory, "fit"), pick_device(device)
+    budget = budget_of(begun, budget, directory, BUDGET)
     choices = Choices(given, choices_of(begun.choices) if begun else {})
     if given.get("method") is not None:
         trainings.check_method(given["method"])
@@ -87,7 +91,7 @@ def plan_fit(
     alone = trainings.learns_alone(needs_of(choices["method"]))
     rule.choose_training(choices, looked, where, alone=alone)
     choices.make("seed", 0, "another number gives another model")
-    state = next_round(state, budget, directory)
+    state = next_round(state, budget)
     stages = _stages(choices, looked, directory, state)
     how = How(device=device, threads=choices["threads"], log=tuple(log))
     made = Round(directory, budget, stages, rule.AFTER, images, how)
@@ -163,20 +167,43 @@ def _passes(begun: State, budget: float, directory: Path, images: int) -> float 
     return seen / images * budget / max(begun.rounds)
 
 
-def next_round(state: State, budget: float, directory: Path) -> State:
-    """The folder's state for a budget: one that goes on, or one that is longer.
+def budget_of(state: State | None, asked: float | None, directory: Path, default: float) -> float:
+    """The budget that is spent now: of what was begun its own, before a longer one begins.
+
+    Args:
+        state: of the folder; None where nothing was begun.
+        asked: seconds; None for that which is being spent, or the default.
+        directory: of the plan, for the message.
+        default: seconds.
 
     Raises:
-        FewstepError: so much has been spent already.
+        FewstepError: more has been begun, or spent already.
     """
-    if state.budget:  # which was interrupted
-        return replace(state, budget=budget)
-    if state.rounds and budget <= 1.1 * max(state.rounds):
+    if state is not None and state.budget:  # which was interrupted
+        if asked is not None and asked < state.budget:
+            raise FewstepError(
+                f"{directory} spends a budget of {duration(state.budget)} that was begun: leave "
+                "out --budget to go on with it, or give another --out."
+            )
+        return state.budget
+    wanted = default if asked is None else asked
+    if state is not None and not is_longer(wanted, max(state.rounds, default=0.0)):
         raise FewstepError(
-            f"{directory} has spent its budget: give a longer --budget to go on with it. "
-            f"{directory / 'report.html'} says what it is."
+            f"{directory} has spent its budget: give a longer --budget than "
+            f"{duration(max(state.rounds))} to go on with it. {directory / 'report.html'} says "
+            "what it is."
         )
-    return replace(state, budget=budget, steps={})
+    return wanted
+
+
+def next_round(state: State, budget: float) -> State:
+    """The folder's state for a budget: one that goes on, or the next."""
+    return state if state.budget else replace(state, budget=budget, steps={})
+
+
+def is_longer(budget: float, other: float) -> bool:
+    """Whether a budget is so much longer than another that it is worth a round of its own."""
+    return budget > LONGER * other
 
 
 def _stages(choices: Choices, looked: Looked, directory: Path, state: State) -> list[Timed]:

@@ -93,6 +93,13 @@ class Asked:
         return None if self.sampler is None else build(self.sampler).spec
 
     @property
+    def least(self) -> int:
+        """Network evaluations that what was asked for takes at least, whatever the model."""
+        if self.sampler is None:
+            return self.nfe or self.steps or 1
+        return with_arguments(build(self.sampler), self.given).least
+
+    @property
     def given(self) -> dict[str, Any]:
         """The single arguments, as a spec names them."""
         times = None if self.taus is None else tuple(self.taus)

@@ -54,6 +54,10 @@ class NestedDDIM(Sampler):
         return self.N
 
     @property
+    def least(self) -> int:
+        return self.N or 1
+
+    @property
     def deterministic(self) -> bool:
         return True
 

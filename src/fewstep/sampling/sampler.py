@@ -50,6 +50,11 @@ class Sampler(Cited, ABC):
         return self.nfe
 
     @property
+    def least(self) -> int:
+        """Network evaluations that it takes at least, which are known before it meets a model."""
+        return self.nfe
+
+    @property
     def deterministic(self) -> bool:
         """Whether the noise at ``T`` decides the sample, after known steps."""
         return False

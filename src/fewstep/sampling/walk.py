@@ -112,6 +112,10 @@ class Walk(Sampler):
         return len(self._spend)
 
     @property
+    def least(self) -> int:
+        return self.budget or sum(self._spend)
+
+    @property
     def deterministic(self) -> bool:
         return self._solver.convergence is not None and not self.adaptive
 

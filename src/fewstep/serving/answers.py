@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from fastapi import Request
@@ -21,7 +21,7 @@ from fewstep.editing.task import How
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.guidance import Guided
-from fewstep.sampling import Asked, Sampler, default_taus, sampler_for
+from fewstep.sampling import Asked, Sampler, default_taus
 from fewstep.sampling.labels import check_embedding
 from fewstep.serving.aside import aside
 from fewstep.serving.edits import Editing, task_of
@@ -33,8 +33,8 @@ from fewstep.serving.images import (
     base64_png,
     enlarge,
     from_base64,
-    parse_size,
-    picture,
+    picture_of,
+    scale_of,
 )
 from fewstep.serving.limits import Limits
 from fewstep.serving.neighbours import TrainingImages
@@ -50,6 +50,10 @@ from fewstep.threads import compute_alone
 
 KEPT = 256  # samplers that were asked for
 HELD = 8  # of the largest pictures that may wait at once
+
+T = TypeVar("T")
+Fit = Callable[[FlowMap, Asked], Sampler]
+"""Makes of what is asked for the sampler of a model."""
 
 
 class Disconnected(Exception):
@@ -71,7 +75,7 @@ class Answers:
     ) -> None:
         self.engine, self.shelf, self.limits = engine, shelf, limits
         self.training = training
-        self._samplers: dict[tuple[str, str | None, int | None, Guided | None], Sampler] = {}
+        self._samplers: dict[tuple[str, Asked, Fit], Sampler] = {}
         self._held = 0
         # Looks through images, one request after another.
         self._aside = ThreadPoolExecutor(1, initializer=compute_alone)
@@ -86,50 +90,63 @@ class Answers:
         return {
             "seconds_per_image": None if step is None else step * about["default_steps"],
             "training_images_missing": self.training.missing(name),
+            "max_n": self.limits.n,
+            "max_pixels": self.limits.pixels,
         }
 
     async def neighbours(self, body: NeighboursBody) -> Response:
         """The training images nearest to a picture."""
         name, f = self.shelf[body.model]
-        sent = picture(
-            from_base64(body.image, "image"), f.image_shape[0], self.limits.pixels, "image"
-        )
-        if sent.size != tuple(f.image_shape[1:]):
-            H, W = f.image_shape[1:]
-            raise FewstepError(
-                f"image has {sent.size[1]}x{sent.size[0]} pixels, and the model's are {W}x{H}."
-            )
+        C, H, W = f.image_shape
+
+        def image() -> Tensor:
+            self.training.check(name)
+            return picture_of(from_base64(body.image, "image"), C, (H, W), "image").pixels
+
+        sent = await asyncio.to_thread(image)
         started = time.monotonic()
         looking = asyncio.get_running_loop().run_in_executor(
-            self._aside, self.training.nearest, name, sent.pixels, body.n
-        )
-        try:  # one that has begun goes on, and what it has read is kept
-            found = await asyncio.wait_for(looking, self.limits.seconds)
-        except asyncio.TimeoutError:
-            raise TimeoutError(
-                "the training images are still being read: ask again in a while."
-            ) from None
+            self._aside, self.training.nearest, name, sent, body.n
+        )  # one that has begun goes on, and what it has read is kept
+        late = "the training images are still being read: ask again in a while."
+        found = await self._in_time(looking, late)
         whole = {"model": name, "seconds": round(time.monotonic() - started, 4), **found}
         return Response(json.dumps(whole, separators=(",", ":")), media_type="application/json")
 
-    def sampler(
-        self, name: str, spec: str | None, steps: int | None, guidance: Guided | None
+    async def _sampler(
+        self, name: str, body: GenerationBody | InterpolationBody, steps: int | None, fit: Fit
     ) -> Sampler:
-        """The sampler of a model by its spec, a number of steps and guidance; made once.
+        """The sampler of a model that a request asks for; made once, and aside.
 
         Raises:
             FewstepError: one that the model does not admit, that spends more than the limit, or
                 that cannot say beforehand what it spends.
         """
-        asked = name, spec, steps, guidance
-        if asked not in self._samplers:
-            wish = Asked(steps, sampler=spec, guidance=guidance)
-            sampler = self.shelf.engine.sampler(self.shelf.models[name], wish)
-            self.limits.check_sampler(sampler)
+        asked = Asked(steps, sampler=body.sampler, guidance=_guided(body))
+        key = name, asked, fit
+        if key not in self._samplers:
+            sampler = await asyncio.to_thread(self._fitted, *key)
             if len(self._samplers) >= KEPT:
                 self._samplers.pop(next(iter(self._samplers)))
-            self._samplers[asked] = sampler
-        return self._samplers[asked]
+            self._samplers[key] = sampler
+        return self._samplers[key]
+
+    def _fitted(self, name: str, asked: Asked, fit: Fit) -> Sampler:
+        self.limits.check_asked(asked)
+        sampler = fit(self.shelf.models[name], asked)
+        self.limits.check_sampler(sampler)
+        return sampler
+
+    async def _in_time(self, work: Awaitable[T], late: str) -> T:
+        """What comes of work within the limit.
+
+        Raises:
+            TimeoutError: it takes longer; in the words for that.
+        """
+        try:
+            return await asyncio.wait_for(work, self.limits.seconds)
+        except asyncio.TimeoutError:  # which Python 3.10 has apart
+            raise TimeoutError(late) from None
 
     async def _read(self, name: str, f: FlowMap, prompt: str | None) -> Tensor | None:
         """The embedding of a prompt, for a model that is told texts.
@@ -142,14 +159,15 @@ class Answers:
         if reader is None or not text:
             return None
         reading = asyncio.to_thread(lambda: check_embedding(f, reader(text), 1))
-        return await asyncio.wait_for(reading, self.limits.seconds)
+        late = f"the prompt was not read within {self.limits.seconds:g} s: ask again in a while."
+        return await self._in_time(reading, late)
 
     async def generations(self, body: GenerationBody, request: Request) -> Response:
         """Images, as one answer or as a stream of events."""
         name, f = self.shelf[body.model]
         steps = body.steps if body.sampler else body.steps or self.shelf.default_steps(f)
         self.limits.check(body.n, steps)
-        sampler = self.sampler(name, body.sampler, steps, _guided(body))
+        sampler = await self._sampler(name, body, steps, self.shelf.engine.sampler)
         embedding = await self._read(name, f, body.prompt)
         job = Generating(name, f, body, sampler, self.limits, self.shelf.engine.name, embedding)
         if body.stream:
@@ -225,23 +243,24 @@ class Answers:
         """The frames between two images, ends included."""
         name, f = self.shelf[body.model]
         self.limits.check(body.frames, body.steps)
+        native = f.image_shape[1], f.image_shape[2]
+        scale = scale_of(body.size, native, body.frames, self.limits.pixels)
         sampler: Sampler | None = None
-        guidance = _guided(body)
-        if body.sampler or guidance or f.trained.guidance or f.trained.maps_to_any:
-            sampler = sampler_for(f, body.steps, sampler=body.sampler, guidance=guidance)
-            self.limits.check_sampler(sampler)
+        if body.sampler or _guided(body) or f.trained.guidance or f.trained.maps_to_any:
+            sampler = await self._sampler(name, body, body.steps, _own_sampler)
         steps = body.steps or (sampler.count if sampler else f.trained.default_steps)
-        scale = parse_size(
-            body.size, (f.image_shape[1], f.image_shape[2]), self.limits.pixels // body.frames
-        )
-        label = _end_class(f, body.label, body.start)
+        embedding = await self._read(name, f, body.prompt)
+        told = embedding is not None
+        wanted, notes = class_asked(f, body.label, body.prompt, read=told)
+        label = _end_class(f, wanted, body.start)
 
         def frames(f: FlowMap) -> Tensor:
             ends = [latents(f, [end.index], end.seed) for end in (body.start, body.to)]
             z = walk(torch.cat(ends), body.frames)
             how: dict[str, Any] = {"N": steps} if f.trained.solves else {}
             how = {"sampler": sampler} if sampler else how or {"taus": default_taus(f, steps)}
-            return to_uint8(decode(f, z, seed=body.start.seed, labels=label, **how))
+            how |= {"labels": label, "embedding": embedding}
+            return to_uint8(decode(f, z, seed=body.start.seed, **how))
 
         started = time.monotonic()
         images = await self.result(Call(name, frames, body.frames), request)
@@ -250,6 +269,7 @@ class Answers:
         common = settings_of(name, body.start.seed, steps, class_name(f, label), engine)
         common |= {"sampler": sampler.spec} if sampler else {}
         common |= {"from": body.start.model_dump(), "to": body.to.model_dump()}
+        common |= {"prompt": (body.prompt or "").strip()} if told else {}
         return await aside(
             scale**2 * images[:, 0].numel(),
             lambda: answer(
@@ -261,6 +281,7 @@ class Answers:
                     {"b64_json": base64_png(enlarge(x, scale), {**common, "frame": i}), "index": i}
                     for i, x in enumerate(images)
                 ],
+                notes,
                 engine=engine,
             ),
         )
@@ -325,6 +346,11 @@ def _end_class(f: FlowMap, label: int | str | None, start: End) -> int | None:
     if number is None and f.num_classes:
         return start.index % f.num_classes
     return number
+
+
+def _own_sampler(f: FlowMap, asked: Asked) -> Sampler:
+    """The sampler between two images, which the engine of samples may not have."""
+    return asked.of(f)
 
 
 def _guided(body: GenerationBody | InterpolationBody) -> Guided | None:

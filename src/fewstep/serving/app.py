@@ -14,6 +14,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
@@ -23,7 +24,7 @@ from fewstep.errors import FewstepError
 from fewstep.serving.answers import Answers, Disconnected
 from fewstep.serving.engine import Busy, Closed, Engine
 from fewstep.serving.faults import error, fault
-from fewstep.serving.forms import upload
+from fewstep.serving.forms import JSON, sent, upload
 from fewstep.serving.guard import Guard
 from fewstep.serving.limits import Limits
 from fewstep.serving.metrics import Metrics
@@ -89,7 +90,7 @@ def create_app(
     _add_routes(app, answers, metrics, engine)
     _add_runs(app, runs or Runs())
     _add_errors(app)
-    app.add_route("/docs", lambda _: RedirectResponse("/docs/"), include_in_schema=False)
+    app.add_route("/docs", lambda _: RedirectResponse("docs/"), include_in_schema=False)
     app.mount("/docs", Pages(directory=HERE / "docs", html=True), name="docs")
     app.mount("/", Pages(directory=HERE / "page", html=True), name="page")
     return Guard(app, metrics=metrics, most=limits.body, token=token, local=local)
@@ -127,10 +128,10 @@ def _add_routes(app: FastAPI, answers: Answers, metrics: Metrics, engine: Engine
         """Pass from one image to another over a sphere of noise."""
         return await answers.interpolations(body, request)
 
-    @app.post("/v1/images/neighbours", **images)  # type: ignore[arg-type]
-    async def neighbours(body: NeighboursBody) -> Response:
+    @app.post("/v1/images/neighbours", openapi_extra=_json_of(NeighboursBody), **images)  # type: ignore[arg-type]
+    async def neighbours(request: Request) -> Response:
         """The training images that are nearest to a picture, where they are at hand."""
-        return await answers.neighbours(body)
+        return await answers.neighbours(await sent(request, NeighboursBody))
 
     @app.get("/v1/models", **about)  # type: ignore[arg-type]
     async def models() -> dict[str, Any]:
@@ -157,7 +158,8 @@ def _add_runs(app: FastAPI, runs: Runs) -> None:
     @app.get("/v1/runs", **about)
     async def look() -> dict[str, Any]:
         """How far each training is."""
-        return {"object": "list", "data": await asyncio.to_thread(runs.look)}
+        found, left_out = await asyncio.to_thread(runs.look)
+        return {"object": "list", "data": found, "left_out": left_out}
 
     @app.get("/v1/runs/log", **about)
     async def log(run: Id, after: int = 0, epoch: str = "") -> dict[str, Any]:
@@ -185,15 +187,21 @@ def _allowed(app: FastAPI, path: str) -> set[str]:
     return methods | {"HEAD"} if "GET" in methods else methods
 
 
+def _json_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """What a route takes that reads its body itself, for the OpenAPI description."""
+    schema = kind.model_json_schema(by_alias=True)
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
+
+
 def _either_form_or_json() -> dict[str, Any]:
     """What the edits take, for the OpenAPI description."""
-    schema = EditBody.model_json_schema(by_alias=True)
-    form = json.loads(json.dumps(schema))
+    taken = _json_of(EditBody)
+    content = taken["requestBody"]["content"]
+    form = json.loads(json.dumps(content[JSON]["schema"]))
     for name in ("image", "mask"):
         form["properties"][name] = {"type": "string", "format": "binary"}
-    kinds = {"application/json": schema, "multipart/form-data": form}
-    content = {kind: {"schema": one} for kind, one in kinds.items()}
-    return {"requestBody": {"required": True, "content": content}}
+    content["multipart/form-data"] = {"schema": form}
+    return taken
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -17,7 +17,7 @@ from fewstep.editing.tasks import TASKS, InpaintTask
 from fewstep.errors import FewstepError, unknown
 from fewstep.flow_map import FlowMap
 from fewstep.serving.forms import Upload
-from fewstep.serving.images import base64_png, enlarge, mask, parse_size, picture, sheet
+from fewstep.serving.images import base64_png, enlarge, mask, picture, scale_of, sheet
 from fewstep.serving.limits import Limits
 from fewstep.serving.schemas import EditBody
 
@@ -62,15 +62,13 @@ class Editing:
             p = p.masked(_mask(sent, p, limits))
         elif sent.mask is not None or sent.body.marks is not None:
             raise FewstepError(f"a mask is for inpaint; {sent.body.task} takes none.")
-        height, width = size = task.result_size(f, p.size)
-        parts = how.n * task.parts(f, p.size)
-        if parts > limits.parts or how.n * height * width > limits.pixels:
+        size, parts = task.result_size(f, p.size), how.n * task.parts(f, p.size)
+        if parts > limits.parts:
             raise FewstepError(
                 f"the picture of {p.size[1]}x{p.size[0]} pixels is too large for this: {parts:,} "
-                f"parts of the model's size (at most {limits.parts:,}), or an answer of more than "
-                f"{limits.pixels:,} pixels."
+                f"parts of the model's size; at most {limits.parts:,} are allowed."
             )
-        scale = parse_size(sent.body.size, size, limits.pixels // how.n, "the result's")
+        scale = scale_of(sent.body.size, size, how.n, limits.pixels, "the result's")
         return cls(task, p, how, size, scale, task.notes(f, p))
 
     def __call__(self, f: FlowMap) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The edits' two shapes of a body, JSON and a form, as one."""
+"""Bodies with pictures: JSON that is bounded, and the edits' form."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 import codecs
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
@@ -25,6 +25,9 @@ FILES = {"image": "image", "image[]": "image", "mask": "mask"}
 """Names of the fields with files; a client that can send several pictures says image[]."""
 PIECE = 2**16
 VALUES = 1000
+JSON = "application/json"
+
+B = TypeVar("B", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -43,23 +46,48 @@ async def upload(request: Request) -> Upload:
         RequestValidationError: fields that are missing, unknown or of the wrong kind.
         FewstepError: a picture that is not there or not base64.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     data = await request.body()
-    if kind == "multipart/form-data":
+    if _kind(request) == "multipart/form-data":
         return await asyncio.to_thread(asyncio.run, _form(request.headers, data))
-    if kind != "application/json":
-        raise HTTPException(415, "send application/json or multipart/form-data")
-    return await aside(len(data), lambda: _json(data))
+    if _kind(request) != JSON:
+        raise HTTPException(415, f"send {JSON} or multipart/form-data")
+    return await aside(len(data), lambda: _upload(parsed(data, EditBody)))
 
 
-def _json(data: bytes) -> Upload:
-    if data.count(b",") > VALUES:  # a parser stops all threads until it is done
-        raise FewstepError(f"the body holds more than {VALUES:,} values, which no edit has.")
+async def sent(request: Request, kind: type[B]) -> B:
+    """The body of a request that holds a picture, in JSON.
+
+    Raises:
+        RequestValidationError: fields that are missing, unknown or of the wrong kind.
+        FewstepError: it is no JSON, or holds too many values.
+    """
+    if _kind(request) != JSON:
+        raise HTTPException(415, f"send {JSON}")
+    data = await request.body()
+    return await aside(len(data), lambda: parsed(data, kind))
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def parsed(data: bytes, kind: type[B]) -> B:
+    """A body of JSON, which is looked at before a parser stops all threads until it is done.
+
+    Raises:
+        RequestValidationError: fields that are missing, unknown or of the wrong kind.
+        FewstepError: it is no JSON, or holds too many values.
+    """
+    if data.count(b",") > VALUES:
+        raise FewstepError(f"the body holds more than {VALUES:,} values, which no request has.")
     try:
         fields = from_json(data.removeprefix(codecs.BOM_UTF8))
     except ValueError as error:
         raise FewstepError(f"the body is not JSON: {error}.") from error
-    body = _checked(fields)
+    return _checked(fields, kind)
+
+
+def _upload(body: EditBody) -> Upload:
     mask = None if body.mask is None else from_base64(body.mask, "mask")
     return Upload(body, from_base64(body.image, "image"), mask)
 
@@ -79,7 +107,7 @@ async def _form(headers: Headers, data: bytes) -> Upload:
     fields, files = await _parts(form)
     if "image" not in files:
         raise FewstepError("the form has no file in the field 'image'.")
-    return Upload(_checked({**fields, "image": ""}), files["image"], files.get("mask"))
+    return Upload(_checked({**fields, "image": ""}, EditBody), files["image"], files.get("mask"))
 
 
 async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:
@@ -107,8 +135,8 @@ async def _parts(form: FormData) -> tuple[dict[str, Any], dict[str, bytes]]:
     return fields, files
 
 
-def _checked(fields: Any) -> EditBody:
+def _checked(fields: Any, kind: type[B]) -> B:
     try:
-        return EditBody.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error

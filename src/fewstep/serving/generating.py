@@ -15,7 +15,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.sampling import Sampler
 from fewstep.serving.aside import aside
 from fewstep.serving.engine import Generation, OnStep, Work
-from fewstep.serving.images import base64_png, enlarge, parse_size, sheet
+from fewstep.serving.images import base64_png, enlarge, scale_of, sheet
 from fewstep.serving.limits import Limits
 from fewstep.serving.packed import (
     answer,
@@ -61,9 +61,8 @@ class Generating:
         self.engine, self.embedding = engine, embedding
         self.steps = sampler.count
         self.frames = body.n * (self.steps if body.strip else 1)
-        self.scale = parse_size(
-            body.size, (f.image_shape[1], f.image_shape[2]), limits.pixels // self.frames
-        )
+        native = f.image_shape[1], f.image_shape[2]
+        self.scale = scale_of(body.size, native, self.frames, limits.pixels)
         self.seed = seed_of(body)
         label, self.notes = class_asked(f, body.label, body.prompt, read=embedding is not None)
         number = class_number(f, label)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -28,7 +29,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 BODIES = 16  # of the largest bodies that may be there at once
 SMALL = 65_536  # bytes of a body without a picture
 PICTURES = ("/v1/images/edits", "/v1/images/neighbours")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROTECTED = ("/v1/", "/metrics")
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -98,8 +98,13 @@ class Guard:
 
     def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
         host = headers.get(b"host", b"").decode("latin-1")
-        if self.local and _name(host) not in LOOPBACK:
-            raise Refused(421, f"this server does not answer for the host {host!r}.", "host")
+        if self.local and not is_loopback(_name(host)):
+            raise Refused(
+                421,
+                f"this server does not answer for the host {host!r}: it is for this machine "
+                "alone. Open it as localhost, or serve it with --host and --token.",
+                "host",
+            )
         origin = headers.get(b"origin")
         if origin is not None and _place(origin.decode("latin-1")) != host:
             raise Refused(403, "requests from pages of another origin are refused.", "origin")
@@ -137,6 +142,14 @@ class Guard:
                     413, f"a body without pictures has at most {SMALL:,} bytes.", "body_size"
                 )
             return b"".join(parts)
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name or an address is that of this machine for itself alone."""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _name(host: str) -> str:

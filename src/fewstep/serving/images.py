@@ -53,22 +53,32 @@ def sheet(images: Sequence[Tensor]) -> Tensor:
     return pixels
 
 
-def parse_size(size: str | None, native: Size, most: int, whose: str = "the model's") -> int:
-    """How many times as large as ``native`` (height, width) the answer is, of a size "WxH".
-
-    1 for None and for "auto".
+def scale_of(
+    size: str | None, native: Size, pictures: int, most: int, whose: str = "the model's"
+) -> int:
+    """How many times as large as ``native`` (height, width) an answer's pictures are.
 
     Args:
-        most: pixels of the answer.
+        size: such as "WxH"; None and "auto" are just the native one.
+        pictures: of the answer.
+        most: pixels of all of them together.
         whose: the native size is, for the message.
 
     Raises:
         FewstepError: not WxH, too large, or no whole multiple: pixels are repeated, so that they
             stay sharp.
     """
-    if size in (None, "auto"):
-        return 1
-    assert size is not None
+    scale = 1 if size in (None, "auto") else _times(str(size), native, whose)
+    H, W = (scale * side for side in native)
+    if pictures * H * W > most:
+        raise FewstepError(
+            f"an answer of {pictures} x {W}x{H} pixels is too large: it has "
+            f"{pictures * H * W:,}, and at most {most:,} are allowed."
+        )
+    return scale
+
+
+def _times(size: str, native: Size, whose: str) -> int:
     width, _, height = size.partition("x")
     H, W = native
     if not (width.isdecimal() and height.isdecimal() and len(size) <= 11):
@@ -76,8 +86,6 @@ def parse_size(size: str | None, native: Size, most: int, whose: str = "the mode
     w, h = int(width), int(height)
     if not (w and w % W == 0 and h % H == 0 and w // W == h // H):
         raise FewstepError(f"size must be a whole multiple of {whose} {W}x{H}, got {size}.")
-    if w * h > most:
-        raise FewstepError(f"size {size} has {w * h:,} pixels; at most {most:,} are allowed.")
     return w // W
 
 
@@ -136,6 +144,23 @@ def picture(data: bytes, channels: int, most: int, name: str) -> Picture:
     return read(data, channels, name)
 
 
+def picture_of(data: bytes, channels: int, size: Size, name: str) -> Picture:
+    """An uploaded picture of a known size; one of another is not unpacked.
+
+    Raises:
+        FewstepError: not a still picture of a known format, or one of another size.
+    """
+    H, W = size
+    h, w = _size(data, name)
+    found = None
+    if h * w == H * W:  # a camera's picture may lie on its side
+        found = read(data, channels, name)
+        h, w = found.size
+    if found is None or found.size != (H, W):
+        raise FewstepError(f"{name} has {w}x{h} pixels, and the model's are {W}x{H}.")
+    return found
+
+
 def mask(data: bytes, most: int, name: str, marks: Marks | None) -> Mask:
     """An uploaded mask; where its transparency varies, what is transparent is generated."""
     _check(data, most, name)
@@ -143,14 +168,20 @@ def mask(data: bytes, most: int, name: str, marks: Marks | None) -> Mask:
 
 
 def _check(data: bytes, most: int, name: str) -> None:
+    height, width = _size(data, name)
+    if width * height > most:
+        raise FewstepError(
+            f"{name} has {width}x{height} pixels; at most {most:,} pixels are allowed."
+        )
+
+
+def _size(data: bytes, name: str) -> Size:
+    """Height and width that a picture's header tells."""
     if not data:
         raise FewstepError(f"cannot read {name}: empty file.")
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
+            return height, width
     except Exception as error:  # Pillow's readers raise all kinds for damaged headers
         raise FewstepError(f"cannot read {name}: it is none of {', '.join(FORMATS)}.") from error
-    if width * height > most:
-        raise FewstepError(
-            f"{name} has {width}x{height} pixels; at most {most:,} pixels are allowed."
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fewstep.errors import FewstepError
-from fewstep.sampling import Sampler
+from fewstep.sampling import Asked, Sampler
 
 COSTLY = 4  # network evaluations of a solver's step at most, as rk4 has them
 
@@ -42,11 +42,21 @@ class Limits:
         if steps is not None and steps > self.steps:
             raise FewstepError(f"steps={steps}: this server takes at most {self.steps} steps.")
 
+    def check_asked(self, asked: Asked) -> None:
+        """Raise `FewstepError` for what says itself that it takes too many evaluations.
+
+        To fit such a sampler to a model may take as long as its steps: this comes before.
+        """
+        self._check_nfe(asked.least, asked.spec)
+
     def check_sampler(self, sampler: Sampler) -> None:
         """Raise `FewstepError` for too many steps or evaluations, or for an unknown number."""
         self.check(1, sampler.count)
-        if sampler.nfe > COSTLY * self.steps:
+        self._check_nfe(sampler.nfe, sampler.spec)
+
+    def _check_nfe(self, nfe: int, spec: str | None) -> None:
+        if nfe > COSTLY * self.steps:
             raise FewstepError(
-                f"{sampler.spec} takes {sampler.nfe} network evaluations: this server takes at "
+                f"{spec or 'the sampler'} takes {nfe} network evaluations: this server takes at "
                 f"most {COSTLY * self.steps}."
             )

@@ -59,6 +59,11 @@ class TrainingImages:
             return "They are not where they were when it was trained."
         return None
 
+    def check(self, name: str) -> None:
+        """Raise `FewstepError` where the training images of a model are not at hand."""
+        if (why := self.missing(name)) is not None:
+            raise FewstepError(f"the training images of {name} are not at hand. {why}")
+
     def nearest(self, name: str, image: Tensor, n: int) -> dict[str, Any]:
         """The part of an answer that tells of the nearest training images.
 
@@ -71,8 +76,7 @@ class TrainingImages:
             FewstepError: the images are not at hand, cannot be read, are too many or of another
                 shape.
         """
-        if (why := self.missing(name)) is not None:
-            raise FewstepError(f"the training images of {name} are not at hand. {why}")
+        self.check(name)
         place = self.places[name]
         data, training = self._data(place), RunDirectory(place).run()[1].training
         if tuple(data.shape) != tuple(image.shape):

@@ -23,6 +23,10 @@ GUIDANCE = (
     "Weight of classifier-free guidance, for a model that knows a null class; 1 is none, default "
     "the model's own."
 )
+PROMPT = (
+    "What is to be seen, for a model that is told texts. For one with classes a class by name, for "
+    "clients that know no other field; else it is not looked at."
+)
 INTERVAL = "Noise levels sigma/alpha, a lower and a higher, between which guidance applies."
 
 
@@ -53,11 +57,7 @@ class Images(Body):
         "pixels are repeated. Or auto: just that size.",
     )
     response_format: Format = "b64_json"
-    prompt: Annotated[str, Field(max_length=32_000)] | None = Field(
-        None,
-        description="What is to be seen, for a model that is told texts. For one with classes a "
-        "class by name, for clients that know no other field; else it is not looked at.",
-    )
+    prompt: Annotated[str, Field(max_length=32_000)] | None = Field(None, description=PROMPT)
     user: Name | None = Field(None, description="Who asks; not looked at.")
     quality: Literal["auto", "standard"] | None = Field(None, description="There is one.")
     background: Literal["auto", "opaque"] | None = Field(None, description="There is one.")
@@ -148,4 +148,5 @@ class InterpolationBody(BaseModel):
     guidance: float | None = Field(None, ge=0, le=1000, description=GUIDANCE)
     guidance_interval: tuple[float, float] | None = Field(None, description=INTERVAL)
     label: Label | None = Field(None, alias="class")
+    prompt: Annotated[str, Field(max_length=32_000)] | None = Field(None, description=PROMPT)
     size: str | None = Field(None, max_length=20)

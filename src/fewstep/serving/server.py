@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import ipaddress
 import math
 import os
 import signal
@@ -22,7 +21,7 @@ from fewstep.errors import FewstepError
 from fewstep.serving.app import LAST, create_app
 from fewstep.serving.connections import Connection, Patience
 from fewstep.serving.engine import Engine
-from fewstep.serving.guard import Guard
+from fewstep.serving.guard import Guard, is_loopback
 from fewstep.serving.limits import Limits
 from fewstep.serving.neighbours import TrainingImages
 from fewstep.serving.shelf import Shelf
@@ -76,12 +75,7 @@ class Settings:
     @property
     def local(self) -> bool:
         """Whether only this machine can reach the address."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -122,9 +122,22 @@ class Shelf:
                 "max_steps": self.engine.steps or f.trained.steps or most_steps,
                 "engine": self.engine.name,
                 "tasks": tasks_of(f),
+                **({"path": _shown(self.places[name])} if name in self.places else {}),
             }
             for i, (name, f) in enumerate(self.models.items())
         ]
+
+
+def _shown(place: Path) -> str:
+    """Where a model lies, as a command is given it in the folder of the server.
+
+    Of one elsewhere the name alone is told: its place is nobody else's concern.
+    """
+    if is_hub(place) or not place.is_absolute():
+        return readable(str(place))
+    here = Path.cwd()
+    within = place.is_relative_to(here)
+    return readable(str(place.relative_to(here) if within else Path("path/to") / place.name))
 
 
 def names_for(paths: Sequence[Path]) -> list[str]:
@@ -143,7 +156,12 @@ def names_for(paths: Sequence[Path]) -> list[str]:
 def _own_name(path: Path) -> tuple[str, str]:
     """The name of the folder above a model, and its own; of one of the hub its owner's."""
     place = Path(HubName.of(path).place) if is_hub(path) else path.resolve()
-    return place.parent.name, place.name.removesuffix(".safetensors")
+    return readable(place.parent.name), readable(place.name.removesuffix(".safetensors"))
+
+
+def readable(name: str) -> str:
+    """A name as text that can be sent: the name of a file may hold any bytes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def class_names(f: FlowMap) -> list[str] | None:

@@ -17,7 +17,7 @@ from fewstep.lock import in_use
 from fewstep.runs.directory import MODEL, RunDirectory, step_of
 from fewstep.runs.record import Record
 from fewstep.serving.growing import Growing
-from fewstep.serving.shelf import names_for
+from fewstep.serving.shelf import names_for, readable
 from fewstep.stages.clock import CLOCK
 from fewstep.training.metrics import METRICS
 from fewstep.training.recent import seconds_left
@@ -103,7 +103,7 @@ class Watched:
                 self._record = stamp, RunDirectory(self.path).record(), ""
             except FewstepError as error:
                 here = f"{self.path}/"  # where it lies is nobody else's concern
-                self._record = stamp, None, str(error).replace(here, "")
+                self._record = stamp, None, readable(str(error).replace(here, ""))
         return self._record[1:]
 
     def _state(self, record: Record | None, fault: str) -> str:
@@ -130,8 +130,13 @@ GONE = "its folder is gone; what was read of it is kept."
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run, or the log of a training from Python."""
-    return any((folder / name).is_file() for name in (RECORD, METRICS))
+    """Whether a folder holds a run, or the log of a training from Python.
+
+    One that may not be looked into holds none.
+    """
+    with suppress(OSError):
+        return any((folder / name).is_file() for name in (RECORD, METRICS))
+    return False
 
 
 def _settings(record: Record) -> dict[str, Any]:
@@ -150,7 +155,7 @@ def _settings(record: Record) -> dict[str, Any]:
 
 
 def _last(name: str) -> str:
-    return name if is_hub(name) else Path(name).name or name
+    return readable(name if is_hub(name) else Path(name).name or name)
 
 
 class Runs:
@@ -163,6 +168,7 @@ class Runs:
     def __init__(self, named: Mapping[str, Path] | None = None) -> None:
         self.named = dict(named or {})
         self._found: dict[str, Watched] = {}
+        self._left_out = 0
         self._lock = threading.Lock()
 
     @classmethod
@@ -183,11 +189,14 @@ class Runs:
         """Those of models that are served as run folders."""
         return cls({name: path for name, path in named.items() if is_run(path)})
 
-    def look(self) -> list[dict[str, Any]]:
-        """Each of them as it is now; new ones are found, and none is forgotten."""
+    def look(self) -> tuple[list[dict[str, Any]], int]:
+        """Each of them as it is now, and how many older ones are left out.
+
+        New ones are found. One that is gone stays, unless there are more than `MANY`.
+        """
         with self._lock:
             self._find()
-            return [run.look() for run in self._found.values()]
+            return [run.look() for run in self._found.values()], self._left_out
 
     def log(self, id: str, after: int, epoch: str) -> dict[str, Any]:
         """Rows of a run's log: see `Growing.after`."""
@@ -210,27 +219,41 @@ class Runs:
         return self._found[id]
 
     def _find(self) -> None:
+        there = {run[0]: run for run in self._there()}
+        newest = set(sorted(there, key=lambda id: _begun(there[id][2]))[-MANY:])
+        for id in [id for id in there if id in newest and id not in self._found]:
+            self._found[id] = Watched(*there[id])
+        others = [id for id in self._found if id not in newest]
+        for id in others[: max(0, len(self._found) - MANY)]:
+            del self._found[id]
+        self._left_out = len(there.keys() - self._found.keys())
+
+    def _there(self) -> Iterator[tuple[str, str, Path]]:
+        """Id, group and folder of each run that is named, or in a folder that is."""
         for name, path in self.named.items():
             if name in self._found or is_run(path):
-                self._found.setdefault(name, Watched(name, "", path))
+                yield name, "", path
                 continue
             for folder in runs_in(path):
-                id = f"{name}/{folder.relative_to(path).as_posix()}"
-                if len(self._found) < MANY:
-                    self._found.setdefault(id, Watched(id, name, folder))
+                yield f"{name}/{readable(folder.relative_to(path).as_posix())}", name, folder
 
 
 def runs_in(folder: Path, deep: int = DEEP) -> Iterator[Path]:
     """The runs in a folder, the oldest first; of those in folders below it, too."""
-    try:
-        inner = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
-    except OSError:
-        return
+    inner: list[Path] = []
+    with suppress(OSError):
+        inner = [path for path in folder.iterdir() if path.name[0] != "." and _is_folder(path)]
     for path in sorted(inner, key=_begun):
         if is_run(path):
             yield path
         elif deep > 1:
             yield from runs_in(path, deep - 1)
+
+
+def _is_folder(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_dir()
+    return False
 
 
 def _begun(folder: Path) -> tuple[float, str]:

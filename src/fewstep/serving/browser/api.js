@@ -76,7 +76,7 @@ export const edit = (fields, files, how) => ask("edit", { fields, files }, how);
 export const neighbours = null;
 
 /** No training is watched where no server is. */
-export const runs = async () => [];
+export const runs = async () => ({ data: [], left_out: 0 });
 
 export const guarded = false;
 export const served = false;

@@ -164,13 +164,16 @@ export async function interpolate(model, body, context) {
   const began = performance.now();
   const { from, to, frames } = body;
   const { about, computed } = model;
-  const steps = body.steps ?? about.default_steps;
+  const guidance = guidanceOf(model, body);
+  const own = computed.walks || body.sampler || body.guidance !== undefined; // goes its own way
+  const times = own ? null : computed.jumps[body.steps ?? about.default_steps];
   const label = about.classes ? classOf(model, body.class) ?? from.index % about.classes.length : null;
   const [a, b] = [from, to].map(({ seed, index }) => new Stream(seed, index, model.size).normal());
-  const times = computed.walks ? null : computed.jumps[steps];
   const program = times
     ? await jumps(model, [computed.T, ...times], [[computed.prior, "y"]])
-    : fromGiven(await programOf(model, { steps }));
+    : fromGiven(withGuidance(await programOf(model, body), body.guidance === undefined ? null : guidance));
+  const steps = program.stages.length;
+  const levels = guidance?.interval && (await noiseLevels(model, program));
   const common = { ...settingsOf(model, from.seed, steps, label), ...(times ? {} : { sampler: program.spec }), from, to };
   const data = [];
   for (const numbers of parts(frames, model.rows)) {
@@ -181,8 +184,8 @@ export async function interpolate(model, body, context) {
     };
     draw(); // the first is the latent
     const y = joined(numbers.map((k) => slerp(a, b, k / (frames - 1))));
-    const evaluate = model.guided(guidanceOf(model, {}), numbers.map(() => label));
-    const x = await walk(program, { given: { y }, draw, evaluate, pause: () => context.pause() });
+    const evaluate = model.guided(guidance, numbers.map(() => label));
+    const x = await walk(program, { given: { y }, draw, evaluate, levels, pause: () => context.pause() });
     context.say(`Frame ${numbers.at(-1) + 1} of ${frames}`);
     for (const [k, bytes] of (await each(model, x)).entries()) {
       const frame = numbers[k];

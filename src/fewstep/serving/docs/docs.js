@@ -59,11 +59,11 @@ function route(path, method, what, all) {
   section.append(element("h3", { textContent: "Answers" }),
     element("table", {}, element("tbody", {}, ...answers)),
     element("h3", { textContent: "With curl" }),
-    element("pre", { textContent: `curl ${location.origin}${path} ${EXAMPLES[path] ?? ""}` }));
+    element("pre", { textContent: `curl ${new URL(`..${path}`, location.href)} ${EXAMPLES[path] ?? ""}` }));
   return section;
 }
 
-const all = await (await fetch("/openapi.json")).json();
+const all = await (await fetch("../openapi.json")).json();
 document.querySelector("#about").textContent = all.info.description;
 document.querySelector("#routes").replaceChildren(
   ...Object.entries(all.paths).flatMap(([path, methods]) =>

@@ -116,9 +116,9 @@ export async function neighbours(body, { signal } = {}) {
 
 const query = (path, values) => `${path}?${new URLSearchParams(values)}`;
 
-/** The trainings that are watched, and how far each is. */
+/** The trainings that are watched as `data`, how far each is, and how many older ones are left out. */
 export async function runs() {
-  return (await (await call("v1/runs")).json()).data;
+  return (await call("v1/runs")).json();
 }
 
 /** Rows of a training's log: those after the first `after` of an epoch. */

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { download, sheet } from "./png.js";
 import { curl, run, terminal, words } from "./terminal.js";
-import { Runner, classes, count, el, limit, milliseconds, picture, place, values, whole } from "./widgets.js";
+import { Runner, classes, count, el, limit, milliseconds, most, picture, place, values, whole } from "./widgets.js";
 
 const RUNS = 5; // of each row at most, and
 const ENOUGH = 1; // second of it: the fastest counts, as the one that others disturbed least
@@ -34,7 +34,7 @@ export class Compare {
   /** How to get what is missing. */
   explain() {
     const { student, teacher } = this.form.elements;
-    const add = (kind) => api.beside(kind, this.app.models.map((m) => run(m.id)));
+    const add = (kind) => api.beside(kind, this.app.models.map(run));
     this.form.querySelector(".why").textContent =
       student.disabled ? add("consistency") : teacher.disabled ? add("diffusion") : "";
     this.form.querySelector("[data-teacher]").hidden = teacher.disabled;
@@ -50,6 +50,7 @@ export class Compare {
   choose() {
     const student = this.app.find(this.form.elements.student.value);
     const teacher = this.app.find(this.form.elements.teacher.value);
+    if (student) this.form.elements.n.max = most(student, 32);
     if (student !== this.student) classes(this.form.querySelector(".classes"), student, { all: true });
     if (teacher && teacher !== this.teacher)
       limit(this.form.elements.teacher_steps, Math.min(teacher.max_steps, 64), teacher.default_steps);
@@ -60,7 +61,7 @@ export class Compare {
   requests() {
     const settings = values(this.form);
     const shared = {
-      n: whole(settings, "n", "The number of images", { min: 1, max: 32 }),
+      n: whole(settings, "n", "The number of images", { min: 1, max: most(this.student, 32) }),
       seed: whole(settings, "seed", "The seed"),
       class: settings.class || null,
     };
@@ -77,7 +78,7 @@ export class Compare {
 
   async compare(signal, say) {
     const rows = this.requests();
-    this.app.remember("compare", this.form);
+    this.app.remember("compare", values(this.form));
     this.rows = rows.map((row) => ({ ...row, images: Array(row.request.n).fill(null) }));
     this.draw();
     try {
@@ -143,7 +144,7 @@ export class Compare {
     } catch {
       return; // the error is shown when the form is sent
     }
-    const line = ({ request: r }) => `fewstep sample ${run(r.model)} ` +
+    const line = ({ request: r }) => `fewstep sample ${run(this.app.find(r.model))} ` +
       words({ "-n": r.n, "--steps": r.steps, "--seed": r.seed, "--label": r.class, "-o": `${r.model}-${r.steps}.png` });
     terminal(this.section.querySelector(".terminal"), [
       ["Command line", rows.map(line).join("\n")],

@@ -1,11 +1,12 @@
 // Edit: a picture, a task of the model, and what comes of it, side by side.
 
 import * as api from "./api.js";
+import { askedOf } from "./asked.js";
 import { packed, unpacked } from "./drawing.js";
 import { Easel } from "./easel.js";
 import { blobOf, download, pngOf, sheet } from "./png.js";
 import { curlForm, run, terminal, words } from "./terminal.js";
-import { Runner, chips, classes, count, el, limit, milliseconds, picture, press, reveal, stepLimit, tiles, values, whole } from "./widgets.js";
+import { Runner, chips, classes, count, el, limit, milliseconds, most, picture, press, reveal, stepLimit, tiles, values, whole } from "./widgets.js";
 
 const TASKS = {
   inpaint: ["Inpaint", "Paint over what is to be made anew. All else stays, pixel for pixel.", "mask"],
@@ -25,6 +26,7 @@ const SETTINGS = {
 };
 const SAMPLING = ["steps", "seed", "n"]; // of all but denoising
 const STEPS = { strokes: 2, vary: 2 }; // else 8, as on the command line
+const RESULTS = 16;
 const LARGEST = 4096; // pixels on a side that the page opens
 
 export class Edit {
@@ -63,6 +65,7 @@ export class Edit {
     why.textContent = missing.length ? `${missing.join(", ")}: ${reason(model, missing)}` : "";
     this.easel.palette(model.shape[0] === 1);
     this.form.querySelector(".prompt").hidden = !model.prompts;
+    this.form.elements.n.max = most(model, RESULTS);
     this.choose();
   }
 
@@ -97,6 +100,7 @@ export class Edit {
   }
 
   put(image, file, label, origin = "") {
+    this.runner.drop(); // what is being made is of another picture
     this.easel.put(image);
     reveal(this.easel.root);
     this.file = file;
@@ -145,11 +149,14 @@ export class Edit {
 
   /** An image of the Generate tab. */
   async takeGenerated(item) {
-    const { model, seed, index, class: name, steps, of } = item;
+    const { model, seed, index, class: name, of } = item;
+    const steps = item.request ? item.request.steps : item.steps; // null where its sampler says them
+    const asked = askedOf(item);
     this.app.use(model);
     if (name !== null && this.form.elements.class) this.form.elements.class.value = name;
+    this.form.elements.prompt.value = asked.prompt ?? "";
     this.app.go("edit");
-    await this.putImage(item, of === undefined ? { model, seed, index, class: name, steps } : null);
+    await this.putImage(item, of === undefined ? { model, seed, index, class: name, steps, ...asked } : null);
   }
 
   // The edit
@@ -162,7 +169,7 @@ export class Edit {
     if (this.app.model.prompts && settings.prompt.trim()) fields.prompt = settings.prompt.trim();
     for (const key of chosen) fields[key] = settings[key];
     if ("seed" in fields) whole(settings, "seed", "The seed");
-    if ("n" in fields) whole(settings, "n", "The number of results", { min: 1, max: 16 });
+    if ("n" in fields) whole(settings, "n", "The number of results", { min: 1, max: most(this.app.model, RESULTS) });
     return fields;
   }
 
@@ -173,7 +180,7 @@ export class Edit {
     const masked = fields.task === "inpaint";
     if (masked && mask.empty) throw new Error("Paint over what is to be made anew first.");
     this.form.elements.mask.value = masked ? packed(mask.painted) : "";
-    this.app.remember("edit", this.form);
+    this.app.remember("edit", values(this.form));
     say("Editing");
     const files = { image: await this.easel.image(this.file), mask: masked ? await pngOf(mask.mask()) : null };
     const answer = await api.edit(fields, files, { signal, say });
@@ -238,13 +245,13 @@ export class Edit {
     } catch {
       return; // the error is shown when the form is sent
     }
-    const { model, task, class: label, n, ...rest } = fields;
+    const { model: _, task, class: label, n, ...rest } = fields;
     const mask = task === "inpaint" ? { mask: "mask.png" } : {};
     const flags = Object.fromEntries(Object.entries(rest).map(([key, value]) => [`--${key}`, value]));
     const verb = task === "denoise" ? "denoise" : `edit ${task}`;
     const all = { "--mask": mask.mask, ...flags, "-n": n, "--label": label, "-o": "result.png" };
     terminal(this.section.querySelector(".terminal"), [
-      ["Command line", `fewstep ${verb} ${run(model)} picture.png ${words(all)}`],
+      ["Command line", `fewstep ${verb} ${run(this.app.model)} picture.png ${words(all)}`],
       ["HTTP", curlForm("v1/images/edits", fields, { image: "picture.png", ...mask })],
     ]);
   }

@@ -80,7 +80,7 @@ export class Gallery {
     this.clear();
     const models = this.models(settings);
     this.series = { next: seed, first: seed, models, settings, pace: null };
-    this.app.remember("gallery", this.form);
+    this.app.remember("gallery", values(this.form));
     this.wall.className = models.length > 1 ? "wall beside" : "wall grid";
     this.wall.style.setProperty("--models", models.length);
     if (models.length > 1) this.wall.append(...models.map((model) => el("h3", {}, model.id, el("small", {}, this.how(model)))));

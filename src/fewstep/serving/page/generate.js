@@ -1,12 +1,13 @@
 // Generate: a grid of images, the steps of the selected one, and variations of it.
 
 import * as api from "./api.js";
+import { asked, askedOf, fillAsked, offer } from "./asked.js";
 import { blobOf, bytesOf, download, settingsOf, sheet, squared } from "./png.js";
 import { curl, run, terminal, words } from "./terminal.js";
-import { Runner, classes, count, fill, limit, milliseconds, picture, place, press, reveal, stepLimit, tiles, values, whole } from "./widgets.js";
+import { Runner, classes, count, fill, limit, milliseconds, most, picture, place, press, reveal, stepLimit, tiles, values, whole } from "./widgets.js";
 
+const IMAGES = 64;
 const VARIATIONS = 6;
-const COUNTED = /\b(steps|nfe|times|rk45)\b/;
 
 export class Generate {
   constructor(app, section) {
@@ -30,31 +31,23 @@ export class Generate {
     classes(this.form.querySelector(".classes"), model, { all: true });
     const two = Math.max(model.default_steps, Math.min(2, model.max_steps)); // a strip needs two steps
     limit(this.form.elements.steps, stepLimit(model), this.solves === model.solves ? undefined : two);
-    if (this.solves !== undefined && this.solves !== model.solves) this.form.elements.sampler.value = "";
     this.solves = model.solves;
-    this.form.querySelector("[data-sampler-note]").textContent =
-      model.solves ? "such as walk(solver=dpm3, nfe=12)" : "such as jumps(times=(0.8,))";
+    limit(this.form.elements.n, most(model, IMAGES));
+    this.varier.button.textContent = this.varier.label = `Make ${count(most(model, VARIATIONS), "variation")}`;
+    offer(this.form, model);
     this.form.querySelector("[data-steps-note]").textContent =
       model.solves ? "steps of the solver" : "network evaluations per image";
-    this.form.querySelector(".prompt").hidden = !model.prompts;
-    const guidance = this.form.querySelector(".guidance");
-    guidance.hidden = !model.guides;
-    this.form.elements.guidance.placeholder = model.guidance ?? "none";
     this.commands();
   }
 
   request() {
     const settings = values(this.form);
-    const sampler = settings.sampler.trim() || null;
     return {
       model: this.app.model.id,
       n: Number(settings.n),
       seed: whole(settings, "seed", "The seed"),
-      steps: COUNTED.test(sampler) ? null : Number(settings.steps), // a sampler may say them itself
-      sampler,
       class: settings.class || null,
-      ...(this.app.model.prompts && settings.prompt.trim() ? { prompt: settings.prompt.trim() } : {}),
-      ...(this.app.model.guides ? guidance(settings) : {}),
+      ...asked(settings, this.app.model),
     };
   }
 
@@ -65,8 +58,9 @@ export class Generate {
     fill(this.form, { n: String(n) });
     try {
       await this.generate(this.opening.signal, (text) => this.runner.say(text), { link: false });
-    } catch {
-      this.runner.say(""); // pressing the button says what is wrong
+    } catch (error) {
+      if (this.opening.signal.aborted) this.runner.say("");
+      else this.runner.fail(error);
     }
   }
 
@@ -74,7 +68,8 @@ export class Generate {
   take(item) {
     this.app.use(item.model);
     this.app.go("generate");
-    fill(this.form, { seed: item.seed, class: item.class ?? "" });
+    fill(this.form, { seed: item.seed, class: item.class ?? "", steps: item.steps });
+    fillAsked(this.form, askedOf(item));
     this.form.dispatchEvent(new Event("input", { bubbles: true }));
     this.runner.run();
   }
@@ -83,8 +78,9 @@ export class Generate {
     if (!how) this.opening?.abort();
     const request = this.request();
     const { n, seed } = request;
-    const { items, variations, selected } = this;
-    this.expect(Array.from({ length: n }, (_, index) => ({ index, seed, steps: request.steps ?? 1, model: request.model, strip: [] })), how);
+    const { items, variations, selected, submitted } = this;
+    this.submitted = values(this.form);
+    this.expect(Array.from({ length: n }, (_, index) => ({ index, seed, steps: request.steps ?? 1, model: request.model, request, strip: [] })), how);
     const mine = this.items;
     const began = performance.now();
     say("Waiting for the first step");
@@ -95,9 +91,9 @@ export class Generate {
     };
     let answer;
     try {
-      answer = await api.generate({ ...request, strip: true }, { signal, onPartial, say });
+      answer = await api.generate({ ...request, strip: carries(this.app.model, request) }, { signal, onPartial, say });
     } catch (error) {
-      if (this.items === mine) Object.assign(this, { items, variations, selected }); // what was there before comes back
+      if (this.items === mine) Object.assign(this, { items, variations, selected, submitted }); // what was there before comes back
       this.redraw(how);
       throw error;
     }
@@ -110,13 +106,16 @@ export class Generate {
 
   /** Images that were made before, with the request that they answer. */
   seen({ request, answer }) {
-    this.expect(answer.data.map((image) => ({ ...image, ...request, steps: answer.steps, done: true })), { link: false });
+    const said = Object.entries(request).filter(([, value]) => value !== null).map(([name, value]) => [name, String(value)]);
+    this.submitted = { ...values(this.form), ...Object.fromEntries(said) };
+    this.expect(answer.data.map((image) => ({ ...image, ...request, request, steps: answer.steps, done: true })), { link: false });
     this.answer = { ...request, steps: answer.steps };
   }
 
   /** Empty places for the images that will come; the same one stays selected where it can. */
   expect(items, how) {
     this.items = items;
+    this.varier.drop();
     this.variations = [];
     const number = Math.min(this.selected?.index ?? 0, items.length - 1);
     this.selected = items[number];
@@ -158,7 +157,7 @@ export class Generate {
     this.selected = item;
     press(this.grid, this.items.indexOf(item));
     press(this.varied, this.variations.indexOf(item));
-    if (link && item.of === undefined) this.app.remember("generate", this.form, { image: item.index });
+    if (link && item.of === undefined) this.app.remember("generate", this.submitted, { model: item.model, image: item.index });
     this.show();
   }
 
@@ -182,6 +181,7 @@ export class Generate {
       reasons.push("Variations need a consistency model.");
       find(".vary button").disabled = true;
     }
+    else if (item.request?.guidance !== undefined) reasons.push("Variations have the model's own guidance.");
     find(".why").textContent = item.done ? reasons.join(" ") : "";
     if (item.done)
       find(".settings pre").textContent = JSON.stringify(settingsOf(bytesOf(item.b64_json)), null, 2);
@@ -202,16 +202,18 @@ export class Generate {
     const item = this.selected;
     const of = item.of ?? item.index;
     const strength = Number(values(this.varier.form).strength);
-    const fields = { model: item.model, task: "vary", n: VARIATIONS, strength, seed: item.seed, class: item.class };
+    const n = most(this.app.find(item.model), VARIATIONS);
+    const { prompt } = askedOf(item); // its sampler is not that of edits
+    const fields = { model: item.model, task: "vary", n, strength, seed: item.seed, class: item.class, prompt };
     say("Varying");
     const answer = await api.edit(fields, { image: blobOf(item.b64_json) }, { signal, say });
     this.variations = answer.data.map((image, index) => ({
-      ...image, index, of, strength, class: item.class, seed: item.seed, model: item.model, done: true,
+      ...image, index, of, strength, class: item.class, seed: item.seed, model: item.model, request: item.request, done: true,
     }));
     this.section.querySelector(".variations h2").textContent = `Variations of image ${of}, strength ${strength}`;
     this.redraw();
     reveal(this.section.querySelector(".variations"));
-    say(`${VARIATIONS} variations in ${milliseconds(answer.seconds)}`);
+    say(`${count(n, "variation")} in ${milliseconds(answer.seconds)}`);
   }
 
   async act(act) {
@@ -231,20 +233,15 @@ export class Generate {
     } catch {
       return; // the error is shown when the form is sent
     }
-    const { model, n, seed, steps, sampler, guidance_interval } = request;
+    const { n, seed, steps, sampler, guidance_interval } = request;
     const between = guidance_interval ? ` --guidance-interval ${guidance_interval.join(" ")}` : "";
     const flags = words({ "-n": n, "--sampler": sampler, "--steps": steps, "--guidance": request.guidance, "--seed": seed, "--label": request.class, "--prompt": request.prompt, "-o": "samples.png" }) + between;
     terminal(this.section.querySelector(".terminal"), [
-      ["Command line", `fewstep sample ${run(model)} ${flags}`],
+      ["Command line", `fewstep sample ${run(this.app.model)} ${flags}`],
       ["HTTP", curl("v1/images/generations", request)],
     ]);
   }
 }
 
-/** The weight and the noise levels of guidance, where they are given. */
-function guidance(settings) {
-  const [w, ...interval] = ["guidance", "guidance_low", "guidance_high"].map((name) => settings[name]?.trim() || null);
-  if (interval.every((level) => level === null)) return w === null ? {} : { guidance: Number(w) };
-  if ([w, ...interval].includes(null)) throw new Error("Give the guidance and both noise levels between which it applies.");
-  return { guidance: Number(w), guidance_interval: interval.map(Number) };
-}
+/** Whether an answer may carry the images after every step; they also come one by one. */
+const carries = ({ max_pixels, shape: [, H, W] }, { n, steps }) => !(n * (steps ?? 1) * H * W > max_pixels);

@@ -1,11 +1,13 @@
 // Interpolate: frames between two noises, fetched once, and a slider through them.
 
 import * as api from "./api.js";
+import { asked, askedOf, fillAsked, offer } from "./asked.js";
 import { blobOf, download, sheet, squared } from "./png.js";
 import { curl, run, terminal, words } from "./terminal.js";
-import { Runner, classes, count, limit, milliseconds, picture, press, stepLimit, tiles, values, whole } from "./widgets.js";
+import { Runner, classes, count, limit, milliseconds, most, picture, press, stepLimit, tiles, values, whole } from "./widgets.js";
 
 const FPS = 12;
+const FRAMES = 64;
 
 export class Interpolate {
   constructor(app, section) {
@@ -24,17 +26,21 @@ export class Interpolate {
   model(model) {
     classes(this.form.querySelector(".classes"), model, { all: false });
     limit(this.form.elements.steps, stepLimit(model), model.default_steps);
+    limit(this.form.elements.frames, most(model, FRAMES));
+    offer(this.form, model);
     this.commands();
   }
 
   /** An image from the Generate tab becomes one end. */
-  take(end, { model, seed, index, class: name, steps }) {
+  take(end, item) {
+    const { model, seed, index, class: name, steps } = item;
     this.app.use(model);
     const controls = this.form.elements;
     controls[`${end}_seed`].value = seed;
     controls[`${end}_index`].value = index;
     controls.steps.value = steps;
     if (name !== null && controls.class) controls.class.value = name;
+    fillAsked(this.form, askedOf(item));
     this.form.dispatchEvent(new Event("input", { bubbles: true }));
     this.app.go("interpolate");
     this.runner.run();
@@ -52,13 +58,13 @@ export class Interpolate {
       to: end("to"),
       frames: Number(settings.frames),
       class: settings.class || null,
-      steps: Number(settings.steps),
+      ...asked(settings, this.app.model),
     };
   }
 
   async fetch(signal, say) {
     const request = this.request();
-    this.app.remember("interpolate", this.form);
+    this.app.remember("interpolate", values(this.form));
     say("Interpolating");
     this.pause();
     const answer = await api.interpolate(request, { signal, say });
@@ -114,6 +120,17 @@ export class Interpolate {
     if (act === "sheet") download(await sheet(squared(images), this.answer), `${name}.png`);
   }
 
+  line({ from, to, frames, steps, sampler, guidance, guidance_interval: interval, class: label, prompt }) {
+    if (prompt) return "# The command line interpolates without a prompt.";
+    if (from.seed !== to.seed) return "# The command line interpolates between two images of one seed: give both ends the same.";
+    const flags = words({
+      "--from": from.index, "--to": to.index, "--frames": frames, "--sampler": sampler, "--steps": steps,
+      "--guidance": guidance, "--seed": from.seed, "--label": label, "-o": "film.gif",
+    });
+    const between = interval ? ` --guidance-interval ${interval.join(" ")}` : "";
+    return `fewstep interpolate ${run(this.app.model)} ${flags}${between}`;
+  }
+
   commands() {
     let request;
     try {
@@ -121,16 +138,8 @@ export class Interpolate {
     } catch {
       return; // the error is shown when the form is sent
     }
-    const { from, to, frames, steps } = request;
-    const flags = words({
-      "--from": from.index, "--to": to.index, "--frames": frames, "--steps": steps,
-      "--seed": from.seed, "--label": request.class, "-o": "film.gif",
-    });
-    const line = from.seed === to.seed
-      ? `fewstep interpolate ${run(request.model)} ${flags}`
-      : "# The command line interpolates between two images of one seed: give both ends the same.";
     terminal(this.section.querySelector(".terminal"), [
-      ["Command line", line],
+      ["Command line", this.line(request)],
       ["HTTP", curl("v1/images/interpolations", request)],
     ]);
   }

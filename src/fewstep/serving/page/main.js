@@ -8,7 +8,7 @@ import { Generate } from "./generate.js";
 import { Interpolate } from "./interpolate.js";
 import { affordable } from "./opening.js";
 import { Watch } from "./watch.js";
-import { dice, el, fill, showValues, values } from "./widgets.js";
+import { dice, el, fill, most, showValues } from "./widgets.js";
 
 const TABS = { generate: Generate, gallery: Gallery, edit: Edit, interpolate: Interpolate, compare: Compare };
 const OPENED = 20; // pictures that the page opens with, where they are there in a moment
@@ -67,9 +67,9 @@ class App {
     next.focus();
   }
 
-  /** Write what a tab's form holds into the address. */
-  remember(tab, form, more = {}) {
-    const settings = Object.entries(values(form)).filter(([, value]) => typeof value === "string" && value !== "");
+  /** Write what a tab shows into the address: the values of its form, and more. */
+  remember(tab, said, more = {}) {
+    const settings = Object.entries(said).filter(([, value]) => typeof value === "string" && value !== "");
     const model = this.model && { model: this.model.id };
     const text = new URLSearchParams({ tab, ...model, ...Object.fromEntries(settings), ...more });
     history.replaceState(null, "", `#${text}`);
@@ -109,7 +109,7 @@ async function open(app) {
   if (!app.models.length || location.hash) return;
   const seen = await api.first().catch(() => null);
   if (seen) return app.generate.seen(seen);
-  const n = await affordable(app.model, OPENED);
+  const n = await affordable(app.model, most(app.model, OPENED));
   if (n && !location.hash) await app.generate.open(n);
 }
 
@@ -118,7 +118,7 @@ showValues(document);
 dice(document);
 try {
   const [models, runs] = await Promise.all([api.models(), api.runs()]);
-  await open(new App(models, runs));
+  await open(new App(models, runs.data));
 } catch (error) {
   warn(error.message);
 }

@@ -34,8 +34,8 @@ export function curlForm(path, fields, files) {
     .join("");
 }
 
-/** The folder of a run as the command line takes it. */
-export const run = (id) => quoted(`runs/${id}`);
+/** A model as the command line takes it. */
+export const run = ({ id, path }) => quoted(path ?? `runs/${id}`);
 
 /** Fill the collapsible with titled commands, each with a button that copies it. */
 export function terminal(details, commands) {

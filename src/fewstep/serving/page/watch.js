@@ -33,6 +33,7 @@ export class Watch {
     this.status = section.querySelector(".status");
     this.slider = section.querySelector("[name=sample]");
     this.runs = new Map(); // by id: what the server says, rows, colour, whether it is shown
+    this.headings = new Map(); // by group
     this.charts = new Map(); // by metric
     this.pictures = new Map(); // object URLs of sample grids, the oldest first
     this.follow = true; // the newest samples
@@ -79,7 +80,7 @@ export class Watch {
     const all = [...this.runs.values()];
     const [on, off] = [true, false].map((shown) => all.filter((run) => run.shown === shown).map((run) => run.id).join("\n"));
     const said = off === "" ? {} : on.length < off.length ? { only: on } : { hidden: off };
-    this.app.remember("watch", this.form, said);
+    this.app.remember("watch", values(this.form), said);
     this.fetch().then(() => this.draw(), (error) => this.fail(error));
   }
 
@@ -88,10 +89,11 @@ export class Watch {
     if (this.looking) return;
     this.looking = true;
     try {
-      this.take(await api.runs());
+      const { data, left_out } = await api.runs();
+      this.take(data);
       await this.fetch();
       this.status.classList.remove("message");
-      this.status.textContent = "";
+      this.status.textContent = left_out ? `${count(left_out, "older run")} left out: the newest ${data.length} are watched.` : "";
       this.draw();
     } catch (error) {
       this.fail(error);
@@ -167,14 +169,18 @@ export class Watch {
     const focused = document.activeElement?.value;
     const groups = new Map();
     for (const run of this.runs.values()) groups.set(run.said.group, [...(groups.get(run.said.group) ?? []), run]);
-    this.list.replaceChildren(...[...groups].flatMap(([group, runs]) => [
-      ...(group ? [el("p", { className: "group" }, group, el("small", {}, ` ${summary(runs)}`))] : []),
-      ...runs.map((run) => entry(run)),
-    ]));
+    place(this.list, [...groups].flatMap(([group, runs]) => [...(group ? [this.heading(group, runs)] : []), ...runs.map(entry)]));
     [...this.list.querySelectorAll("input")].find((box) => box.value === focused)?.focus();
     const trainings = [...this.runs.values()];
     document.title = title(trainings);
     if (!this.app.models.length) document.querySelector("#facts").textContent = summary(trainings);
+  }
+
+  heading(group, runs) {
+    if (!this.headings.has(group)) this.headings.set(group, el("p", { className: "group" }, group, el("small")));
+    const heading = this.headings.get(group);
+    heading.lastChild.textContent = ` ${summary(runs)}`;
+    return heading;
   }
 
   curves(shown) {
@@ -309,21 +315,28 @@ function place(parent, elements) {
     parent.replaceChildren(...elements);
 }
 
+/** A run's line in the list, which stays the same element: somebody may be about to click it. */
 function entry(run) {
   const { said } = run;
-  const box = el("input", { type: "checkbox", value: run.id, checked: run.shown });
-  box.style.accentColor = run.colour;
-  const dot = el("i", { className: "dot" });
-  dot.style.background = run.colour;
-  const bar = el("span", { className: "bar" });
+  const line = (run.line ??= begun(run));
+  const [box, text, track, small] = line.children;
   const share = said.steps ? Math.min(1, said.step / said.steps) : 0;
-  bar.style.width = `${100 * share}%`;
-  bar.style.background = run.colour;
-  const track = el("div", { className: "track", role: "progressbar", ariaValueNow: Math.round(100 * share), ariaLabel: said.name });
-  track.append(bar);
-  const text = el("span", { className: "name" }, dot, said.name, el("small", {}, said.objective ?? ""));
-  const line = el("label", { className: `run ${run.state}`, title: about(said) }, box, text, track, el("small", { className: "far" }, far(said)));
+  Object.assign(line, { className: `run ${run.state}`, title: about(said) });
+  box.checked = run.shown;
+  text.lastChild.textContent = said.objective ?? "";
+  track.firstChild.style.width = `${100 * share}%`;
+  track.ariaValueNow = Math.round(100 * share);
+  small.textContent = far(said);
   return line;
+}
+
+function begun({ id, colour, said }) {
+  const [dot, bar] = [el("i", { className: "dot" }), el("span", { className: "bar" })];
+  for (const mark of [dot, bar]) mark.style.background = colour;
+  const box = el("input", { type: "checkbox", value: id });
+  box.style.accentColor = colour;
+  const track = el("div", { className: "track", role: "progressbar", ariaLabel: said.name }, bar);
+  return el("label", {}, box, el("span", { className: "name" }, dot, said.name, el("small")), track, el("small", { className: "far" }));
 }
 
 /** How far a run is, in words. */

@@ -147,6 +147,14 @@ export class Runner {
     }
   }
 
+  /** Give up what is going on: nobody waits for its answer any longer. */
+  drop() {
+    this.controller?.abort();
+    this.controller = null;
+    this.clear();
+    this.busy(false);
+  }
+
   busy(on) {
     this.form.classList.toggle("busy", on);
     this.form.setAttribute("aria-busy", String(on));
@@ -185,6 +193,9 @@ export function reveal(element) {
 
 /** Most steps of a slider: beyond these a consistency model gains nothing. */
 export const stepLimit = ({ solves, max_steps }, most = 16) => Math.min(max_steps, solves ? 64 : most);
+
+/** As many images as a model is asked for at once, where more than the server allows are wished. */
+export const most = ({ max_n }, wish) => Math.min(wish, max_n ?? wish);
 
 /** A whole number from a form, or an error that says which control is wrong. */
 export function whole(settings, name, label, { min = 0, max = Number.MAX_SAFE_INTEGER } = {}) {
