@@ -17,6 +17,7 @@ from fewstep.parameterization import EDM
 
 Call = Callable[..., str]
 CANVAS = (8, 12)
+LATENT = Path(__file__).parent / "models" / "latent.safetensors"
 SIZES = [CANVAS, (9, 15), (5, 7), (30, 20)]
 EDITS = {
     "inpaint": ["--box", "1", "1", "3", "2"],
@@ -203,6 +204,13 @@ def test_denoising(name: str, models: Path, tmp_path: Path, call: Call) -> None:
     given = call("denoise", model, tmp_path / "in.png", "--sigma", "20", "-o", tmp_path / "out.png")
     assert "noise of 20.0 grey levels" in given
     assert pixels(tmp_path / "out.png").shape == (9, 15, 3)
+
+
+def test_models_of_latents_are_refused_by_what_is_asked(tmp_path: Path, call: Call) -> None:
+    draw(tmp_path / "in.png")
+    for *verb, what in (("edit", "vary", "editing"), ("denoise", "denoising")):
+        said = call(*verb, LATENT, tmp_path / "in.png", "-o", tmp_path / "out.png", fails=True)
+        assert f"{what} works on pixels" in said
 
 
 @pytest.mark.parametrize("ending", ["png", "gif", "webp"])

@@ -39,7 +39,15 @@ from fewstep.editing import (
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
-from fewstep.parameterization import EDM, PARAMETERIZATIONS, TrigFlow
+from fewstep.parameterization import (
+    EDM,
+    PARAMETERIZATIONS,
+    VP,
+    CosineVP,
+    Parameterization,
+    RectifiedFlow,
+    TrigFlow,
+)
 from fewstep.sampling import Multistep, NoiseStreams, sample
 from fewstep.solvers import PHI
 from oracles import Exact, Gaussian, slope
@@ -359,6 +367,8 @@ def test_diffusion_models_are_refused() -> None:
 def test_times() -> None:
     assert start_time(EDM(), 1.0) == 80
     assert start_time(EDM(), 0.6) == pytest.approx(5.38, rel=0.1)  # the paper's, from strokes
+    a, b = 0.002 ** (1 / 7), 80 ** (1 / 7)
+    assert start_time(EDM(), 0.4) == (a + 0.4 * (b - a)) ** 7
     f = network_map()
     f.trained = replace(f.trained, taus={"2": (0.7,)})
     assert editing_times(f, 2) == (20, 0.7)
@@ -367,6 +377,18 @@ def test_times() -> None:
             taus = editing_times(f, steps, strength)
             assert len(taus) == steps
             assert all(a > b > P.eps for a, b in pairwise(taus))
+
+
+@pytest.mark.parametrize("p", [TrigFlow(), RectifiedFlow(), VP(), CosineVP()], ids=repr)
+def test_a_strength_drowns_as_much_in_every_process(p: Parameterization) -> None:
+    """In times it would be a noise level of 0.11 for TrigFlow, and 0.18 for straight lines."""
+    for strength, level in ((0.4, 0.97), (0.6, 5.84), (0.9, 46)):
+        t = torch.tensor(start_time(p, strength), dtype=torch.float64)
+        assert float(p.noise_level(t)) == pytest.approx(level, rel=0.6)
+    f = network_map(p=p)
+    assert editing_times(f, 3)[0] == start_time(p, 1) == p.T
+    taus = editing_times(f, 40, 0.05)
+    assert all(a > b > p.eps for a, b in pairwise(taus))
 
 
 def test_strokes_are_noised_by_the_noise_level_and_left_whole() -> None:
@@ -499,8 +521,12 @@ def test_all_frames_share_the_noise_of_later_steps() -> None:
     x = decode(f, z, sampler="jumps(times=(1.0,))").clamp(-1, 1)
     first = sample(f, 1, "jumps(times=(1.0,))")
     torch.testing.assert_close(x, first.expand_as(x), rtol=0, atol=1e-5)
+    x = decode(f, z[:1], taus=(1.0,)).clamp(-1, 1)
+    torch.testing.assert_close(x, first, rtol=0, atol=1e-5)  # the noise of later steps is new
     with pytest.raises(FewstepError, match="not both"):
         decode(f, z, taus=(1.0,), sampler="jumps")
+    with pytest.raises(FewstepError, match="a diffusion model"):
+        decode(network_map(kind="diffusion"), z, taus=(1.0,))
 
 
 @pytest.mark.parametrize("name", ["euler", "heun", "midpoint", "rk4"])

@@ -10,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from fewstep.data.folder import ENDINGS
 from fewstep.editing.masks import Marks, open_mask
 from fewstep.editing.opened import Opened
 from fewstep.editing.pictures import read, read_all, read_mask
 from fewstep.editing.task import How
 from fewstep.editing.tasks import InpaintTask, OutpaintTask
+from fewstep.editing.written import save
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.flow_map import FlowMap
 from fewstep.networks import MLP
@@ -283,6 +285,35 @@ def test_what_is_lost_is_said(
     assert code == 0, said + err
     assert hint in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_picture_is_written_with_every_ending_that_is_read(ending: str, tmp_path: Path) -> None:
+    grey = torch.arange(H * W, dtype=torch.uint8).view(1, H, W)
+    notes = save(grey, tmp_path / f"x{ending.upper()}", keeps=True)
+    with Image.open(tmp_path / f"x{ending.upper()}") as image:
+        again = np.asarray(image.convert("L")).astype(int)
+    assert abs(again - grey[0].numpy()).max() <= 2
+    lossy = ending in (".jpg", ".jpeg", ".jpe", ".jfif", ".gif")
+    assert ["format with loss" in note for note in notes] == [True] * lossy
+
+
+def test_what_a_format_cannot_have_is_said_before_or_after_the_work(
+    tmp_path: Path, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network_map(1).save(tmp_path / "f.safetensors")
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "b.jfif", "c.png"):
+        on(KINDS["L"]).save(tmp_path / "in" / name)
+    words = ["edit", "inpaint", tmp_path / "f.safetensors", "--steps", 1, "--box", 1, 1, 3, 3]
+    code, _, err = call(*words, tmp_path / "in", "-o", tmp_path / "out")
+    assert code == 0, err
+    assert [line.split()[1] for line in err.splitlines()] == [".jpg", ".jfif"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.jpg", "b.jfif", "c.png"]
+    monkeypatch.setattr(InpaintTask, "__call__", None)  # no work is done
+    code, _, err = call(*words, tmp_path / "in/c.png", "-n", 2000, "-o", tmp_path / "x.webp")
+    assert code == 2
+    assert "24000x8 pixels, and .webp files have at most 16,383" in err
 
 
 def test_equal_colours_are_no_colour(tmp_path: Path) -> None:

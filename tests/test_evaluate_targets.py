@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.progress import Progress
 from torch import Tensor
 
 import fewstep
 from fewstep import EDM, MLP, FlowMap
-from fewstep.cli import run
+from fewstep.cli import run, targets
+from fewstep.cli.verify import show as show_theory
 from fewstep.data.build import Request
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation import Evaluator, FeatureNetwork, Features, Scores
@@ -27,12 +30,14 @@ from fewstep.evaluation.images import load_images
 from fewstep.evaluation.table import Line, Setting, as_json, folded, show
 from fewstep.fit_name import FITS
 from fewstep.recipes import RECIPES
+from fewstep.report.theory import TheoryReport
 from fewstep.runs.directory import RunDirectory
 from fewstep.runs.opening import is_model
 from fewstep.runs.real import Real
 from fewstep.runs.record import Record
 from fewstep.runs.run import Data
 from fewstep.sampling import shared
+from fewstep.terminal import column, console
 from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP
 
 OWN = "test_evaluate_targets:means"
@@ -278,6 +283,49 @@ def test_a_target_that_cannot_be_scored_does_not_lose_the_others(
     assert any("too few for dc (from 6), fd_infinity (from 20)" in n for n in five["notes"])
 
 
+def test_a_target_that_memory_or_a_file_refuses_does_not_lose_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor does its model fill the memory of the next one."""
+    real, alive = targets.load_images, []
+
+    def load(path: Path, *rest: Any) -> Any:
+        if path.stem == "gone":
+            raise PermissionError(13, "Permission denied", str(path))
+        if path.stem == "large":
+            filled = torch.zeros(3)
+            alive.append(weakref.ref(filled))
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+        return real(path, *rest)
+
+    monkeypatch.setattr(targets, "load_images", load)
+    given = [tmp_path / f"{name}.npz" for name in ("gone", "large", "all")]
+    for path in given:
+        fewstep.save_images(DIGITS.images, path)
+    lines = scored(tmp_path, *given, "--reference", "digits", "--no-baselines", code=2)
+    assert list(lines) == ["all.npz"]
+    assert alive[0]() is None
+    err = capsys.readouterr().err
+    assert "2 of 3 targets could not be scored" in err
+    assert "gone.npz': Permission denied" in err
+    assert "memory does not suffice (CUDA out of memory" in err
+
+
+def test_names_are_shown_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for strange in ("photos [red] of :cat:", "[/b]"):
+        show([Line(strange, Scores(n=3, notes=(f"{strange} is few.",)))],
+             Setting("f", "0" * 64, None, strange, None, 0))  # fmt: skip
+        out = capsys.readouterr().out
+        assert out.count(strange) == 4
+        show_theory(TheoryReport(Path(strange), (), 1.0))
+        assert f"Open {strange}" in capsys.readouterr().out
+        with Progress(column("{task.description}"), console=console(stderr=True)) as bar:
+            bar.add_task(strange)
+        assert strange in capsys.readouterr().err
+
+
 def test_colours_sizes_and_floats_are_brought_to_the_reference(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -370,6 +418,15 @@ def test_a_table_is_written_where_it_is_asked_for_or_refused_first(
         said = capsys.readouterr()
         assert said.out == "", "nothing was scored"
         assert str(tmp_path / bad) in said.err
+
+
+def test_a_table_is_written_before_it_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewstep.cli.evaluate.show", None)  # whatever keeps it from the screen
+    fewstep.save_images(DIGITS.images[:40], tmp_path / "x.npz")
+    words = ("--reference", "digits", "--no-baselines", "--metrics", "fd")
+    assert list(scored(tmp_path, tmp_path / "x.npz", *words, code=70)) == ["x.npz"]
 
 
 def test_scores_are_json_for_everybody() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
-from fewstep.data import load
+from fewstep.data import Dataset, load
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation import (
     Evaluator,
@@ -28,6 +28,7 @@ from fewstep.evaluation import (
     precision_recall,
     train_classifier,
 )
+from fewstep.evaluation.choice import feature_network
 from fewstep.evaluation.features import Extracted, check_values
 from fewstep.evaluation.frechet import (
     extrapolated_frechet_distance,
@@ -38,6 +39,7 @@ from fewstep.evaluation.kernel_distance import kernel_distance, squared_mmd
 from fewstep.evaluation.manifold import neighbours
 from fewstep.evaluation.reference import Reference
 from fewstep.evaluation.resampling import Z95, subset_errors
+from fewstep.precision import has_float64
 
 
 class Flat(FeatureNetwork):
@@ -114,6 +116,26 @@ def test_frechet_distance_does_not_see_a_rotation() -> None:
     Q = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64)).Q
     plain = frechet_distance(Moments.of(x), Moments.of(y))
     assert frechet_distance(Moments.of(x @ Q), Moments.of(y @ Q)) == pytest.approx(plain)
+
+
+class OnApple(Tensor):
+    """A tensor of an Apple GPU, which has no float64, as far as scores see it."""
+
+    def double(self) -> Tensor:  # type: ignore[override]
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self) -> Tensor:  # type: ignore[override]
+        return self.as_subclass(Tensor)
+
+
+def test_features_of_an_apple_gpu_come_to_the_cpu_before_they_are_widened() -> None:
+    x = torch.randn(40, 3)
+    on_apple = Moments(3).update(x.as_subclass(OnApple))
+    torch.testing.assert_close(on_apple.covariance, Moments.of(x).covariance)
+    value = frechet_distance_infinity(x.as_subclass(OnApple), on_apple)
+    assert value == frechet_distance_infinity(x, on_apple)
+    assert not has_float64(torch.device("mps"))
+    assert has_float64(torch.device("cuda"))
 
 
 def test_bad_features_are_refused() -> None:
@@ -400,6 +422,23 @@ def test_class_gaussian_stays_in_the_span_of_few_images() -> None:
     assert float(draws[:, 0, 0].float().std()) > 20
 
 
+def test_class_gaussian_draws_in_blocks_what_it_draws_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few, many = pictures(12), pictures(50) // 4 + 96  # of 16 pixels; none is clipped
+    wanted = torch.zeros(90).long()
+    whole = class_gaussian(few, None, wanted)
+    monkeypatch.setattr("fewstep.evaluation.baselines.HELD", 160)
+    assert int((class_gaussian(few, None, wanted).int() - whole.int()).abs().max()) <= 1
+    draws = class_gaussian(many, None, torch.zeros(20_000).long())
+    x, y = (z.flatten(1).float() for z in (many, draws))
+    torch.testing.assert_close(y.mean(0), x.mean(0), atol=1.0, rtol=0)
+    torch.testing.assert_close(y.T.cov(), x.T.cov(), atol=16.0, rtol=0.05)
+    large = torch.zeros(1, 3, 256, 256, dtype=torch.uint8).expand(30_000, -1, -1, -1)
+    with pytest.raises(FewstepError, match="30,000 images of 196,608 values would take hours"):
+        class_gaussian(large, None, torch.zeros(30_000).long())
+
+
 # The evaluator
 
 
@@ -454,6 +493,19 @@ def test_wrong_labels_are_refused() -> None:
         Evaluator.of(Flat(), pictures(10)).score(pictures(10), torch.zeros(9))
     with pytest.raises(FewstepError, match="no labels"):
         Evaluator.of(Flat(), pictures(10)).labels_for(5)
+
+
+def test_one_class_cannot_be_told_from_another() -> None:
+    one = Dataset.from_arrays(pictures(20), torch.zeros(20).long(), ["cat"])
+    with pytest.raises(FewstepError, match="one class"):
+        feature_network("classifier", data=one)
+    with pytest.raises(FewstepError, match="Inception"):  # the default, whose weights are not there
+        feature_network(data=one, weights="nowhere")
+    assert one.labels is not None
+    sees_one = Flat()
+    sees_one.forward = lambda images: Features(images.flatten(1).float(), torch.zeros(20, 1))
+    scores = Evaluator.of(sees_one, one.images, one.labels).score(one.images, one.labels)
+    assert scores.class_accuracy is None
 
 
 # Feature networks

@@ -88,6 +88,12 @@ def test_a_refusal_names_its_file(tmp_path: Path) -> None:
     with pytest.raises(FewstepError, match=long), refusals():
         Path("a" * 400).exists()
     assert str(refusal(OSError("no more"))) == "the system refused: no more."
+    with pytest.raises(FewstepError, match="does not suffice; try"), refusals(memory=True):
+        raise MemoryError
+    with pytest.raises(RuntimeError, match="odd"), refusals(memory=True):
+        raise RuntimeError("odd")
+    with pytest.raises(MemoryError), refusals():
+        raise MemoryError
 
 
 def test_who_reads_no_further_is_not_told() -> None:

@@ -22,8 +22,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fewstep.data import Dataset
 from fewstep.errors import FewstepError
-from fewstep.evaluation import Evaluator, FeatureNetwork, extract
+from fewstep.evaluation import Evaluator, FeatureNetwork, Reference, extract
 from fewstep.evaluation.custom import load_callable
 from fewstep.evaluation.dinov2 import DINOv2
 from fewstep.evaluation.inception_v3 import InceptionV3
@@ -504,6 +505,15 @@ def growing(images):
     growing.width += 1
     return torch.zeros(len(images), growing.width)
 
+power, seen = 1, []
+
+def help(images):
+    seen.append(len(images))
+    return images.float().mean(3).flatten(1) ** power
+
+def helped(images):
+    return help(images)
+
 growing.width = 1
 constant = 3
 
@@ -558,6 +568,27 @@ def test_fingerprint_of_an_own_function_is_its_source(own: str, tmp_path: Path) 
     assert changed.fingerprint != first
     sys.modules.pop(f"{own}_2")
     assert load_callable("math:sqrt").fingerprint != load_callable("math:exp").fingerprint
+
+
+def test_features_are_taken_anew_where_what_a_function_calls_has_changed(
+    own: str, tmp_path: Path
+) -> None:
+    data, network = Dataset.from_arrays(random_images(40, 1, 4, 4)), load_callable(f"{own}:helped")
+
+    def features() -> Tensor:
+        found = Reference.of_data(network, data, cache=tmp_path).features
+        assert found is not None
+        return found
+
+    first, module = features(), sys.modules[own]
+    module.seen = []  # type: ignore[attr-defined]
+    assert torch.equal(features(), first)
+    assert module.seen == [16]
+    before = network.fingerprint
+    module.power = 2  # type: ignore[attr-defined]
+    assert network.fingerprint == before
+    for _ in range(2):
+        torch.testing.assert_close(features(), first**2)
 
 
 def test_a_module_brings_its_weights(own: str) -> None:

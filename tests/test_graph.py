@@ -34,6 +34,7 @@ from fewstep.latents import Latents
 from fewstep.networks import ADM, MLP, DiT, EDM2UNet, FourierOperator, MLPAutoencoder, Network, UNet
 from fewstep.networks.dfno import TemporalFourier
 from fewstep.parameterization import EDM, PARAMETERIZATIONS, PFGM, Parameterization
+from fewstep.runs.run import Data
 from fewstep.sampling import NoiseStreams, Walk, sample, sampler_for
 from fewstep.solvers import SOLVERS
 from fewstep.trained import CONSISTENCY, DIFFUSION, FLOW_MAP, Trained
@@ -306,7 +307,7 @@ def test_what_no_file_holds_is_left_out_of_the_comparison(
     monkeypatch.setattr(WRITTEN, lambda *_: large(3))
     monkeypatch.setattr("fewstep.cli.graphs.write_torch", lambda graph, path: eager(graph))
     f = small(CONSISTENCY)
-    wish = Wish(tmp_path, tmp_path / "x.onnx", "onnx", "fp16", None, compare=True)
+    wish = Wish(tmp_path, tmp_path / "x.onnx", "onnx", "fp16", Data(), compare=True)
     graph = graph_in(f, sampler_for(f, 2), "fp16")
     speeds = _others(graph, f, wish, tmp_path)
     assert {(s.runs, s.precision) for s in speeds} == {(PACKAGE, "fp32"), (PACKAGE, "fp16")}

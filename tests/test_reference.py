@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fewstep.data import Dataset
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation import Evaluator, FeatureNetwork, Features, Moments, Reference
+from fewstep.evaluation.evaluator import GAUSSIAN
 from fewstep.evaluation.reference import holds_statistics
 from fewstep.evaluation.scores import METRICS
 
@@ -102,14 +103,20 @@ def test_files_of_the_other_suites(tmp_path: Path) -> None:
     edm, adm = (Reference.load(tmp_path / f"{name}.npz", Plain()) for name in ("edm", "adm"))
     assert edm.spatial is None
     assert edm.n is None
-    with pytest.raises(FewstepError, match="give a number"):
-        _ = Evaluator(Plain(), edm).n
+    assert adm.n is None, "its statistics may be of more images than it has"
+    for reference in (edm, adm):
+        with pytest.raises(FewstepError, match=r"of how many images .* with -n"):
+            _ = Evaluator(Plain(), reference).n
+    assert set(Evaluator(Plain(), adm).baselines()) == {GAUSSIAN}
     assert same_scores(truth, adm)
     fakes = pictures(60, 1, low=60)
     everything = tuple(METRICS)
     a, b, c = (Evaluator(Plain(), r, metrics=everything).score(fakes) for r in (truth, adm, edm))
     assert (a.precision, a.recall, a.density) == (b.precision, b.recall, b.density)
     assert a.kid == b.kid
+    one = Evaluator(Plain(), truth, metrics=("sfd",)).score(fakes[:1])
+    assert math.isnan(one.sfd)
+    assert any("too few for sfd (from 2)" in note for note in one.notes)
     assert a.fd == pytest.approx(c.fd)
     assert math.isnan(c.sfd)
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from fewstep.errors import FewstepError
+from fewstep.errors import FewstepError, refusals
 
 T = TypeVar("T")
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -182,14 +182,17 @@ class Processes:
         Without this, a process whose part fails would leave the others waiting for it.
 
         Raises:
-            FewstepError: in every process, that of the first one in which ``make`` raised it.
+            FewstepError: in every process, that of the first one in which ``make`` raised it, or in
+                which the machine refused a file or memory.
         """
         if self.world == 1:
-            return make()
+            with refusals(memory=True):
+                return make()
         made: list[T] = []
         failed: FewstepError | None = None
         try:
-            made.append(make())
+            with refusals(memory=True):
+                made.append(make())
         except FewstepError as error:
             failed = error
         found: list[FewstepError | None] = [None] * self.world

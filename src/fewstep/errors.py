@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,11 +54,14 @@ def not_there(kind: str, path: Path, known: Iterable[str] = ()) -> FewstepError:
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
+def refusals(*, memory: bool = False) -> Iterator[None]:
     """Inside, what the system refuses is a `FewstepError` that names the file; also a decorator.
 
     A folder without permission, a name that is too long, a full disk: `Path.exists` and its kin
     raise `OSError` for these just as `open` does.
+
+    Args:
+        memory: also memory that does not suffice; what filled it is let go.
     """
     try:
         yield
@@ -65,6 +69,12 @@ def refusals() -> Iterator[None]:
         raise
     except OSError as error:
         raise refusal(error) from error
+    except (MemoryError, RuntimeError) as error:
+        refused = memory_refusal(error) if memory else None
+        if refused is None:
+            raise
+        traceback.clear_frames(error.__traceback__)  # whose variables hold what filled it
+        raise refused from error
 
 
 def refusal(error: OSError) -> FewstepError:
@@ -95,6 +105,14 @@ def out_of_memory(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and any(sign in said for sign in _FULL):
         return f"the memory does not suffice ({text[:200]})"
     return None
+
+
+def memory_refusal(error: BaseException) -> FewstepError | None:
+    """The `FewstepError` of memory that does not suffice; None for another exception."""
+    reason = out_of_memory(error)
+    if reason is None:
+        return None
+    return FewstepError(f"{reason}; try a smaller batch, size or network.")
 
 
 _FULL = ("out of memory", "can't allocate memory", "not enough memory", "size calculation overflow")

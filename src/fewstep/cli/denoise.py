@@ -31,7 +31,7 @@ def denoise(model: Path, picture: Path, /, *, sigma: float | None = None, o: Fil
         picture.
     """
     task = DenoiseTask(sigma)
-    job = Job(model, picture, o)
+    job = Job(model, picture, o, what="denoising")
     found = sorted(task.level(p) for p in job.pictures)
     between = f"{found[0]:.1f}" + (f" to {found[-1]:.1f}" if len(found) > 1 else "")
     job.run(task, f"noise of {between} grey levels")

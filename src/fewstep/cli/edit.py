@@ -216,7 +216,8 @@ def strokes(
     picture
         Picture of strokes, or folder of them.
     strength
-        Above 0 (stay with the strokes) to 1 (forget them); --taus says it as noise levels.
+        Above 0 (stay with the strokes) to 1 (forget them), in noise alike for every process; --taus
+        says it as times of the model's own.
     fit
         resize: stretch the picture to the model's size and back; tile: edit it in pieces.
     """

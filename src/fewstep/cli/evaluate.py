@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -77,8 +78,8 @@ def evaluate(
     of each class; a reference without one is compared with itself, half against half. Classes agree
     by name. The features of a reference are kept in the cache.
 
-    A target that cannot be scored is named, the others are shown and written nonetheless, and the
-    command ends with code 2.
+    A target that cannot be scored, or not in the memory that there is, is named, the others are
+    written and shown nonetheless, and the command ends with code 2.
 
     Examples:
       fewstep evaluate runs/digits-cd runs/digits-ict --steps 1 2
@@ -99,8 +100,8 @@ def evaluate(
         trained on.
     features
         inception, dinov2, resnet56, classifier (a small one, trained on the reference in seconds),
-        or module:function for your own. Default classifier for labelled images of up to 16
-        pixels, otherwise inception.
+        or module:function for your own. Default classifier for images of several classes and of up
+        to 16 pixels, otherwise inception.
     weights
         File of the feature network's published weights; default where it looks for them.
     resize
@@ -133,7 +134,7 @@ def evaluate(
     clip
         Clip the denoised image to [-1, 1] at every evaluation of a diffusion model.
     n
-        Images per model; default as many as the reference has.
+        Images per model; default as many as the reference has, where it is images or says so.
     seed
         Seed of the samples.
     checkpoint
@@ -190,9 +191,9 @@ def evaluate(
         lines = [*_baselines(evaluator, group.in_turn(real.test_split), group), *lines]
     if lines and group.first:
         setting = _setting(evaluator)
-        show(lines, setting)
         for path in out:
             write(path, lines, setting)
+        show(lines, setting)
     if failures:
         raise _failed(failures, len(targets))
 
@@ -221,6 +222,7 @@ def _scored(
         try:
             group.as_one(partial(lines.extend, scored.lines(target)))
         except FewstepError as error:  # noqa: PERF203 - the other targets are scored nonetheless
+            traceback.clear_frames(error.__traceback__)  # whose variables hold a model
             failures.append((target, error))
     return lines, failures
 

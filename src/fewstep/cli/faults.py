@@ -16,7 +16,7 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
-from fewstep.errors import FewstepError, out_of_memory, refusal, unknown
+from fewstep.errors import FewstepError, memory_refusal, refusal, unknown
 from fewstep.names import plugin_files
 
 USER_MISTAKE = 2
@@ -55,9 +55,8 @@ def _mistake(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError):
         return str(refusal(error))
-    if (reason := out_of_memory(error)) is not None:
-        return f"{reason}; try a smaller batch, size or network."
-    return None
+    refused = memory_refusal(error)
+    return None if refused is None else str(refused)
 
 
 def _of_plugin(error: BaseException) -> str | None:

@@ -17,9 +17,9 @@ from fewstep.cli.command import Whole
 from fewstep.data.images import check_pictures
 from fewstep.distributed import pick_device
 from fewstep.editing.batches import check_pixels
-from fewstep.editing.pictures import check_out, read_all, write_all
+from fewstep.editing.pictures import check_out, place_of, read_all, write_all
 from fewstep.editing.task import How, Task
-from fewstep.editing.written import LOSSY
+from fewstep.editing.written import check_size
 from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.engines import engine_of
 from fewstep.flow_map import FlowMap
@@ -131,7 +131,7 @@ class Drawing(Files):
         Parameter(
             consume_multiple=True,
             negative_iterable="",
-            help="Noise levels, decreasing, instead of --steps.",
+            help="Times of the model's process, decreasing, instead of --steps.",
         ),
     ] = None
     seed: Annotated[Whole, Parameter(help="Decides the noise.")] = 0
@@ -162,27 +162,37 @@ class Job:
         model, source: what the user gave: a run, and a picture or a folder of them.
         o: the options.
         task: what is done, where it is known before the pictures are read.
+        what: what a model must be able to do.
     """
 
-    def __init__(self, model: Path, source: Path, o: Files, task: Task | None = None) -> None:
+    def __init__(
+        self,
+        model: Path,
+        source: Path,
+        o: Files,
+        task: Task | None = None,
+        what: str = "editing",
+    ) -> None:
         check_out(o.out, source)
         self.source, self.o = source, o
         self.f = o.open(model)
-        check_pixels(self.f, "editing" if task else "denoising")
+        check_pixels(self.f, what)
         self.label, self.embedding = o.labels(self.f), o.wanted(self.f)
         self.pictures = read_all(source, task.channels(self.f) if task else self.f.shape[0])
 
     def run(self, task: Task, note: str | None = None) -> None:
         """Edit, write the results, and say so in a line."""
         how = self.o.how(self.label, self.embedding)
+        folder = self.source.is_dir()
+        for p in self.pictures:
+            height, width = task.result_size(self.f, p.size)
+            check_size(place_of(p, self.o.out, folder), (height, how.n * width))
         say([note for p in self.pictures for note in task.notes(self.f, p)])
         started = time.perf_counter()
         results = task(self.f, self.pictures, how)
         seconds = time.perf_counter() - started
         named = [(p, torch.cat(some, 2)) for p, some in zip(self.pictures, results, strict=True)]
-        say(write_all(named, self.o.out, self.source.is_dir()))
-        if task.keeps and self.o.out.suffix.lower() in LOSSY:
-            say([f"{self.o.out} is of a format with loss: what was kept changes a little."])
+        say(write_all(named, self.o.out, folder, keeps=task.keeps))
         n = task.evaluations(how)
         note = note or f"{n} network evaluation" + "s" * (n > 1)
         count = f"{len(named)} picture" + "s" * (len(named) > 1)

@@ -13,6 +13,7 @@ from rich.text import Text
 from fewstep.cli.catalogue import entries
 from fewstep.cli.command import command
 from fewstep.recipes import RECIPES
+from fewstep.terminal import console
 
 What = Literal[
     "recipes",
@@ -77,12 +78,12 @@ def list_(*what: Annotated[What, Parameter(help="Which lists; default all.")]) -
       fewstep list
       fewstep list recipes objectives
     """
-    console = Console()
+    screen = console()
     lists = rows()
     for name in what or get_args(What):
-        console.print(Text(name, style="bold underline"))
-        _show(console, lists[name])
-        console.print()
+        screen.print(Text(name, style="bold underline"))
+        _show(screen, lists[name])
+        screen.print()
 
 
 def rows() -> dict[str, list[Row]]:
@@ -98,22 +99,22 @@ def rows() -> dict[str, list[Row]]:
     return lists
 
 
-def _show(console: Console, some: list[Row]) -> None:
+def _show(screen: Console, some: list[Row]) -> None:
     """A table on a terminal, folded to its width; elsewhere a line per row, for ``grep``."""
-    if not console.is_terminal:
+    if not screen.is_terminal:
         width = max(len(row.name) for row in some) + 2
         for row in some:
             print(f"{row.name:{width}}{row.summary} {row.rest}".rstrip())
-    elif console.width < NARROW:
+    elif screen.width < NARROW:
         for row in some:
-            console.print(Text(row.name, style="bold"))
-            console.print(Padding(_description(row), (0, 0, 0, 2)))
+            screen.print(Text(row.name, style="bold"))
+            screen.print(Padding(_description(row), (0, 0, 0, 2)))
     else:
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         table.add_column(style="bold", no_wrap=True)
         for row in some:
             table.add_row(row.name, _description(row))
-        console.print(table)
+        screen.print(table)
 
 
 def _description(row: Row) -> Text:

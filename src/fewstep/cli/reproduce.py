@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fewstep.cli.command import Whole, command
 from fewstep.errors import FewstepError, listed
@@ -22,6 +22,7 @@ from fewstep.report.plan import SHORT
 from fewstep.report.reproduce import Report, reproduce_digits
 from fewstep.report.toy2d import ToyReport, reproduce_toy2d
 from fewstep.stages.how import How
+from fewstep.terminal import console, say_page
 
 
 def reproduce(
@@ -156,7 +157,7 @@ def show(report: Report) -> None:
     for r in report.results:
         if r.group != heading:
             heading = r.group
-            table.add_row(f"[bold]{heading}[/]")  # each stands above the rows of its group
+            table.add_row(Text(heading, style="bold"))  # each stands above the rows of its group
         s = r.scores
         table.add_row(
             f"  {r.method}",
@@ -169,9 +170,10 @@ def show(report: Report) -> None:
             "" if s.class_accuracy is None else f"{100 * s.class_accuracy:.1f}",
             "" if r.seconds is None else f"{1000 * r.seconds:.2f}",
         )
-    console = Console()
-    console.print(table)
-    console.print(f"\n{report.seconds:.0f} s in all. Open [bold]{report.page}[/]", highlight=False)
+    screen = console()
+    screen.print(table)
+    screen.print()
+    say_page(screen, report.seconds, report.page)
 
 
 def show_methods(report: MethodsReport) -> None:
@@ -184,14 +186,14 @@ def show_methods(report: MethodsReport) -> None:
     many = findings.teacher.best
     table.add_row(findings.teacher.name, "", "", "", f"{many.fd} in {many.nfe}")
     for heading, group in ((name, some) for name, some in findings.groups.items() if some):
-        table.add_row(f"[bold]from {heading}[/]")
+        table.add_row(Text(f"from {heading}", style="bold"))
         for method in group:
             distances = [str(s.fd) if (s := method.at(k)) else "" for k in (1, 2, 4)]
             table.add_row(f"  {method.name}", f"{method.spent:,.0f}", *distances)
-    console = Console()
-    console.print(table)
-    console.print("", *sentences(findings), sep="\n", highlight=False)
-    console.print(f"{report.seconds:.0f} s in all. Open [bold]{report.page}[/]", highlight=False)
+    screen = console()
+    screen.print(table)
+    screen.print("", *sentences(findings), sep="\n")
+    say_page(screen, report.seconds, report.page)
 
 
 def show_toy2d(report: ToyReport) -> None:
@@ -208,15 +210,15 @@ def show_toy2d(report: ToyReport) -> None:
             rest = ["" if x is None else f"{x:.3f}" for x in (one.rms, one.sup)]
             errors = [str(one.modes), *rest]
         table.add_row(method.name, *distances, *errors)
-    console = Console()
-    console.print(table)
-    console.print(f"\nThe density itself has {report.floor:.3f}.", highlight=False)
+    screen = console()
+    screen.print(table)
+    screen.print(f"\nThe density itself has {report.floor:.3f}.")
     for method in report.left:
         steps = listed([str(k) for k in method.left])
         print(f"note: {method.name} is outside the expected scores in {steps} steps.")
     if unknown := [method.name for method in report.methods if not method.known]:
         print(f"note: nothing is expected of {listed(unknown)} in this setting.")
-    console.print(f"{report.seconds:.0f} s in all. Open [bold]{report.page}[/]", highlight=False)
+    say_page(screen, report.seconds, report.page)
 
 
 app = command(reproduce)

@@ -97,8 +97,8 @@ def tune_steps(
         Real images or statistics to score against, as evaluate takes them. Default the images
         that the run trained on.
     features
-        Feature network, as evaluate takes it. Default classifier for labelled images of up to 16
-        pixels, otherwise inception.
+        Feature network, as evaluate takes it. Default classifier for images of several classes and
+        of up to 16 pixels, otherwise inception.
     weights
         File of the feature network's published weights; default where it looks for them.
     n

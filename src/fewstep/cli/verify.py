@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fewstep.cli.command import Whole, command
 from fewstep.report.theory import TheoryReport, verify_theory
+from fewstep.terminal import console, say_page
 
 STATEMENT_FAILS = 1
 
@@ -49,20 +50,21 @@ def show(report: TheoryReport) -> None:
     for name in ("expected", "measured", ""):
         table.add_column(name, justify="right")
     for check in report.checks:
-        table.add_row(f"[bold]{check.title}[/]", "", "", _mark(check.passed))
+        table.add_row(Text(check.title, style="bold"), "", "", _mark(check.passed))
         for x in check.lines:
             table.add_row(
                 f"  {x.name}", f"{x.expected:g}", f"{round(x.slope, 3) + 0:.3f}", _mark(x.passed)
             )
         for b in check.bounds:
             table.add_row(f"  {b.name}", f"≤ {b.limit:.0e}", f"{b.value:.1e}", _mark(b.passed))
-    console = Console()
-    console.print(table)
-    console.print(f"\n{report.seconds:.0f} s in all. Open [bold]{report.page}[/]", highlight=False)
+    screen = console()
+    screen.print(table)
+    screen.print()
+    say_page(screen, report.seconds, report.page)
 
 
-def _mark(passed: bool) -> str:
-    return "[green]✓[/]" if passed else "[red]✗ fails[/]"
+def _mark(passed: bool) -> Text:
+    return Text("✓", style="green") if passed else Text("✗ fails", style="red")
 
 
 app = command(verify)

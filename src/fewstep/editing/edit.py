@@ -12,9 +12,8 @@ generated and times ``t_1 > ... > t_N > eps``:
         x <- f(x, t_n)
         x <- A^-1[(A y)(1 - Omega) + (A x) Omega]
 
-Noise levels are times of the model's process, never indices of a grid. As in sampling, every
-image has a noise stream of its own: the result depends on the seed and the image's index, not on
-the batch.
+Times are those of the model's process, never indices of a grid. As in sampling, every image has a
+noise stream of its own: the result depends on the seed and the image's index, not on the batch.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ from fewstep.sampling.jumps import Restore
 from fewstep.whole import whole
 
 RHO = 7.0  # of Karras' grid, whose coordinate `strength` is
+DROWNED = 80.0  # noise level at which nothing of an image is left: EDM's largest
 
 
 def edit(
@@ -205,7 +205,7 @@ def editing_times(f: FlowMap, steps: int, strength: float = 1.0) -> tuple[float,
     """``steps`` decreasing times from `start_time` of the strength on.
 
     From ``T`` on they are those of multistep sampling (`default_taus`), else equally spaced in
-    the coordinate of Karras' grid.
+    the strength.
 
     Raises:
         FewstepError: fewer steps than one, or a strength outside (0, 1].
@@ -218,15 +218,25 @@ def editing_times(f: FlowMap, steps: int, strength: float = 1.0) -> tuple[float,
 
 
 def start_time(p: Parameterization, strength: float) -> float:
-    """``(a + strength (b - a))^rho`` with ``a = t_min^(1/rho)``, ``b = T^(1/rho)``, ``rho = 7``.
+    """The time of the noise level ``(a + strength (b - a))^rho``, ``rho = 7``; ``T`` for 1.
 
-    Karras' grid made continuous: strength 0 is `Parameterization.t_min`, strength 1 is ``T``. For
-    ``T = 80`` strength 0.6 is about the 5.38 at which the paper starts from strokes.
+    ``a^rho`` and ``b^rho`` are the `ends_of_strength`. Karras' grid made continuous, in noise
+    levels ``sigma/alpha`` of whatever process: strength 0.6 is about the 5.38 at which the paper
+    starts from strokes.
     """
     if not 0 < strength <= 1:
         raise FewstepError(f"the strength must be above 0 and at most 1, got {strength:g}.")
-    a, b = p.t_min ** (1 / RHO), p.T ** (1 / RHO)
-    return min(p.T, (a + strength * (b - a)) ** RHO)
+    if strength == 1:
+        return p.T
+    a, b = (level ** (1 / RHO) for level in ends_of_strength(p))
+    level = torch.tensor((a + strength * (b - a)) ** RHO, dtype=torch.float64)
+    return min(p.T, float(p.time_of_noise_level(level)))
+
+
+def ends_of_strength(p: Parameterization) -> tuple[float, float]:
+    """Noise levels of the strengths 0 and 1: those of ``t_min`` and ``T``, at most `DROWNED`."""
+    least, most = p.noise_level(torch.tensor([p.t_min, p.T], dtype=torch.float64)).tolist()
+    return least, min(most, DROWNED)
 
 
 def _noised(f: FlowMap, x: Tensor, tau: float, noise: NoiseStreams) -> Tensor:

@@ -19,10 +19,9 @@ from fewstep.editing.batches import (
     check_pixels,
     in_batches,
 )
-from fewstep.editing.edit import refine
 from fewstep.errors import FewstepError
 from fewstep.flow_map import FlowMap
-from fewstep.sampling import NoiseStreams, Sampler, check_taus, sampler_for
+from fewstep.sampling import Multistep, NoiseStreams, Sampler, sampler_for
 from fewstep.schedules import karras_grid
 from fewstep.solvers import PHI, Solver
 
@@ -130,10 +129,10 @@ def decode(
     """Images of latents: [B, *f.shape] to [B, *f.image_shape] on the CPU, not clipped.
 
     A consistency model gives ``f(sigma(T) z, T)`` and, with ``taus``, the further steps of
-    multistep sampling; all images get the same noise in them, so that neighbouring latents give
-    neighbouring images. A diffusion model solves the PF-ODE in ``N`` steps, from ``T`` to the
-    other end of the grid of `encode`. A ``sampler``, or its spec, goes its own way from the latents
-    instead.
+    multistep sampling; all images get the same noise in them, that of sample 0, so that
+    neighbouring latents give neighbouring images, and the latent of sample 0 gives the sample. A
+    diffusion model solves the PF-ODE in ``N`` steps, from ``T`` to the other end of the grid of
+    `encode`. A ``sampler``, or its spec, goes its own way from the latents instead.
 
     Raises:
         FewstepError: latents, times, labels or a sampler that do not fit.
@@ -145,17 +144,13 @@ def decode(
             raise FewstepError("give a sampler or time points, not both: a sampler has its own.")
         return _sampled(f, z, sampler_for(f, sampler=sampler), seed, labels, embedding, batch)
     f.trained.check_known("decoding")
-    check_taus(taus, f.p)
-    solves = not f.trained.maps_to_eps
-    if taus or solves:
-        f.trained.check_any_time("decoding in these steps")
+    if taus or f.trained.maps_to_eps:
+        return _sampled(f, z, Multistep(taus), seed, labels, embedding, batch)
+    f.trained.check_any_time("decoding in these steps")
 
     def part(rows: slice, condition: Condition) -> Tensor:
         x = f.p.prior(z[rows].to(f.device))
-        if solves:
-            return f.image(_solve(f, x, _grid(f, N).flip(0), solver, condition))
-        noise = NoiseStreams(seed, [0] * len(x), f.shape)
-        return f.image(refine(f, x, (f.p.T, *taus), noise, condition=condition))
+        return f.image(_solve(f, x, _grid(f, N).flip(0), solver, condition))
 
     return in_batches(f, len(z), part, labels, batch, embedding=embedding)
 

@@ -209,8 +209,16 @@ def check_out(out: Path, source: Path) -> None:
     check_writable(out)
 
 
-def write_all(results: Sequence[tuple[Picture, Tensor]], out: Path, folder: bool) -> list[str]:
+def write_all(
+    results: Sequence[tuple[Picture, Tensor]], out: Path, folder: bool, *, keeps: bool = False
+) -> list[str]:
     """Pictures and their results [1 ... 4, H, W] into a new folder, or the only one into a file.
+
+    Args:
+        results: those.
+        out: the folder or file.
+        folder: which of both it is.
+        keeps: whether results hold pixels of the pictures themselves.
 
     Returns:
         What the files cannot hold of the results, in sentences.
@@ -218,10 +226,15 @@ def write_all(results: Sequence[tuple[Picture, Tensor]], out: Path, folder: bool
     notes: dict[str, None] = {}
     with placed(out) as place:
         for picture, pixels in results:
-            path = place / picture.name if folder else place
+            path = place_of(picture, place, folder)
             path.parent.mkdir(parents=True, exist_ok=True)
-            notes |= dict.fromkeys(save(pixels, path, picture.profile_of(pixels)))
+            notes |= dict.fromkeys(save(pixels, path, picture.profile_of(pixels), keeps=keeps))
     return list(notes)
+
+
+def place_of(picture: Picture, out: Path, folder: bool) -> Path:
+    """Where the result for a picture goes: into the folder by its name, or into the file."""
+    return out / picture.name if folder else out
 
 
 @contextmanager

@@ -47,8 +47,8 @@ def feature_network(
     """The feature network of a name in `FEATURES`, of a plugin's spec, or of ``module:function``.
 
     Args:
-        name: which; default the classifier for labelled images of up to 16 pixels, where it can
-            be trained on the spot, and otherwise Inception, the field's own.
+        name: which; default the classifier for images of several classes and of up to 16 pixels,
+            where it can be trained on the spot, and otherwise Inception, the field's own.
         weights: file of published weights; default where each network looks for them.
         resize: how images are brought to the network's size; default as published scores do it.
         data: the reference, for the classifier.
@@ -57,7 +57,7 @@ def feature_network(
         FewstepError: an unknown name, missing weights, or a choice that the network does not have.
     """
     if name is None:
-        small = data is not None and data.labels is not None and max(data.shape[1:]) <= SMALL
+        small = data is not None and _tells_classes(data) and max(data.shape[1:]) <= SMALL
         name = "classifier" if small and weights is None else "inception"
     if name.partition("(")[0].strip() in FEATURE_NETWORKS:
         return _of_plugin(name, weights=weights, resize=resize, data=data)
@@ -85,7 +85,17 @@ def feature_network(
         raise FewstepError(
             "the reference has no labels to train a classifier on: choose --features inception."
         )
+    if not _tells_classes(data):
+        raise FewstepError(
+            "the reference is of one class, and a classifier learns nothing from it: choose "
+            "--features inception."
+        )
     return train_classifier(data.images, data.labels)
+
+
+def _tells_classes(data: Dataset) -> bool:
+    """Whether the images are of two classes at least, which a classifier can tell apart."""
+    return data.labels is not None and bool((data.labels != data.labels[0]).any())
 
 
 def _of_plugin(spec: str, **options: Any) -> FeatureNetwork:

@@ -86,9 +86,13 @@ class CallableFeatures(FeatureNetwork):
     def fingerprint(self) -> str:
         """SHA-256 of the name, the function's source and its weights, if it is a module.
 
-        It does not see what the function calls or reads.
+        It does not see what the function calls or reads: see `fingerprint_is_whole`.
         """
         return hashlib.sha256((self._source() + super().fingerprint).encode()).hexdigest()
+
+    @property
+    def fingerprint_is_whole(self) -> bool:
+        return False
 
     def _source(self) -> str:
         is_module = isinstance(self.function, torch.nn.Module)

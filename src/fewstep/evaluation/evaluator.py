@@ -36,6 +36,7 @@ from fewstep.evaluation.notes import (
 from fewstep.evaluation.reference import Reference
 from fewstep.evaluation.resampling import SHARE, subset_errors
 from fewstep.evaluation.scores import BASIC, Scores, check_metrics
+from fewstep.precision import has_float64
 
 SPLIT = 500  # fewest images in a part of the inception score: fewer bias it down
 TEST, GAUSSIAN = "real test split", "class-wise pixel Gaussian"
@@ -99,7 +100,8 @@ class Evaluator:
         """
         if self.reference.n is None:
             raise FewstepError(
-                f"{self.reference.name} does not say of how many images it is: give a number."
+                f"{self.reference.name} does not say of how many images its statistics are: give "
+                "the number of samples with -n. Published scores are mostly of -n 50000."
             )
         return self.reference.n
 
@@ -119,7 +121,7 @@ class Evaluator:
     def labels_for(self, n: int) -> Tensor:
         """Classes for ``n`` images in the reference's proportions, by largest remainder [n].
 
-        The classes take turns as in the reference; for its own number they are its labels.
+        For the reference's own number they are its labels in their order, else sorted.
 
         Raises:
             FewstepError: the reference has no labels.
@@ -170,11 +172,11 @@ class Evaluator:
 
     def gaussian(self) -> dict[str, Scores]:
         """Scores of `class_gaussian` draws, where the reference is images."""
-        if self.reference.images is None:
+        images, labels = self.reference.images, self.labels
+        if images is None:
             return {}
-        labels = self.labels
-        wanted = torch.zeros(self.n).long() if labels is None else labels
-        draws = class_gaussian(self.reference.images, labels, wanted)
+        wanted = torch.zeros(len(images)).long() if labels is None else labels
+        draws = class_gaussian(images, labels, wanted)
         return {GAUSSIAN: self.score(draws, labels)}
 
     def halves(self) -> dict[str, Scores]:
@@ -312,7 +314,8 @@ class Evaluator:
         if not names:
             return
         device = next(iter(self.network.parameters()), real).device
-        real, fake = real.to(device), fake.to(device)
+        if has_float64(device):  # in which the distances are
+            real, fake = real.to(device), fake.to(device)
         ks = (3, 5) if "dc" in metrics else (3, 3)
 
         def means(*rows: Tensor) -> Tensor:
@@ -323,7 +326,7 @@ class Evaluator:
                 else (real, fake)
             )
             found = neighbours(a, b, *ks)
-            return torch.stack([getattr(found, name).double().mean().cpu() for name in names])
+            return torch.stack([getattr(found, name).cpu().double().mean() for name in names])
 
         scores = dict(zip(names, means().tolist(), strict=True))
         few = round(SHARE * len(fake)) < NEEDED["dc" if "dc" in metrics else "pr"]
@@ -344,10 +347,10 @@ class Evaluator:
         return dict(zip(names, found.reshape(-1).tolist(), strict=True))
 
     def _accuracy(self, logits: Tensor | None, labels: Tensor | None) -> float | None:
-        """None unless the network tells the classes of the reference apart."""
+        """None unless the network tells the classes of the reference, two at least, apart."""
         if labels is None or logits is None or self.labels is None:
             return None
-        if logits.shape[1] != int(self.labels.max()) + 1:
+        if logits.shape[1] < 2 or logits.shape[1] != int(self.labels.max()) + 1:
             return None
         shown, known = self._predicted(logits), labels >= 0
         if not known.any() or bool((shown < 0).all()):

@@ -62,6 +62,14 @@ class FeatureNetwork(Cited, nn.Module):
         settings = self.name + (self.resize or "") + code_of(type(self))
         return sha256_of_weights(settings, self.state_dict())
 
+    @property
+    def fingerprint_is_whole(self) -> bool:
+        """Whether the fingerprint tells all that decides the features.
+
+        Code of one's own may call what it does not see.
+        """
+        return not code_of(type(self))
+
 
 def check_images(images: Tensor, shape: tuple[int, ...] | None, what: str = "the images") -> None:
     """Raise `FewstepError` unless ``images`` are uint8 [N, *shape] with N >= 1.

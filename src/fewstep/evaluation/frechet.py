@@ -45,7 +45,7 @@ class Moments:
         Raises:
             FewstepError: NaN or infinity among the features.
         """
-        x = features.double().cpu()
+        x = features.cpu().double()
         if not x.isfinite().all():
             raise FewstepError("the features of the images have NaN or infinite values.")
         mean = x.mean(0)
@@ -209,7 +209,7 @@ def _canonical_order(features: Tensor) -> Tensor:
     D = features.shape[1]
     # A fixed direction: features may be equal in a column, hardly in this sum.
     direction = torch.randn(D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return (features.double().cpu() @ direction).argsort(stable=True)
+    return (features.cpu().double() @ direction).argsort(stable=True)
 
 
 def _at_zero(x: Sequence[float], y: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ from fewstep.evaluation.reference import Reference
 FEW = 2048  # below so many images a Fréchet distance over Inception features is hardly comparable
 UNEVEN = 0.1  # total variation between class proportions that is worth a remark
 COPIES = 0.01  # share of images of the reference among those scored that is worth one
-NEEDED = {"fd": 2, "pr": 4, "dc": 6, "kid": 4, "fd_infinity": 20}
+NEEDED = {"fd": 2, "sfd": 2, "pr": 4, "dc": 6, "kid": 4, "fd_infinity": 20}
 """Fewest images, on each side, of which a metric can be had; 1 for others."""
 
 

@@ -29,6 +29,7 @@ from fewstep.evaluation.inception_v3 import InceptionV3
 from fewstep.files import check_writable, replacing
 
 VERSION = "2"  # of the files of statistics
+LOOKED_AT = 16  # images that say whether a network of the user's own is still what it was
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ class Reference:
 
     Args:
         name: for tables.
-        n: number of images; None where a file of statistics does not say.
+        n: number of images that the moments are of; None where a file of statistics does not say.
         moments: of the features.
         network: fingerprint of the feature network; "" where a file does not say.
         spatial: moments of the spatial features, of a network that has them.
         features: [N, D]; without them there are Fréchet distances and nothing else.
         labels: classes of the images [N].
         classes: what they are called.
-        images: uint8 [N, C, H, W].
+        images: uint8 [N, C, H, W]; of a file of statistics perhaps a part of those.
     """
 
     name: str
@@ -100,6 +101,9 @@ class Reference:
     ) -> Reference:
         """`of` a data set; features are kept in the cache, by content and network.
 
+        What a network of the user's code says can change although its fingerprint does not: of
+        such a one the first images are looked at again.
+
         Args:
             network: feature network.
             data: images.
@@ -111,6 +115,8 @@ class Reference:
         folder = (cache or cache_folder()) / "statistics"
         path = folder / f"{key.hexdigest()[:32]}.safetensors"
         known = _cached(path, network)
+        if known is not None and not _still_says(network, known, data.images):
+            known = None
         if not group.any(known is None) and known is not None:
             return replace(
                 known,
@@ -135,8 +141,9 @@ class Reference:
           several sets, ``file.safetensors:train`` takes ``train.mean`` and ``train.cov``;
         - ``.npz`` with ``mu`` and ``sigma`` (pytorch-fid, clean-fid, EDM) and, for the spatial
           features, ``mu_s`` and ``sigma_s`` (ADM's evaluation suite, whose batches also hold
-          images: these give precision and recall). Such a file does not name its feature network;
-          the number of features is all that can be checked.
+          images: these give precision and recall). Such a file names neither its feature network,
+          of which the number of features is all that can be checked, nor how many images its
+          statistics are of: those that ADM's batches hold are mostly a part of them.
 
         Raises:
             FewstepError: no such file, none of these, or statistics of another feature network.
@@ -226,6 +233,16 @@ def _cached(path: Path, network: FeatureNetwork) -> Reference | None:
     return None
 
 
+def _still_says(network: FeatureNetwork, known: Reference, images: Tensor) -> bool:
+    """Whether a network says of the first images what it is known to have said."""
+    if network.fingerprint_is_whole:
+        return True
+    assert known.features is not None
+    now = extract(network, images[:LOOKED_AT]).features
+    then = known.features[:LOOKED_AT]
+    return now.shape == then.shape and torch.allclose(now, then, rtol=1e-3, atol=1e-5)
+
+
 def _from_safetensors(
     path: Path, part: str, network: FeatureNetwork, *, foreign: bool = True
 ) -> Reference:
@@ -276,7 +293,7 @@ def _from_npz(path: Path, network: FeatureNetwork) -> Reference:
         features = extract(network, images).features
     return Reference(
         name=path.name,
-        n=None if images is None else len(images),
+        n=None,
         moments=_moments(tensors, "mu", "sigma", None, path),
         network=network.fingerprint if isinstance(network, InceptionV3) else "",
         spatial=spatial,

@@ -21,6 +21,7 @@ from fewstep.errors import FewstepError, unknown
 from fewstep.evaluation.resampling import Z95
 from fewstep.evaluation.scores import Scores
 from fewstep.files import check_writable, replacing
+from fewstep.terminal import console
 
 
 @dataclass(frozen=True)
@@ -144,33 +145,33 @@ def show(lines: Sequence[Line], setting: Setting) -> None:
     On a terminal it is as wide as that: without intervals, and then folded into several tables that
     all begin with the target and its NFE, where it would not fit. A pipe has room for everything.
     """
-    console = Console()
-    if not console.is_terminal and not os.environ.get("COLUMNS"):
-        console.width = WIDE
-    tables, remark = _fitting(lines, shown_columns(lines), console)
+    screen = console()
+    if not screen.is_terminal and not os.environ.get("COLUMNS"):
+        screen.width = WIDE
+    tables, remark = _fitting(lines, shown_columns(lines), screen)
     for table in tables:
-        console.print(table)
+        screen.print(table)
     about = f"{setting}{_seeds(lines)}{remark}"
-    console.print(f"\n{about}", style="dim", highlight=False, soft_wrap=True)
+    screen.print(f"\n{about}", style="dim", soft_wrap=True)
     for note in _notes(lines):
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        screen.print(f"note: {note}", soft_wrap=True)
 
 
 def _fitting(
-    lines: Sequence[Line], columns: Sequence[Column], console: Console
+    lines: Sequence[Line], columns: Sequence[Column], screen: Console
 ) -> tuple[list[Table], str]:
     """One table where it fits, else one for as many columns as fit, and so on.
 
     Also says what became of the intervals, which are left out where not everything fits.
     """
-    targets = [folded(line.target, max(NAME, console.width // 3)) for line in lines]
+    targets = [folded(line.target, max(NAME, screen.width // 3)) for line in lines]
     nfe = ("NFE", [str(line.nfe or "") for line in lines])
     wide, narrow = (_cells(lines, columns, interval) for interval in (True, False))
-    unlimited = console.options.update(max_width=WIDE)
+    unlimited = screen.options.update(max_width=WIDE)
 
     def fits(part: Sequence[Cells]) -> bool:
         table = _terminal(targets, [nfe, *part])
-        return console.measure(table, options=unlimited).maximum <= console.width
+        return screen.measure(table, options=unlimited).maximum <= screen.width
 
     if fits(wide):
         return [_terminal(targets, [nfe, *wide])], INTERVAL if wide != narrow else ""

@@ -23,6 +23,7 @@ from torch import Tensor
 from fewstep.condition import Condition
 from fewstep.data import to_uint8
 from fewstep.data.images import check_pictures
+from fewstep.editing.edit import ends_of_strength
 from fewstep.errors import FewstepError
 from fewstep.exchange.graphs.beside import DecoderGraph, ProcessGraph
 from fewstep.exchange.graphs.engines import Torch
@@ -224,6 +225,7 @@ def describe(
             "T": p.T,
             "eps": p.eps,
             "t_min": p.t_min,
+            "strengths": ends_of_strength(p),
             "ends": p.eps if trained.maps_to_eps else 0.0,
             "prior": float(p.prior(torch.ones(1, *f.shape, dtype=torch.float64)).flatten()[0]),
             "weight": weight_of(f, None),

@@ -18,13 +18,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     TaskID,
-    TextColumn,
     TimeRemainingColumn,
 )
 
@@ -33,6 +31,7 @@ from fewstep.progress import Lines, on_terminal
 from fewstep.stages.clock import Clock
 from fewstep.stages.how import USUAL, How, cores
 from fewstep.stages.stage import Stage, Training
+from fewstep.terminal import column, console
 
 INTERRUPTED = 130  # exit code of a training that was asked to stop
 KEPT = 10.0  # seconds between two times that the clock is kept
@@ -118,7 +117,7 @@ class Stages:
         self.stages, self.directory, self.clock, self.how = stages, directory, clock, how
         self.workers = how.workers or min(cores(), len(stages))
         self.threads = how.threads or max(1, cores() // self.workers)
-        self.console = Console(stderr=True)
+        self.console = console(stderr=True)
 
     def run(self, within: float = math.inf) -> bool:
         """Make whatever is not there yet.
@@ -155,7 +154,7 @@ class Stages:
                         self.clock.keep()
                     if not seen and (pictures := self._pictures()):
                         seen = True
-                        self.console.print(f"first picture: {pictures[0]}", highlight=False)
+                        self.console.print(f"first picture: {pictures[0]}")
                     for done in [r for r in running if self._done(r)]:
                         running.remove(done)
                         finished.add(done.stage.name)
@@ -199,7 +198,7 @@ class Stages:
             raise KeyboardInterrupt
         if code != 0:
             raise FewstepError(f"{running.stage.name} failed: {running.why} (log: {running.log})")
-        self.console.print(f"made {running.stage.name}", highlight=False)
+        self.console.print(f"made {running.stage.name}")
         return True
 
     def _count(self, running: Running) -> None:
@@ -223,11 +222,11 @@ class Stages:
 
     def _bars(self) -> Progress:
         return Progress(
-            TextColumn("{task.description}"),
+            column("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TextColumn("ETA"),
+            column("{task.fields[status]}"),
+            column("ETA"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not on_terminal(),

@@ -9,12 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
@@ -23,6 +21,7 @@ from torch import Tensor
 from fewstep.errors import FewstepError
 from fewstep.files import replacing
 from fewstep.progress import Lines, on_terminal
+from fewstep.terminal import column, console
 from fewstep.training.events import Events
 from fewstep.training.loggers import Logger, Outcome, Told
 from fewstep.training.metrics import METRICS, read_metrics
@@ -59,7 +58,7 @@ class Logbook:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.active, self.directory = active, directory
-        self.console = Console(stderr=True)
+        self.console = console(stderr=True)
         if not active:
             return
         there = read_metrics(directory)
@@ -71,12 +70,12 @@ class Logbook:
             self._file = (directory / METRICS).open("a", buffering=1)
             self._events = Events(directory, start)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            column("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
+            column("{task.fields[status]}"),
             TimeElapsedColumn(),
-            TextColumn("ETA"),
+            column("ETA"),
             TimeRemainingColumn(),
             console=self.console,
             disable=quiet or not on_terminal(),
@@ -164,7 +163,7 @@ class Logbook:
     def say(self, line: str) -> None:
         """Tell the user something, without breaking the bar."""
         if self.active:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
 
 
 def _outcome(error: BaseException | None) -> Outcome:

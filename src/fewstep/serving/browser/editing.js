@@ -48,19 +48,25 @@ async function programOf(model, task, steps) {
     const [t, alpha] = await timeOf(model, task.sigma / GREY_LEVEL);
     return { clip: false, stages: [[[[t, computed.ends, [[alpha, "y"]]]], [[1, "d0"]]]] };
   }
-  const times = timesOf(computed, steps, task.strength ?? 1);
+  const times = await timesOf(model, steps, task.strength ?? 1);
   const { alpha, sigma } = await model.levels(times.slice(0, 1));
   return jumps(model, times, [[alpha[0], "y"], [sigma[0], "z0"]]);
 }
 
 /** Decreasing times of an edit: see fewstep.editing.editing_times. */
-function timesOf({ T, t_min, jumps }, steps, strength) {
+async function timesOf(model, steps, strength) {
+  const { T, jumps, strengths } = model.computed;
   if (strength === 1) {
     if (!jumps[steps]) throw Object.assign(new Error(`This page knows 1 to ${Object.keys(jumps).at(-1)} steps, not ${steps}.`), { param: "steps" });
     return [T, ...jumps[steps]];
   }
-  const [a, b] = [t_min, T].map((t) => t ** (1 / RHO));
-  return Array.from({ length: steps }, (_, n) => Math.min(T, (a + strength * (1 - n / steps) * (b - a)) ** RHO));
+  const [a, b] = strengths.map((level) => level ** (1 / RHO));
+  const times = [];
+  for (let n = 0; n < steps; n++) {
+    const [t] = await timeOf(model, (a + strength * (1 - n / steps) * (b - a)) ** RHO);
+    times.push(t);
+  }
+  return times;
 }
 
 /** The time with `sigma / alpha` of a value, and `alpha` there: by search, as the ratio grows. */

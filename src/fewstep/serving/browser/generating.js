@@ -182,7 +182,7 @@ export async function interpolate(model, body, context) {
       const z = stream.normal();
       return joined(numbers.map(() => z));
     };
-    if (!times) draw(); // whose first is the latent
+    draw(); // the first is the latent
     const y = joined(numbers.map((k) => slerp(a, b, k / (frames - 1))));
     const evaluate = model.guided(guidance, numbers.map(() => label));
     const x = await walk(program, { given: { y }, draw, evaluate, levels, pause: () => context.pause() });
