@@ -157,18 +157,14 @@ def test_a_mean_has_its_spread() -> None:
 def test_what_is_said_follows_the_scores(findings: Findings) -> None:
     taught, alone, two, four, ahead, widest = sentences(findings)
     assert "tuned is best in one step: 5.00, 9% below CD's 5.50 ± 0.14" in taught
-    assert "less than the fifth" in taught
     assert "flow is best in one step: 4.00 ± 0.28, 27% below" in alone
     assert "CD and its teacher do together" in alone
-    assert "the fifth that was expected, and not the third" in alone
     assert "1.60 ± 0.14, below the 3.50 ± 0.14 of the diffusion model in 35" in two
     assert "In four steps flow" in four
     assert ahead == (
         "Ahead of CD are 2 of 3 in one step, 1 of 3 in two steps, 2 of 3 in four steps."
     )
     assert widest.startswith("The seeds differ most in one step of flow: 4.00 ± 0.28")
-    lower = replace(findings, methods=(measured("jump", (3.0, 3.0)), *findings.methods))
-    assert "more than the third" in sentences(lower)[0]
     assert "of the 1 methods that were lowest" in introduction(findings)[-1]
     best = measured("best", (1.0,))
     again = introduction(replace(findings, methods=(best, *findings.methods)))[-1]
