@@ -29,6 +29,7 @@ from fewstep.evaluation.evaluator import GAUSSIAN
 from fewstep.evaluation.images import load_images
 from fewstep.evaluation.table import Line, Setting, as_json, folded, show
 from fewstep.fit_name import FITS
+from fewstep.planning.prepared import prepare
 from fewstep.recipes import RECIPES
 from fewstep.report.theory import TheoryReport
 from fewstep.runs.directory import RunDirectory
@@ -216,7 +217,7 @@ def test_a_test_split_is_laid_on_the_canvas_of_a_padded_reference(
     for split, sizes in (("train", ((8, 16), (16, 8))), ("test", ((8, 16), (8, 16)))):
         (tmp_path / "data" / split).mkdir(parents=True)
         for i, shape in enumerate(sizes):
-            pixels = np.random.default_rng(i).integers(0, 256, shape, dtype=np.uint8)
+            pixels = np.random.default_rng([i, split == "test"]).integers(0, 256, shape, dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / split / f"{i}.png")
     settings = Data(data=str(tmp_path / "data"), size=size, fit="pad")
     home = RunDirectory(tmp_path / "run")
@@ -233,6 +234,9 @@ def test_a_test_split_is_laid_on_the_canvas_of_a_padded_reference(
     small = Real.of(tmp_path / "run", Data(size=8)).test_split()
     assert small is not None
     assert small.shape == (1, 8, 8)
+    if size is not None:
+        prepared = prepare(str(tmp_path / "data"), size, fit="pad")
+        assert (prepared.test.images[1, 0, 4:12].numpy() == pixels).all(), "the source's own"
 
 
 def test_arrays_are_brought_to_a_size_as_load_does(tmp_path: Path) -> None:

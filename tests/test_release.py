@@ -17,6 +17,7 @@ from fewstep.flow_map import FlowMap
 from fewstep.moved import MOVED
 from fewstep.networks import MLP
 from fewstep.parameterization import EDM
+from fewstep.runs.opening import open_model
 from fewstep.trained import CONSISTENCY
 from fewstep.version import __version__
 
@@ -113,6 +114,16 @@ def test_a_module_that_moved_is_found_under_its_old_name(old: str) -> None:
     names = [name for name in vars(now) if not name.startswith("_")]
     assert names
     assert all(getattr(found, name) is getattr(now, name) for name in names)
+
+
+def test_names_of_a_module_that_was_divided_are_found_under_the_old_one() -> None:
+    sys.modules.pop("fewstep.recipes.directory", None)
+    with pytest.warns(FewstepWarning, match="is fewstep.runs.directory now"):
+        found = import_module("fewstep.recipes.directory")
+    assert found.open_model is open_model
+    assert found.RunDirectory is import_module("fewstep.runs.directory").RunDirectory
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = found.no_such_name
     with pytest.raises(AttributeError):
         _ = found.nothing_of_the_kind
 

@@ -68,6 +68,8 @@ def check_writable(path: Path) -> None:
     A partial file is made in the nearest folder that exists, and removed: rights alone do not tell
     of a disk that is mounted to be read only, or to the superuser.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise FewstepError(f"cannot write {path}: it is a pipe or a device, and a file is written.")
     whole = path.absolute()
     above = next(parent for parent in (*whole.parents, whole) if parent.exists())
     if not above.is_dir():

@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 from fewstep.errors import FewstepWarning
 
@@ -25,6 +26,8 @@ MOVED = {f"fewstep.recipes.{name}": f"fewstep.runs.{name}" for name in _RUNS.spl
     "fewstep.training_times": "fewstep.schedules",
 }
 """Where a module is now, by the name that it had in version 0.1."""
+DIVIDED = {"fewstep.runs.directory": ("fewstep.runs.opening",)}
+"""Where other names of a module of then are."""
 
 
 class Finder(MetaPathFinder, Loader):
@@ -43,7 +46,14 @@ class Finder(MetaPathFinder, Loader):
         """Let the module have every name of the one that took its place."""
         now = MOVED[module.__name__]
         warnings.warn(f"{module.__name__} is {now} now.", FewstepWarning, stacklevel=2)
-        module.__dict__["__getattr__"] = partial(getattr, import_module(now))
+        module.__dict__["__getattr__"] = partial(_name_of, (now, *DIVIDED.get(now, ())))
+
+
+def _name_of(modules: Sequence[str], name: str) -> Any:
+    """A name of the first of some modules that has it."""
+    *some, last = map(import_module, modules)
+    found = (module for module in some if hasattr(module, name))
+    return getattr(next(found, last), name)
 
 
 def find_moved() -> None:

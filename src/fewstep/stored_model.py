@@ -42,7 +42,7 @@ from fewstep.named_tensors import (
 )
 from fewstep.networks import Network, skeleton, unfinished, unwrapped
 from fewstep.plugins.used import check_used
-from fewstep.precision import Precision, dtype_of
+from fewstep.precision import Precision, dtype_of, has_float64
 from fewstep.trained import Info, Trained, from_legacy
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ class StoredModel(nn.Module):
                     f"the weights of {source} have several types, {' and '.join(sorted(found))}: "
                     "save it in one, such as by f.float()."
                 )
-        if torch.device(device).type == "mps" and torch.float64 in types.values():
+        if not has_float64(torch.device(device)) and torch.float64 in types.values():
             raise FewstepError(f"{source} is a float64 model, which an Apple GPU does not have.")
 
     def _layouts(self) -> dict[str, torch.memory_format]:

@@ -162,7 +162,8 @@ def images_for(f: FlowMap, model: Path, how: Data, split: str) -> Dataset:
     if len(f.shape) == 3:
         C, *sides = f.shape
         fit: FitName = settings.fit if sides[0] == sides[1] else "pad"
-        real = load(replace(settings, size=max(sides), channels=C, fit=fit), split)
+        how = replace(settings, size=max(sides), channels=C, fit=fit)
+        real = load(how, split, (sides[0], sides[1]))
     else:
         real = load(settings)
     if real.shape != f.shape or real.stored.is_floating_point():

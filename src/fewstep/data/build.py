@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fewstep.data.dataset import PixelHash
 from fewstep.data.decode import Data, decode, probe, reason
-from fewstep.data.fits import Fit, Size, canvas_of, fit_of
+from fewstep.data.fits import Fit, OutOfCanvas, Size, canvas_of, fit_of
 from fewstep.errors import FewstepError, FewstepWarning, listed
 from fewstep.fit_name import FitName
 from fewstep.progress import progress
@@ -129,7 +129,7 @@ def _canvas(source: Source, found: list[Size], request: Request) -> Size:
 def _within(source: Source, needed: Size, canvas: Size) -> Size:
     """The canvas that is asked for, where it holds all pictures."""
     if needed[0] > canvas[0] or needed[1] > canvas[1]:
-        raise FewstepError(
+        raise OutOfCanvas(
             f"{source.origin}: its pictures need {needed[1]}x{needed[0]}, which {canvas[1]}x"
             f"{canvas[0]} does not hold"
         )

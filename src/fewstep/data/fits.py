@@ -22,12 +22,17 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from fewstep.errors import FewstepError
 from fewstep.fit_name import FitName
 
 GAP = 2.0  # sides are averaged down to so many times the wanted ones before they are filtered
 REDUCED = 64  # the shorter side of a picture whose detail is measured
 Size = tuple[int, int]
 """Height and width."""
+
+
+class OutOfCanvas(FewstepError):
+    """Pictures that the canvas that was asked for does not hold."""
 
 
 class Fit(Protocol):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fewstep.data import Dataset, NoSplit
+from fewstep.data.fits import OutOfCanvas
 from fewstep.data.labels import numbered
 from fewstep.errors import FewstepError, FewstepWarning
 from fewstep.evaluation.copies import pixel_keys
@@ -108,11 +109,11 @@ def divided(data: Dataset, settings: Data) -> tuple[Dataset, Dataset]:
     Raises:
         FewstepError: test images that cannot be read, or of other classes.
     """
-    try:
-        found = load(replace(settings, labels=data.labels is not None), "test")
-    except NoSplit:
-        return held_out(data)
     C, height, width = data.shape
+    try:
+        found = load(replace(settings, labels=data.labels is not None), "test", (height, width))
+    except (NoSplit, OutOfCanvas):
+        return held_out(data)
     if found.shape != (C, height, width):
         return held_out(data)
     known = frozenset(pixel_keys(data.images))

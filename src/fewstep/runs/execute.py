@@ -12,6 +12,7 @@ from fewstep.errors import FewstepError, refusals
 from fewstep.files import RECORD
 from fewstep.lock import locked
 from fewstep.models import AnyModel
+from fewstep.plugins.trusted import trust
 from fewstep.plugins.used import check_outside
 from fewstep.runs.build import Build
 from fewstep.runs.components import plugins_of
@@ -54,6 +55,8 @@ def train(
     group.agree({"the recipe": recipe, **code, **run.flat()})
     check_free(home.path, RECORD)
     before = begun(home, recipe, run)
+    if before is None and run.data.encoder is not None:
+        trust(run.data.encoder)  # no record names it, but whoever calls this
     if before is not None and (made := _made(home, before, group)) is not None:
         return made
     fresh = not home.path.exists()

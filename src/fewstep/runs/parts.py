@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from fewstep.data import Dataset
 from fewstep.data.build import Request
+from fewstep.data.fits import Size
 from fewstep.data.pairs import is_pairs, read_manifest
 from fewstep.data.sources import load_requested
 from fewstep.distributed import Processes
@@ -120,9 +121,17 @@ def load_data(run: Run) -> Dataset:
         ) from error
 
 
-def load(settings: Data, split: str = "train") -> Dataset:
-    """The images that a record of settings names, or those of another split of them."""
-    return load_requested(require_data(settings), request_of(settings, split))
+def load(settings: Data, split: str = "train", canvas: Size | None = None) -> Dataset:
+    """The images that a record of settings names, or those of another split of them.
+
+    Args:
+        settings: the source, and how it is read.
+        split: the part.
+        canvas: height and width in which images are laid by fit=pad, so that a split has the shape
+            of another; default what holds them all.
+    """
+    request = request_of(settings, split)._replace(canvas=canvas)
+    return load_requested(require_data(settings), request)
 
 
 def request_of(settings: Data, split: str) -> Request:

@@ -15,7 +15,6 @@ from fewstep.classes import Agreement
 from fewstep.data import Dataset, NoSplit
 from fewstep.data.columns import NoColumns
 from fewstep.data.fits import Size
-from fewstep.data.sources import load_requested
 from fewstep.distributed import Processes
 from fewstep.errors import FewstepError, FewstepWarning, listed
 from fewstep.evaluation import Evaluator, FeatureNetwork, Reference
@@ -23,7 +22,7 @@ from fewstep.evaluation.images import as_bytes, check_size, conformed, load_imag
 from fewstep.evaluation.reference import holds_statistics
 from fewstep.guidance import embeds
 from fewstep.runs.directory import RunDirectory
-from fewstep.runs.parts import real_data, request_of, require_data
+from fewstep.runs.parts import load, real_data, request_of
 from fewstep.runs.run import Data
 from fewstep.sampling import Model
 
@@ -148,9 +147,7 @@ def _reader_of_run(settings: Data, how: Data) -> Reader:
     settings = settings.without_texts().read_as(how)
 
     def read(split: str, canvas: Size | None) -> Dataset:
-        request = request_of(settings, split)._replace(canvas=canvas)
-        found = load_requested(require_data(settings), request)
-        return as_bytes(found, partial(_say, str(settings.data)))
+        return as_bytes(load(settings, split, canvas), partial(_say, str(settings.data)))
 
     return read
 

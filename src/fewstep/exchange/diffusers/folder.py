@@ -30,7 +30,7 @@ DENOISERS = ("unet", "transformer")
 """What pipelines call their network."""
 AUTOENCODERS = ("vae", "vqvae", "movq")
 """What they call an autoencoder."""
-OF_TRAINING = (
+OF_AVERAGES = (
     "decay",
     "min_decay",
     "optimization_step",

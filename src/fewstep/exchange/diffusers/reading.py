@@ -18,7 +18,7 @@ from torch import Tensor
 from fewstep import networks, parameterization
 from fewstep.autoencoder_model import AutoencoderModel
 from fewstep.errors import FewstepError, listed
-from fewstep.exchange.diffusers.folder import OF_TRAINING, Folder, Part, read_folder, read_object
+from fewstep.exchange.diffusers.folder import OF_AVERAGES, Folder, Part, read_folder, read_object
 from fewstep.exchange.diffusers.process import ASSUMED, Scheduled, scheduled
 from fewstep.exchange.hub.fetching import front_matter, licence_in
 from fewstep.exchange.imported import Imported, Wanted
@@ -184,7 +184,7 @@ class _Reading:
         left = [
             name
             for name, value in config.items()
-            if name not in known and name not in OF_TRAINING and value not in (None, False)
+            if name not in known and name not in OF_AVERAGES and value not in (None, False)
         ]
         if left and part.module == part.config["_class_name"]:
             self.notes.append(
