@@ -217,7 +217,9 @@ def test_a_test_split_is_laid_on_the_canvas_of_a_padded_reference(
     for split, sizes in (("train", ((8, 16), (16, 8))), ("test", ((8, 16), (8, 16)))):
         (tmp_path / "data" / split).mkdir(parents=True)
         for i, shape in enumerate(sizes):
-            pixels = np.random.default_rng([i, split == "test"]).integers(0, 256, shape, dtype=np.uint8)
+            pixels = np.random.default_rng([i, split == "test"]).integers(
+                0, 256, shape, dtype=np.uint8
+            )
             Image.fromarray(pixels).save(tmp_path / "data" / split / f"{i}.png")
     settings = Data(data=str(tmp_path / "data"), size=size, fit="pad")
     home = RunDirectory(tmp_path / "run")

@@ -1035,7 +1035,10 @@ def test_loopback_needs_none(host: str) -> None:
     assert Settings(host=host).local
 
 
-@pytest.mark.parametrize("wrong", [{"port": 70_000}, {"token": "short"}, {"token": "schlüssel!"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"port": 70_000}, {"token": "short"}, {"token": "schlüssel!"}, {"token": "one\ntwo three"}],
+)
 def test_settings_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(FewstepError):
         Settings(**wrong)

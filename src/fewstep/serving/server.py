@@ -28,6 +28,11 @@ from fewstep.serving.shelf import Shelf
 from fewstep.serving.watched import Runs
 
 
+def _is_plain(text: str) -> bool:
+    """Whether a header can carry a text."""
+    return text.isascii() and text.isprintable()
+
+
 @dataclass(frozen=True)
 class Settings:
     """Where and how to serve.
@@ -64,8 +69,11 @@ class Settings:
             raise FewstepError(
                 f"need grace >= 0 and patience > 0 s, got {self.grace:g} and {self.patience:g}."
             )
-        if self.token is not None and (len(self.token) < 8 or not self.token.isascii()):
-            raise FewstepError("a token must have at least 8 characters, all of them ASCII.")
+        if self.token is not None and (len(self.token) < 8 or not _is_plain(self.token)):
+            raise FewstepError(
+                "a token must have at least 8 characters, all of them ASCII and none of them a "
+                "control character such as a line break."
+            )
         if not self.local and self.token is None and not self.open_to_all:
             raise FewstepError(
                 f"{self.host} can be reached by others: give --token SECRET, or say "

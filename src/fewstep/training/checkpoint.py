@@ -242,7 +242,8 @@ class Checkpoints:
             self.tell(f"checkpoint {checkpoint.path} is damaged ({damage}); trying the one before.")
         if found:
             raise FewstepError(
-                f"no checkpoint in {self.directory} is intact. Delete that folder to start anew."
+                f"no checkpoint in {self.directory} is intact. To train anew, move that folder "
+                "away; a finished model.safetensors beside it is a model by itself."
             )
         return None
 
