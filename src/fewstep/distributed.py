@@ -293,9 +293,15 @@ def _joining() -> Iterator[None]:
         raise FewstepError(f"the processes could not join: {reason}") from error
 
 
+LEAVING = 0.5  # s
+
+
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+        # A thread of gloo that lets go of its last tensors needs the interpreter; on a busy machine
+        # it comes late, and at the interpreter's end it would abort the process.
+        time.sleep(LEAVING)
 
 
 def pick_device(name: str | None = None, local_rank: int = 0) -> torch.device:
